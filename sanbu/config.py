@@ -1,0 +1,208 @@
+"""Configuration: frozen, strict pydantic models, dotted overrides, one-line errors. Never imports torch.
+
+A *choice* is one of several kinds for the same slot (`model=gpt2` or `model=llama`). Its base class is abstract; every
+concrete kind is a final class with a field ``kind: Literal["name"]``. A slot accepts every kind that has been imported,
+so a user's own class works in Python as soon as it is defined.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+
+class SanbuError(Exception):
+    """What a user can mend. Its text is one clear line; the command line prints it and exits with code 2."""
+
+
+class ConfigError(SanbuError):
+    """A configuration that cannot be: what was given, what is allowed, the nearest match."""
+
+
+class Config(BaseModel):
+    """Frozen and strict: no silent conversion (``"64"`` and ``True`` are no integers), no unknown field, no mutation."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+
+class Choice(Config):
+    """The base of a slot that several kinds can fill."""
+
+    @classmethod
+    def kinds(cls) -> dict[str, type[Self]]:
+        """Every final class below this one, by the name of its kind."""
+        found: dict[str, type[Self]] = {}
+        for child in cls.__subclasses__():
+            found |= child.kinds()
+            if (name := kind_of(child)) is not None:
+                found[name] = child
+        return found
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if "kind" in cls.model_fields:
+            return handler(source)
+        return core_schema.no_info_wrap_validator_function(cls._choose, handler(source))
+
+    @classmethod
+    def _choose(cls, value: Any, handler: Callable[[Any], Self]) -> Self:
+        if not isinstance(value, Mapping):
+            return handler(value)
+        kinds = cls.kinds()
+        kind = value.get("kind")
+        if kind not in kinds:
+            text = f"the allowed kinds are: {', '.join(sorted(kinds))}{nearest(str(kind), kinds)}"
+            raise PydanticCustomError("kind", "{text}", {"text": text})
+        return kinds[kind].model_validate_json(json.dumps(value))
+
+
+def kind_of(cls: type[BaseModel]) -> str | None:
+    """The name of a final kind, or None for an abstract base."""
+    field = cls.model_fields.get("kind")
+    return get_args(field.annotation)[0] if field and get_origin(field.annotation) is Literal else None
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` when something allowed is close to what was given, else nothing."""
+    match = difflib.get_close_matches(given, [str(name) for name in allowed], n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+C = TypeVar("C", bound=Config)
+
+
+def dump(config: Config) -> dict[str, Any]:
+    """The whole config as plain JSON values, every kind with its own fields."""
+    return config.model_dump(mode="json", serialize_as_any=True)
+
+
+def load(cls: type[C], values: Mapping[str, Any]) -> C:
+    """Validate plain JSON values once. Raises ConfigError in one line."""
+    try:
+        return cls.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise ConfigError(one_line(error, cls)) from None
+
+
+def override(config: C, assignments: Iterable[str]) -> C:
+    """Apply ``path.to.field=value`` texts to a config and validate once; shallow paths first, so kinds before fields.
+
+    A value is JSON where it reads as JSON, plain text otherwise; naming a kind (``model=llama``) takes that kind's
+    defaults. Raises ConfigError naming the path, what was given, what is allowed and the nearest match.
+    """
+    values = dump(config)
+    for path, text in sorted(map(_split, assignments), key=lambda pair: pair[0].count(".")):
+        _assign(type(config), values, path, text)
+    return load(type(config), values)
+
+
+def _split(text: str) -> tuple[str, str]:
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"{text!r} is not an override; write path.to.field=value, as in schedule.steps=100")
+    return path, value
+
+
+def _assign(cls: type[Config], values: dict[str, Any], path: str, text: str) -> None:
+    """Set one field in the dumped values, finding its class from the kinds that the values name."""
+    *parents, name = path.split(".")
+    annotation: Any = cls
+    for parent in parents:
+        annotation = _field(annotation, parent, path)
+        if not isinstance(values.get(parent), dict):
+            raise ConfigError(f"{path}: {parent} is {json.dumps(values.get(parent))}, which has no fields")
+        values = values[parent]
+        if (base := choice_of(annotation)) is not None:
+            annotation = base.kinds()[values["kind"]]
+    annotation = _field(annotation, name, path)
+    base = choice_of(annotation)
+    if base is None or text == "none" or text.startswith("{"):
+        values[name] = parse_value(text, annotation)
+    elif text not in (kinds := base.kinds()):
+        raise ConfigError(f"{path}: unknown kind {text!r}; allowed: {', '.join(sorted(kinds))}{nearest(text, kinds)}")
+    elif not isinstance(values.get(name), dict) or values[name]["kind"] != text:
+        values[name] = {"kind": text}
+
+
+def _field(annotation: Any, name: str, path: str) -> Any:
+    """The annotation of a field of a config class, or of an entry of a dictionary of configs."""
+    for part in _alternatives(annotation):
+        if get_origin(part) is dict:
+            return get_args(part)[1]
+        if isinstance(part, type) and issubclass(part, Config):
+            if name not in part.model_fields:
+                fields = list(part.model_fields)
+                raise ConfigError(f"{path}: no field {name!r} here; fields: {', '.join(fields)}{nearest(name, fields)}")
+            return part.model_fields[name].annotation
+    raise ConfigError(f"{path}: there are no fields below here")
+
+
+def choice_of(annotation: Any) -> type[Choice] | None:
+    """The Choice base an annotation accepts, if any (also inside ``| None``)."""
+    for part in _alternatives(annotation):
+        if isinstance(part, type) and issubclass(part, Choice):
+            return part
+    return None
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return get_args(annotation)
+    return (annotation,)
+
+
+def parse_value(text: str, annotation: Any = None) -> Any:
+    """JSON if it reads as JSON and the field is more than text; ``none`` is null; otherwise the text itself."""
+    parts = _alternatives(annotation)
+    if text in ("none", "null") and type(None) in parts:
+        return None
+    if text in ("true", "false") and bool in parts:
+        return text == "true"
+    if str in parts and not any(part in (int, float, bool) for part in parts):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def one_line(error: ValidationError, cls: type[BaseModel]) -> str:
+    """The first problem of a pydantic error as one line: path, what was given, what is allowed, nearest match."""
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-", "literal[")))
+    given = first.get("input")
+    if first["type"] == "extra_forbidden":
+        fields = list(cls.model_fields)
+        return f"{path}: no such field{nearest(path.rsplit('.', 1)[-1], fields)}"
+    allowed = first["msg"][0].lower() + first["msg"][1:]
+    allowed = allowed.removeprefix("value error, ")
+    shown = json.dumps(given, default=str)
+    return f"{path}: given {shown if len(shown) < 80 else shown[:77] + '...'}, but {allowed}" if path else allowed
+
+
+def walk(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:
+    """Every field as (path, value, type, description): what `sanbu show` prints and an override accepts."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        path = f"{prefix}{name}"
+        if isinstance(value, Config):
+            if (kind := kind_of(type(value))) is not None:
+                base = choice_of(field.annotation)
+                yield path, kind, "|".join(base.kinds()) if base else "kind", (type(value).__doc__ or "").split("\n")[0]
+            yield from walk(value, path + ".")
+        elif name != "kind":
+            yield path, value, _type_name(field.annotation), field.description or ""
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return "|".join(_type_name(part) for part in get_args(annotation))
+    return {"NoneType": "none"}.get(name := getattr(annotation, "__name__", str(annotation)), name)

@@ -1,0 +1,141 @@
+"""Files that are whole or absent: atomic writes, folders that appear at once, trees of tensors without pickles."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sanbu.config import SanbuError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class FileError(SanbuError):
+    """A file that cannot be read or written."""
+
+
+def fsync(path: Path) -> None:
+    """Ask the disk to keep a file or a folder's list of names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place, synced, when the block ends well, and vanishes otherwise."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        if temporary.is_dir():
+            for file in temporary.iterdir():
+                fsync(file)
+        fsync(temporary)
+        temporary.replace(path)
+        fsync(path.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file at once."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a whole JSON file at once."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises FileError in one line when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise FileError(f"{path} is damaged: it does not read as JSON") from None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file; not atomic by itself."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+    except SafetensorError as error:
+        raise FileError(f"cannot write {path}: {error}") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises FileError in one line when it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"{path} is missing or damaged ({error})") from None
+
+
+def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
+    """JSON for a tree of dictionaries, lists, numbers and tensors; the tensors go into `tensors` under their path."""
+    import torch
+
+    if isinstance(tree, torch.Tensor):
+        tensors[path] = tree
+        return {"tensor": path}
+    if isinstance(tree, dict):
+        return {"pairs": [[key, pack(value, tensors, f"{path}.{key}")] for key, value in tree.items()]}
+    if isinstance(tree, (list, tuple)):
+        return [pack(value, tensors, f"{path}.{index}") for index, value in enumerate(tree)]
+    return tree
+
+
+def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    """The tree that `pack` took apart; tuples come back as lists."""
+    if isinstance(tree, dict):
+        if "tensor" in tree:
+            return tensors[tree["tensor"]]
+        return {key: unpack(value, tensors) for key, value in tree["pairs"]}
+    if isinstance(tree, list):
+        return [unpack(value, tensors) for value in tree]
+    return tree
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """A module's state with each shared tensor once."""
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    unique: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        identity = (tensor.data_ptr(), tuple(tensor.shape)) if tensor.numel() else (id(tensor), ())
+        if identity not in seen:
+            unique[name] = tensor
+        seen.add(identity)
+    return unique
+
+
+def load_weights(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Fill a module from `weights`. Raises FileError naming the first tensor that is missing, unknown or of another shape."""
+    expected = weights(module)
+    for name in expected.keys() ^ tensors.keys():
+        which = "has no tensor" if name in expected else "has an unknown tensor"
+        raise FileError(f"{source} does not fit this model: it {which} {name!r}")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            given, want = list(tensor.shape), list(expected[name].shape)
+            raise FileError(f"{source} does not fit this model: {name!r} has shape {given}, expected {want}")
+    module.load_state_dict(tensors, strict=False)

@@ -1,0 +1,100 @@
+"""Attention, and the patterns of who may look at whom.
+
+Attention(q, k, v) = softmax(q k^T / sqrt(H)) v (Vaswani and others, 2017); grouped queries share keys (Ainslie and others,
+2023). Shapes: B batch, T queries, S keys, N heads, H head width, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Pattern = Callable[[Tensor, Tensor], Tensor]
+
+
+def causal(queries: Tensor, keys: Tensor) -> Tensor:
+    """Each position sees itself and what came before. Positions broadcast; returns bool."""
+    return keys <= queries
+
+
+def banded(width: int) -> Pattern:
+    """Causal, and no further back than `width` positions, itself included: local attention (Child and others, 2019)."""
+
+    def pattern(queries: Tensor, keys: Tensor) -> Tensor:
+        return (keys <= queries) & (keys > queries - width)
+
+    return pattern
+
+
+@dataclass
+class KeyValues:
+    """The keys and values of one layer, [B, N, S, H] each, in slots that equal positions; written in place."""
+
+    keys: Tensor
+    values: Tensor
+
+    def write(self, positions_BT: Tensor, keys_BNTH: Tensor, values_BNTH: Tensor) -> None:
+        """Put each row's new keys and values into its own slots."""
+        rows = torch.arange(positions_BT.shape[0], device=positions_BT.device)[:, None]
+        self.keys[rows, :, positions_BT] = keys_BNTH.transpose(1, 2)
+        self.values[rows, :, positions_BT] = values_BNTH.transpose(1, 2)
+
+
+@dataclass
+class Sight:
+    """What attention needs beside its input: positions, and for each pattern a mask (None: plain causal)."""
+
+    positions_BT: Tensor
+    masks: dict[Pattern, Tensor | None]
+
+
+class Attention(nn.Module):
+    """Multi-head attention with separate projections.
+
+    pattern: who may look at whom. rotate(x_BTNH, positions_BT): rotary positions, or nothing. normalise(x_BTNH): a norm
+    of queries and keys, or nothing. Head counts are read from the local widths, so that a shard of heads works alone.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        key_heads: int,
+        bias: bool,
+        pattern: Pattern = causal,
+        rotate: Callable[[Tensor, Tensor], Tensor] | None = None,
+        normalise: Callable[[Tensor], Tensor] | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.head_width = width // heads
+        self.query = nn.Linear(width, heads * self.head_width, bias)
+        self.key = nn.Linear(width, key_heads * self.head_width, bias)
+        self.value = nn.Linear(width, key_heads * self.head_width, bias)
+        self.out = nn.Linear(heads * self.head_width, width, bias)
+        self.grouped = heads != key_heads
+        self.pattern, self.rotate, self.normalise, self.dropout = pattern, rotate, normalise, dropout
+
+    def forward(self, x_BTD: Tensor, sight: Sight, cache: KeyValues | None = None) -> Tensor:
+        q, k, v = (self._heads(project(x_BTD)) for project in (self.query, self.key, self.value))
+        if self.normalise is not None:
+            q, k = self.normalise(q), self.normalise(k)
+        if self.rotate is not None:
+            q, k = self.rotate(q, sight.positions_BT), self.rotate(k, sight.positions_BT)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if cache is not None:
+            cache.write(sight.positions_BT, k, v)
+            k, v = cache.keys, cache.values
+        mask = sight.masks[self.pattern]
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, enable_gqa=self.grouped
+        )
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def _heads(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD.unflatten(-1, (-1, self.head_width))

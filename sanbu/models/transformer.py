@@ -1,0 +1,140 @@
+"""The transformer decoder: one family, composed from parts and never flagged (Vaswani and others, 2017).
+
+Shapes: B batch, T time, D width, V vocabulary, S cache slots. GPT-1, GPT-2, GPT-3, LLaMA and `modern` are functions in the files beside
+this one that choose embedding, blocks and head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sanbu.layers.attention import Attention, KeyValues, Pattern, Sight, causal
+
+Cache = list[KeyValues]
+Readout = Callable[[nn.Module, Tensor], Tensor]
+
+
+def logits(head: nn.Module, hidden_BTD: Tensor) -> Tensor:
+    """What most callers want from the last hidden states."""
+    return head(hidden_BTD)
+
+
+class Decoder(nn.Module):
+    """tokens -> embedding -> blocks -> norm -> head.
+
+    embedding(tokens_BT, positions_BT) -> x_BTD; blocks are keyed by index, so that names survive cutting.
+    """
+
+    def __init__(self, embedding: nn.Module, blocks: list[nn.Module], norm: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.blocks = nn.ModuleDict({str(index): block for index, block in enumerate(blocks)})
+        self.norm = norm
+        self.head = head
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        positions_BT: Tensor | None = None,
+        cache: Cache | None = None,
+        readout: Readout = logits,
+    ) -> Tensor:
+        """logits_BTV for tokens_BT, or whatever `readout(head, hidden_BTD)` makes.
+
+        positions_BT: where each token stands in its document; a 0 begins a new document, which sees none before it.
+        cache: keys and values of earlier tokens; then positions_BT are needed, and a row holds one document.
+        """
+        sight = self._see(tokens_BT, positions_BT, cache)
+        x_BTD = self.embedding(tokens_BT, sight.positions_BT)
+        for index, block in self.blocks.items():
+            x_BTD = block(x_BTD, sight, None if cache is None else cache[int(index)])
+        return readout(self.head, self.norm(x_BTD))
+
+    def cache(self, rows: int, slots: int) -> Cache:
+        """Empty keys and values for so many rows and positions, in this model's type and place."""
+        made = []
+        for block in self.blocks.values():
+            attention = block.attention
+            weight = attention.key.weight
+            shape = (rows, weight.shape[0] // attention.head_width, slots, attention.head_width)
+            made.append(KeyValues(weight.new_zeros(shape), weight.new_zeros(shape)))
+        return made
+
+    def tie(self) -> None:
+        """Let the head read out with the embedding's own matrix."""
+        self.head.weight = self.embedding.tokens.weight
+
+    def _see(self, tokens_BT: Tensor, positions_BT: Tensor | None, cache: Cache | None) -> Sight:
+        time = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+        patterns = {block.attention.pattern for block in self.blocks.values()}
+        if cache is not None:
+            assert positions_BT is not None, "a cache needs positions"
+            slots = torch.arange(cache[0].keys.shape[2], device=tokens_BT.device)
+            masks: dict[Pattern, Tensor | None] = {
+                pattern: pattern(positions_BT[:, None, :, None], slots) for pattern in patterns
+            }
+            return Sight(positions_BT, masks)
+        if positions_BT is None:
+            alone = {pattern: None if pattern is causal else pattern(time[:, None], time) for pattern in patterns}
+            return Sight(time.expand_as(tokens_BT), alone)
+        documents_BT = (positions_BT == 0).cumsum(1)
+        together = documents_BT[:, None, :, None] == documents_BT[:, None, None, :]
+        return Sight(positions_BT, {pattern: pattern(time[:, None], time) & together for pattern in patterns})
+
+
+class Embedding(nn.Module):
+    """Token embeddings, with learned positions where `context` is given."""
+
+    def __init__(self, vocabulary: int, width: int, context: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(context, width) if context is not None else None
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens_BT: Tensor, positions_BT: Tensor) -> Tensor:
+        x_BTD = self.tokens(tokens_BT)
+        if self.positions is not None:
+            x_BTD = x_BTD + self.positions(positions_BT)
+        return self.dropout(x_BTD)
+
+
+class PreNorm(nn.Module):
+    """x + f(norm(x)), for attention and then for the MLP: the block of GPT-2 and of nearly all that followed."""
+
+    def __init__(self, norm: Callable[[], nn.Module], attention: Attention, mlp: nn.Module, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.attention_norm, self.attention = norm(), attention
+        self.mlp_norm, self.mlp = norm(), mlp
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor, sight: Sight, cache: KeyValues | None = None) -> Tensor:
+        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), sight, cache))
+        return x_BTD + self.dropout(self.mlp(self.mlp_norm(x_BTD)))
+
+
+class PostNorm(nn.Module):
+    """norm(x + f(x)), for attention and then for the MLP: the block of the first transformer and of GPT-1."""
+
+    def __init__(self, norm: Callable[[], nn.Module], attention: Attention, mlp: nn.Module, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.attention_norm, self.attention = norm(), attention
+        self.mlp_norm, self.mlp = norm(), mlp
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor, sight: Sight, cache: KeyValues | None = None) -> Tensor:
+        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(x_BTD, sight, cache)))
+        return self.mlp_norm(x_BTD + self.dropout(self.mlp(x_BTD)))
+
+
+def initialise(model: nn.Module, deviation: float, projection_deviation: float) -> None:
+    """Normal weights, zero biases; the last matrix of each residual branch gets its own deviation."""
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            last: Any = name.endswith((".out", ".down"))
+            nn.init.normal_(module.weight, std=projection_deviation if last else deviation)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,207 @@
+"""Everything that changes while a recipe is trained, and how it moves: turns make rounds, rounds make a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from sanbu.config import SanbuError
+from sanbu.data.kinds import Data
+from sanbu.files import load_weights, weights
+from sanbu.layers.average import Average
+from sanbu.machine import Machine
+from sanbu.noise import Noise, key
+from sanbu.objectives.objective import Batch, Turn
+from sanbu.optimizers.search import Metrics, Problem, Search, add, add_pairs
+from sanbu.recipe import Recipe
+from sanbu.run import Run
+
+
+class Training:
+    """Models, searches and position of one run. `advance` makes one turn; a round is the turns of one step."""
+
+    def __init__(self, recipe: Recipe, machine: Machine) -> None:
+        self.recipe, self.machine = recipe, machine
+        self.data: Data = recipe.data.build()
+        self.objective = recipe.objective.build()
+        self.models = build_models(recipe, self.objective.attach, machine)
+        self._check()
+        self.searches = {player: self._search(player) for player in self.objective.players}
+        self.step = 0
+        self.turn = 0
+        self.metrics: Metrics = {}
+        self._batch: Batch = {}
+        self._turns: Iterator[Turn] = iter(())
+        self._next: Turn | None = None
+        for name, module in self.models.items():
+            module.train(name not in recipe.parents or name == "model")
+
+    # -- a round ------------------------------------------------------------------------------------------------------
+
+    def advance(self) -> bool:
+        """Make one turn. True when it was the last of its round; `metrics` then holds the round's."""
+        if self._next is None:
+            self._begin_round(self._experience())
+        assert self._next is not None, "an objective must take at least one turn a round"
+        turn = self._next
+        metrics = self.searches[turn.player].step(self._problem(turn))
+        prefix = f"{turn.player}/" if len(self.searches) > 1 else ""
+        self.metrics |= {prefix + name: value for name, value in metrics.items()}
+        self.turn += 1
+        self._next = next(self._turns, None)
+        if self._next is None:
+            self._end_round()
+        return self._next is None
+
+    def _experience(self) -> Batch:
+        rows = self._rows
+        batch = self._to_device(self.data.batch(self.step * rows, rows))
+        with torch.no_grad(), self.machine.scope():
+            return self.objective.experience(self.models, batch, self.noise("experience"))
+
+    def _begin_round(self, batch: Batch, turn: int = 0) -> None:
+        self._batch, self.turn, self.metrics = batch, turn, {}
+        self._turns = self.objective.draw_turns(self.models, batch, self.noise("turns"))
+        for _ in range(turn):
+            next(self._turns)
+        self._next = next(self._turns, None)
+
+    def _end_round(self) -> None:
+        for module in self.models.values():
+            if isinstance(module, Average):
+                module.follow()
+        self.step, self.turn, self._batch = self.step + 1, 0, {}
+
+    def _problem(self, turn: Turn) -> Problem:
+        seed = key(self.recipe.schedule.seed, "dropout", self.step, self.turn)
+        return Problem(
+            self.models,
+            turn,
+            {name: self.models[name] for name in self.objective.players[turn.player]},
+            self.noise("search", self.turn),
+            self._micro_batch,
+            self.machine.scope,
+            partial(seed_dropout, seed),
+        )
+
+    def noise(self, purpose: str, *more: int) -> Noise:
+        """Random numbers for a purpose at this step."""
+        return Noise(self.recipe.schedule.seed, purpose, self.step, *more, device=self.machine.device)
+
+    # -- looks --------------------------------------------------------------------------------------------------------
+
+    def evaluate(self) -> Metrics:
+        """The objective on held-out rows, with the averaged model where there is one; always the same rows and noise."""
+        terms: dict[str, Any] = {}
+        counts: dict[str, float] = {}
+        pairs: dict[str, Any] = {}
+        models = {**self.models, "model": self.sampler()}
+        models["model"].eval()
+        noise = Noise(self.recipe.schedule.seed, "evaluate", device=self.machine.device)
+        rows = min(self.recipe.schedule.evaluate_rows, self.data.held_out_rows)
+        with torch.no_grad():
+            for start in range(0, rows, self._rows):
+                batch = self._to_device(self.data.held_out(start, min(self._rows, rows - start)))
+                for turn in self.objective.draw_turns(models, self.objective.experience(models, batch, noise), noise):
+                    with self.machine.scope():
+                        loss = turn.loss(models, turn.batch)
+                    add(terms, loss.sums)
+                    for name, count in turn.count(turn.batch).items():
+                        counts[name] = counts.get(name, 0.0) + count
+                    add_pairs(pairs, loss.metrics)
+        models["model"].train()
+        loss_value = sum(float(total) / max(counts[name], 1e-12) for name, total in terms.items())
+        return {"loss": loss_value, **{name: float(top / bottom) for name, (top, bottom) in pairs.items()}}
+
+    def sampler(self) -> nn.Module:
+        """The weights one samples from: the average, where the recipe keeps one."""
+        average = self.models.get("average")
+        return average.module if isinstance(average, Average) else self.models["model"]
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on bit for bit, as a tree. Frozen modules are left out: they come from their parents."""
+        return {
+            "step": self.step,
+            "turn": self.turn,
+            "metrics": dict(self.metrics) if self.turn else {},
+            "experience": self._batch if self.turn else {},
+            "models": {name: weights(module) for name, module in self._changing().items()},
+            "searches": {player: search.state_dict() for player, search in self.searches.items()},
+        }
+
+    def restore(self, state: dict[str, Any], run: Run) -> None:
+        """Take up a state."""
+        for name, module in self._changing().items():
+            load_weights(module, state["models"][name], run.folder)
+        for player, search in self.searches.items():
+            search.load_state_dict(state["searches"][player])
+        self.step = state["step"]
+        if state["turn"]:
+            self._begin_round(self._to_device(state["experience"]), state["turn"])
+            self.metrics = dict(state["metrics"])
+
+    def _changing(self) -> dict[str, nn.Module]:
+        parents = self.recipe.parents.keys() - {"model"}
+        return {name: module for name, module in self.models.items() if name not in parents}
+
+    # -- details ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _rows(self) -> int:
+        batch = self.recipe.schedule.batch
+        assert isinstance(batch, int), "resolve the recipe first"
+        return batch
+
+    @property
+    def _micro_batch(self) -> int:
+        micro = self.recipe.schedule.micro_batch
+        assert isinstance(micro, int), "resolve the recipe first"
+        return micro
+
+    def _search(self, player: str) -> Search:
+        config = self.recipe.players.get(player, self.recipe.optimizer)
+        learners = {name: self.models[name] for name in self.objective.players[player]}
+        return config.build(learners, self.recipe.schedule.steps)
+
+    def _to_device(self, batch: Batch) -> Batch:
+        return {name: tensor.to(self.machine.device) for name, tensor in batch.items()}
+
+    def _check(self) -> None:
+        if self._micro_batch < self._rows and not self.objective.additive:
+            kind = self.recipe.objective.model_dump()["kind"]
+            raise SanbuError(
+                f"schedule.micro_batch: given {self._micro_batch}, but the objective {kind!r} couples the rows of a batch"
+                f" and cannot be split; allowed: {self._rows}, the whole batch"
+            )
+        if unknown := self.recipe.players.keys() - self.objective.players.keys():
+            players = ", ".join(self.objective.players)
+            raise SanbuError(f"players: given {', '.join(sorted(unknown))!r}, but this objective's players are: {players}")
+
+
+def build_models(recipe: Recipe, attach: Any, machine: Machine) -> dict[str, nn.Module]:
+    """The model, what the objective attaches to it, the average, and the parents, all initialised from the seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(key(recipe.schedule.seed, "weights"))
+        model = recipe.model.build(recipe.data.space())
+        if "model" in recipe.parents:
+            source = Run.open(recipe.parents["model"])
+            load_weights(model, weights(source.model), source.folder)
+        model.to(machine.device)
+        models = {"model": model, **attach(model)}
+    if recipe.average is not None:
+        models["average"] = recipe.average.build(model)
+    for name, path in recipe.parents.items():
+        if name != "model":
+            models[name] = Run.open(path).model
+    return {name: machine.prepare(module) for name, module in models.items()}
+
+
+def seed_dropout(seed: int, micro: int) -> None:
+    """The default generators, which dropout reads, for one micro-batch."""
+    torch.manual_seed(key(seed, micro))

@@ -1,0 +1,57 @@
+"""Two stages: noise to x1, then x1 and noise to x2 given x1; the second run draws through the first, its parent."""
+
+from typing import Literal
+
+import torch
+
+from sanbu.objectives.kinds import ObjectiveConfig
+from sanbu.objectives.objective import Loss, Objective
+from sanbu.optimizers.kinds import Adam, Linear
+from sanbu.recipe import Recipe, Schedule
+from sanbu.strategies.kinds import StrategyConfig
+from sanbu.strategies.strategy import Draft
+from tests.tenants.common import CPU, Made, Net, State, normal, rows
+
+
+class Next(ObjectiveConfig):
+    """log N(x_i; mean(x_<i), deviation(x_<i)) of one coordinate given the one before it."""
+
+    kind: Literal["tenant-next"] = "tenant-next"
+    coordinate: int = 0
+
+    def build(self):
+        def loss(models, batch):
+            before = batch["x"][:, :1] * self.coordinate
+            mean, log_deviation = models["model"](before).chunk(2, 1)
+            x = batch["x"][:, self.coordinate, None]
+            return Loss({"rows": -torch.distributions.Normal(mean, log_deviation.exp()).log_prob(x).sum()})
+
+        return Objective(loss, rows)
+
+
+class Cascade(StrategyConfig):
+    kind: Literal["tenant-cascade"] = "tenant-cascade"
+
+    def build(self, space):
+        return self
+
+    def begin(self, condition, seeds):
+        return State(normal(seeds, 2), 0, 2)
+
+    def advance(self, models, state):
+        x = state.x.clone()
+        before = x[:, :1] * state.step
+        mean, log_deviation = models["first" if state.step == 0 else "model"](before).chunk(2, 1)
+        x[:, state.step, None] = mean + log_deviation.exp() * x[:, state.step, None]
+        return State(x, state.step + 1, 2)
+
+    def draft(self, state):
+        done = state.done[:, None].expand_as(state.x)
+        return Draft(state.x, done, state.done, torch.full((len(state.x),), state.step), stage=("", "first", "second")[state.step])
+
+
+def recipe(coordinate=0, parents=None):
+    return Recipe(
+        name="stage", data=Made(maker="pair"), model=Net(inputs=1), objective=Next(coordinate=coordinate), strategy=Cascade(), machine=CPU,
+        optimizer=Adam(learning_rate=5e-3, rate=Linear()), parents=parents or {}, schedule=Schedule(steps=500, batch=256),
+    )  # fmt: skip

@@ -1,0 +1,71 @@
+"""Masked text: predict what is hidden (Devlin and others, 2019), draw by mask-predict (Ghazvininejad and others, 2019)."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from sanbu.models.kinds import ModelConfig
+from sanbu.noise import uniform_at
+from sanbu.objectives.kinds import ObjectiveConfig
+from sanbu.objectives.objective import Loss, Objective
+from sanbu.optimizers.kinds import Adam, Linear
+from sanbu.recipe import Recipe, Schedule
+from sanbu.strategies.kinds import StrategyConfig
+from sanbu.strategies.strategy import Draft
+from tests.tenants.common import CPU, Made, State
+
+MASK = 5
+
+
+class Reader(ModelConfig):
+    kind: Literal["tenant-reader"] = "tenant-reader"
+    width: int = 32
+
+    def build(self, space):
+        return nn.Sequential(nn.Embedding(6, self.width), nn.Flatten(), nn.Linear(6 * self.width, 128), nn.ReLU(), nn.Linear(128, 30), nn.Unflatten(1, (6, 5)))
+
+
+class Masked(ObjectiveConfig):
+    kind: Literal["tenant-masked"] = "tenant-masked"
+
+    def build(self):
+        def hide(models, batch, noise):
+            hidden = noise.uniform(*batch["x"].shape) < noise.uniform(len(batch["x"]), 1)
+            return {"x": batch["x"].masked_fill(hidden, MASK), "y": batch["x"].masked_fill(~hidden, -100)}
+
+        def loss(models, b):
+            return Loss({"hidden": cross_entropy(models["model"](b["x"]).flatten(0, 1), b["y"].flatten(), reduction="sum")})
+
+        return Objective(loss, lambda b: {"hidden": float((b["y"] >= 0).sum())}, experience=hide)
+
+
+class MaskPredict(StrategyConfig):
+    kind: Literal["tenant-mask-predict"] = "tenant-mask-predict"
+
+    def build(self, space):
+        return self
+
+    def begin(self, condition, seeds):
+        state = State(torch.full((len(seeds), 6), MASK), 0, 6)
+        state.seeds = seeds
+        return state
+
+    def advance(self, models, state):
+        odds = models["model"](state.x).softmax(2).double().cumsum(2)
+        u = uniform_at(state.seeds[:, None], torch.arange(6) + 6 * state.step)
+        drawn = (odds < u[..., None]).sum(2).clamp(max=4)
+        new = State(torch.where((state.x == MASK) & (torch.arange(6) <= state.step), drawn, state.x), state.step + 1, 6)
+        new.seeds = state.seeds
+        return new
+
+    def draft(self, state):
+        return Draft(state.x, state.x != MASK, state.done, torch.full((len(state.x),), state.step))
+
+
+def recipe():
+    return Recipe(
+        name="masked", data=Made(maker="progression", shape=(6,), vocabulary=6), model=Reader(), objective=Masked(), strategy=MaskPredict(),
+        optimizer=Adam(learning_rate=3e-3, rate=Linear()), machine=CPU, schedule=Schedule(steps=800, batch=128),
+    )  # fmt: skip
