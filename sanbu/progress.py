@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sanbu.run import Run
     from sanbu.training import Training
 
@@ -42,3 +46,38 @@ class Silent:
 
     def end(self, run: Run, interrupted: bool) -> None:
         pass
+
+
+@lru_cache
+def error_stream() -> Console:
+    """Standard error, where everything that is not a result is said."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress_bytes(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar in bytes with time left, where somebody looks; otherwise nothing."""
+    if not error_stream().is_terminal:
+        yield lambda done: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=error_stream(), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+@contextlib.contextmanager
+def progress_rows(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar in rows with time left, where somebody looks; otherwise nothing."""
+    if not error_stream().is_terminal:
+        yield lambda done: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=error_stream(), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)

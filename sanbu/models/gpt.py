@@ -55,6 +55,6 @@ def decoder(
         for pattern in patterns
     ]
     embedding = Embedding(space.vocabulary, width, config.context, dropout)
-    model = Decoder(embedding, blocks, norm, nn.Linear(width, space.vocabulary, bias=False))
+    model = Decoder(embedding, blocks, norm, nn.Linear(width, space.vocabulary, bias=False), config.context)
     model.tie()
     return model

@@ -26,7 +26,7 @@ def llama(config: kinds.Llama, space: Space) -> Decoder:
         for _ in range(config.layers)
     ]
     head = nn.Linear(width, space.vocabulary, bias=False)
-    model = Decoder(Embedding(space.vocabulary, width), blocks, norm(), head)
+    model = Decoder(Embedding(space.vocabulary, width), blocks, norm(), head, config.context)
     initialise(model, 0.02, 0.02 / (2 * config.layers) ** 0.5)
     return model
 

@@ -77,7 +77,8 @@ def modern(config: kinds.Modern, space: Space) -> Decoder:
         )
         for _ in range(config.layers)
     ]
-    model = Decoder(FirstNorm(space.vocabulary, width), blocks, Norm(), CappedHead(width, space.vocabulary, config.cap))
+    head = CappedHead(width, space.vocabulary, config.cap)
+    model = Decoder(FirstNorm(space.vocabulary, width), blocks, Norm(), head, config.context)
     bound = (3 / width) ** 0.5
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):

@@ -26,11 +26,14 @@ def logits(head: nn.Module, hidden_BTD: Tensor) -> Tensor:
 class Decoder(nn.Module):
     """tokens -> embedding -> blocks -> norm -> head.
 
-    embedding(tokens_BT, positions_BT) -> x_BTD; blocks are keyed by index, so that names survive cutting.
+    context is the longest sequence. embedding(tokens_BT, positions_BT) -> x_BTD; blocks are keyed by index, so that names survive cutting.
     """
 
-    def __init__(self, embedding: nn.Module, blocks: list[nn.Module], norm: nn.Module, head: nn.Module) -> None:
+    def __init__(
+        self, embedding: nn.Module, blocks: list[nn.Module], norm: nn.Module, head: nn.Module, context: int
+    ) -> None:
         super().__init__()
+        self.context = context
         self.embedding = embedding
         self.blocks = nn.ModuleDict({str(index): block for index, block in enumerate(blocks)})
         self.norm = norm

@@ -1,0 +1,37 @@
+"""Recipes: one function a system. `recipes.all()` lists them; each takes a size and returns a Recipe."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from sanbu.config import ConfigError, nearest
+from sanbu.recipe import Recipe
+from sanbu.recipes.text import gpt1, gpt2, gpt3, llama, modern, shakespeare
+
+RecipeFunction = Callable[..., Recipe]
+__all__ = ["all", "find", "gpt1", "gpt2", "gpt3", "llama", "make", "modern", "shakespeare"]
+
+
+def all() -> dict[str, RecipeFunction]:  # noqa: A001 - reads as recipes.all()
+    """Every recipe by name."""
+    return {function.__name__.replace("_", "-"): function for function in (gpt1, gpt2, gpt3, llama, modern, shakespeare)}
+
+
+def find(name: str) -> RecipeFunction:
+    """The recipe of that name. Raises ConfigError with the nearest match."""
+    if name not in all():
+        raise ConfigError(f"unknown recipe {name!r}; recipes: {', '.join(all())}{nearest(name, all())}")
+    return all()[name]
+
+
+def make(name: str, assignments: list[str]) -> tuple[Recipe, list[str]]:
+    """The recipe with its own arguments (size=124m) taken out of the assignments; the rest are overrides."""
+    function = find(name)
+    accepted = inspect.signature(function).parameters
+    arguments = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if equals and key in accepted:
+            arguments[key] = value
+    return function(**arguments), [text for text in assignments if text.partition("=")[0] not in accepted]

@@ -1,0 +1,255 @@
+"""The command line: a few verbs, each a thin layer over the library."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sanbu.run import Run
+
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, no_args_is_help=True)
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[PATH=VALUE]...", help="changes, such as schedule.steps=100")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
+
+
+@app.callback()
+def about() -> None:
+    """Sanbu: generative learning in three steps. Choose a set of functions, choose what makes one good, find the best.
+
+    \b
+    sanbu list                                  the recipes
+    sanbu show gpt2 size=1.5b                   what a recipe is and costs
+    sanbu train gpt2 --run runs/first           train it, here and now
+    sanbu train gpt2 data.path=my.txt model=llama schedule.steps=500
+    sanbu generate runs/first --prompt "os.path" -n 3
+    sanbu evaluate runs/first                   bits per byte on held-out text
+    sanbu export runs/first --to huggingface --out folder
+    """
+
+
+@app.command("list")
+def list_recipes(as_json: Json = False) -> None:
+    """List the recipes, with what each is."""
+    from sanbu import recipes
+
+    found = {name: (function.__doc__ or "").split("\n")[0] for name, function in recipes.all().items()}
+    width = max(map(len, found))
+    report({"recipes": found}, as_json, "\n".join(f"{name:{width}}  {text}" for name, text in found.items()))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="a recipe's name, or a run folder")],
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Show every field of a recipe, ready to be pasted back as an override, and what its model costs.
+
+    \b
+    sanbu show gpt2
+    sanbu show gpt2 size=1.5b --json
+    sanbu show runs/first
+    """
+    from dataclasses import asdict
+
+    from sanbu.config import dump, walk
+    from sanbu.models.account import account
+
+    recipe = chosen(name, overrides).resolve()
+    costs = asdict(account(recipe))
+    lines = [f"{path}={plain(value)}".ljust(44) + f"  # {kind}{'; ' + text if text else ''}" for path, value, kind, text in walk(recipe)]
+    lines += ["", *(f"{key.replace('_', ' ')}: {value:,}" for key, value in costs.items())]
+    report({**costs, "recipe": dump(recipe)}, as_json, "\n".join(lines))
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a recipe's name; see: sanbu list")],
+    overrides: Overrides = None,
+    run: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="where the run lives; default runs/RECIPE")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the latest checkpoint in --run")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe into a run folder. Ctrl-C saves and stops; --resume goes on, bit for bit.
+
+    \b
+    sanbu train gpt2
+    sanbu train gpt2 size=124m data.path=corpus/ --run runs/owt
+    sanbu train gpt2 --run runs/first --resume
+    """
+    from sanbu.config import ConfigError
+    from sanbu.console import Console
+    from sanbu.loop import train as train_recipe
+    from sanbu.plots import loss_curve
+    from sanbu.run import Run
+
+    if resume and run is None:
+        raise ConfigError("--resume needs --run DIR")
+    recipe = Run.open(run).recipe if resume and run is not None and not overrides else chosen(name, overrides)
+    done = train_recipe(recipe, run, resume=resume, watcher=Console())
+    rows = done.metrics()
+    curve = loss_curve(done) if rows else None
+    final = {key: value for row in rows for key, value in row.items() if not key.startswith("time/")}
+    report({"run": str(done.folder), "curve": str(curve) if curve else None, **final}, as_json, str(done.folder))
+
+
+@app.command()
+def generate(
+    run: RunFolder,
+    overrides: Overrides = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="text to go on from; without it, from nothing")] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="samples")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="sample i is drawn with seed + i, alone or together")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Draw samples from a run.
+
+    \b
+    sanbu generate runs/first --prompt "os.path.join(" -n 3 strategy.temperature=0.7
+    sanbu generate runs/first --prompt "import" strategy=beam-search strategy.beams=8
+    """
+    from sanbu.run import Run
+
+    found = Run.open(run)
+    if n == 1 and not as_json:
+        stream(found, prompt, seed, tuple(overrides or ()))
+        return
+    samples = found.generate(prompt, n, seed, tuple(overrides or ()))
+    rule = "\n" + "-" * 80 + "\n"
+    report({"run": str(run), "prompt": prompt, "samples": samples}, as_json, rule.join((prompt or "") + text for text in samples))
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: Annotated[str | None, typer.Option("--data", metavar="PATH", help="other text: all of it is evaluated")] = None,
+    as_json: Json = False,
+) -> None:
+    """Bits per byte, loss and perplexity on the run's held-out text, or on other text."""
+    from sanbu.evaluation.text import evaluate_run
+
+    found = evaluate_run(run, data)
+    lines = (f"{key.replace('_', ' ')}: {value:,.4f}" if isinstance(value, float) else f"{key}: {value:,}" for key, value in found.items())
+    report({"run": str(run), **found}, as_json, "\n".join(lines))
+
+
+@app.command("import")
+def import_model(
+    source: Annotated[str, typer.Argument(metavar="FOLDER|NAME", help="a Hugging Face folder, or a model's name there")],
+    run: Annotated[Path, typer.Option("--run", metavar="DIR", help="the run folder to make")],
+    as_json: Json = False,
+) -> None:
+    """Make a run of GPT-1, GPT-2 or LLaMA weights in a Hugging Face folder (safetensors)."""
+    from sanbu.interop.huggingface import import_run
+
+    made = import_run(source, run)
+    report({"run": str(made.folder), "model": made.recipe.name}, as_json, str(made.folder))
+
+
+@app.command("export")
+def export_run(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="the folder to make")],
+    to: Annotated[str, typer.Option("--to", help="huggingface")] = "huggingface",
+    as_json: Json = False,
+) -> None:
+    """Write a run as a folder that other tools load: AutoModelForCausalLM and AutoTokenizer of transformers."""
+    from sanbu.config import ConfigError, nearest
+    from sanbu.interop.huggingface import export_folder
+    from sanbu.run import Run
+
+    if to != "huggingface":
+        raise ConfigError(f"--to: given {to!r}, allowed: huggingface{nearest(to, ['huggingface'])}")
+    export_folder(Run.open(run), out)
+    report({"folder": str(out)}, as_json, str(out))
+
+
+@app.command()
+def demo(run: Annotated[Path, typer.Option("--run", metavar="DIR", help="where the run lives")] = Path("runs/demo")) -> None:
+    """Train a small GPT-2 on the documentation of this Python, then complete what you type."""
+    from sanbu import recipes
+    from sanbu.console import Console
+    from sanbu.loop import train as train_recipe
+    from sanbu.plots import loss_curve
+    from sanbu.run import Run
+
+    recipe = recipes.gpt2()
+    resume = (run / "recipe.json").exists()
+    made = train_recipe(Run.open(run).recipe if resume else recipe, run, resume=resume, watcher=Console())
+    typer.echo(f"loss curve: {loss_curve(made)}\n")
+    if not sys.stdin.isatty():
+        for prompt in ("The for statement is used to ", "os.path.join(", "Return a new "):
+            stream(made, prompt, 0, ())
+        return
+    typer.echo("Type the beginning of some Python documentation; an empty line ends.")
+    while prompt := typer.prompt("", default="", show_default=False, prompt_suffix="> "):
+        stream(made, prompt, 0, ())
+
+
+def chosen(name: str, overrides: Sequence[str] | None) -> Any:
+    """The recipe of a name or of a run folder, with overrides applied."""
+    from sanbu import recipes
+    from sanbu.config import override
+    from sanbu.run import Run
+
+    if name not in recipes.all() and (Path(name) / "recipe.json").exists():
+        return override(Run.open(name).recipe, overrides or ())
+    recipe, rest = recipes.make(name, list(overrides or ()))
+    return override(recipe, rest)
+
+
+def stream(run: Run, prompt: str | None, seed: int, overrides: tuple[str, ...]) -> None:
+    """Print a sample as it is drawn."""
+    follower = run.follow(1, overrides)
+    typer.echo(prompt or "", nl=False)
+    for _ in run.drafts(prompt, 1, seed, overrides, follower.update):
+        typer.echo(follower.pieces[0], nl=False)
+        sys.stdout.flush()
+    typer.echo("\n")
+
+
+def plain(value: Any) -> str:
+    """A value as an override would give it."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value, default=str)
+
+
+def report(result: dict[str, Any], as_json: bool, text: str) -> None:
+    """The result of a verb, for a person or for a program."""
+    typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text)
+
+
+def main() -> None:
+    """Run the command line. What a user can mend is one line and exit code 2."""
+    from typer.exceptions import Abort, Exit, TyperException
+
+    from sanbu.config import SanbuError
+
+    try:
+        status = app(standalone_mode=False) or 0
+    except Exit as error:
+        status = error.exit_code
+    except TyperException as error:
+        status = fail(error.format_message())
+    except SanbuError as error:
+        status = fail(str(error))
+    except OSError as error:
+        status = fail(f"{error.filename or 'a file'}: {error.strerror or error}")
+    except (KeyboardInterrupt, Abort):
+        status = 130
+    sys.exit(status)
+
+
+def fail(line: str) -> int:
+    """Say what is wrong in one line."""
+    print("sanbu: " + " ".join(line.split()), file=sys.stderr)
+    return 2

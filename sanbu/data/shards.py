@@ -1,0 +1,162 @@
+"""Tokens on disk: two memory-mapped streams, training and held out, with a JSON header.
+
+A stream is `end d1 end d2 end ...`: every document between two ends, so that each of its tokens, its last end included, is
+predicted once from what came before in the same document. A folder appears whole or not at all, under a name that is the
+hash of what went in; two processes that want it at once make it once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from sanbu.codecs.tokenizer import Tokenizer, piece_lengths
+from sanbu.config import SanbuError
+from sanbu.files import read_json, replacing
+
+FORMAT = 1
+FEW = 20  # documents below which the held-out part is the end of the text and not whole documents
+BATCH_BYTES = 1 << 20
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Token streams of one corpus. bytes: of text, by part. documents: how many, by part."""
+
+    folder: Path
+    train: np.ndarray
+    held_out: np.ndarray
+    documents: dict[str, int]
+    bytes: dict[str, int]
+
+    @classmethod
+    def open(cls, folder: Path) -> Shards:
+        """Map the streams of a folder that `write` made."""
+        header = read_json(folder / "header.json")
+        streams = {
+            part: np.memmap(folder / f"{part}.bin", dtype=header["dtype"], mode="r")
+            if header["tokens"][part]
+            else np.zeros(0, dtype=header["dtype"])
+            for part in ("train", "held_out")
+        }
+        return cls(folder, streams["train"], streams["held_out"], header["documents"], header["bytes"])
+
+
+def cached(name: str, make: Callable[[Path], None]) -> Path:
+    """The cache folder of that name, made by `make` in a temporary place if it is not there yet."""
+    root = Path(os.environ.get("SANBU_CACHE") or Path.home() / ".cache" / "sanbu")
+    folder = root / name
+    if not folder.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{name}.lock"):
+            if not folder.exists():
+                with replacing(folder) as temporary:
+                    temporary.mkdir()
+                    make(temporary)
+    return folder
+
+
+def write(
+    folder: Path, documents: Iterable[str], tokenizer: Tokenizer, vocabulary: int, held_out: float, progress: Progress
+) -> None:
+    """Tokenize documents, in parallel, into the streams of a folder; `progress` is told bytes as they are done."""
+    if tokenizer.end is None:
+        raise SanbuError("data.tokenizer: this tokenizer has no end-of-text token, so documents cannot be told apart")
+    dtype = np.uint16 if vocabulary <= 1 << 16 else np.uint32
+    end = np.array([tokenizer.end], dtype=dtype).tobytes()
+    lengths = piece_lengths(tokenizer, vocabulary)
+    count = {"train": 0, "held_out": 0}
+    with (folder / "train.bin").open("wb") as train, (folder / "held_out.bin").open("wb") as other:
+        streams = {"train": train, "held_out": other}
+        for pieces in batches(documents, tokenizer.exact_pieces):
+            encoded = tokenizer.encode_batch([piece.text for piece in pieces])
+            for piece, ids in zip(pieces, encoded, strict=True):
+                part = "held_out" if piece.chance < held_out else "train"
+                if piece.first:
+                    count[part] += 1
+                    streams[part].write(end)
+                streams[part].write(ids.astype(dtype).tobytes())
+            progress(sum(len(piece.text.encode()) for piece in pieces))
+        for part in streams:
+            if count[part]:
+                streams[part].write(end)
+    if sum(count.values()) < FEW:
+        count = split_tail(folder, dtype, count, held_out)
+    header = {
+        "format": FORMAT,
+        "dtype": np.dtype(dtype).name,
+        "vocabulary": vocabulary,
+        "end": tokenizer.end,
+        "tokens": {part: (folder / f"{part}.bin").stat().st_size // np.dtype(dtype).itemsize for part in count},
+        "documents": count,
+        "bytes": {part: text_bytes(folder / f"{part}.bin", dtype, lengths) for part in count},
+    }
+    (folder / "header.json").write_text(json.dumps(header), encoding="utf-8")
+
+
+def split_tail(folder: Path, dtype: type, count: dict[str, int], held_out: float) -> dict[str, int]:
+    """With few documents, hold out the end of the whole stream instead of whole documents."""
+    parts = [np.fromfile(folder / f"{part}.bin", dtype=dtype) for part in ("train", "held_out")]
+    whole = np.concatenate([parts[0], parts[1][1:] if len(parts[0]) else parts[1]])
+    cut = round(len(whole) * (1 - held_out))
+    whole[:cut].tofile(folder / "train.bin")
+    whole[cut:].tofile(folder / "held_out.bin")
+    return {"train": sum(count.values()), "held_out": int(cut < len(whole))}
+
+
+def text_bytes(file: Path, dtype: type, lengths: np.ndarray) -> int:
+    """How many bytes of text a stream stands for."""
+    if not file.stat().st_size:
+        return 0
+    ids = np.memmap(file, dtype=dtype, mode="r")
+    return sum(int(lengths[ids[start : start + 2**24]].sum()) for start in range(0, len(ids), 2**24))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a document; `chance` in [0, 1) is the hash of the whole document's first part."""
+
+    text: str
+    first: bool
+    chance: float
+
+
+def batches(documents: Iterable[str], cut: bool) -> Iterator[list[Piece]]:
+    """Pieces of about 1 MB together; long documents are cut between lines where that does not change their tokens."""
+    batch: list[Piece] = []
+    size = 0
+    for document in documents:
+        digest = hashlib.blake2b(document.encode(), digest_size=8).digest()
+        chance = int.from_bytes(digest) / 2**64
+        for index, text in enumerate(between_lines(document) if cut else (document,)):
+            batch.append(Piece(text, index == 0, chance))
+            size += len(text)
+            if size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
+
+
+def between_lines(document: str, size: int = 1 << 14) -> Iterator[str]:
+    """Cut a document where a line ends and the next begins with no blank at either side: there no token goes across."""
+    start = 0
+    while len(document) - start > 2 * size:
+        found = LINE_END.search(document, start + size)
+        if found is None:
+            break
+        yield document[start : found.end()]
+        start = found.end()
+    yield document[start:]

@@ -1,0 +1,110 @@
+"""Text as rows of tokens: pure functions of position, documents packed without loss and kept apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sanbu.codecs.text import TextCodec
+from sanbu.codecs.tokenizer import piece_lengths
+from sanbu.config import SanbuError, dump
+from sanbu.data import kinds, shards, sources
+from sanbu.data.order import shuffled
+from sanbu.progress import progress_bytes
+
+Batch = dict[str, Tensor]
+IGNORED = -100
+
+
+class TextRows:
+    """Rows of `context` tokens cut from a token stream, and the next token of each as its target.
+
+    A row may hold several documents; positions_BT restart at 0 with each, which is all a model needs to keep them apart.
+    Data of a single document gives no positions. bytes_B counts the text bytes of a row's targets.
+    """
+
+    def __init__(self, found: shards.Shards, codec: TextCodec, context: int, vocabulary: int) -> None:
+        self.shards, self.codec, self.context = found, codec, context
+        self.rows = max(0, -(-(len(found.train) - 1) // context))
+        self.held_out_rows = max(0, -(-(len(found.held_out) - 1) // context))
+        self.lengths = torch.from_numpy(piece_lengths(codec.tokenizer, vocabulary))
+        self.alone = sum(found.documents.values()) == 1
+
+    def batch(self, start: int, size: int) -> Batch:
+        """Rows at positions start .. start + size - 1 of the endless training order."""
+        return self._rows(self.shards.train, shuffled(np.arange(start, start + size), self.rows, seed=0))
+
+    def held_out(self, start: int, size: int) -> Batch:
+        """Held-out rows in their own order."""
+        return self._rows(self.shards.held_out, np.arange(start, min(start + size, self.held_out_rows)))
+
+    def _rows(self, stream: np.ndarray, rows: np.ndarray) -> Batch:
+        context, end = self.context, self.codec.tokenizer.end
+        window = np.full((len(rows), context + 1), -1, dtype=np.int64)
+        for index, row in enumerate(rows):
+            piece = stream[row * context : row * context + context + 1]
+            window[index, : len(piece)] = piece
+        both = torch.from_numpy(window)
+        tokens, targets = both[:, :-1].clamp(min=0), both[:, 1:]
+        batch = {"tokens": tokens, "targets": targets.where(targets >= 0, IGNORED)}
+        if not self.alone:
+            batch["positions"] = document_positions(tokens == end)
+        return batch | {"bytes": self.lengths[targets.clamp(min=0)].where(targets >= 0, 0).sum(1)}
+
+
+def document_positions(starts_BT: Tensor) -> Tensor:
+    """Positions that restart at 0 wherever a document starts, and at the beginning of each row."""
+    time = torch.arange(starts_BT.shape[1]).expand_as(starts_BT)
+    return time - time.where(starts_BT, 0).cummax(1).values
+
+
+def build(config: kinds.Text) -> TextRows:
+    """Tokenize (or find tokenized) the text of a config. Raises SanbuError when there is too little of it."""
+    about = json.dumps([shards.FORMAT, sources.fingerprint(config.path), config.field, config.validation, dump(config.tokenizer), tokenizer_file(config)])
+    name = "text-" + hashlib.sha256(about.encode()).hexdigest()[:24]
+    vocabulary = config.tokenizer.size()
+
+    def make(folder: Path) -> None:
+        read = counted(config)
+        tokenizer = config.tokenizer.build(read)
+        with progress_bytes("tokenizing", read.bytes or None) as progress:
+            shards.write(folder, read, tokenizer, vocabulary, config.validation, progress)
+        tokenizer.save(folder)
+
+    folder = shards.cached(name, make)
+    found = shards.Shards.open(folder)
+    rows = TextRows(found, TextCodec.load(folder, config.tokenizer), config.context, vocabulary)
+    if len(found.train) <= config.context:
+        size = found.bytes["train"] + found.bytes["held_out"]
+        raise SanbuError(
+            f"data.path: {config.path!r} holds {size} bytes of text, {max(0, len(found.train) - 1)} tokens to train on;"
+            f" at least one row of data.context={config.context} is needed"
+        )
+    return rows
+
+
+def tokenizer_file(config: kinds.Text) -> str:
+    """The content hash of a tokenizer that is a file."""
+    from sanbu.codecs.kinds import TokenizerFile
+
+    return sources.fingerprint(str(config.tokenizer.file())) if isinstance(config.tokenizer, TokenizerFile) else ""
+
+
+class counted(Iterable[str]):  # noqa: N801 - reads as a function
+    """The documents of a config, as often as they are asked for; `bytes` is known after the first time."""
+
+    def __init__(self, config: kinds.Text) -> None:
+        self.config, self.bytes = config, 0
+
+    def __iter__(self) -> Iterator[str]:
+        total = 0
+        for text in sources.documents(self.config.path, self.config.field):
+            total += len(text.encode())
+            yield text
+        self.bytes = total

@@ -1,0 +1,72 @@
+"""What is done to logits_BV before a token is drawn: small functions, applied in the order they are listed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sanbu.strategies.kinds import Autoregressive
+
+Filter = Callable[[Tensor, Tensor], Tensor]  # (logits_BV, seen_BV bool: tokens already there) -> logits_BV
+
+
+def filters(config: Autoregressive) -> list[Filter]:
+    """The filters a config asks for; those that would do nothing are left out."""
+    chosen: list[tuple[bool, Filter]] = [
+        (config.repetition_penalty != 1, repetition_penalty(config.repetition_penalty)),
+        (config.temperature not in (0, 1), lambda logits, seen: logits / config.temperature),
+        (config.top_k > 0, top_k(config.top_k)),
+        (config.top_p < 1, top_p(config.top_p)),
+        (config.min_p > 0, min_p(config.min_p)),
+    ]
+    return [function for wanted, function in chosen if wanted]
+
+
+def repetition_penalty(penalty: float) -> Filter:
+    """Divide positive and multiply negative logits of tokens already there (Keskar and others, 2019)."""
+
+    def apply(logits_BV: Tensor, seen_BV: Tensor) -> Tensor:
+        return torch.where(seen_BV, torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty), logits_BV)
+
+    return apply
+
+
+def top_k(k: int) -> Filter:
+    """Keep the k most likely tokens (Fan and others, 2018); of equals, the lowest ids."""
+
+    def apply(logits_BV: Tensor, seen_BV: Tensor) -> Tensor:
+        order = logits_BV.argsort(dim=-1, descending=True, stable=True)[:, :k]
+        return torch.full_like(logits_BV, -torch.inf).scatter(1, order, logits_BV.gather(1, order))
+
+    return apply
+
+
+def top_p(p: float) -> Filter:
+    """Keep the smallest set of most likely tokens whose probability reaches p (Holtzman and others, 2020)."""
+
+    def apply(logits_BV: Tensor, seen_BV: Tensor) -> Tensor:
+        probabilities, order = logits_BV.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
+        before = probabilities.cumsum(-1) - probabilities
+        dropped = torch.zeros_like(seen_BV).scatter(1, order, before >= p)
+        return logits_BV.masked_fill(dropped, -torch.inf)
+
+    return apply
+
+
+def min_p(p: float) -> Filter:
+    """Keep tokens at least p times as likely as the most likely (Nguyen and others, 2024)."""
+
+    def apply(logits_BV: Tensor, seen_BV: Tensor) -> Tensor:
+        probabilities = logits_BV.softmax(-1)
+        return logits_BV.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), -torch.inf)
+
+    return apply
+
+
+def draw(logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """One token a row by inverse CDF in the order of ids: the same row and uniform give the same token in any batch."""
+    cumulative_BV = logits_BV.double().softmax(-1).cumsum(-1)
+    token_B = (cumulative_BV <= (uniform_B * cumulative_BV[:, -1])[:, None]).sum(-1)
+    return token_B.clamp(max=logits_BV.shape[1] - 1)
