@@ -36,12 +36,11 @@ class Choice(Config):
 
     @classmethod
     def kinds(cls) -> dict[str, type[Self]]:
-        """Every final class below this one, by the name of its kind."""
-        found: dict[str, type[Self]] = {}
+        """Every final class from this one down, by the name of its kind."""
+        name = kind_of(cls)
+        found: dict[str, type[Self]] = {} if name is None else {name: cls}
         for child in cls.__subclasses__():
             found |= child.kinds()
-            if (name := kind_of(child)) is not None:
-                found[name] = child
         return found
 
     @classmethod

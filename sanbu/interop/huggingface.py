@@ -1,0 +1,135 @@
+"""Hugging Face folders, in and out: config.json, model.safetensors, tokenizer.json; bit for bit.
+
+The families and their names are in `families.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sanbu.codecs.kinds import END_TOKENS, Byte, TokenizerConfig, TokenizerFile, vocabulary_of
+from sanbu.config import SanbuError, nearest
+from sanbu.data.kinds import Text
+from sanbu.files import load_weights, read_json, read_tensors, replacing, weights, write_json, write_tensors
+from sanbu.interop.families import FAMILIES, Family
+from sanbu.objectives.kinds import NextToken
+from sanbu.optimizers.kinds import AdamW
+from sanbu.recipe import Recipe
+from sanbu.run import Run
+from sanbu.strategies.kinds import Autoregressive
+
+
+class InteropError(SanbuError):
+    """A folder that is none of the models we know, or a run that they have no name for."""
+
+
+def import_run(source: str, folder: Path) -> Run:
+    """A run of the weights in a Hugging Face folder, or of a model's name on the hub (extra `hub`)."""
+    place = Path(source) if Path(source).is_dir() else download(source)
+    fields = read_json(place / "config.json")
+    family = family_of(str(fields.get("model_type")))
+    try:
+        model = family.config_in(fields)
+    except (KeyError, ValueError) as error:
+        raise InteropError(f"{place}: {'config.json has no field ' if isinstance(error, KeyError) else ''}{error}") from None
+    theirs = read_shards(place)
+    tokenizer = tokenizer_in(place, fields)
+    recipe = Recipe(
+        name=family.kind.__name__.lower(),
+        data=Text(tokenizer=tokenizer, context=model.context),  # type: ignore[attr-defined]
+        model=model,
+        objective=NextToken(),
+        optimizer=AdamW(),
+        strategy=Autoregressive(),
+    )
+    built = model.build(recipe.data.space())
+    try:
+        ours = family.weights_in(theirs, model)
+    except KeyError as error:
+        raise InteropError(f"{place}: there is no tensor {error} in its weights") from None
+    load_weights(built, {name: tensor.float() for name, tensor in ours.items()}, place)
+    run = Run.create(folder, recipe)
+    if isinstance(tokenizer, TokenizerFile):
+        shutil.copyfile(place / "tokenizer.json", run.folder / "tokenizer.json")
+    run.save_model(built)
+    return run
+
+
+def export_folder(run: Run, out: Path) -> Path:
+    """A folder that AutoModelForCausalLM and AutoTokenizer load. Raises InteropError for a model they have no name for."""
+    families = {family.kind: family for family in FAMILIES.values()}
+    config = run.recipe.model
+    if type(config) not in families:
+        kind = config.model_dump()["kind"]
+        raise InteropError(f"{run.folder}: Hugging Face has no model of kind {kind!r}; kinds it has: gpt1, gpt2, llama")
+    if out.exists():
+        raise InteropError(f"{out} already exists")
+    family, space = families[type(config)], run.recipe.data.space()
+    fields = family.config_out(config, space.vocabulary)
+    ends = {"bos_token_id": space.end, "eos_token_id": space.end}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        write_json(temporary / "config.json", {**fields, **ends, "dtype": "float32"})
+        write_json(temporary / "generation_config.json", ends)
+        write_tensors(temporary / "model.safetensors", family.weights_out(weights(run.model), config))
+        tokenizer_out(run, temporary)
+    return out
+
+
+def family_of(model_type: str) -> Family:
+    """The family of a config.json."""
+    if model_type not in FAMILIES:
+        raise InteropError(f"model_type: given {model_type!r}, allowed: {', '.join(FAMILIES)}{nearest(model_type, FAMILIES)}")
+    return FAMILIES[model_type]
+
+
+def read_shards(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder, in one file or several."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InteropError(f"{folder} holds no .safetensors file (pickled weights are not read)")
+    return {name: tensor for file in files for name, tensor in read_tensors(file).items()}
+
+
+def tokenizer_in(folder: Path, fields: dict[str, Any]) -> TokenizerConfig:
+    """The folder's tokenizer.json at the model's vocabulary, or bytes where there is none and the size allows."""
+    size, file = fields["vocab_size"], folder / "tokenizer.json"
+    if file.exists():
+        ids = vocabulary_of(file)
+        end = next((ids[name] for name in END_TOKENS if name in ids), None)
+        return TokenizerFile(path="tokenizer.json", vocabulary=max(size, max(ids.values()) + 1), end_id=end)
+    if size == Byte().size():
+        return Byte()
+    return TokenizerFile(path="tokenizer.json", vocabulary=size, end_id=fields.get("eos_token_id"))
+
+
+def tokenizer_out(run: Run, folder: Path) -> None:
+    """tokenizer.json with what AutoTokenizer needs to know about it."""
+    from sanbu.codecs.bpe import FileTokenizer
+
+    tokenizer = getattr(run.codec, "tokenizer", None)
+    if not isinstance(tokenizer, FileTokenizer):
+        raise InteropError(f"{run.folder}: only BPE and file tokenizers have a tokenizer.json to export")
+    tokenizer.save(folder)
+    end = tokenizer.tokenizer.id_to_token(tokenizer.end) if tokenizer.end is not None else None
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    named = {"bos_token": end, "eos_token": end} if end is not None else {}
+    write_json(folder / "tokenizer_config.json", {**about, **named})
+
+
+def download(name: str) -> Path:
+    """The folder of a model on the hub. Raises InteropError when it cannot be had."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise InteropError(f"{name!r} is no folder; to import by name: pip install 'sanbu[hub]'") from None
+    wanted = ["config.json", "*.safetensors", "tokenizer.json"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except Exception as error:  # the library raises many kinds for one cause: it cannot be had
+        raise InteropError(f"{name!r} is no folder, and it cannot be had by name: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,157 @@
+"""Public conformance: what every kind of a step must keep, to be run on your own kinds too.
+
+Each check takes a config and plain inputs, raises AssertionError saying what is broken, and returns nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sanbu.config import Choice, dump, load
+from sanbu.data.kinds import Space
+from sanbu.files import load_weights, pack, read_tensors, unpack, weights, write_tensors
+from sanbu.models.kinds import ModelConfig
+from sanbu.noise import Noise
+from sanbu.objectives.kinds import ObjectiveConfig
+from sanbu.objectives.objective import Batch, Loss, Turn, each_row
+from sanbu.optimizers.kinds import OptimizerConfig
+from sanbu.optimizers.search import Problem, Search
+from sanbu.strategies.kinds import StrategyConfig
+from sanbu.strategies.strategy import Draft, Models, generate
+
+
+def check_config(config: Choice) -> None:
+    """JSON out and in gives the same config; the base class finds the kind by its name."""
+    base = type(config).__mro__[1]
+    assert load(type(config), dump(config)) == config, "the config does not survive JSON"
+    assert issubclass(base, Choice) and dump(config)["kind"] in base.kinds(), "the base class does not know the kind"
+
+
+def check_model(config: ModelConfig, space: Space, inputs: tuple[Any, ...]) -> None:
+    """Builds the same from the same seed, and on the meta device; trains through `forward`; survives a weights file."""
+    check_config(config)
+    first, second = (seeded(lambda: config.build(space)) for _ in range(2))
+    pairs = zip(weights(first).items(), weights(second).items(), strict=True)
+    assert all(name == other and a.equal(b) for (name, a), (other, b) in pairs), "one seed gives two models"
+    with torch.device("meta"):
+        counted = sum(p.numel() for p in config.build(space).parameters())
+    assert counted == sum(p.numel() for p in first.parameters()), "the meta device counts other parameters"
+    for module in (first, second):
+        fill(module)
+    output = first.train()(*inputs)
+    assert output.shape[0] == inputs[0].shape[0], "axis 0 of the output is not the row"
+    output.float().square().sum().backward()
+    dead = [name for name, p in first.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not dead, f"no gradient, or none that is finite, reaches {dead}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        write_tensors(path, weights(first))
+        load_weights(second, read_tensors(path), path)
+    assert first.eval()(*inputs).equal(second.eval()(*inputs)), "weights read back from a file compute something else"
+
+
+def check_objective(config: ObjectiveConfig, model: nn.Module, batch: Batch) -> None:
+    """Terms have denominators; the loss is deterministic; turns repeat; an additive loss is the sum of its parts."""
+    check_config(config)
+    objective = config.build()
+    models = {"model": model.eval(), **objective.attach(model)}
+    for names in objective.players.values():
+        assert set(names) <= models.keys(), f"a player changes {names}, but the modules are {list(models)}"
+    noise = lambda: Noise("check")  # noqa: E731
+    experience = objective.experience(models, batch, noise())
+    turns = [list(objective.draw_turns(models, experience, noise())) for _ in range(2)]
+    assert len(turns[0]) == len(turns[1]) > 0, "turns drawn again are not the same"
+    for turn, again in zip(*turns, strict=True):
+        assert turn.player in objective.players, f"nobody plays {turn.player!r}"
+        assert all(t.equal(again.batch[name]) for name, t in turn.batch.items()), "turns drawn again are not the same"
+        loss, repeated = turn.loss(models, turn.batch), turn.loss(models, turn.batch)
+        assert loss.sums.keys() <= turn.count(turn.batch).keys(), "a term has no denominator"
+        assert all(loss.sums[name].equal(repeated.sums[name]) for name in loss.sums), "the loss is not deterministic"
+        if objective.additive:
+            check_additive(turn, models)
+
+
+def check_additive(turn: Turn, models: Models) -> None:
+    """Sums and counts of a batch are the sums over its rows."""
+    rows = [{name: t[i : i + 1] for name, t in turn.batch.items()} for i in range(each_row(turn.batch))]
+    whole, parts = turn.loss(models, turn.batch), [turn.loss(models, row) for row in rows]
+    for name, total in whole.sums.items():
+        torch.testing.assert_close(total, sum(part.sums[name] for part in parts), rtol=1e-5, atol=1e-5)
+        counted = sum(turn.count(row)[name] for row in rows)
+        assert abs(turn.count(turn.batch)[name] - counted) < 1e-6, f"the count of {name!r} is not a sum over rows"
+
+
+def check_search(config: OptimizerConfig, steps: int = 20) -> None:
+    """Comes closer on a regression, and goes on bit for bit from a saved state."""
+    check_config(config)
+    inputs = Noise("check", "inputs").normal(32, 8)
+    batch = {"x": inputs, "y": inputs[:, :4] - 0.5 * inputs[:, 4:]}
+
+    def loss(models: Models, batch: Batch) -> Loss:
+        return Loss({"rows": (models["model"](batch["x"]) - batch["y"]).square().sum()})
+
+    def run(search: Search, model: nn.Module, start: int, stop: int) -> list[float]:
+        turn = Turn("model", batch, loss, lambda batch: {"rows": float(each_row(batch))})
+        problems = (Problem({"model": model}, turn, {"model": model}, Noise("check", step)) for step in range(start, stop))
+        return [search.step(problem)["loss"] for problem in problems]
+
+    def fresh() -> tuple[Search, nn.Module]:
+        model = seeded(lambda: nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4)))
+        return config.build({"model": model}, 2 * steps), model
+
+    search, model = fresh()
+    losses = run(search, model, 0, steps)
+    assert losses[-1] < losses[0], f"the loss went from {losses[0]} to {losses[-1]}"
+    tensors: dict[str, Tensor] = {}
+    tree = json.loads(json.dumps(pack(search.state_dict(), tensors)))
+    saved = {name: tensor.clone() for name, tensor in tensors.items()}
+    other, copy = fresh()
+    copy.load_state_dict(model.state_dict())
+    other.load_state_dict(unpack(tree, saved))
+    assert run(search, model, steps, 2 * steps) == run(other, copy, steps, 2 * steps), "a restored search goes another way"
+
+
+def check_strategy(config: StrategyConfig, models: Mapping[str, nn.Module], space: Space, condition: Batch) -> None:
+    """What is committed stays; rows that are done stay done; a row is the same alone and in a batch."""
+    check_config(config)
+    rows = each_row(condition)
+    seeds = torch.arange(rows)
+    final: Draft | None = None
+    committed = done = evaluations = sample = None
+    for draft in generate(config.build(space), models, condition, seeds):
+        assert draft.committed.shape[0] == draft.done.shape[0] == draft.evaluations.shape[0] == rows, "axis 0 is not the row"
+        if committed is not None and sample is not None:
+            kept = draft.committed[:, : committed.shape[1]]
+            assert bool((kept >= committed).all()), "something committed was reopened"
+            assert draft.sample[:, : sample.shape[1]][committed].equal(sample[committed]), "something committed was changed"
+            assert bool((draft.done >= done).all()) and bool((draft.evaluations >= evaluations).all()), "a row came back"
+        committed, sample = draft.committed.clone(), draft.sample.clone()
+        done, evaluations, final = draft.done.clone(), draft.evaluations.clone(), draft
+    assert final is not None and bool(final.done.all()), "the generation ended with rows not done"
+    for row in range(rows):
+        alone = {name: tensor[row : row + 1] for name, tensor in condition.items()}
+        one = None
+        for one in generate(config.build(space), models, alone, seeds[row : row + 1]):
+            pass
+        assert one is not None
+        assert one.sample[0][one.committed[0]].equal(final.sample[row][final.committed[row]]), f"row {row} is another alone"
+
+
+def seeded(make: Callable[[], nn.Module]) -> nn.Module:
+    """Build under a fixed seed, leaving the global generator alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make()
+
+
+def fill(module: nn.Module) -> None:
+    """Give every parameter some value, the same each time, so that zero initialisations hide nothing."""
+    for index, parameter in enumerate(module.parameters()):
+        parameter.data += 0.1 * Noise("fill", index).normal(1, *parameter.shape)[0]

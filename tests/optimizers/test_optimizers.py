@@ -1,0 +1,58 @@
+"""Step 3: Muon against torch's own, shapes of rates, roles."""
+
+import pytest
+import torch
+from torch import nn
+
+from sanbu.data.kinds import Space
+from sanbu.models.kinds import GPT2, Llama
+from sanbu.optimizers.muon import Muon, orthogonalize
+from sanbu.optimizers.rate import constant, cosine, linear
+from sanbu.optimizers.roles import roles
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (32, 8), (8, 32)])
+def test_orthogonalized_singular_values_are_near_one(shape):
+    torch.manual_seed(0)
+    matrices = torch.randn(5, *shape)
+    values = torch.linalg.svdvals(orthogonalize(matrices))
+    assert values.min() > 0.3 and values.max() < 1.3
+    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+    near, far = (orthogonalize(matrices) - u @ v).norm(), (orthogonalize(matrices) - matrices).norm()
+    assert near < 0.3 * (u @ v).norm() and far > near
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_muon_is_torch_muon(decay):
+    """Same updates as torch.optim.Muon (which computes in bfloat16), on matrices tall, wide and square."""
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(12, 24)), nn.Parameter(torch.randn(24, 12)), nn.Parameter(torch.randn(12, 24))]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    begin = [p.detach().clone() for p in ours]
+    mine, peer = Muon(ours, 0.02, 0.95, decay), torch.optim.Muon(theirs, 0.02, decay, momentum=0.95)
+    for _ in range(5):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        mine.step()
+        peer.step()
+    for a, b, start in zip(ours, theirs, begin, strict=True):
+        assert (a - b).norm() < 0.03 * (b - start).norm()
+
+
+def test_rates():
+    rate = linear(100, 0.1, 0.4, 0.0)
+    assert [rate(0), rate(4), rate(9), rate(49), rate(74), rate(99)] == pytest.approx([0.1, 0.5, 1.0, 1.0, 0.5, 0.0])
+    rate = cosine(100, 0.0, 0.1)
+    assert rate(0) == 1.0 and rate(50) == pytest.approx(0.55) and rate(100) == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(map(rate, range(99)), map(rate, range(1, 100)), strict=True))
+    assert constant(100, 0.5)(24) == 0.5 and constant(100, 0.0)(0) == 1.0
+
+
+def test_roles_hold_every_parameter_once():
+    for config, counts in ((GPT2(layers=2, width=8, heads=2, context=8), {"embedding": 2, "head": 0}), (Llama(layers=2, width=8, heads=2, context=8), {"embedding": 1, "head": 1})):
+        model = config.build(Space((8,), 20))
+        found = roles({"model": model})
+        assert sorted(map(id, sum(found.values(), []))) == sorted(map(id, model.parameters()))
+        assert {role: len(found[role]) for role in counts} == counts
+        assert all(p.ndim == 2 for p in found["matrix"]) and all(p.ndim == 1 for p in found["vector"])

@@ -1,0 +1,84 @@
+"""Overrides: applied once, strictly typed, and refused in one helpful line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sanbu import recipes
+from sanbu.config import ConfigError, dump, load, override, walk
+from sanbu.models.kinds import Llama
+from sanbu.recipe import Recipe, auto_learning_rate
+
+GPT2 = recipes.gpt2()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "line"),
+    [
+        ("schedule.steps=abc", "schedule.steps: given \"abc\", but input should be a valid integer"),
+        ("schedule.steps=true", "schedule.steps: given true, but input should be a valid integer"),
+        ("schedule.steps=\"64\"", "schedule.steps: given \"64\", but input should be a valid integer"),
+        ("schedule.stepz=5", "schedule.stepz: no field 'stepz' here; fields: steps, batch"),
+        ("schedule.stepz=5", "did you mean 'steps'?"),
+        ("model.widht=5", "did you mean 'width'?"),
+        ("model=gpt22", "model: unknown kind 'gpt22'; allowed: gpt1, gpt2, gpt3, llama, modern"),
+        ("model.width=70", "model.width: given 70, but it must be a multiple of model.heads, 3"),
+        ("data.context=100000", "data.context: given 100000, but the longest sequence of the model is 128"),
+        ("schedule.steps.more=1", "schedule.steps.more: steps is 600, which has no fields"),
+        ("name", "'name' is not an override"),
+        ("strategy.top_p=1.5", "strategy.top_p: given 1.5, but input should be less than or equal to 1"),
+        ("optimizer.rest.betas=[0.9]", "optimizer.rest.betas"),
+        ("machine.device=gpu", "machine.device: given \"gpu\", but input should be 'auto', 'cpu', 'cuda' or 'mps'"),
+        ("players.critic.kindd=1", "players.critic.kindd"),
+    ],
+)  # fmt: skip
+def test_one_line(assignment, line):
+    with pytest.raises(ConfigError) as error:
+        override(GPT2, [assignment])
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_switching_a_kind_takes_its_defaults_and_then_fields_whatever_the_order():
+    changed = override(GPT2, ["model.width=64", "model=llama", "model.heads=2", "model.context=128", "data.context=128"])
+    assert changed.model == Llama(width=64, heads=2, context=128)
+    assert override(GPT2, ["model=gpt2"]).model == GPT2.model  # the same kind keeps its fields
+
+
+def test_values():
+    changed = override(GPT2, ["average=exponential", "average.decay=0.5", "strategy.stop=[\"a\",\"b\"]", "name=12", "optimizer.rest.clip=none"])
+    assert changed.average.decay == 0.5 and changed.strategy.stop == ("a", "b") and changed.name == "12"
+    assert changed.optimizer.rest.clip is None
+    assert override(changed, ["average=none"]).average is None
+
+
+@given(st.integers(1, 10**6), st.floats(1e-6, 1, exclude_min=True), st.integers(0, 1000))
+def test_what_show_prints_can_be_pasted_back(steps, rate, seed):
+    changed = override(GPT2, [f"schedule.steps={steps}", f"optimizer.learning_rate={rate}", f"schedule.seed={seed}"])
+    assert changed.schedule.steps == steps and changed.optimizer.learning_rate == rate
+    assert load(Recipe, dump(changed)) == changed
+
+
+@pytest.mark.parametrize("name", recipes.all())
+@pytest.mark.parametrize("size", ["nano", "paper"])
+def test_every_recipe_survives_json_and_its_own_listing(name, size):
+    function = recipes.find(name)
+    recipe = function(size=size) if name != "shakespeare" else function()
+    assert load(Recipe, dump(recipe)) == recipe
+    assert recipe.resolve().resolve() == recipe.resolve()
+    paths = [path for path, value, _, _ in walk(recipe)]
+    assert "model.width" in paths and len(set(paths)) == len(paths)
+
+
+def test_auto_follows_the_width_until_it_is_given():
+    recipe = recipes.modern(size="d12")
+    assert recipe.resolve().optimizer.rest.learning_rate == auto_learning_rate(768) == 6e-4
+    assert override(recipe, ["model.width=1536"]).resolve().schedule.batch > recipe.resolve().schedule.batch
+    assert override(recipe, ["optimizer.rest.learning_rate=0.5"]).resolve().optimizer.rest.learning_rate == 0.5
+
+
+def test_unknown_recipe_and_size():
+    with pytest.raises(ConfigError, match="unknown recipe 'gtp2'.*did you mean 'gpt2'"):
+        recipes.make("gtp2", [])
+    with pytest.raises(ConfigError, match="size: given '124', allowed: 124m.*did you mean '124m'"):
+        recipes.make("gpt2", ["size=124"])

@@ -1,0 +1,90 @@
+"""The public conformance checks over every registered kind; and each check catches a broken kind."""
+
+from typing import Literal
+
+import pytest
+import torch
+
+from sanbu.data.kinds import Space
+from sanbu.models.kinds import GPT2, ModelConfig
+from sanbu.objectives.kinds import ObjectiveConfig
+from sanbu.objectives.objective import Loss, Objective
+from sanbu.optimizers.kinds import Adam, AdamW, Constant, Muon, OptimizerConfig
+from sanbu.strategies.kinds import StrategyConfig
+from sanbu.testing import check_model, check_objective, check_search, check_strategy
+
+SPACE = Space((12,), 30, 0)
+TOKENS = torch.arange(48).view(4, 12) % 29 + 1
+BATCH = {"tokens": TOKENS, "targets": TOKENS.roll(-1, 1), "bytes": torch.full((4,), 12)}
+
+
+def ours(base):
+    return [cls for cls in base.kinds().values() if cls.__module__.startswith("sanbu.")]
+
+
+@pytest.mark.parametrize("kind", ours(ModelConfig))
+def test_models(kind):
+    check_model(kind(layers=2, heads=2, width=16, context=16), SPACE, (TOKENS,))
+
+
+@pytest.mark.parametrize("kind", ours(ObjectiveConfig))
+def test_objectives(kind):
+    check_objective(kind(), GPT2(layers=2, heads=2, width=16, context=16).build(SPACE), BATCH)
+
+
+@pytest.mark.parametrize("kind", ours(OptimizerConfig))
+def test_searches(kind):
+    fields = {Adam: {"learning_rate": 0.01}, AdamW: {"learning_rate": 0.01}, Muon: {"rest": AdamW(learning_rate=0.01), "rate": Constant()}}
+    check_search(kind(**fields.get(kind, {})))
+
+
+@pytest.mark.parametrize("kind", ours(StrategyConfig))
+def test_strategies(kind):
+    torch.manual_seed(0)
+    model = GPT2(layers=2, heads=2, width=16, context=32).build(SPACE).eval()
+    condition = {"tokens": TOKENS[:, :7], "length": torch.tensor([7, 1, 4, 6])}
+    check_strategy(kind(max_tokens=15, prefill=3), {"model": model}, SPACE, condition)
+
+
+class Doubling(ObjectiveConfig):
+    """A broken objective: its loss is a mean, so that it is no sum over rows."""
+
+    kind: Literal["broken-objective"] = "broken-objective"
+
+    def build(self):
+        return Objective(lambda models, batch: Loss({"x": models["model"](batch["tokens"]).mean()}), lambda batch: {"x": 1.0 * len(batch["tokens"])})
+
+
+class Forgetful(OptimizerConfig):
+    """A broken search: it forgets its momentum."""
+
+    kind: Literal["broken-search"] = "broken-search"
+
+    def build(self, models, steps):
+        search = Adam(learning_rate=0.01).build(models, steps)
+        search.state_dict = lambda: {"updates": 0, "optimizers": [torch.optim.Adam(models["model"].parameters(), fused=True).state_dict()]}
+        return search
+
+
+class Fickle(StrategyConfig):
+    """A broken strategy: a row depends on its neighbours' seeds."""
+
+    kind: Literal["broken-strategy"] = "broken-strategy"
+
+    def build(self, space):
+        from sanbu.strategies.kinds import Autoregressive
+
+        strategy = Autoregressive(max_tokens=10).build(space)
+        begin = strategy.begin
+        strategy.begin = lambda condition, seeds: begin(condition, seeds + len(seeds))
+        return strategy
+
+
+def test_the_checks_catch_what_is_broken():
+    model = GPT2(layers=1, heads=1, width=8, context=32).build(SPACE).eval()
+    with pytest.raises(AssertionError, match="not close"):
+        check_objective(Doubling(), model, BATCH)
+    with pytest.raises(AssertionError, match="another way"):
+        check_search(Forgetful())
+    with pytest.raises(AssertionError, match="another alone"):
+        check_strategy(Fickle(), {"model": model}, SPACE, {"tokens": TOKENS[:, :3], "length": torch.tensor([3, 3, 3, 3])})
