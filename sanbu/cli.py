@@ -186,7 +186,7 @@ def demo(run: Annotated[Path, typer.Option("--run", metavar="DIR", help="where t
     made = train_recipe(Run.open(run).recipe if resume else recipe, run, resume=resume, watcher=Console())
     typer.echo(f"loss curve: {loss_curve(made)}\n")
     if not sys.stdin.isatty():
-        for prompt in ("The for statement is used to ", "os.path.join(", "Return a new "):
+        for prompt in ("The for statement is used to", "os.path.join(", "Return a new "):
             stream(made, prompt, 0, ())
         return
     typer.echo("Type the beginning of some Python documentation; an empty line ends.")
@@ -209,10 +209,11 @@ def chosen(name: str, overrides: Sequence[str] | None) -> Any:
 def stream(run: Run, prompt: str | None, seed: int, overrides: tuple[str, ...]) -> None:
     """Print a sample as it is drawn."""
     follower = run.follow(1, overrides)
-    typer.echo(prompt or "", nl=False)
+    said = prompt or ""
     for _ in run.drafts(prompt, 1, seed, overrides, follower.update):
-        typer.echo(follower.pieces[0], nl=False)
+        typer.echo(said + follower.pieces[0], nl=False)
         sys.stdout.flush()
+        said = ""
     typer.echo("\n")
 
 

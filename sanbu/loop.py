@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,8 +41,7 @@ def train(
     if run is not None and run.recipe != recipe:
         raise RunError(f"{run.folder} was begun with another recipe; resume it without overrides")
     folder = Path(folder) if folder is not None else free_folder(recipe.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    with Run(folder, recipe).lock(), Interrupt() as interrupt, torch.random.fork_rng():
+    with claimed(folder, recipe), Interrupt() as interrupt, torch.random.fork_rng():
         training = Training(recipe, decide(recipe.machine))
         run = run or Run.create(folder, recipe)
         training.data.codec.save(run.folder)
@@ -134,6 +136,19 @@ class Book:
 def due(step: int, every: int, steps: int | None = None) -> bool:
     """Is something that happens every so many steps due now? Also at the last step, where that is given."""
     return every > 0 and (step % every == 0 or step == steps)
+
+
+@contextmanager
+def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
+    """Hold a run folder; one that was made for nothing goes again."""
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    with Run(folder, recipe).lock():
+        try:
+            yield
+        finally:
+            if new and not (folder / "recipe.json").exists():
+                shutil.rmtree(folder)
 
 
 def free_folder(name: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -26,9 +26,10 @@ class Training:
 
     def __init__(self, recipe: Recipe, machine: Machine) -> None:
         self.recipe, self.machine = recipe, machine
+        parents = {name: Run.open(path) for name, path in recipe.parents.items()}
         self.data: Data = recipe.data.build()
         self.objective = recipe.objective.build()
-        self.models = build_models(recipe, self.objective.attach, machine)
+        self.models = build_models(recipe, parents, self.objective.attach, machine)
         self._check()
         self.searches = {player: self._search(player) for player in self.objective.players}
         self.step = 0
@@ -184,21 +185,20 @@ class Training:
             raise SanbuError(f"players: given {', '.join(sorted(unknown))!r}, but this objective's players are: {players}")
 
 
-def build_models(recipe: Recipe, attach: Any, machine: Machine) -> dict[str, nn.Module]:
+def build_models(
+    recipe: Recipe, parents: dict[str, Run], attach: Callable[[nn.Module], dict[str, nn.Module]], machine: Machine
+) -> dict[str, nn.Module]:
     """The model, what the objective attaches to it, the average, and the parents, all initialised from the seed."""
     with torch.random.fork_rng():
         torch.manual_seed(key(recipe.schedule.seed, "weights"))
         model = recipe.model.build(recipe.data.space())
-        if "model" in recipe.parents:
-            source = Run.open(recipe.parents["model"])
-            load_weights(model, weights(source.model), source.folder)
+        if "model" in parents:
+            load_weights(model, weights(parents["model"].model), parents["model"].folder)
         model.to(machine.device)
         models = {"model": model, **attach(model)}
     if recipe.average is not None:
         models["average"] = recipe.average.build(model)
-    for name, path in recipe.parents.items():
-        if name != "model":
-            models[name] = Run.open(path).model
+    models |= {name: run.model for name, run in parents.items() if name != "model"}
     return {name: machine.prepare(module) for name, module in models.items()}
 
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -75,6 +76,7 @@ def write(
     end = np.array([tokenizer.end], dtype=dtype).tobytes()
     lengths = piece_lengths(tokenizer, vocabulary)
     count = {"train": 0, "held_out": 0}
+    order: list[str] = []  # the part of each of the first documents
     with (folder / "train.bin").open("wb") as train, (folder / "held_out.bin").open("wb") as other:
         streams = {"train": train, "held_out": other}
         for pieces in batches(documents, tokenizer.exact_pieces):
@@ -83,6 +85,7 @@ def write(
                 part = "held_out" if piece.chance < held_out else "train"
                 if piece.first:
                     count[part] += 1
+                    order += [part] if len(order) < FEW else []
                     streams[part].write(end)
                 streams[part].write(ids.astype(dtype).tobytes())
             progress(sum(len(piece.text.encode()) for piece in pieces))
@@ -90,7 +93,7 @@ def write(
             if count[part]:
                 streams[part].write(end)
     if sum(count.values()) < FEW:
-        count = split_tail(folder, dtype, count, held_out)
+        count = split_tail(folder, np.dtype(dtype), order, tokenizer.end, held_out)
     header = {
         "format": FORMAT,
         "dtype": np.dtype(dtype).name,
@@ -103,14 +106,18 @@ def write(
     (folder / "header.json").write_text(json.dumps(header), encoding="utf-8")
 
 
-def split_tail(folder: Path, dtype: type, count: dict[str, int], held_out: float) -> dict[str, int]:
-    """With few documents, hold out the end of the whole stream instead of whole documents."""
-    parts = [np.fromfile(folder / f"{part}.bin", dtype=dtype) for part in ("train", "held_out")]
-    whole = np.concatenate([parts[0], parts[1][1:] if len(parts[0]) else parts[1]])
+def split_tail(folder: Path, dtype: np.dtype[Any], order: list[str], end: int, held_out: float) -> dict[str, int]:
+    """With few documents, hold out the end of the whole stream, in its order, instead of whole documents."""
+    documents = {}
+    for part in ("train", "held_out"):
+        stream = np.fromfile(folder / f"{part}.bin", dtype=dtype)
+        documents[part] = iter(np.split(stream, np.flatnonzero(stream == end))[1:])
+    last = [np.array([end], dtype=dtype)] if order else []
+    whole = np.concatenate([*(next(documents[part]) for part in order), *last, np.zeros(0, dtype=dtype)])
     cut = round(len(whole) * (1 - held_out))
     whole[:cut].tofile(folder / "train.bin")
     whole[cut:].tofile(folder / "held_out.bin")
-    return {"train": sum(count.values()), "held_out": int(cut < len(whole))}
+    return {"train": len(order), "held_out": int(cut < len(whole))}
 
 
 def text_bytes(file: Path, dtype: type, lengths: np.ndarray) -> int:

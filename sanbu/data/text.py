@@ -34,7 +34,7 @@ class TextRows:
         self.rows = max(0, -(-(len(found.train) - 1) // context))
         self.held_out_rows = max(0, -(-(len(found.held_out) - 1) // context))
         self.lengths = torch.from_numpy(piece_lengths(codec.tokenizer, vocabulary))
-        self.alone = sum(found.documents.values()) == 1
+        self.alone = found.documents["train"] == 1
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""

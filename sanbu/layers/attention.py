@@ -37,6 +37,10 @@ class KeyValues:
     keys: Tensor
     values: Tensor
 
+    def first(self, slots: int) -> KeyValues:
+        """A view of the first slots: what is beyond need not be read."""
+        return KeyValues(self.keys[:, :, :slots], self.values[:, :, :slots])
+
     def write(self, positions_BT: Tensor, keys_BNTH: Tensor, values_BNTH: Tensor) -> None:
         """Put each row's new keys and values into its own slots."""
         rows = torch.arange(positions_BT.shape[0], device=positions_BT.device)[:, None]

@@ -18,7 +18,7 @@ TALK = Autoregressive(temperature=0.8, top_p=0.95)
 
 def pick(sizes: dict[str, Any], size: str) -> Any:
     """The entry of a size; `paper` is the last. Raises ConfigError with the nearest match."""
-    names = [*sizes, "paper"]
+    names = ["nano", *sizes, "paper"] if "nano" not in sizes else [*sizes, "paper"]
     if size not in names:
         raise ConfigError(f"size: given {size!r}, allowed: {', '.join(names)}{nearest(size, names)}")
     return list(sizes.values())[-1] if size == "paper" else sizes[size]

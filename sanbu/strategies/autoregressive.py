@@ -6,8 +6,8 @@ tokens alone and in any batch. Shapes: B rows, S slots of the cache, V vocabular
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,17 @@ from sanbu.data.kinds import Space
 from sanbu.models.transformer import Cache, Decoder
 from sanbu.noise import uniform_at
 from sanbu.strategies import kinds
-from sanbu.strategies.filters import Filter, draw, filters
+from sanbu.strategies.filters import draw, filters
 from sanbu.strategies.strategy import Batch, Draft, Models
-
-Decode = Callable[[nn.Module, "State"], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class State:
-    """tokens_BS and their log-probabilities; row b has length_B tokens, the first start_B given, filled_B of them cached."""
+    """tokens_BS and their log-probabilities; row b has length_B tokens, the first start_B given, filled_B of them cached.
+
+    A row ends at limit_B tokens. seen_BV says which tokens a row holds already, where a filter asks for it. All are
+    written in place.
+    """
 
     tokens: Tensor
     length: Tensor
@@ -36,43 +38,50 @@ class State:
     evaluations: Tensor
     filled: Tensor
     logprobs: Tensor = field(default_factory=lambda: torch.zeros(0))
-    cache: Cache | None = None
     seen: Tensor | None = None
+    cache: Cache = field(default_factory=list)
+
+
+def begin(condition: Batch, seeds: Tensor, max_tokens: int) -> State:
+    """A state from tokens_BT padded on the right, and length_B; the cache comes with the first step."""
+    tokens, length = condition["tokens"], condition["length"]
+    zeros = torch.zeros_like(length)
+    return State(tokens, length.clone(), length, length + max_tokens, zeros.bool(), seeds, zeros.clone(), zeros.clone())
 
 
 def autoregressive(config: kinds.Autoregressive, space: Space) -> AutoregressiveStrategy:
-    """The strategy of a config, its decoding step left as Python runs it."""
+    """The strategy of a config."""
     return AutoregressiveStrategy(config, space.end)
 
 
 class AutoregressiveStrategy:
-    """Draws tokens left to right. `compile` turns the decoding step into one compiled function of fixed shapes."""
+    """Draws tokens left to right. `compile` turns a step into one compiled function of fixed shapes."""
 
     def __init__(self, config: kinds.Autoregressive, end: int | None) -> None:
         self.config, self.end = config, end
         self.filters = filters(config)
-        self.decode = self._decode
+        self.step: Any = self._step
 
     def compile(self) -> AutoregressiveStrategy:
-        """Compile the decoding step; worth its half minute where thousands of tokens are drawn."""
-        self.decode = torch.compile(self._decode, dynamic=False)
+        """Compile the step, once for each power of two of slots; worth its minute where thousands of tokens are drawn."""
+        self.step = torch.compile(self._step, dynamic=False, options={"freezing": True})
         return self
 
     def begin(self, condition: Batch, seeds: Tensor) -> State:
         """From tokens_BT padded on the right, and length_B."""
-        tokens, length = condition["tokens"], condition["length"]
-        zeros = torch.zeros_like(length)
-        return State(tokens, length.clone(), length, length + self.config.max_tokens, zeros.bool(), seeds, zeros, zeros)
+        return begin(condition, seeds, self.config.max_tokens)
 
     def advance(self, models: Models, state: State) -> State:
         """One chunk of the prompts into the cache, or one more token for each row. Writes into the state."""
         model = models["model"]
-        if state.cache is None:
+        if not state.cache:
             self._make_room(model, state)
         if bool((state.filled < state.length - 1).any()):
             return prefill(model, state, self.config.prefill)
-        token_B, logprob_B = self.decode(model, state)
-        return commit(state, token_B, logprob_B, self.end)
+        longest = int(state.length.max())
+        slots = min(state.tokens.shape[1], max(64, 1 << (longest - 1).bit_length()))
+        self.step(model, state, [layer.first(slots) for layer in state.cache])
+        return state
 
     def draft(self, state: State) -> Draft:
         """Tokens so far; the record holds start_B and logprobs_BS of the model itself, unfiltered, at temperature 1."""
@@ -80,19 +89,30 @@ class AutoregressiveStrategy:
         record = {"start": state.start, "logprobs": state.logprobs}
         return Draft(state.tokens, committed, state.done, state.evaluations, record=record)
 
-    def _decode(self, model: nn.Module, state: State) -> tuple[Tensor, Tensor]:
-        """The next token of each row and its log-probability."""
-        last_B = (state.length - 1)[:, None]
-        logits_BV = model(state.tokens.gather(1, last_B), last_B, state.cache)[:, -1].float()
-        seen_BV = state.seen if state.seen is not None else torch.zeros_like(logits_BV, dtype=torch.bool)
-        chosen = logits_BV
+    def _step(self, model: nn.Module, state: State, cache: Cache) -> None:
+        """Draw the next token of each row and append it where the row is not done; an end ends its row and is not kept."""
+        last_B1 = (state.length - 1)[:, None]
+        logits_BV = model(state.tokens.gather(1, last_B1), last_B1, cache)[:, -1].float()
+        token_B1 = self._choose(logits_BV, state)[:, None]
+        logprob_B1 = logits_BV.log_softmax(-1).gather(1, token_B1)
+        going = ~state.done
+        kept = going if self.end is None else going & (token_B1[:, 0] != self.end)
+        place_B1 = torch.where(kept, state.length, state.length - 1)[:, None]
+        state.tokens.scatter_(1, place_B1, torch.where(kept[:, None], token_B1, state.tokens.gather(1, place_B1)))
+        state.logprobs.scatter_(1, place_B1, torch.where(kept[:, None], logprob_B1, state.logprobs.gather(1, place_B1)))
+        if state.seen is not None:
+            state.seen.scatter_(1, token_B1, True)
+        state.length += kept
+        state.filled += kept
+        state.evaluations += going
+        state.done |= ~kept | (state.length >= state.limit)
+
+    def _choose(self, logits_BV: Tensor, state: State) -> Tensor:
         for apply in self.filters:
-            chosen = apply(chosen, seen_BV)
+            logits_BV = apply(logits_BV, state.seen)
         if self.config.temperature == 0:
-            token_B = chosen.argmax(-1)
-        else:
-            token_B = draw(chosen, uniform_at(state.seeds, state.length - state.start))
-        return token_B, logits_BV.log_softmax(-1).gather(1, token_B[:, None])[:, 0]
+            return logits_BV.argmax(-1)
+        return draw(logits_BV, uniform_at(state.seeds, state.length - state.start))
 
     def _make_room(self, model: Decoder, state: State) -> None:
         make_room(model, state)
@@ -114,7 +134,6 @@ def make_room(model: Decoder, state: State) -> None:
     state.tokens = torch.nn.functional.pad(state.tokens[:, :slots], (0, max(0, slots - given)))
     state.logprobs = torch.zeros(rows, slots, device=state.tokens.device)
     state.cache = model.cache(rows, slots)
-    state.filled, state.evaluations = state.filled.clone(), state.evaluations.clone()
 
 
 def prefill(model: nn.Module, state: State, chunk: int) -> State:
@@ -126,22 +145,4 @@ def prefill(model: nn.Module, state: State, chunk: int) -> State:
     model(state.tokens.gather(1, positions_BT), positions_BT, state.cache, readout=lambda head, hidden: hidden[:, :0])
     state.filled += missing.clamp(max=wide)
     state.evaluations += 1
-    return state
-
-
-def commit(state: State, token_B: Tensor, logprob_B: Tensor, end: int | None) -> State:
-    """Append a token to each row that is not done; an end ends its row and is not part of the sample."""
-    going = ~state.done
-    if end is not None:
-        state.done = state.done | (token_B == end)
-    place = torch.where(going & ~state.done, state.length, state.length - 1)[:, None]
-    kept = (going & ~state.done)[:, None]
-    state.tokens.scatter_(1, place, torch.where(kept, token_B[:, None], state.tokens.gather(1, place)))
-    state.logprobs.scatter_(1, place, torch.where(kept, logprob_B[:, None], state.logprobs.gather(1, place)))
-    if state.seen is not None:
-        state.seen.scatter_(1, token_B[:, None], True)
-    state.length = state.length + kept[:, 0]
-    state.filled = torch.where(kept[:, 0], state.length - 1, state.filled)
-    state.evaluations = state.evaluations + going
-    state.done = state.done | (state.length >= state.limit)
     return state

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sanbu.data.kinds import Space
 from sanbu.strategies import kinds
-from sanbu.strategies.autoregressive import State, make_room, prefill
+from sanbu.strategies.autoregressive import State, begin, make_room, prefill
 from sanbu.strategies.strategy import Batch, Draft, Models
 
 
@@ -36,18 +36,16 @@ class BeamSearcher:
     def begin(self, condition: Batch, seeds: Tensor) -> Beams:
         """Every beam begins as the prompt; only the first may be extended at the first step. Seeds play no part."""
         beams = self.config.beams
-        tokens, length = (condition[name].repeat_interleave(beams, 0) for name in ("tokens", "length"))
-        zeros = torch.zeros_like(length)
-        limit = length + self.config.max_tokens
-        rows = State(tokens, length.clone(), length, limit, zeros.bool(), seeds.repeat_interleave(beams), zeros, zeros)
-        score = torch.full((len(seeds), beams), -torch.inf, dtype=torch.float64, device=length.device)
+        each = {name: tensor.repeat_interleave(beams, 0) for name, tensor in condition.items()}
+        rows = begin(each, seeds.repeat_interleave(beams), self.config.max_tokens)
+        score = torch.full((len(seeds), beams), -torch.inf, dtype=torch.float64, device=seeds.device)
         score[:, 0] = 0.0
         return Beams(rows, score, torch.zeros_like(score, dtype=torch.bool), torch.zeros_like(seeds, dtype=torch.bool))
 
     def advance(self, models: Models, state: Beams) -> Beams:
         """Extend every hypothesis by one token and keep the best. Writes into the state."""
         model, rows = models["model"], state.rows
-        if rows.cache is None:
+        if not rows.cache:
             make_room(model, rows)
         if bool((rows.filled < rows.length - 1).any()):
             prefill(model, rows, self.config.prefill)
@@ -94,6 +92,6 @@ class BeamSearcher:
 
     def _reorder(self, rows: State, order: Tensor) -> None:
         rows.tokens, rows.length = rows.tokens[order], rows.length[order]
-        for layer in rows.cache or ():
+        for layer in rows.cache:
             layer.keys.copy_(layer.keys[order])
             layer.values.copy_(layer.values[order])

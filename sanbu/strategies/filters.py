@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sanbu.strategies.kinds import Autoregressive
 
-Filter = Callable[[Tensor, Tensor], Tensor]  # (logits_BV, seen_BV bool: tokens already there) -> logits_BV
+Filter = Callable[[Tensor, Any], Tensor]  # (logits_BV, seen_BV bool: tokens already there) -> logits_BV
 
 
 def filters(config: Autoregressive) -> list[Filter]:
@@ -27,7 +28,7 @@ def filters(config: Autoregressive) -> list[Filter]:
 def repetition_penalty(penalty: float) -> Filter:
     """Divide positive and multiply negative logits of tokens already there (Keskar and others, 2019)."""
 
-    def apply(logits_BV: Tensor, seen_BV: Tensor) -> Tensor:
+    def apply(logits_BV: Tensor, seen_BV: Any) -> Tensor:
         return torch.where(seen_BV, torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty), logits_BV)
 
     return apply
@@ -36,7 +37,7 @@ def repetition_penalty(penalty: float) -> Filter:
 def top_k(k: int) -> Filter:
     """Keep the k most likely tokens (Fan and others, 2018); of equals, the lowest ids."""
 
-    def apply(logits_BV: Tensor, seen_BV: Tensor) -> Tensor:
+    def apply(logits_BV: Tensor, seen_BV: Any) -> Tensor:
         order = logits_BV.argsort(dim=-1, descending=True, stable=True)[:, :k]
         return torch.full_like(logits_BV, -torch.inf).scatter(1, order, logits_BV.gather(1, order))
 
@@ -46,10 +47,10 @@ def top_k(k: int) -> Filter:
 def top_p(p: float) -> Filter:
     """Keep the smallest set of most likely tokens whose probability reaches p (Holtzman and others, 2020)."""
 
-    def apply(logits_BV: Tensor, seen_BV: Tensor) -> Tensor:
+    def apply(logits_BV: Tensor, seen_BV: Any) -> Tensor:
         probabilities, order = logits_BV.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
         before = probabilities.cumsum(-1) - probabilities
-        dropped = torch.zeros_like(seen_BV).scatter(1, order, before >= p)
+        dropped = torch.zeros_like(logits_BV, dtype=torch.bool).scatter(1, order, before >= p)
         return logits_BV.masked_fill(dropped, -torch.inf)
 
     return apply
@@ -58,7 +59,7 @@ def top_p(p: float) -> Filter:
 def min_p(p: float) -> Filter:
     """Keep tokens at least p times as likely as the most likely (Nguyen and others, 2024)."""
 
-    def apply(logits_BV: Tensor, seen_BV: Tensor) -> Tensor:
+    def apply(logits_BV: Tensor, seen_BV: Any) -> Tensor:
         probabilities = logits_BV.softmax(-1)
         return logits_BV.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), -torch.inf)
 

@@ -1,0 +1,106 @@
+"""Round trips on any Unicode; bytes counted right for every token; text streamed whole, and never a stop text."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sanbu.codecs.bpe import FileTokenizer, train
+from sanbu.codecs.text import Reader, TextCodec
+from sanbu.codecs.tokenizer import ByteTokenizer, CharacterTokenizer, TokenizerError, decode, encode, piece_lengths
+
+BPE = train(["the theme of them all, then\n", "三步三步 α → β, naïve café 👍🏽\n"] * 20, 320)
+TOKENIZERS = [ByteTokenizer(), BPE]
+TEXT = st.text(max_size=200) | st.text(alphabet="the \n三步👍🏽é<|endoftext|>", max_size=80)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["byte", "bpe"])
+@given(text=TEXT)
+def test_round_trip_and_bytes(tokenizer, text):
+    ids = encode(tokenizer, text)
+    assert decode(tokenizer, ids) == text
+    assert piece_lengths(tokenizer, 400)[ids].sum() == len(text.encode())
+    assert tokenizer.end not in ids  # an end written in a document stays text
+
+
+@given(st.text(alphabet="abc ☃\n", max_size=50))
+def test_characters_round_trip(text):
+    tokenizer = CharacterTokenizer("abc ☃\n")
+    assert decode(tokenizer, encode(tokenizer, text)) == text
+    assert piece_lengths(tokenizer, 7)[encode(tokenizer, text)].sum() == len(text.encode())
+
+
+@pytest.mark.parametrize("strange", ["d", "é", "𝄞", "\x00"])
+def test_characters_refuse_what_they_do_not_know(strange):
+    with pytest.raises(TokenizerError, match="is not in the alphabet of 3; add it to data.tokenizer.alphabet"):
+        encode(CharacterTokenizer("abc"), "ab" + strange)
+
+
+def test_bpe_saves_and_compresses(tmp_path):
+    BPE.save(tmp_path)
+    back = FileTokenizer.load(tmp_path / "tokenizer.json", 0)
+    text = "the theme of them all, then 三步"
+    assert encode(back, text) == encode(BPE, text) and back.pieces == BPE.pieces
+    assert len(encode(BPE, text)) < len(text.encode()) / 2
+    assert BPE.pieces[0] == b"" and sorted(BPE.pieces[1:257]) == [bytes([i]) for i in range(256)]
+
+
+def test_a_sentencepiece_like_file():
+    """Lower bars are spaces and <0x..> are bytes, so bytes are right for every token there too."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
+
+    vocabulary = {"<unk>": 0, **{f"<0x{i:02X}>": i + 1 for i in range(256)}, "▁": 257, "a": 258, "b": 259, "▁a": 260}
+    made = tokenizers.Tokenizer(models.BPE(vocabulary, [("▁", "a")], byte_fallback=True, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="never")])
+    tokenizer = FileTokenizer(made, None)
+    for text in ("a ab ba", " é三 a", "b\nb"):
+        ids = encode(tokenizer, text)
+        assert decode(tokenizer, ids) == text
+        assert piece_lengths(tokenizer, 261)[ids].sum() == len(text.encode())
+
+
+@given(text=TEXT, cuts=st.lists(st.integers(0, 200)))
+def test_streaming_gives_the_whole_text_at_any_cut(text, cuts):
+    ids = encode(BPE, text)
+    places = sorted({0, len(ids), *(cut % (len(ids) + 1) for cut in cuts)})
+    reader = Reader(BPE)
+    parts = [reader.feed(ids[a:b]) for a, b in zip(places, places[1:], strict=False)]
+    parts.append(reader.feed([], final=True))
+    assert "".join(parts) == text
+    assert all("\ufffd" not in part for part in parts) or "\ufffd" in text
+
+
+@settings(max_examples=300)
+@given(
+    text=st.text(alphabet="ab\n步", max_size=30),
+    stops=st.lists(st.text(alphabet="ab\n步", min_size=1, max_size=4), max_size=3),
+    size=st.integers(1, 5),
+)
+def test_stop_texts_never_leak_and_the_earliest_wins(text, stops, size):
+    ids = encode(ByteTokenizer(), text)
+    reader = Reader(ByteTokenizer(), stops)
+    shown = ""
+    ended = [text.find(stop) + len(stop) for stop in stops if stop in text]
+    for start in range(0, len(ids), size):
+        shown += reader.feed(ids[start : start + size])
+        assert not any(stop in shown for stop in stops)
+        if reader.stopped:
+            break
+    shown += reader.feed([], final=True)
+    assert reader.stopped == bool(ended)
+    assert text.startswith(shown) and reader.text == shown
+    if size == 1 and not ended:
+        assert shown == text
+    if ended:  # what is shown ends where a stop text begins, and none began and ended before it
+        assert any(text.startswith(stop, len(shown)) for stop in stops)
+        assert not any(stop in text[: len(shown)] for stop in stops)
+
+
+def test_a_prompt_begins_a_document():
+    codec = TextCodec(BPE)
+    condition = codec.condition(["the", "them all"], 2)
+    assert condition["length"].tolist() == [2, 2, 3, 3] or condition["length"][0] < condition["length"][2]
+    assert (condition["tokens"][:, 0] == 0).all()
+    nothing = codec.condition(None, 3)
+    assert nothing["tokens"].tolist() == [[0]] * 3
