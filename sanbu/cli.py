@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, no_args_is_help=True)
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[PATH=VALUE]...", help="changes, such as schedule.steps=100")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[PATH=VALUE]...", help="changes, such as schedule.steps=100")
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
 
@@ -65,7 +67,10 @@ def show(
 
     recipe = chosen(name, overrides).resolve()
     costs = asdict(account(recipe))
-    lines = [f"{path}={plain(value)}".ljust(44) + f"  # {kind}{'; ' + text if text else ''}" for path, value, kind, text in walk(recipe)]
+    lines = [
+        f"{path}={plain(value)}".ljust(44) + f"  # {kind}{'; ' + text if text else ''}"
+        for path, value, kind, text in walk(recipe)
+    ]
     lines += ["", *(f"{key.replace('_', ' ')}: {value:,}" for key, value in costs.items())]
     report({**costs, "recipe": dump(recipe)}, as_json, "\n".join(lines))
 
@@ -74,7 +79,9 @@ def show(
 def train(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="a recipe's name; see: sanbu list")],
     overrides: Overrides = None,
-    run: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="where the run lives; default runs/RECIPE")] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="where the run lives; default runs/RECIPE")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the latest checkpoint in --run")] = False,
     as_json: Json = False,
 ) -> None:
@@ -105,7 +112,9 @@ def train(
 def generate(
     run: RunFolder,
     overrides: Overrides = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="text to go on from; without it, from nothing")] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="text to go on from; without it, from nothing")
+    ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="samples")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="sample i is drawn with seed + i, alone or together")] = 0,
     as_json: Json = False,
@@ -124,7 +133,11 @@ def generate(
         return
     samples = found.generate(prompt, n, seed, tuple(overrides or ()))
     rule = "\n" + "-" * 80 + "\n"
-    report({"run": str(run), "prompt": prompt, "samples": samples}, as_json, rule.join((prompt or "") + text for text in samples))
+    report(
+        {"run": str(run), "prompt": prompt, "samples": samples},
+        as_json,
+        rule.join((prompt or "") + text for text in samples),
+    )
 
 
 @app.command()
@@ -137,7 +150,10 @@ def evaluate(
     from sanbu.evaluation.text import evaluate_run
 
     found = evaluate_run(run, data)
-    lines = (f"{key.replace('_', ' ')}: {value:,.4f}" if isinstance(value, float) else f"{key}: {value:,}" for key, value in found.items())
+    lines = (
+        f"{key.replace('_', ' ')}: {value:,.4f}" if isinstance(value, float) else f"{key}: {value:,}"
+        for key, value in found.items()
+    )
     report({"run": str(run), **found}, as_json, "\n".join(lines))
 
 
@@ -208,7 +224,7 @@ def chosen(name: str, overrides: Sequence[str] | None) -> Any:
 
 def stream(run: Run, prompt: str | None, seed: int, overrides: tuple[str, ...]) -> None:
     """Print a sample as it is drawn."""
-    follower = run.follow(1, overrides)
+    follower = run.follow(overrides)
     said = prompt or ""
     for _ in run.drafts(prompt, 1, seed, overrides, follower.update):
         typer.echo(said + follower.pieces[0], nl=False)

@@ -174,7 +174,9 @@ def parse_value(text: str, annotation: Any = None) -> Any:
 def one_line(error: ValidationError, cls: type[BaseModel]) -> str:
     """The first problem of a pydantic error as one line: path, what was given, what is allowed, nearest match."""
     first = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-", "literal[")))
+    path = ".".join(
+        str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-", "literal["))
+    )
     given = first.get("input")
     if first["type"] == "extra_forbidden":
         fields = list(cls.model_fields)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sanbu.run import Run
     from sanbu.training import Training
 
+
 class Console:
     """Watches a run on a terminal; without one, prints a line now and then."""
 
@@ -30,14 +31,24 @@ class Console:
         """One line for the run and one for the machine, then the bar."""
         schedule = training.recipe.schedule
         parameters = sum(p.numel() for p in training.models["model"].parameters())
-        self.say(f"{run.recipe.name} -> {run.folder}: {parameters:,} parameters, {schedule.steps:,} steps of {schedule.batch} rows")
+        self.say(
+            f"{run.recipe.name} -> {run.folder}: {parameters:,} parameters, {schedule.steps:,} steps of {schedule.batch} rows"
+        )
         self.say(f"on {training.machine.describe()}")
         self.steps, self.began = schedule.steps, time.monotonic()
         rows = schedule.batch if isinstance(schedule.batch, int) else 0
         shape = training.recipe.data.space().shape
-        self.per_step, self.unit = (rows * shape[0], "tokens/s") if training.recipe.data.space().vocabulary else (rows, "rows/s")
+        self.per_step, self.unit = (
+            (rows * shape[0], "tokens/s") if training.recipe.data.space().vocabulary else (rows, "rows/s")
+        )
         if self.out.is_terminal:
-            columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
+            columns = (
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
             self.bar = Progress(*columns, console=self.out, refresh_per_second=4)
             self.task = self.bar.add_task("", total=schedule.steps, completed=training.step)
             self.bar.start()
@@ -54,7 +65,9 @@ class Console:
             left = (self.last - self.began) / row["step"] * (self.steps - row["step"])
             self.say(f"step {row['step']:,} of {self.steps:,}: {text}, about {left:.0f} s left")
         if any(name.startswith("held_out/") for name in row):
-            shown = ", ".join(f"{name.removeprefix('held_out/')} {row[name]:.3f}" for name in row if name.startswith("held_out/"))
+            shown = ", ".join(
+                f"{name.removeprefix('held_out/')} {row[name]:.3f}" for name in row if name.startswith("held_out/")
+            )
             self.say(f"step {row['step']:,}: held out: {shown}")
 
     def sample(self, path: Path, results: Sequence[Any]) -> None:

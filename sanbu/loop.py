@@ -24,9 +24,7 @@ from sanbu.strategies.strategy import generate
 from sanbu.training import Training
 
 
-def train(
-    recipe: Recipe, folder: Path | str | None = None, *, resume: bool = False, watcher: Watcher | None = None
-) -> Run:
+def train(recipe: Recipe, folder: Path | str | None = None, *, resume: bool = False, watcher: Watcher | None = None) -> Run:
     """Turn a recipe into a run.
 
     folder: where the run lives; by default runs/NAME, or runs/NAME-2 and so on when that is taken.
@@ -51,7 +49,9 @@ def train(
             try:
                 finished = training.advance()
             except NotFinite as error:
-                raise SanbuError(f"step {training.step + 1}, turn {training.turn + 1}: {error}; {book.last_good()}") from None
+                raise SanbuError(
+                    f"step {training.step + 1}, turn {training.turn + 1}: {error}; {book.last_good()}"
+                ) from None
             if finished:
                 book.round()
         book.close(interrupt.requested)
@@ -101,7 +101,9 @@ class Book:
         recipe, codec, model = self.training.recipe, self.training.data.codec, self.training.sampler()
         models = {**self.training.models, "model": model.eval()}
         follower = codec.follow(recipe.strategy)
-        condition = {name: t.to(self.training.machine.device) for name, t in codec.condition(None, self.schedule.samples).items()}
+        condition = {
+            name: t.to(self.training.machine.device) for name, t in codec.condition(None, self.schedule.samples).items()
+        }
         seeds = torch.arange(self.schedule.samples, device=self.training.machine.device)
         for _ in generate(recipe.strategy.build(recipe.data.space()), models, condition, seeds, follower.update):
             pass

@@ -18,7 +18,9 @@ def loss_curve(run: Run) -> Path:
     rows = run.metrics()
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    for name in sorted({key for row in rows for key in row if key == "loss" or (key.endswith("/loss") and key != "held_out/loss")}):
+    for name in sorted(
+        {key for row in rows for key in row if key == "loss" or (key.endswith("/loss") and key != "held_out/loss")}
+    ):
         steps, values = zip(*((row["step"], row[name]) for row in rows if name in row), strict=True)
         axes.plot(steps, values, alpha=0.25, linewidth=0.8, color="C0")
         axes.plot(steps, smooth(values), label=name, color="C0")

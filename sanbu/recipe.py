@@ -51,8 +51,12 @@ class Recipe(Config):
     optimizer: OptimizerConfig
     strategy: StrategyConfig
     average: AverageConfig | None = Field(None, description="a moving average of the weights to sample from")
-    players: dict[str, OptimizerConfig] = Field({}, description="the search of each further player, where it is not the same")
-    parents: dict[str, str] = Field({}, description="run folders whose models take part: model (start weights), reference, ...")
+    players: dict[str, OptimizerConfig] = Field(
+        {}, description="the search of each further player, where it is not the same"
+    )
+    parents: dict[str, str] = Field(
+        {}, description="run folders whose models take part: model (start weights), reference, ..."
+    )
     schedule: Schedule = Schedule()
     machine: MachineConfig = MachineConfig()
 

@@ -26,7 +26,19 @@ from torch import Tensor, nn
 from sanbu import __version__
 from sanbu.config import ConfigError, SanbuError, dump, load, override
 from sanbu.data.kinds import Codec
-from sanbu.files import FileError, load_weights, pack, read_json, read_tensors, replacing, unpack, weights, write_json, write_tensors
+from sanbu.files import (
+    FileError,
+    load_weights,
+    pack,
+    read_json,
+    read_tensors,
+    replacing,
+    unpack,
+    weights,
+    write_json,
+    write_tensors,
+)
+from sanbu.machine import column_major
 from sanbu.recipe import Recipe
 from sanbu.strategies.strategy import Draft, generate
 
@@ -66,7 +78,9 @@ class Run:
         content = read_json(folder / "recipe.json")
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             other = content.get("sanbu", "unknown") if isinstance(content, dict) else "unknown"
-            raise RunError(f"{folder} was written by version {other} in another format than {FORMAT}; this is version {__version__}")
+            raise RunError(
+                f"{folder} was written by version {other} in another format than {FORMAT}; this is version {__version__}"
+            )
         try:
             return cls(folder, load(Recipe, content["recipe"]))
         except ConfigError as error:
@@ -96,7 +110,7 @@ class Run:
             raise RunError(f"{self.folder} has no weights yet: train it first")
         model = self.recipe.model.build(self.recipe.data.space()).eval().requires_grad_(False)
         load_weights(model, read_tensors(path), path)
-        return model
+        return column_major(model)
 
     @cached_property
     def models(self) -> dict[str, nn.Module]:
@@ -119,13 +133,13 @@ class Run:
 
         overrides: changes such as ``strategy.temperature=0.7``. Raises ConfigError for an unknown one.
         """
-        follower = self.follow(n or 1, overrides)
+        follower = self.follow(overrides)
         for _ in self.drafts(prompt, n or 1, seed, overrides, follower.update):
             pass
         results = follower.results()
         return results if n is not None or isinstance(prompt, (list, tuple)) else results[0]
 
-    def follow(self, rows: int, overrides: tuple[str, ...] = ()) -> Any:
+    def follow(self, overrides: tuple[str, ...] = ()) -> Any:
         """A reader of drafts that turns them into what a person reads, and ends rows at the strategy's stop texts."""
         return self.codec.follow(override(self.recipe, overrides).strategy)
 

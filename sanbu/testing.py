@@ -124,7 +124,8 @@ def check_strategy(config: StrategyConfig, models: Mapping[str, nn.Module], spac
     rows = each_row(condition)
     seeds = torch.arange(rows)
     final: Draft | None = None
-    committed = done = evaluations = sample = None
+    committed: Any = None
+    done = evaluations = sample = committed
     for draft in generate(config.build(space), models, condition, seeds):
         assert draft.committed.shape[0] == draft.done.shape[0] == draft.evaluations.shape[0] == rows, "axis 0 is not the row"
         if committed is not None and sample is not None:

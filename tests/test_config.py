@@ -46,7 +46,9 @@ def test_switching_a_kind_takes_its_defaults_and_then_fields_whatever_the_order(
 
 
 def test_values():
-    changed = override(GPT2, ["average=exponential", "average.decay=0.5", "strategy.stop=[\"a\",\"b\"]", "name=12", "optimizer.rest.clip=none"])
+    changed = override(
+        GPT2, ["average=exponential", "average.decay=0.5", 'strategy.stop=["a","b"]', "name=12", "optimizer.rest.clip=none"]
+    )
     assert changed.average.decay == 0.5 and changed.strategy.stop == ("a", "b") and changed.name == "12"
     assert changed.optimizer.rest.clip is None
     assert override(changed, ["average=none"]).average is None

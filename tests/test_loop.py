@@ -32,8 +32,21 @@ def small(tmp_path):
     """A GPT of a few thousand weights on a text of a few kilobytes."""
     text = tmp_path / "text.txt"
     text.write_text("".join(f"line {i} of {i * i}: the quick brown fox\n" for i in range(300)))
-    changes = ["data.tokenizer=byte", f"data.path={text}", "data.context=16", "model.width=16", "model.heads=2", "model.layers=2"]
-    changes += ["schedule.steps=12", "schedule.batch=8", "schedule.evaluate_every=4", "schedule.evaluate_rows=8", "schedule.sample_every=6"]
+    changes = [
+        "data.tokenizer=byte",
+        f"data.path={text}",
+        "data.context=16",
+        "model.width=16",
+        "model.heads=2",
+        "model.layers=2",
+    ]
+    changes += [
+        "schedule.steps=12",
+        "schedule.batch=8",
+        "schedule.evaluate_every=4",
+        "schedule.evaluate_rows=8",
+        "schedule.sample_every=6",
+    ]
     changes += ["schedule.checkpoint_every=4", "strategy.max_tokens=8", "machine.threads=1"]
     return override(recipes.gpt2(), changes)
 
@@ -76,7 +89,11 @@ def test_every_additive_tenant_too(tenant, tmp_path):
     runs = []
     for micro in (recipe.schedule.batch, 24):
         schedule = recipe.schedule.model_copy(update={"steps": 3, "micro_batch": micro, "evaluate_every": 0})
-        runs.append(train(recipe.model_copy(update={"schedule": schedule, "optimizer": SGD(learning_rate=0.05)}), tmp_path / str(micro)))
+        runs.append(
+            train(
+                recipe.model_copy(update={"schedule": schedule, "optimizer": SGD(learning_rate=0.05)}), tmp_path / str(micro)
+            )
+        )
     first, second = (torch.cat([p.flatten() for p in run.model.parameters()]) for run in runs)
     assert (first - second).abs().max() < 1e-5
 
@@ -87,13 +104,17 @@ class Coupled(ObjectiveConfig):
     kind: str = "coupled"
 
     def build(self):
-        return Objective(lambda models, batch: Loss({"rows": models["model"](batch["x"]).var(0).sum()}), rows, additive=False)
+        return Objective(
+            lambda models, batch: Loss({"rows": models["model"](batch["x"]).var(0).sum()}), rows, additive=False
+        )
 
 
 def test_an_objective_that_couples_rows_refuses_to_be_split(tmp_path):
     recipe = genetic.recipe()
     schedule = recipe.schedule.model_copy(update={"micro_batch": 4})
-    with pytest.raises(SanbuError, match="schedule.micro_batch: given 4, but the objective 'coupled' couples the rows") as error:
+    with pytest.raises(
+        SanbuError, match="schedule.micro_batch: given 4, but the objective 'coupled' couples the rows"
+    ) as error:
         train(recipe.model_copy(update={"schedule": schedule, "objective": Coupled()}), tmp_path / "run")
     assert "\n" not in str(error.value)
 
@@ -106,7 +127,10 @@ def test_a_run_explains_itself(small, tmp_path):
     lines = run.metrics()
     assert [line["step"] for line in lines] == list(range(1, 13))
     assert [line["step"] for line in lines if "held_out/loss" in line] == [4, 8, 12]
-    assert lines[-1]["loss"] < lines[0]["loss"] and {"loss", "bits_per_byte", "learning_rate", "time/seconds"} <= lines[0].keys()
+    assert (
+        lines[-1]["loss"] < lines[0]["loss"]
+        and {"loss", "bits_per_byte", "learning_rate", "time/seconds"} <= lines[0].keys()
+    )
     assert [path.name for path in sorted((run.folder / "samples").iterdir())] == ["step-00000006.txt", "step-00000012.txt"]
     again = Run.open(run.folder)
     assert again.recipe == small.resolve()
@@ -116,11 +140,22 @@ def test_a_run_explains_itself(small, tmp_path):
 
 def test_bits_per_byte_is_nats_over_bytes(small, tmp_path):
     line = train(small, tmp_path / "run").metrics()[-1]
-    assert line["held_out/bits_per_byte"] == pytest.approx(line["held_out/loss"] / math.log(2), rel=0.01)  # bytes: a token a byte
+    assert line["held_out/bits_per_byte"] == pytest.approx(
+        line["held_out/loss"] / math.log(2), rel=0.01
+    )  # bytes: a token a byte
 
 
 def test_the_latest_and_the_best_checkpoints_are_kept(small, tmp_path):
-    recipe = override(small, ["schedule.keep=1", "schedule.checkpoint_every=2", "schedule.evaluate_every=2", "optimizer=sgd", "optimizer.learning_rate=100.0"])
+    recipe = override(
+        small,
+        [
+            "schedule.keep=1",
+            "schedule.checkpoint_every=2",
+            "schedule.evaluate_every=2",
+            "optimizer=sgd",
+            "optimizer.learning_rate=100.0",
+        ],
+    )
     recipe = override(recipe, ["optimizer.clip=1000000.0"])
     try:
         run = train(recipe, tmp_path / "run")
@@ -133,8 +168,20 @@ def test_the_latest_and_the_best_checkpoints_are_kept(small, tmp_path):
 
 
 def test_nan_stops_at_its_turn_and_names_the_last_good_checkpoint(small, tmp_path):
-    recipe = override(small, ["optimizer=sgd", "optimizer.learning_rate=1e30", "schedule.checkpoint_every=1", "schedule.evaluate_every=0", "schedule.sample_every=0"])
-    with pytest.raises(SanbuError, match=r"step \d+, turn 1: the loss of 'model' is no longer a number .*; the last good checkpoint is .*step-0") as error:
+    recipe = override(
+        small,
+        [
+            "optimizer=sgd",
+            "optimizer.learning_rate=1e30",
+            "schedule.checkpoint_every=1",
+            "schedule.evaluate_every=0",
+            "schedule.sample_every=0",
+        ],
+    )
+    with pytest.raises(
+        SanbuError,
+        match=r"step \d+, turn 1: the loss of 'model' is no longer a number .*; the last good checkpoint is .*step-0",
+    ) as error:
         train(recipe, tmp_path / "run")
     assert "\n" not in str(error.value)
     assert all(math.isfinite(line["loss"]) for line in Run.open(tmp_path / "run").metrics())
@@ -200,7 +247,12 @@ def test_an_unknown_player_is_refused(tmp_path):
 
 def test_turns_are_passed_to_their_players():
     losses = []
-    turn = Turn("critic", {"x": torch.ones(2, 1)}, lambda models, batch: Loss({"rows": models["critic"](models["model"](batch["x"])).sum()}), rows)
+    turn = Turn(
+        "critic",
+        {"x": torch.ones(2, 1)},
+        lambda models, batch: Loss({"rows": models["critic"](models["model"](batch["x"])).sum()}),
+        rows,
+    )
     model, critic = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     losses.append(Problem({"model": model, "critic": critic}, turn, {"critic": critic}, Noise(0)).backward())
     assert model.weight.grad is None and critic.weight.grad is not None

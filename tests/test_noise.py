@@ -6,7 +6,11 @@ from sanbu.noise import Noise, key, mix, mix_int
 
 
 def test_a_row_is_the_same_in_any_batch():
-    for draw in (lambda noise, rows: noise.normal(rows, 3, 4), lambda noise, rows: noise.uniform(rows), lambda noise, rows: noise.integers(7, rows, 2)):
+    for draw in (
+        lambda noise, rows: noise.normal(rows, 3, 4),
+        lambda noise, rows: noise.uniform(rows),
+        lambda noise, rows: noise.integers(7, rows, 2),
+    ):
         whole = draw(Noise(1, "a", 5), 12)
         assert draw(Noise(1, "a", 5, first_row=4), 3).equal(whole[4:7])
         assert not draw(Noise(1, "b", 5), 12).equal(whole)
@@ -24,7 +28,7 @@ def test_moments_within_five_standard_errors():
     x = Noise(0, "moments").normal(1000, 1000).double()
     assert abs(x.mean()) < 5e-3 and abs(x.var() - 1) < 5 * 2**0.5 * 1e-3 and abs(x.pow(4).mean() - 3) < 5 * 96**0.5 * 1e-3
     u = Noise(0, "moments").uniform(1000, 1000)
-    assert 0 < u.min() and u.max() < 1
+    assert u.min() > 0 and u.max() < 1
     counts = torch.histc(u, 100, 0, 1)
     assert (counts - 1e4).square().sum() / 1e4 < 99 + 5 * (2 * 99) ** 0.5  # chi-square of 99 degrees
     rows = torch.corrcoef(x[:50])
@@ -44,5 +48,9 @@ def test_mix_agrees_with_splitmix64():
     for value in expected:
         state += 0x9E3779B97F4A7C15
         assert mix_int(state) % 2**64 == value
-        assert int(mix(torch.tensor(state if state < 2**63 else state % 2**64 - (2**64 if state % 2**64 >= 2**63 else 0)))) % 2**64 == value
+        assert (
+            int(mix(torch.tensor(state if state < 2**63 else state % 2**64 - (2**64 if state % 2**64 >= 2**63 else 0))))
+            % 2**64
+            == value
+        )
     assert key(1, "a") != key("a", 1)

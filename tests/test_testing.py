@@ -34,7 +34,11 @@ def test_objectives(kind):
 
 @pytest.mark.parametrize("kind", ours(OptimizerConfig))
 def test_searches(kind):
-    fields = {Adam: {"learning_rate": 0.01}, AdamW: {"learning_rate": 0.01}, Muon: {"rest": AdamW(learning_rate=0.01), "rate": Constant()}}
+    fields = {
+        Adam: {"learning_rate": 0.01},
+        AdamW: {"learning_rate": 0.01},
+        Muon: {"rest": AdamW(learning_rate=0.01), "rate": Constant()},
+    }
     check_search(kind(**fields.get(kind, {})))
 
 
@@ -52,7 +56,10 @@ class Doubling(ObjectiveConfig):
     kind: Literal["broken-objective"] = "broken-objective"
 
     def build(self):
-        return Objective(lambda models, batch: Loss({"x": models["model"](batch["tokens"]).mean()}), lambda batch: {"x": 1.0 * len(batch["tokens"])})
+        return Objective(
+            lambda models, batch: Loss({"x": models["model"](batch["tokens"]).mean()}),
+            lambda batch: {"x": 1.0 * len(batch["tokens"])},
+        )
 
 
 class Forgetful(OptimizerConfig):
@@ -62,7 +69,10 @@ class Forgetful(OptimizerConfig):
 
     def build(self, models, steps):
         search = Adam(learning_rate=0.01).build(models, steps)
-        search.state_dict = lambda: {"updates": 0, "optimizers": [torch.optim.Adam(models["model"].parameters(), fused=True).state_dict()]}
+        search.state_dict = lambda: {
+            "updates": 0,
+            "optimizers": [torch.optim.Adam(models["model"].parameters(), fused=True).state_dict()],
+        }
         return search
 
 

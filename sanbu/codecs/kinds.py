@@ -95,7 +95,9 @@ class TokenizerFile(TokenizerConfig):
     kind: Literal["file"] = "file"
     path: str = Field(description="a tokenizer.json, or a folder that holds one")
     vocabulary: int | Literal["auto"] = Field("auto", description="size of the model's vocabulary; auto reads the file")
-    end_id: int | None | Literal["auto"] = Field("auto", description="the id that ends a document; auto looks for its usual names")
+    end_id: int | Literal["auto"] | None = Field(
+        "auto", description="the id that ends a document; auto looks for its usual names"
+    )
 
     def file(self) -> Path:
         """The file itself. Raises ConfigError when it is missing."""

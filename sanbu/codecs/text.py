@@ -92,7 +92,12 @@ class Reader:
 
     def _may_begin(self) -> int:
         """How many of the last characters may be the beginning of a stop text."""
-        sizes = (size for text in self.stop for size in range(min(len(text) - 1, len(self.held)), 0, -1) if self.held.endswith(text[:size]))
+        sizes = (
+            size
+            for text in self.stop
+            for size in range(min(len(text) - 1, len(self.held)), 0, -1)
+            if self.held.endswith(text[:size])
+        )
         return max(sizes, default=0)
 
 

@@ -22,8 +22,11 @@ class Tokenizer(Protocol):
     """pieces[i] is the UTF-8 that token i stands for (a token may hold a part of a character; the end holds nothing)."""
 
     pieces: list[bytes]
-    end: int | None
     exact_pieces: bool  # encode(a) + encode(b) == encode(a + b) where a ends a line and b begins one
+
+    @property
+    def end(self) -> int | None:
+        """The id that ends a document, if there is one."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text, without the end."""

@@ -15,6 +15,8 @@ from sanbu.config import Choice
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sanbu.strategies.strategy import Draft
+
     Batch = dict[str, Tensor]
 
 
@@ -25,6 +27,16 @@ class Space:
     shape: tuple[int, ...]
     vocabulary: int = 0
     end: int | None = None
+
+
+class Follower(Protocol):
+    """Turns drafts into what a person reads, as they come."""
+
+    def update(self, draft: Draft) -> Tensor:
+        """Read a draft; returns the rows to end, bool by row."""
+
+    def results(self) -> list[Any]:
+        """What each row has become."""
 
 
 class Codec(Protocol):
@@ -38,6 +50,9 @@ class Codec(Protocol):
     def read(self, sample: Tensor) -> Any:
         """One sample as what a person reads: text, an array, a row."""
 
+    def follow(self, strategy: Any) -> Follower:
+        """A reader of drafts that ends rows where the strategy's config says so."""
+
     def render(self, samples: Sequence[Any], path: Path) -> Path:
         """Write what a person looks at; the suffix is added. Returns the file."""
 
@@ -45,9 +60,12 @@ class Codec(Protocol):
 class Data(Protocol):
     """Rows of training data as a pure function of their position."""
 
-    codec: Codec
     rows: int
     held_out_rows: int
+
+    @property
+    def codec(self) -> Codec:
+        """Between people and these rows."""
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows start .. start + size - 1 of the endless training order; sample axis first."""
@@ -75,11 +93,15 @@ class Text(DataConfig):
     """Text as rows of tokens; documents packed without loss and kept apart."""
 
     kind: Literal["text"] = "text"
-    path: str = Field("python", description="a file, a folder, hub:NAME, or python: the installed Python's own documentation")
+    path: str = Field(
+        "python", description="a file, a folder, hub:NAME, or python: the installed Python's own documentation"
+    )
     field: str = Field("text", description="the field of JSONL and Parquet records that holds the text")
     tokenizer: TokenizerConfig = BPE()
     context: int = Field(256, ge=2, description="tokens a row")
-    validation: float = Field(0.05, ge=0, lt=1, description="fraction of the text held out, by whole documents where there are many")
+    validation: float = Field(
+        0.05, ge=0, lt=1, description="fraction of the text held out, by whole documents where there are many"
+    )
 
     def space(self) -> Space:
         return Space((self.context,), self.tokenizer.size(), self.tokenizer.end())

@@ -59,7 +59,11 @@ def files(path: str) -> list[Path]:
     if not place.is_dir():
         siblings = [str(other) for other in place.parent.iterdir()] if place.parent.is_dir() else []
         raise SourceError(f"data.path: there is no file or folder {path!r}{nearest(path, siblings)}")
-    found = sorted(file for file in place.rglob("*") if file.is_file() and not any(p.startswith(".") for p in file.relative_to(place).parts))
+    found = sorted(
+        file
+        for file in place.rglob("*")
+        if file.is_file() and not any(p.startswith(".") for p in file.relative_to(place).parts)
+    )
     if not found:
         raise SourceError(f"data.path: the folder {path!r} holds no file")
     return found
@@ -105,7 +109,9 @@ def json_lines(file: Path, stream: IO[bytes], field: str) -> Iterator[str]:
         if not isinstance(record, dict) or not isinstance(record.get(field), str):
             fields = list(record) if isinstance(record, dict) else []
             hint = nearest(field, fields)
-            raise SourceError(f"{file}, line {number}: no text field {field!r}; fields: {', '.join(fields)}{hint}; set data.field")
+            raise SourceError(
+                f"{file}, line {number}: no text field {field!r}; fields: {', '.join(fields)}{hint}; set data.field"
+            )
         yield record[field]
 
 
@@ -139,5 +145,7 @@ def hub(name: str, field: str) -> Iterator[str]:
         raise SourceError(f"data.path: cannot load the data set {name!r}: {str(error).splitlines()[0]}") from None
     for row in rows:
         if field not in row:
-            raise SourceError(f"hub:{name}: no field {field!r}; fields: {', '.join(row)}{nearest(field, row)}; set data.field")
+            raise SourceError(
+                f"hub:{name}: no field {field!r}; fields: {', '.join(row)}{nearest(field, row)}; set data.field"
+            )
         yield row[field]

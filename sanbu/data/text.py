@@ -46,6 +46,7 @@ class TextRows:
 
     def _rows(self, stream: np.ndarray, rows: np.ndarray) -> Batch:
         context, end = self.context, self.codec.tokenizer.end
+        assert end is not None, "shards are made with an end"
         window = np.full((len(rows), context + 1), -1, dtype=np.int64)
         for index, row in enumerate(rows):
             piece = stream[row * context : row * context + context + 1]
@@ -54,7 +55,7 @@ class TextRows:
         tokens, targets = both[:, :-1].clamp(min=0), both[:, 1:]
         batch = {"tokens": tokens, "targets": targets.where(targets >= 0, IGNORED)}
         if not self.alone:
-            batch["positions"] = document_positions(tokens == end)
+            batch["positions"] = document_positions(tokens.eq(end))
         return batch | {"bytes": self.lengths[targets.clamp(min=0)].where(targets >= 0, 0).sum(1)}
 
 
@@ -66,7 +67,16 @@ def document_positions(starts_BT: Tensor) -> Tensor:
 
 def build(config: kinds.Text) -> TextRows:
     """Tokenize (or find tokenized) the text of a config. Raises SanbuError when there is too little of it."""
-    about = json.dumps([shards.FORMAT, sources.fingerprint(config.path), config.field, config.validation, dump(config.tokenizer), tokenizer_file(config)])
+    about = json.dumps(
+        [
+            shards.FORMAT,
+            sources.fingerprint(config.path),
+            config.field,
+            config.validation,
+            dump(config.tokenizer),
+            tokenizer_file(config),
+        ]
+    )
     name = "text-" + hashlib.sha256(about.encode()).hexdigest()[:24]
     vocabulary = config.tokenizer.size()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from sanbu.codecs.text import TextCodec
 from sanbu.config import SanbuError
 from sanbu.data.kinds import Data, Text
 from sanbu.data.shards import Shards, write
@@ -67,8 +68,9 @@ def evaluate_run(folder: Path | str, path: str | None = None) -> Report:
 
 def all_held_out(run: Run, config: Text, path: str) -> Data:
     """Every document of a path, held out, in the tokens of a run."""
+    codec = TextCodec.load(run.folder, config.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = config.tokenizer.size()
         texts = documents(path, config.field)
-        write(Path(folder), texts, run.codec.tokenizer, vocabulary, 1.0, lambda done: None)
-        return TextRows(Shards.open(Path(folder)), run.codec, config.context, vocabulary)
+        write(Path(folder), texts, codec.tokenizer, vocabulary, 1.0, lambda done: None)
+        return TextRows(Shards.open(Path(folder)), codec, config.context, vocabulary)

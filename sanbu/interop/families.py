@@ -100,7 +100,12 @@ def expect(fields: Fields, **allowed: Any) -> None:
 def gpt1_in(fields: Fields) -> GPT1:
     """A config of `openai-gpt`."""
     expect(fields, afn=("gelu", "gelu_new"), layer_norm_epsilon=(1e-5,), tie_word_embeddings=(True,))
-    sizes = {"layers": fields["n_layer"], "heads": fields["n_head"], "width": fields["n_embd"], "context": fields["n_positions"]}
+    sizes = {
+        "layers": fields["n_layer"],
+        "heads": fields["n_head"],
+        "width": fields["n_embd"],
+        "context": fields["n_positions"],
+    }
     return GPT1(**sizes, dropout=float(fields.get("resid_pdrop", 0.1)))
 
 
@@ -114,7 +119,12 @@ def gpt2_in(fields: Fields) -> GPT2:
         n_inner=(None, 4 * fields["n_embd"]),
         scale_attn_by_inverse_layer_idx=(False,),
     )
-    sizes = {"layers": fields["n_layer"], "heads": fields["n_head"], "width": fields["n_embd"], "context": fields["n_positions"]}
+    sizes = {
+        "layers": fields["n_layer"],
+        "heads": fields["n_head"],
+        "width": fields["n_embd"],
+        "context": fields["n_positions"],
+    }
     return GPT2(**sizes, dropout=float(fields.get("resid_pdrop", 0.1)))
 
 
@@ -122,7 +132,9 @@ GPT1_FAMILY = Family(
     "openai-gpt",
     GPT1,
     gpt1_in,
-    lambda config, size: gpt_fields(config, size) | {"model_type": "openai-gpt", "architectures": ["OpenAIGPTLMHeadModel"], "afn": "gelu"},
+    lambda config, size: (
+        gpt_fields(config, size) | {"model_type": "openai-gpt", "architectures": ["OpenAIGPTLMHeadModel"], "afn": "gelu"}
+    ),
     lambda tensors, config: gpt_in(tensors, config.layers, "tokens_embed.weight", "positions_embed.weight", False),
     lambda tensors, config: gpt_out(tensors, config.layers, "tokens_embed.weight", "positions_embed.weight", False),
 )
@@ -130,8 +142,10 @@ GPT2_FAMILY = Family(
     "gpt2",
     GPT2,
     gpt2_in,
-    lambda config, size: gpt_fields(config, size)
-    | {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new"},
+    lambda config, size: (
+        gpt_fields(config, size)
+        | {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new"}
+    ),
     lambda tensors, config: gpt_in(tensors, config.layers, "wte.weight", "wpe.weight", True),
     lambda tensors, config: gpt_out(tensors, config.layers, "wte.weight", "wpe.weight", True),
 )

@@ -84,7 +84,9 @@ def export_folder(run: Run, out: Path) -> Path:
 def family_of(model_type: str) -> Family:
     """The family of a config.json."""
     if model_type not in FAMILIES:
-        raise InteropError(f"model_type: given {model_type!r}, allowed: {', '.join(FAMILIES)}{nearest(model_type, FAMILIES)}")
+        raise InteropError(
+            f"model_type: given {model_type!r}, allowed: {', '.join(FAMILIES)}{nearest(model_type, FAMILIES)}"
+        )
     return FAMILIES[model_type]
 
 

@@ -35,6 +35,6 @@ class Average(nn.Module):
         weight = 1.0 - min(self.decay, float(1 - 1 / (self.rounds + 1)))
         ours, theirs = list(self.module.parameters()), list(self._source[0].parameters())
         if ours:
-            torch._foreach_lerp_(ours, theirs, weight)
+            torch._foreach_lerp_([*ours], [*theirs], weight)
         for mine, other in zip(self.module.buffers(), self._source[0].buffers(), strict=True):
             mine.copy_(other)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from sanbu.layers.attention import Attention
 from sanbu.recipe import Recipe
 
 BYTES = 4  # float32, as a run stores weights and as the cache holds keys and values on a CPU
@@ -34,7 +35,7 @@ def account(recipe: Recipe) -> Account:
     products = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     attention, cached = 0, 0
     for module in model.modules():
-        if hasattr(module, "key") and hasattr(module, "query"):
+        if isinstance(module, Attention):
             attention += 12 * space.shape[0] * module.query.weight.shape[0]
             cached += 2 * module.key.weight.shape[0]
     return Account(parameters, 6 * products + attention, parameters * BYTES, cached * BYTES)

@@ -42,7 +42,9 @@ class TransformerConfig(ModelConfig):
         if self.width % self.heads:
             raise ValueError(f"model.width: given {self.width}, but it must be a multiple of model.heads, {self.heads}")
         if space.shape and space.shape[0] > self.context:
-            raise ValueError(f"data.context: given {space.shape[0]}, but the longest sequence of the model is {self.context}")
+            raise ValueError(
+                f"data.context: given {space.shape[0]}, but the longest sequence of the model is {self.context}"
+            )
 
 
 class GPT1(TransformerConfig):

@@ -29,6 +29,10 @@ class Decoder(nn.Module):
     context is the longest sequence. embedding(tokens_BT, positions_BT) -> x_BTD; blocks are keyed by index, so that names survive cutting.
     """
 
+    embedding: Any
+    blocks: Any
+    head: Any
+
     def __init__(
         self, embedding: nn.Module, blocks: list[nn.Module], norm: nn.Module, head: nn.Module, context: int
     ) -> None:

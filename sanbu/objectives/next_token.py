@@ -7,12 +7,11 @@ packed into a row; bytes_B counts the bytes of text that the row's targets stand
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from sanbu.objectives.objective import Batch, Loss, Models, Objective
 
@@ -30,7 +29,7 @@ def next_token() -> Objective:
 
 
 def next_token_chunked(chunk: int) -> Objective:
-    """The same number; logits exist for `chunk` tokens at a time, in the forward and in the backward pass."""
+    """The same number; logits exist for `chunk` tokens at a time."""
 
     def loss(models: Models, batch: Batch) -> Loss:
         def readout(head: nn.Module, hidden_BTD: Tensor) -> Tensor:
@@ -46,20 +45,39 @@ def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return F.cross_entropy(logits_NV.float(), targets_N, ignore_index=IGNORED, reduction="sum")
 
 
-def chunked_cross_entropy(
-    head: Callable[[Tensor], Tensor], hidden_ND: Tensor, targets_N: Tensor, chunk: int
-) -> Tensor:
-    """`cross_entropy(head(hidden), targets)` without all logits: each chunk's are made again in the backward pass."""
+def chunked_cross_entropy(head: nn.Module, hidden_ND: Tensor, targets_N: Tensor, chunk: int) -> Tensor:
+    """`cross_entropy(head(hidden), targets)` without all logits: each chunk gives its loss and its gradients at once."""
     taught = (targets_N != IGNORED).nonzero().squeeze(1)
     hidden_ND, targets_N = hidden_ND[taught], targets_N[taught]
+    return _ChunkedCrossEntropy.apply(head, chunk, hidden_ND, targets_N, *head.parameters())
 
-    def part(hidden: Tensor, targets: Tensor) -> Tensor:
-        return cross_entropy(head(hidden), targets)
 
-    total = hidden_ND.new_zeros((), dtype=torch.float32)
-    for hidden, targets in zip(hidden_ND.split(chunk), targets_N.split(chunk), strict=True):
-        total = total + checkpoint(part, hidden, targets, use_reentrant=False, preserve_rng_state=False)
-    return total
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """The gradients of a sum are known up to one factor before the backward pass, so logits need not be kept or remade."""
+
+    @staticmethod
+    def forward(
+        context: Any, head: nn.Module, chunk: int, hidden_ND: Tensor, targets_N: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        total = hidden_ND.new_zeros((), dtype=torch.float32)
+        gradients = [torch.zeros_like(tensor) for tensor in (hidden_ND, *parameters)]
+        wanted = any(context.needs_input_grad)
+        for start in range(0, len(targets_N), chunk):
+            hidden = hidden_ND[start : start + chunk].detach().requires_grad_(wanted)
+            with torch.set_grad_enabled(wanted):
+                nats = cross_entropy(head(hidden), targets_N[start : start + chunk])
+            total += nats.detach()
+            if wanted:
+                first, *others = torch.autograd.grad(nats, (hidden, *parameters))
+                gradients[0][start : start + chunk] = first
+                torch._foreach_add_(gradients[1:], others)
+        context.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    def backward(context: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, *parameters = (slope * gradient for gradient in context.saved_tensors)
+        return None, None, hidden, None, *parameters
 
 
 def count_targets(batch: Batch) -> dict[str, float]:

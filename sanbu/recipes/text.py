@@ -32,10 +32,17 @@ def nano(name: str, model: Any, minutes: float = 1.0) -> Recipe:
         data=Text(tokenizer=BPE(vocabulary=2048), context=128),
         model=model,
         objective=NextToken(),
-        optimizer=Muon(rest=AdamW(learning_rate=4e-3, weight_decay=0.0, clip=None, rate=Linear(hold=0.3)), rate=Linear(hold=0.3)),
+        optimizer=Muon(
+            rest=AdamW(learning_rate=4e-3, weight_decay=0.0, clip=None, rate=Linear(hold=0.3)), rate=Linear(hold=0.3)
+        ),
         strategy=TALK,
         schedule=Schedule(
-            steps=steps, batch=16, evaluate_every=steps // 4, evaluate_rows=128, sample_every=steps // 4, checkpoint_every=steps // 4
+            steps=steps,
+            batch=16,
+            evaluate_every=steps // 4,
+            evaluate_rows=128,
+            sample_every=steps // 4,
+            checkpoint_every=steps // 4,
         ),
     )
 
@@ -49,7 +56,9 @@ def published(name: str, model: Any, data: Text, learning_rate: float, batch: in
         objective=ChunkedNextToken(),
         optimizer=AdamW(learning_rate=learning_rate, rate=Cosine(warmup=warmup)),
         strategy=TALK,
-        schedule=Schedule(steps=steps, batch=batch, micro_batch="auto", evaluate_every=1000, sample_every=1000, checkpoint_every=1000),
+        schedule=Schedule(
+            steps=steps, batch=batch, micro_batch="auto", evaluate_every=1000, sample_every=1000, checkpoint_every=1000
+        ),
     )
 
 

@@ -64,7 +64,7 @@ class AutoregressiveStrategy:
 
     def compile(self) -> AutoregressiveStrategy:
         """Compile the step, once for each power of two of slots; worth its minute where thousands of tokens are drawn."""
-        self.step = torch.compile(self._step, dynamic=False, options={"freezing": True})
+        self.step = torch.compile(self._step, dynamic=False, options={"cpp_wrapper": True})
         return self
 
     def begin(self, condition: Batch, seeds: Tensor) -> State:

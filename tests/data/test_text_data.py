@@ -63,7 +63,9 @@ def test_rows_lose_no_token_and_keep_documents_apart(tmp_path_factory, texts, co
     taught = rows["targets"] != -100
     pairs = torch.stack((rows["tokens"][taught], rows["targets"][taught]), 1)
     stream = torch.from_numpy(np.array(found.train, dtype=np.int64))
-    assert pairs.equal(torch.stack((stream[:-1], stream[1:]), 1))  # each token of the stream is a target once, after its own past
+    assert pairs.equal(
+        torch.stack((stream[:-1], stream[1:]), 1)
+    )  # each token of the stream is a target once, after its own past
     assert rows["bytes"].sum() == sum(len(text) for text in texts)
     if len(texts) > 1:
         starts = rows["positions"] == 0
@@ -108,7 +110,11 @@ def test_every_kind_of_source(tmp_path):
         ("a.txt", b"\xff\xfe\x00text", "is not UTF-8 text: byte 0 is 0xff"),
         ("a.txt", b"ab\0c", "is not text: it holds a zero byte at 2"),
         ("a.jsonl", b'{"text": "x"}\n{nonsense\n', "a.jsonl, line 2: not JSON"),
-        ("a.jsonl", b'{"txet": "x"}\n', "a.jsonl, line 1: no text field 'text'; fields: txet; did you mean 'txet'?; set data.field"),
+        (
+            "a.jsonl",
+            b'{"txet": "x"}\n',
+            "a.jsonl, line 1: no text field 'text'; fields: txet; did you mean 'txet'?; set data.field",
+        ),
         ("a.jsonl", b"[1]\n", "a.jsonl, line 1: no text field 'text'"),
         ("a.txt.gz", b"\x1f\x8b\x08nonsense", "is not whole gzip"),
         ("a.txt.gz", gzip.compress(b"x" * 10000)[:-20], "is not whole gzip"),
@@ -125,7 +131,9 @@ def test_bad_sources_are_refused_in_one_line(tmp_path, name, content, line):
 @pytest.mark.parametrize("content", ["", "x", "too short"])
 def test_too_little_text(tmp_path, content):
     (tmp_path / "a.txt").write_text(content)
-    with pytest.raises(SanbuError, match=f"holds {len(content)} bytes of text, .* at least one row of data.context=64 is needed"):
+    with pytest.raises(
+        SanbuError, match=f"holds {len(content)} bytes of text, .* at least one row of data.context=64 is needed"
+    ):
         Text(path=str(tmp_path / "a.txt"), tokenizer=Byte(), context=64).build()
 
 
@@ -156,7 +164,10 @@ def test_two_processes_at_once_make_it_once(tmp_path):
     (tmp_path / "a.txt").write_text("".join(f"line {i} and more\n" for i in range(3000)))
     context = multiprocessing.get_context("fork")
     barrier, queue = context.Barrier(3), context.Queue()
-    children = [context.Process(target=build_at_once, args=(str(tmp_path / "a.txt"), str(tmp_path / "both"), barrier, queue)) for _ in range(3)]
+    children = [
+        context.Process(target=build_at_once, args=(str(tmp_path / "a.txt"), str(tmp_path / "both"), barrier, queue))
+        for _ in range(3)
+    ]
     for child in children:
         child.start()
     results = [queue.get(timeout=60) for _ in children]

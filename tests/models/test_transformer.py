@@ -45,7 +45,16 @@ def test_published_parameters(name, size, parameters):
 
 @pytest.mark.parametrize(
     ("size", "millions"),
-    [("125m", 125), ("350m", 356), ("760m", 760), ("1.3b", 1320), ("2.7b", 2650), ("6.7b", 6660), ("13b", 12850), ("175b", 174_600)],
+    [
+        ("125m", 125),
+        ("350m", 356),
+        ("760m", 760),
+        ("1.3b", 1320),
+        ("2.7b", 2650),
+        ("6.7b", 6660),
+        ("13b", 12850),
+        ("175b", 174_600),
+    ],
 )
 def test_gpt3_table(size, millions):
     """Table 2.1, within its rounding; where its row contradicts itself (1.3b, 13b), the sizes that fit are explained beside them."""

@@ -50,9 +50,12 @@ def test_rates():
 
 
 def test_roles_hold_every_parameter_once():
-    for config, counts in ((GPT2(layers=2, width=8, heads=2, context=8), {"embedding": 2, "head": 0}), (Llama(layers=2, width=8, heads=2, context=8), {"embedding": 1, "head": 1})):
+    for config, counts in (
+        (GPT2(layers=2, width=8, heads=2, context=8), {"embedding": 2, "head": 0}),
+        (Llama(layers=2, width=8, heads=2, context=8), {"embedding": 1, "head": 1}),
+    ):
         model = config.build(Space((8,), 20))
         found = roles({"model": model})
-        assert sorted(map(id, sum(found.values(), []))) == sorted(map(id, model.parameters()))
+        assert sorted(id(p) for members in found.values() for p in members) == sorted(map(id, model.parameters()))
         assert {role: len(found[role]) for role in counts} == counts
         assert all(p.ndim == 2 for p in found["matrix"]) and all(p.ndim == 1 for p in found["vector"])

@@ -29,7 +29,9 @@ def peers():
     yield GPT2LMHeadModel(GPT2Config(**SIZES, eos_token_id=0, bos_token_id=0))
     yield OpenAIGPTLMHeadModel(OpenAIGPTConfig(**SIZES))
     llama = {"vocab_size": 320, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
-    yield LlamaForCausalLM(LlamaConfig(**llama, num_key_value_heads=2, max_position_embeddings=64, eos_token_id=0, bos_token_id=0))
+    yield LlamaForCausalLM(
+        LlamaConfig(**llama, num_key_value_heads=2, max_position_embeddings=64, eos_token_id=0, bos_token_id=0)
+    )
 
 
 @pytest.fixture(scope="module", params=range(3), ids=["gpt2", "gpt1", "llama"])
@@ -61,7 +63,9 @@ def test_greedy_tokens_are_equal(pair):
     tokens = torch.randint(1, 320, (2, 9))
     peer.generation_config.eos_token_id = None
     expected = peer.generate(tokens, max_new_tokens=40, do_sample=False, pad_token_id=0)
-    strategy = sanbu.config.override(run.recipe, ["strategy.temperature=0", "strategy.max_tokens=40"]).strategy.build(run.recipe.data.space())
+    strategy = sanbu.config.override(run.recipe, ["strategy.temperature=0", "strategy.max_tokens=40"]).strategy.build(
+        run.recipe.data.space()
+    )
     strategy.end = None
     from sanbu.strategies.strategy import generate, last
 

@@ -27,11 +27,21 @@ def model(request):
 
 def condition(*rows):
     longest = max(map(len, rows))
-    return {"tokens": torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows]), "length": torch.tensor([len(row) for row in rows])}
+    return {
+        "tokens": torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows]),
+        "length": torch.tensor([len(row) for row in rows]),
+    }
 
 
 def run(model, config, rows, seeds=None, space=SPACE):
-    return last(generate(config.build(space), {"model": model}, condition(*rows), torch.arange(len(rows)) if seeds is None else torch.tensor(seeds)))
+    return last(
+        generate(
+            config.build(space),
+            {"model": model},
+            condition(*rows),
+            torch.arange(len(rows)) if seeds is None else torch.tensor(seeds),
+        )
+    )
 
 
 def texts(draft):
@@ -88,7 +98,9 @@ def test_a_row_is_the_same_alone_and_in_any_batch(model):
         alone = run(model, config, [ROWS[row]], [7 + row])
         assert texts(alone)[0] == texts(together)[row]
         width = min(alone.record["logprobs"].shape[1], together.record["logprobs"].shape[1])
-        torch.testing.assert_close(alone.record["logprobs"][0, :width], together.record["logprobs"][row, :width], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            alone.record["logprobs"][0, :width], together.record["logprobs"][row, :width], atol=1e-5, rtol=1e-5
+        )
     assert texts(together)[0] != texts(together)[3]  # one prompt, two seeds
 
 
@@ -97,7 +109,9 @@ def test_logprobs_are_those_of_a_teacher_forced_pass(model):
     for row, (tokens, start) in enumerate(zip(texts(draft), draft.record["start"].tolist(), strict=True)):
         expected = model(torch.tensor([tokens])).log_softmax(-1)[0]
         for place in range(start, len(tokens)):
-            assert draft.record["logprobs"][row, place].item() == pytest.approx(expected[place - 1, tokens[place]].item(), abs=1e-4)
+            assert draft.record["logprobs"][row, place].item() == pytest.approx(
+                expected[place - 1, tokens[place]].item(), abs=1e-4
+            )
 
 
 def test_one_uniform_a_position(model):

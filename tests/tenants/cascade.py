@@ -47,7 +47,9 @@ class Cascade(StrategyConfig):
 
     def draft(self, state):
         done = state.done[:, None].expand_as(state.x)
-        return Draft(state.x, done, state.done, torch.full((len(state.x),), state.step), stage=("", "first", "second")[state.step])
+        return Draft(
+            state.x, done, state.done, torch.full((len(state.x),), state.step), stage=("", "first", "second")[state.step]
+        )
 
 
 def recipe(coordinate=0, parents=None):

@@ -48,4 +48,3 @@ def main(name, folder, where):
         sent = []
         training.Training.advance = polite
     train(recipe, folder, resume=resume)
-

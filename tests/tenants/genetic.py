@@ -36,8 +36,16 @@ class Breeding:
 
     @torch.no_grad()
     def step(self, problem):
-        self.genes = {n: g + self.config.mutation * problem.noise.normal(*g.shape) * (torch.arange(len(g)) > 0).view(-1, *[1] * (g.ndim - 1)) for n, g in self.genes.items()}
-        fitness = vmap(lambda genes: problem.value({"model": lambda x: functional_call(self.model, genes, (x,))}))(self.genes)
+        self.genes = {
+            n: g
+            + self.config.mutation
+            * problem.noise.normal(*g.shape)
+            * (torch.arange(len(g)) > 0).view(-1, *[1] * (g.ndim - 1))
+            for n, g in self.genes.items()
+        }
+        fitness = vmap(lambda genes: problem.value({"model": lambda x: functional_call(self.model, genes, (x,))}))(
+            self.genes
+        )
         best = fitness.argsort()[: self.config.elite].repeat(self.config.population // self.config.elite)
         self.genes = {n: g[best] for n, g in self.genes.items()}
         self.model.load_state_dict({n: g[0] for n, g in self.genes.items()})

@@ -31,21 +31,29 @@ def loss(models, batch):
     ratio = (now - batch["old"]).exp()
     gain = torch.minimum(ratio * batch["advantage"], ratio.clamp(0.8, 1.2) * batch["advantage"])
     error = models["value"](batch["context"]) - batch["reward"]
-    return Loss({"policy": -gain.sum(), "value": error.square().sum() / 2}, {"reward": (batch["reward"].sum(), torch.tensor(float(len(error))))})
+    return Loss(
+        {"policy": -gain.sum(), "value": error.square().sum() / 2},
+        {"reward": (batch["reward"].sum(), torch.tensor(float(len(error))))},
+    )
 
 
 def turns(models, batch, noise):
     for _ in range(4):
         order = noise.together().permutation(len(batch["action"]))
         for part in order.chunk(2):
-            yield Turn("model", {name: t[part] for name, t in batch.items()}, loss, lambda b: dict.fromkeys(("policy", "value"), rows(b)["rows"]))
+            yield Turn(
+                "model",
+                {name: t[part] for name, t in batch.items()},
+                loss,
+                lambda b: dict.fromkeys(("policy", "value"), rows(b)["rows"]),
+            )
 
 
 class Ppo(ObjectiveConfig):
     kind: Literal["tenant-ppo"] = "tenant-ppo"
 
     def build(self):
-        value = lambda model: {"value": nn.Linear(1, 1)}  # noqa: E731
+        value = lambda model: {"value": nn.Linear(1, 1)}
         return Objective(loss, rows, {"model": ("model", "value")}, attach=value, experience=play, turns=turns)
 
 

@@ -44,7 +44,9 @@ class Elbo(ObjectiveConfig):
         def draw(models, batch, noise):
             return {**batch, "noise": noise.normal(len(batch["x"]), 2)}
 
-        return Objective(lambda models, batch: Loss({"rows": models["model"](batch["x"], batch["noise"])}), rows, experience=draw)
+        return Objective(
+            lambda models, batch: Loss({"rows": models["model"](batch["x"], batch["noise"])}), rows, experience=draw
+        )
 
 
 def recipe():

@@ -1,0 +1,374 @@
+"""Text, beside the peers a user would pick: python -m bench.text [--part shakespeare|train|generate|chunked|shards] [--json]
+
+Every ratio is ours over the peer's best setting, measured in one run, taking turns. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import resource
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.together import best, side_by_side
+
+SHAPE = {"layers": 6, "heads": 4, "width": 256, "context": 256}
+VOCABULARY, ROWS, TIME = 4096, 8, 256
+Figures = dict[str, Any]
+
+
+# -- training ------------------------------------------------------------------------------------------------------------
+
+
+def our_training(compiled: bool, chunked: bool) -> Callable[[], float]:
+    """Tokens/s of the loop's own step: objective, problem, fused AdamW."""
+    import torch
+
+    from sanbu.data.kinds import Space
+    from sanbu.machine import decide
+    from sanbu.models.kinds import GPT2
+    from sanbu.noise import Noise
+    from sanbu.objectives.next_token import next_token, next_token_chunked
+    from sanbu.objectives.objective import Turn
+    from sanbu.optimizers.kinds import AdamW
+    from sanbu.optimizers.search import Problem
+    from sanbu.recipe import MachineConfig
+
+    machine = decide(MachineConfig(compile="on" if compiled else "off"))
+    models = {"model": machine.prepare(GPT2(**SHAPE).build(Space((TIME,), VOCABULARY)))}
+    search = AdamW(learning_rate=1e-3, clip=None).build(models, 1000)
+    objective = next_token_chunked(512) if chunked else next_token()
+    tokens = torch.randint(0, VOCABULARY, (ROWS, TIME))
+    turn = Turn("model", {"tokens": tokens, "targets": tokens.roll(-1, 1)}, objective.loss, objective.count)
+    step = lambda: search.step(Problem(models, turn, models, Noise(0), None, machine.scope))
+    return timed(step, 3, ROWS * TIME)
+
+
+def peer_training(compiled: bool, half: bool) -> Callable[[], float]:
+    """Tokens/s of transformers' GPT-2 with fused AdamW."""
+    import torch
+
+    model: Any = peer_model().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    forward = torch.compile(model) if compiled else model
+    tokens = torch.randint(0, VOCABULARY, (ROWS, TIME))
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = forward(input_ids=tokens, labels=tokens).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return timed(step, 3, ROWS * TIME)
+
+
+def timed(step: Callable[[], Any], times: int, amount: float) -> Callable[[], float]:
+    """Amount a second of a step, warmed up."""
+    for _ in range(4):
+        step()
+
+    def measure() -> float:
+        start = time.perf_counter()
+        for _ in range(times):
+            step()
+        return times * amount / (time.perf_counter() - start)
+
+    return measure
+
+
+def peer_model() -> Any:
+    """transformers' GPT-2 of the same shape, quiet."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore")
+    config = transformers.GPT2Config(
+        vocab_size=VOCABULARY, n_positions=SHAPE["context"], n_embd=SHAPE["width"], n_layer=SHAPE["layers"], n_head=SHAPE["heads"],
+        resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=0, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config)
+
+
+def train() -> Figures:
+    """Training tokens/s of a GPT-2 shape (6 layers, width 256, vocabulary 4096, context 256), 8 rows a step."""
+    figures = side_by_side(
+        {
+            "sanbu eager": (our_training, (False, False)),
+            "sanbu eager chunked": (our_training, (False, True)),
+            "sanbu compiled": (our_training, (True, False)),
+            "peer eager float32": (peer_training, (False, False)),
+            "peer compiled float32": (peer_training, (True, False)),
+            "peer eager bfloat16": (peer_training, (False, True)),
+            "peer compiled bfloat16": (peer_training, (True, True)),
+        },
+        rounds=9,
+    )
+    return compared("train", figures)
+
+
+def compared(key: str, figures: dict[str, float]) -> Figures:
+    """Our best beside the peer's best."""
+    (our_name, ours), (peer_name, peers) = best(figures, "sanbu"), best(figures, "peer")
+    return {
+        f"{key}.ratio": ours / peers,
+        f"{key}.sanbu_tokens_per_second": ours,
+        f"{key}.peer_tokens_per_second": peers,
+        f"{key}.sanbu_setting": our_name.removeprefix("sanbu "),
+        f"{key}.peer_setting": peer_name.removeprefix("peer "),
+        f"{key}.all": figures,
+    }
+
+
+# -- generation ----------------------------------------------------------------------------------------------------------
+
+PROMPT, NEW = 16, 200
+
+
+def our_generation(rows: int, compiled: bool) -> Callable[[], float]:
+    """Tokens/s of greedy generation through the strategy, drafts and all."""
+    import torch
+
+    from sanbu.data.kinds import Space
+    from sanbu.machine import column_major
+    from sanbu.models.kinds import GPT2
+    from sanbu.strategies.kinds import Autoregressive
+    from sanbu.strategies.strategy import generate, last
+
+    space = Space((TIME,), VOCABULARY)
+    model = column_major(GPT2(**SHAPE).build(space).eval().requires_grad_(False))
+    strategy: Any = Autoregressive(temperature=0, max_tokens=NEW).build(space)
+    if compiled:
+        strategy.compile()
+    condition = {"tokens": torch.randint(0, VOCABULARY, (rows, PROMPT)), "length": torch.full((rows,), PROMPT)}
+    step = lambda: last(generate(strategy, {"model": model}, condition, torch.arange(rows)))
+    return timed(step, 1, rows * NEW)
+
+
+def peer_generation(rows: int, cache: str, compiled: bool) -> Callable[[], float]:
+    """Tokens/s of transformers.generate, greedy."""
+    import torch
+
+    model = peer_model().eval()
+    if compiled:
+        model.forward = torch.compile(model.forward)
+    tokens = torch.randint(0, VOCABULARY, (rows, PROMPT))
+    options: dict[str, Any] = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
+    if cache == "static":
+        options["cache_implementation"] = "static"
+
+    def step() -> None:
+        with torch.no_grad():
+            model.generate(tokens, **options)
+
+    return timed(step, 1, rows * NEW)
+
+
+def generate() -> Figures:
+    """Generation tokens/s, 200 tokens after a prompt of 16, greedy, of the same shape and float32."""
+    found: Figures = {}
+    for rows in (1, 16):
+        figures = side_by_side(
+            {
+                "sanbu eager": (our_generation, (rows, False)),
+                "sanbu compiled": (our_generation, (rows, True)),
+                "peer dynamic": (peer_generation, (rows, "dynamic", False)),
+                "peer static": (peer_generation, (rows, "static", False)),
+                "peer static compiled": (peer_generation, (rows, "static", True)),
+            },
+            rounds=7,
+        )
+        found |= compared(f"generate.batch{rows}", figures)
+    return found
+
+
+# -- memory of the loss --------------------------------------------------------------------------------------------------
+
+
+def loss_memory(chunk: int) -> Callable[[], float]:
+    """Peak bytes that loss and gradients of 4096 tokens, 32k words and width 256 add to the process."""
+    import torch
+    from torch import nn
+
+    from sanbu.objectives.next_token import chunked_cross_entropy, cross_entropy
+
+    head, hidden = nn.Linear(256, 32768, bias=False), torch.randn(4096, 256, requires_grad=True)
+    targets = torch.randint(0, 32768, (4096,))
+    head.weight.grad = torch.zeros_like(head.weight)
+    hidden.grad = torch.zeros_like(hidden)
+    cross_entropy(head(hidden[:8]), targets[:8]).backward()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loss = chunked_cross_entropy(head, hidden, targets, chunk) if chunk else cross_entropy(head(hidden), targets)
+    loss.backward()
+    used = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024.0
+    return lambda: used
+
+
+def chunked() -> Figures:
+    """Peak memory of chunked against whole cross-entropy at a vocabulary of 32k."""
+    figures = side_by_side({"whole": (loss_memory, (0,)), "chunked": (loss_memory, (512,))}, rounds=1)
+    return {
+        "chunked.memory_ratio": figures["chunked"] / figures["whole"],
+        "chunked.sanbu_bytes": figures["chunked"],
+        "chunked.peer_bytes": figures["whole"],
+    }
+
+
+# -- tokenizing ----------------------------------------------------------------------------------------------------------
+
+
+def corpus() -> list[str]:
+    """30 MB of documents that every machine has: the standard library's own source, as often as needed."""
+    files = sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py"))
+    texts = [file.read_text(encoding="utf-8", errors="ignore") for file in files if "site-packages" not in file.parts]
+    size, found = 0, []
+    while size < 30_000_000:
+        for text in texts:
+            found.append(text)
+            size += len(text.encode())
+            if size >= 30_000_000:
+                break
+    return found
+
+
+def trained() -> Any:
+    """A BPE of 8,192 on a part of it."""
+    from sanbu.codecs.bpe import train as train_tokenizer
+
+    return train_tokenizer(corpus()[:400], 8192)
+
+
+def our_shards() -> Callable[[], float]:
+    """MB/s from documents to shards on disk."""
+    from sanbu.data.shards import write
+
+    texts, tokenizer = corpus(), trained()
+
+    def measure() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            write(Path(folder), texts, tokenizer, 8192, 0.05, lambda done: None)
+            return 30 / (time.perf_counter() - start)
+
+    return measure
+
+
+def peer_shards(processes: int) -> Callable[[], float]:
+    """MB/s of datasets.map with the same tokenizer, batched, to its Arrow files."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    texts, tokenizer = corpus(), trained().tokenizer
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if processes == 1 else "false"
+
+    def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        return {"ids": [encoding.ids for encoding in tokenizer.encode_batch(batch["text"])]}
+
+    def measure() -> float:
+        data = datasets.Dataset.from_dict({"text": texts})
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            data.map(
+                encode, batched=True, remove_columns=["text"], num_proc=processes if processes > 1 else None,
+                cache_file_name=f"{folder}/ids.arrow", new_fingerprint=f"run{start}",
+            )  # fmt: skip
+            return 30 / (time.perf_counter() - start)
+
+    return measure
+
+
+def shards() -> Figures:
+    """Tokenizing 30 MB of text into shards, MB/s."""
+    figures = side_by_side(
+        {"sanbu": (our_shards, ()), "peer 1 process": (peer_shards, (1,)), "peer 2 processes": (peer_shards, (2,))}, rounds=3
+    )
+    _, ours = best(figures, "sanbu")
+    name, peers = best(figures, "peer")
+    return {"shards.ratio": ours / peers, "shards.sanbu_mb_per_second": ours, "shards.peer_mb_per_second": peers, "shards.peer_setting": name}
+
+
+# -- character-level Shakespeare -----------------------------------------------------------------------------------------
+
+
+def play(path: Path, name: str, changes: list[str], seed: int, threads: int = 2) -> tuple[float, float]:
+    """Loss on the full validation split, and seconds of training."""
+    from sanbu import recipes
+    from sanbu.config import override
+    from sanbu.evaluation.text import bits_per_byte
+    from sanbu.loop import train as train_recipe
+
+    alphabet = "".join(sorted(set(path.read_text(encoding="utf-8"))))
+    quiet = ["schedule.evaluate_every=0", "schedule.sample_every=0", "schedule.checkpoint_every=0", f"machine.threads={threads}"]
+    recipe = override(recipes.shakespeare(path=str(path), alphabet=alphabet), [*quiet, f"schedule.seed={seed}", *changes])
+    with tempfile.TemporaryDirectory() as folder:
+        run = train_recipe(recipe, Path(folder) / "run")
+        seconds = sum(row["time/seconds"] for row in run.metrics())
+        loss = bits_per_byte(run, recipe.data.build(), 128)["loss"]
+    print(f"  {name}, seed {seed}: {loss:.4f} in {seconds:.0f} s", file=sys.stderr, flush=True)
+    return loss, seconds
+
+
+NANOGPT = [
+    "model=gpt2", "model.layers=4", "model.heads=4", "model.width=128", "model.context=64", "optimizer=adamw",
+    "optimizer.learning_rate=0.001", "optimizer.betas=[0.9,0.99]", "optimizer.rate.warmup=0.05", "optimizer.rate.final=0.1",
+]  # fmt: skip
+
+
+def shakespeare(source: Path) -> Figures:
+    """nanoGPT's CPU preset (4 layers, 4 heads, width 128, context 64, batch 12, 2000 steps), full validation split."""
+    if not source.exists():
+        return {"shakespeare.skipped": f"{source} is not there; give --shakespeare PATH"}
+    text = gzip.open(source, "rt", encoding="utf-8").read() if source.suffix == ".gz" else source.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shakespeare.txt"
+        path.write_text(text, encoding="utf-8")
+        ours = [play(path, "modern + Muon", [], seed) for seed in (0, 1)]
+        preset = play(path, "nanoGPT's preset, here", NANOGPT, 0)
+        tuned = play(path, "nanoGPT's preset, rate 3e-3", [*NANOGPT, "optimizer.learning_rate=0.003"], 0)
+        steps = round(2000 * preset[1] / ours[0][1])
+        equal_time = play(path, f"modern + Muon, {steps} steps (equal time)", [f"schedule.steps={steps}"], 0)
+    return {
+        "shakespeare.val_loss": sum(loss for loss, _ in ours) / 2,
+        "shakespeare.seeds": [loss for loss, _ in ours],
+        "shakespeare.seconds": ours[0][1],
+        "shakespeare.peer_published": 1.88,
+        "shakespeare.peer_val_loss": preset[0],
+        "shakespeare.peer_seconds": preset[1],
+        "shakespeare.peer_tuned_val_loss": tuned[0],
+        "shakespeare.equal_time_val_loss": equal_time[0],
+        "shakespeare.equal_time_steps": steps,
+    }
+
+
+def main() -> None:
+    """Run the parts and print one JSON object last."""
+    parts = {"train": train, "generate": generate, "chunked": chunked, "shards": shards, "shakespeare": None}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=parts, action="append", help="only this part; may be repeated")
+    parser.add_argument("--shakespeare", type=Path, default=Path("../shared/data/tinyshakespeare/input.txt.gz"), metavar="PATH")
+    parser.add_argument("--json", action="store_true", help="nothing but the JSON line on standard output (it is always the last)")
+    chosen = parser.parse_args()
+    os.environ.setdefault("SANBU_CACHE", tempfile.mkdtemp(prefix="sanbu-bench-"))
+    result: Figures = {}
+    for name in chosen.part or parts:
+        print(f"{name}:", file=sys.stderr, flush=True)
+        result |= shakespeare(chosen.shakespeare) if name == "shakespeare" else parts[name]()  # type: ignore[misc]
+    if not chosen.json:
+        for key, value in result.items():
+            print(f"{key}: {value}")
+    shutil.rmtree(os.environ["SANBU_CACHE"], ignore_errors=True)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
