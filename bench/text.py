@@ -294,7 +294,12 @@ def shards() -> Figures:
     )
     _, ours = best(figures, "sanbu")
     name, peers = best(figures, "peer")
-    return {"shards.ratio": ours / peers, "shards.sanbu_mb_per_second": ours, "shards.peer_mb_per_second": peers, "shards.peer_setting": name}
+    return {
+        "shards.ratio": ours / peers,
+        "shards.sanbu_mb_per_second": ours,
+        "shards.peer_mb_per_second": peers,
+        "shards.peer_setting": name,
+    }
 
 
 # -- character-level Shakespeare -----------------------------------------------------------------------------------------
@@ -308,7 +313,12 @@ def play(path: Path, name: str, changes: list[str], seed: int, threads: int = 2)
     from sanbu.loop import train as train_recipe
 
     alphabet = "".join(sorted(set(path.read_text(encoding="utf-8"))))
-    quiet = ["schedule.evaluate_every=0", "schedule.sample_every=0", "schedule.checkpoint_every=0", f"machine.threads={threads}"]
+    quiet = [
+        "schedule.evaluate_every=0",
+        "schedule.sample_every=0",
+        "schedule.checkpoint_every=0",
+        f"machine.threads={threads}",
+    ]
     recipe = override(recipes.shakespeare(path=str(path), alphabet=alphabet), [*quiet, f"schedule.seed={seed}", *changes])
     with tempfile.TemporaryDirectory() as folder:
         run = train_recipe(recipe, Path(folder) / "run")
@@ -355,8 +365,12 @@ def main() -> None:
     parts = {"train": train, "generate": generate, "chunked": chunked, "shards": shards, "shakespeare": None}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=parts, action="append", help="only this part; may be repeated")
-    parser.add_argument("--shakespeare", type=Path, default=Path("../shared/data/tinyshakespeare/input.txt.gz"), metavar="PATH")
-    parser.add_argument("--json", action="store_true", help="nothing but the JSON line on standard output (it is always the last)")
+    parser.add_argument(
+        "--shakespeare", type=Path, default=Path("../shared/data/tinyshakespeare/input.txt.gz"), metavar="PATH"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="nothing but the JSON line on standard output (it is always the last)"
+    )
     chosen = parser.parse_args()
     os.environ.setdefault("SANBU_CACHE", tempfile.mkdtemp(prefix="sanbu-bench-"))
     result: Figures = {}

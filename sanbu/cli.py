@@ -63,10 +63,10 @@ def show(
     from dataclasses import asdict
 
     from sanbu.config import dump, walk
-    from sanbu.models.account import account
+    from sanbu.evaluation.cost import cost
 
     recipe = chosen(name, overrides).resolve()
-    costs = asdict(account(recipe))
+    costs = asdict(cost(recipe))
     lines = [
         f"{path}={plain(value)}".ljust(44) + f"  # {kind}{'; ' + text if text else ''}"
         for path, value, kind, text in walk(recipe)
@@ -83,6 +83,7 @@ def train(
         Path | None, typer.Option("--run", metavar="DIR", help="where the run lives; default runs/RECIPE")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the latest checkpoint in --run")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write event files into the run folder too")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a recipe into a run folder. Ctrl-C saves and stops; --resume goes on, bit for bit.
@@ -96,12 +97,19 @@ def train(
     from sanbu.console import Console
     from sanbu.loop import train as train_recipe
     from sanbu.plots import loss_curve
+    from sanbu.progress import Watchers
     from sanbu.run import Run
+    from sanbu.tensorboard import TensorBoard
 
+    watchers = Watchers(Console(), TensorBoard()) if tensorboard else Watchers(Console())
     if resume and run is None:
         raise ConfigError("--resume needs --run DIR")
-    recipe = Run.open(run).recipe if resume and run is not None and not overrides else chosen(name, overrides)
-    done = train_recipe(recipe, run, resume=resume, watcher=Console())
+    recipe = chosen(name, overrides)
+    if resume and run is not None and not overrides:
+        old, recipe = recipe.name, Run.open(run).recipe
+        if recipe.name != old:
+            raise ConfigError(f"{run} is a run of {recipe.name}, not of {old}")
+    done = train_recipe(recipe, run, resume=resume, watcher=watchers)
     rows = done.metrics()
     curve = loss_curve(done) if rows else None
     final = {key: value for row in rows for key, value in row.items() if not key.startswith("time/")}
@@ -127,7 +135,7 @@ def generate(
     """
     from sanbu.run import Run
 
-    found = Run.open(run)
+    found = Run.open(run).to("auto")
     if n == 1 and not as_json:
         stream(found, prompt, seed, tuple(overrides or ()))
         return

@@ -48,6 +48,33 @@ class Silent:
         pass
 
 
+class Watchers:
+    """Several watchers, told in turn."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self.watchers = watchers
+
+    def begin(self, run: Run, training: Training) -> None:
+        for watcher in self.watchers:
+            watcher.begin(run, training)
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        for watcher in self.watchers:
+            watcher.step(row)
+
+    def sample(self, path: Path, results: Sequence[Any]) -> None:
+        for watcher in self.watchers:
+            watcher.sample(path, results)
+
+    def note(self, line: str) -> None:
+        for watcher in self.watchers:
+            watcher.note(line)
+
+    def end(self, run: Run, interrupted: bool) -> None:
+        for watcher in self.watchers:
+            watcher.end(run, interrupted)
+
+
 @lru_cache
 def error_stream() -> Console:
     """Standard error, where everything that is not a result is said."""

@@ -38,7 +38,7 @@ from sanbu.files import (
     write_json,
     write_tensors,
 )
-from sanbu.machine import column_major
+from sanbu.machine import column_major, find_device
 from sanbu.recipe import Recipe
 from sanbu.strategies.strategy import Draft, generate
 
@@ -54,6 +54,7 @@ class Run:
 
     def __init__(self, folder: Path | str, recipe: Recipe) -> None:
         self.folder, self.recipe = Path(folder), recipe
+        self.device = torch.device("cpu")
 
     # -- the folder ---------------------------------------------------------------------------------------------------
 
@@ -118,14 +119,22 @@ class Run:
         parents = {name: Run.open(path).model for name, path in self.recipe.parents.items() if name != "model"}
         return {"model": self.model, **parents}
 
+    def to(self, device: str) -> Run:
+        """Draw on another device from now on; `auto` is the best there is."""
+        self.device = find_device(device)
+        for model in self.models.values():
+            model.to(self.device)
+        return self
+
     def drafts(
         self, prompt: Any = None, n: int = 1, seed: int = 0, overrides: tuple[str, ...] = (), watch: Any = None
     ) -> Iterator[Draft]:
         """Draw n samples for each prompt, yielding every draft; see `generate`."""
         recipe = override(self.recipe, overrides)
         condition = self.codec.condition(prompt, n)
+        condition = {name: tensor.to(self.device) for name, tensor in condition.items()}
         rows = next(iter(condition.values())).shape[0]
-        seeds = torch.arange(seed, seed + rows)
+        seeds = torch.arange(seed, seed + rows, device=self.device)
         yield from generate(recipe.strategy.build(recipe.data.space()), self.models, condition, seeds, watch)
 
     def generate(self, prompt: Any = None, n: int | None = None, seed: int = 0, overrides: tuple[str, ...] = ()) -> Any:

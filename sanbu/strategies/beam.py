@@ -59,9 +59,10 @@ class BeamSearcher:
     def draft(self, state: Beams) -> Draft:
         """The best hypothesis of each row; committed only when the row is done."""
         rows = state.rows
-        best = (self._normalised(state.score, rows).argmax(1) + torch.arange(len(state.done)) * self.config.beams).to(
-            rows.tokens.device
-        )
+        best = (
+            self._normalised(state.score, rows).argmax(1)
+            + torch.arange(len(state.done), device=state.done.device) * self.config.beams
+        ).to(rows.tokens.device)
         shown = torch.where(state.done, rows.length[best], rows.start[best])
         committed = torch.arange(rows.tokens.shape[1], device=best.device) < shown[:, None]
         record = {"start": rows.start[best], "score": state.score.amax(1)}

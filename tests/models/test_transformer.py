@@ -5,9 +5,9 @@ import torch
 
 from sanbu import recipes
 from sanbu.data.kinds import Space
+from sanbu.evaluation.cost import cost
 from sanbu.layers.attention import banded, causal
 from sanbu.layers.positions import Rotary
-from sanbu.models.account import account
 from sanbu.models.kinds import GPT1, GPT2, GPT3, Llama, Modern
 from sanbu.objectives.next_token import cross_entropy
 from sanbu.testing import fill, seeded
@@ -40,7 +40,7 @@ def model(request):
     ],
 )
 def test_published_parameters(name, size, parameters):
-    assert account(recipes.find(name)(size=size)).parameters == parameters
+    assert cost(recipes.find(name)(size=size)).parameters == parameters
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_published_parameters(name, size, parameters):
 )
 def test_gpt3_table(size, millions):
     """Table 2.1, within its rounding; where its row contradicts itself (1.3b, 13b), the sizes that fit are explained beside them."""
-    assert account(recipes.gpt3(size=size)).parameters == pytest.approx(millions * 1e6, rel=0.005)
+    assert cost(recipes.gpt3(size=size)).parameters == pytest.approx(millions * 1e6, rel=0.005)
 
 
 def test_flops_and_cache_of_gpt2():
     """6 FLOPs a matrix weight and 12 T D a layer; two vectors of the width a layer and token, in float32."""
-    cost = account(recipes.gpt2(size="124m"))
-    assert cost.flops_per_token == 6 * (12 * 12 * 768**2 + 50257 * 768) + 12 * 12 * 1024 * 768
-    assert cost.kv_cache_bytes_per_token == 2 * 12 * 768 * 4
-    assert cost.weight_bytes == 4 * cost.parameters
+    found = cost(recipes.gpt2(size="124m"))
+    assert found.flops_per_token == 6 * (12 * 12 * 768**2 + 50257 * 768) + 12 * 12 * 1024 * 768
+    assert found.kv_cache_bytes_per_token == 2 * 12 * 768 * 4
+    assert found.weight_bytes == 4 * found.parameters
 
 
 def test_no_position_sees_a_later_one(model):

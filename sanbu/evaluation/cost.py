@@ -14,7 +14,7 @@ BYTES = 4  # float32, as a run stores weights and as the cache holds keys and va
 
 
 @dataclass(frozen=True)
-class Account:
+class Cost:
     """parameters: tied weights once. flops_per_token: of training, forward and backward. Bytes are of float32."""
 
     parameters: int
@@ -23,7 +23,7 @@ class Account:
     kv_cache_bytes_per_token: int
 
 
-def account(recipe: Recipe) -> Account:
+def cost(recipe: Recipe) -> Cost:
     """Count a recipe's model. A training token costs 6 FLOPs a matrix weight and 12 T D a layer in attention.
 
     (Kaplan and others, 2020; the attention term as in PaLM, Chowdhery and others, 2022: over the whole context T.)
@@ -38,4 +38,4 @@ def account(recipe: Recipe) -> Account:
         if isinstance(module, Attention):
             attention += 12 * space.shape[0] * module.query.weight.shape[0]
             cached += 2 * module.key.weight.shape[0]
-    return Account(parameters, 6 * products + attention, parameters * BYTES, cached * BYTES)
+    return Cost(parameters, 6 * products + attention, parameters * BYTES, cached * BYTES)

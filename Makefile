@@ -1,0 +1,33 @@
+# Two commands set everything up on a machine with Python (3.11 or newer), make and git.
+PYTHON ?= python3
+VENV := .venv
+RUN := runs/demo
+
+.PHONY: demo test lint install install-test clean
+
+demo: install  ## train a small GPT-2 on this Python's own documentation, then complete what you type
+	@$(VENV)/bin/sanbu demo --run $(RUN)
+
+test: install-test lint  ## lint, types, tests
+	$(VENV)/bin/python -m pytest -n 2
+
+lint: install-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+install: $(VENV)/.installed
+install-test: $(VENV)/.installed-test
+
+$(VENV)/.installed: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet "torch==2.13.0"
+	$(VENV)/bin/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet --editable ".[test]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,45 @@
+"""The metrics of a run as TensorBoard event files (extra `tensorboard`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sanbu.config import SanbuError
+
+if TYPE_CHECKING:
+    from sanbu.run import Run
+    from sanbu.training import Training
+
+
+class TensorBoard:
+    """Writes every number of every step, and text samples. Raises SanbuError where the extra is missing."""
+
+    def __init__(self) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise SanbuError("--tensorboard needs the extra: pip install 'sanbu[tensorboard]'") from None
+        self.make = SummaryWriter
+
+    def begin(self, run: Run, training: Training) -> None:
+        self.writer = self.make(str(run.folder / "tensorboard"), purge_step=training.step)
+        self.at = 0
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        self.at = row["step"]
+        for name, value in row.items():
+            if name != "step":
+                self.writer.add_scalar(name, value, self.at)
+
+    def sample(self, path: Path, results: Sequence[Any]) -> None:
+        for index, result in enumerate(results):
+            if isinstance(result, str):
+                self.writer.add_text(f"sample/{index}", result, self.at)
+
+    def note(self, line: str) -> None:
+        pass
+
+    def end(self, run: Run, interrupted: bool) -> None:
+        self.writer.close()

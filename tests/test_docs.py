@@ -1,0 +1,90 @@
+"""What the documents say is what the code does."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sanbu import recipes
+from sanbu.config import override
+
+ROOT = Path(__file__).parents[1]
+READMES = ("README.md", "README.zh-CN.md")
+
+
+def test_contracts_quote_the_tenants_as_they_are():
+    page = (ROOT / "docs" / "contracts.md").read_text(encoding="utf-8")
+    names = sorted(set(re.findall(r"^## (\w+)\n\n```python", page, re.M)))
+    assert names == ["boosted", "cascade", "diffusion", "gan", "genetic", "masked", "ppo", "vae"]
+    for name in names:
+        assert (ROOT / "tests" / "tenants" / f"{name}.py").read_text(encoding="utf-8") in page, (
+            f"docs/contracts.md quotes an old {name}"
+        )
+
+
+def blocks(name):
+    return re.findall(r"```(?:sh|python)\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.S)
+
+
+def test_both_readmes_show_the_same_commands_and_figures():
+    english, chinese = (blocks(name) for name in READMES)
+    strip = lambda found: [re.sub(r"\s*#.*", "", block) for block in found]
+    assert strip(english) == strip(chinese)
+    figures = [sorted(re.findall(r"\d+(?:\.\d+)?x", (ROOT / name).read_text(encoding="utf-8"))) for name in READMES]
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_command_in_the_readme_is_understood(name):
+    """Every `sanbu train` and `sanbu show` line names a recipe and overrides that exist."""
+    lines = [line for block in blocks(name) for line in block.splitlines() if line.startswith(("sanbu train", "sanbu show"))]
+    assert len(lines) >= 3
+    for line in lines:
+        words = shlex.split(line, comments=True)[2:]
+        if words[0] not in recipes.all():
+            continue
+        words = words[: words.index("--run")] if "--run" in words else words
+        recipe, rest = recipes.make(words[0], [word for word in words[1:] if not word.startswith("--")])
+        override(recipe, rest)
+
+
+def test_no_long_files_and_no_long_functions():
+    """The budget of a reader: at most 400 lines a file, 60 a function."""
+    import ast
+
+    for file in (ROOT / "sanbu").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert text.count("\n") <= 400, file
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno <= 60, (file, node.name)
+
+
+def test_arrows_point_one_way():
+    """The steps know no loop, no run, no rank; models know no objective; interop and evaluation know no recipes."""
+    forbidden = {
+        "models": (
+            "sanbu.objectives",
+            "sanbu.optimizers",
+            "sanbu.strategies",
+            "sanbu.loop",
+            "sanbu.run",
+            "torch.distributed",
+        ),
+        "objectives": ("sanbu.data", "sanbu.strategies", "sanbu.loop", "sanbu.run", "torch.distributed"),
+        "optimizers": ("sanbu.data", "sanbu.strategies", "sanbu.loop", "sanbu.run", "torch.distributed"),
+        "strategies": ("sanbu.objectives", "sanbu.optimizers", "sanbu.loop", "sanbu.run", "torch.distributed"),
+        "layers": ("sanbu.models", "sanbu.objectives", "sanbu.optimizers", "sanbu.strategies", "sanbu.loop", "sanbu.run"),
+        "interop": ("sanbu.recipes",),
+        "evaluation": ("sanbu.recipes",),
+    }
+    for folder, names in forbidden.items():
+        for file in (ROOT / "sanbu" / folder).rglob("*.py"):
+            imports = re.findall(r"^\s*(?:from|import) ([\w.]+)", file.read_text(encoding="utf-8"), re.M)
+            for name in imports:
+                wrong = [bad for bad in names if name == bad or name.startswith(bad + ".")]
+                assert not wrong, f"{file} imports {name}"
+    for kinds in (ROOT / "sanbu").rglob("kinds.py"):
+        body = kinds.read_text(encoding="utf-8")
+        assert not re.search(r"^(?:from|import) torch", body, re.M), f"{kinds} imports torch"
