@@ -206,4 +206,6 @@ def _type_name(annotation: Any) -> str:
         return "|".join(map(str, get_args(annotation)))
     if get_origin(annotation) in (Union, types.UnionType):
         return "|".join(_type_name(part) for part in get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, Choice):
+        return "|".join(annotation.kinds())
     return {"NoneType": "none"}.get(name := getattr(annotation, "__name__", str(annotation)), name)

@@ -82,5 +82,5 @@ def test_auto_follows_the_width_until_it_is_given():
 def test_unknown_recipe_and_size():
     with pytest.raises(ConfigError, match="unknown recipe 'gtp2'.*did you mean 'gpt2'"):
         recipes.make("gtp2", [])
-    with pytest.raises(ConfigError, match="size: given '124', allowed: 124m.*did you mean '124m'"):
+    with pytest.raises(ConfigError, match="size: given '124', allowed: nano, 124m.*did you mean '124m'"):
         recipes.make("gpt2", ["size=124"])

@@ -24,14 +24,8 @@ class Reader(ModelConfig):
     width: int = 32
 
     def build(self, space):
-        return nn.Sequential(
-            nn.Embedding(6, self.width),
-            nn.Flatten(),
-            nn.Linear(6 * self.width, 128),
-            nn.ReLU(),
-            nn.Linear(128, 30),
-            nn.Unflatten(1, (6, 5)),
-        )
+        last = nn.Linear(128, 30), nn.Unflatten(1, (6, 5))
+        return nn.Sequential(nn.Embedding(6, self.width), nn.Flatten(), nn.Linear(6 * self.width, 128), nn.ReLU(), *last)
 
 
 class Masked(ObjectiveConfig):
