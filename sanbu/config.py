@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema, to_jsonable_python
 
 
 class SanbuError(Exception):
@@ -126,7 +126,17 @@ def _assign(cls: type[Config], values: dict[str, Any], path: str, text: str) -> 
     elif text not in (kinds := base.kinds()):
         raise ConfigError(f"{path}: unknown kind {text!r}; allowed: {', '.join(sorted(kinds))}{nearest(text, kinds)}")
     elif not isinstance(values.get(name), dict) or values[name]["kind"] != text:
-        values[name] = {"kind": text}
+        values[name] = defaults(kinds[text])
+
+
+def defaults(kind: type[Choice]) -> dict[str, Any]:
+    """The dumped fields of a kind that have a default."""
+    fields = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in kind.model_fields.items()
+        if not field.is_required()
+    }
+    return {name: dump(value) if isinstance(value, Config) else to_jsonable_python(value) for name, value in fields.items()}
 
 
 def _field(annotation: Any, name: str, path: str) -> Any:

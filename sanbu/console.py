@@ -35,7 +35,9 @@ class Console:
             f"{run.recipe.name} -> {run.folder}: {parameters:,} parameters, {schedule.steps:,} steps of {schedule.batch} rows"
         )
         self.say(f"on {training.machine.describe()}")
-        self.steps, self.began = schedule.steps, time.monotonic()
+        if training.step:
+            self.say(f"resumed at step {training.step:,}")
+        self.first, self.steps, self.began = training.step, schedule.steps, time.monotonic()
         rows = schedule.batch if isinstance(schedule.batch, int) else 0
         shape = training.recipe.data.space().shape
         self.per_step, self.unit = (
@@ -62,7 +64,7 @@ class Console:
             self.bar.update(self.task, completed=row["step"], description=text)
         elif time.monotonic() - self.last > 10 or row["step"] == self.steps:
             self.last = time.monotonic()
-            left = (self.last - self.began) / row["step"] * (self.steps - row["step"])
+            left = (self.last - self.began) / (row["step"] - self.first) * (self.steps - row["step"])
             self.say(f"step {row['step']:,} of {self.steps:,}: {text}, about {left:.0f} s left")
         if any(name.startswith("held_out/") for name in row):
             shown = ", ".join(
@@ -78,18 +80,18 @@ class Console:
         else:
             self.say(f"sample: {path}")
 
-    def note(self, line: str) -> None:
-        """A remark."""
-        self.say(line)
-
     def end(self, run: Run, interrupted: bool) -> None:
-        """Stop the bar and say what comes next."""
-        if self.bar is not None:
-            self.bar.stop()
+        """Say what comes next."""
+        self.close()
         if interrupted:
             self.say(f"stopped and saved; go on with: sanbu train {run.recipe.name} --run {run.folder} --resume")
         else:
             self.say(f"done: {run.folder}")
+
+    def close(self) -> None:
+        """Stop the bar, so that the terminal is whole again."""
+        if self.bar is not None:
+            self.bar.stop()
 
     def say(self, line: str) -> None:
         """A line above the bar."""

@@ -32,7 +32,7 @@ def train(recipe: Recipe, folder: Path | str | None = None, *, resume: bool = Fa
         same machine, thread count and eager mode.
     watcher: told of progress; silent by default.
 
-    Raises SanbuError in one line for what the user can mend, NotFinite when a loss is no longer a number.
+    Raises SanbuError in one line for what the user can mend, and when a loss is no longer a number.
     """
     recipe, watcher = recipe.resolve(), watcher or Silent()
     run = Run.open(folder) if resume and folder is not None else None
@@ -44,17 +44,17 @@ def train(recipe: Recipe, folder: Path | str | None = None, *, resume: bool = Fa
         run = run or Run.create(folder, recipe)
         training.data.codec.save(run.folder)
         book = Book(run, training, watcher)
-        book.open()
-        while training.step < recipe.schedule.steps and not interrupt.requested:
-            try:
-                finished = training.advance()
-            except NotFinite as error:
-                raise SanbuError(
-                    f"step {training.step + 1}, turn {training.turn + 1}: {error}; {book.last_good()}"
-                ) from None
-            if finished:
-                book.round()
-        book.close(interrupt.requested)
+        try:
+            book.open()
+            while training.step < recipe.schedule.steps and not interrupt.requested:
+                if training.advance():
+                    book.round()
+            book.close(interrupt.requested)
+        except NotFinite as error:
+            place = f"step {training.step + 1}, turn {training.turn + 1}"
+            raise SanbuError(f"{place}: {error}; {book.last_good()}") from None
+        finally:
+            watcher.close()
     return run
 
 
@@ -69,16 +69,15 @@ class Book:
 
     def open(self) -> None:
         """Take up the latest checkpoint, if any, and say what the run uses."""
-        self.watcher.begin(self.run, self.training)
         if paths := self.run.checkpoints():
             state, about = self.run.load_checkpoint(paths[-1])
             self.training.restore(state, self.run)
             self.run.cut_metrics(about["metrics_bytes"])
             self.best = tuple(about["best"]) if about["best"] else None
             self.saved = self.training.step
-            self.watcher.note(f"resumed at step {self.training.step}")
         else:
             self.run.cut_metrics(0)
+        self.watcher.begin(self.run, self.training)
         self.since = time.perf_counter()
 
     def round(self) -> None:
@@ -115,6 +114,7 @@ class Book:
     def checkpoint(self, held_out: float | None = None) -> None:
         """Everything needed to go on; the best so far by held-out loss is remembered."""
         training = self.training
+        training.check_finite()
         name = f"step-{training.step:08d}" + (f"-turn-{training.turn:04d}" if training.turn else "")
         if held_out is not None and (self.best is None or held_out < self.best[0]):
             self.best = (held_out, name)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Watcher(Protocol):
-    """Told of a run's beginning, each step, each sample, remarks, and the end."""
+    """Told of a run's beginning, each step, each sample, and the end."""
 
     def begin(self, run: Run, training: Training) -> None: ...
 
@@ -24,9 +24,10 @@ class Watcher(Protocol):
 
     def sample(self, path: Path, results: Sequence[Any]) -> None: ...
 
-    def note(self, line: str) -> None: ...
-
     def end(self, run: Run, interrupted: bool) -> None: ...
+
+    def close(self) -> None:
+        """Called last, also after an error."""
 
 
 class Silent:
@@ -41,10 +42,10 @@ class Silent:
     def sample(self, path: Path, results: Sequence[Any]) -> None:
         pass
 
-    def note(self, line: str) -> None:
+    def end(self, run: Run, interrupted: bool) -> None:
         pass
 
-    def end(self, run: Run, interrupted: bool) -> None:
+    def close(self) -> None:
         pass
 
 
@@ -66,13 +67,13 @@ class Watchers:
         for watcher in self.watchers:
             watcher.sample(path, results)
 
-    def note(self, line: str) -> None:
-        for watcher in self.watchers:
-            watcher.note(line)
-
     def end(self, run: Run, interrupted: bool) -> None:
         for watcher in self.watchers:
             watcher.end(run, interrupted)
+
+    def close(self) -> None:
+        for watcher in self.watchers:
+            watcher.close()
 
 
 @lru_cache

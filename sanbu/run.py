@@ -62,7 +62,8 @@ class Run:
     def create(cls, folder: Path | str, recipe: Recipe) -> Run:
         """A new run. Raises RunError when the folder already holds something."""
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(file.name != "run.lock" for file in folder.iterdir())):
+        made = ("run.lock", "checkpoints", "samples")  # what a run that was killed at once may have left
+        if folder.exists() and (not folder.is_dir() or any(file.name not in made for file in folder.iterdir())):
             hint = "; add --resume to go on with it" if (folder / "recipe.json").exists() else ""
             raise RunError(f"{folder} is not empty{hint}")
         for name in ("checkpoints", "samples"):
@@ -208,7 +209,7 @@ class Run:
         """Forget what was recorded after a checkpoint."""
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            os.truncate(path, size)
+            os.truncate(path, min(size, path.stat().st_size))
 
     def prune(self, keep: int, best: str | None) -> None:
         """Delete old checkpoints: the latest `keep` and the best stay, and remains of broken writes go."""

@@ -21,7 +21,8 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise SanbuError("--tensorboard needs the extra: pip install 'sanbu[tensorboard]'") from None
-        self.make = SummaryWriter
+        self.make: Any = SummaryWriter
+        self.writer: Any = None
 
     def begin(self, run: Run, training: Training) -> None:
         self.writer = self.make(str(run.folder / "tensorboard"), purge_step=training.step)
@@ -38,8 +39,9 @@ class TensorBoard:
             if isinstance(result, str):
                 self.writer.add_text(f"sample/{index}", result, self.at)
 
-    def note(self, line: str) -> None:
+    def end(self, run: Run, interrupted: bool) -> None:
         pass
 
-    def end(self, run: Run, interrupted: bool) -> None:
-        self.writer.close()
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()

@@ -16,7 +16,7 @@ from sanbu.layers.average import Average
 from sanbu.machine import Machine
 from sanbu.noise import Noise, key
 from sanbu.objectives.objective import Batch, Turn
-from sanbu.optimizers.search import Metrics, Problem, Search, add, add_pairs
+from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search, add, add_pairs, ratios
 from sanbu.recipe import Recipe
 from sanbu.run import Run
 
@@ -61,6 +61,7 @@ class Training:
     def _experience(self) -> Batch:
         rows = self._rows
         batch = self._to_device(self.data.batch(self.step * rows, rows))
+        seed_dropout(key(self.recipe.schedule.seed, "experience", self.step), 0)
         with torch.no_grad(), self.machine.scope():
             return self.objective.experience(self.models, batch, self.noise("experience"))
 
@@ -104,19 +105,18 @@ class Training:
         models["model"].eval()
         noise = Noise(self.recipe.schedule.seed, "evaluate", device=self.machine.device)
         rows = min(self.recipe.schedule.evaluate_rows, self.data.held_out_rows)
-        with torch.no_grad():
+        with torch.no_grad(), self.machine.scope():
             for start in range(0, rows, self._rows):
                 batch = self._to_device(self.data.held_out(start, min(self._rows, rows - start)))
                 for turn in self.objective.draw_turns(models, self.objective.experience(models, batch, noise), noise):
-                    with self.machine.scope():
-                        loss = turn.loss(models, turn.batch)
+                    loss = turn.loss(models, turn.batch)
                     add(terms, loss.sums)
                     for name, count in turn.count(turn.batch).items():
                         counts[name] = counts.get(name, 0.0) + count
                     add_pairs(pairs, loss.metrics)
         models["model"].train()
         loss_value = sum(float(total) / max(counts[name], 1e-12) for name, total in terms.items())
-        return {"loss": loss_value, **{name: float(top / bottom) for name, (top, bottom) in pairs.items()}}
+        return {"loss": loss_value, **ratios(pairs)}
 
     def sampler(self) -> nn.Module:
         """The weights one samples from: the average, where the recipe keeps one."""
@@ -146,6 +146,13 @@ class Training:
         if state["turn"]:
             self._begin_round(self._to_device(state["experience"]), state["turn"])
             self.metrics = dict(state["metrics"])
+
+    def check_finite(self) -> None:
+        """Raise NotFinite when a weight is no longer a number, so that no checkpoint holds one."""
+        for name, module in self._changing().items():
+            for weight, tensor in module.state_dict().items():
+                if tensor.is_floating_point() and bool(tensor.isnan().any()):
+                    raise NotFinite(f"the weight {weight!r} of {name!r} is no longer a number")
 
     def _changing(self) -> dict[str, nn.Module]:
         parents = self.recipe.parents.keys() - {"model"}

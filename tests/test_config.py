@@ -24,7 +24,7 @@ GPT2 = recipes.gpt2()
         ("model=gpt22", "model: unknown kind 'gpt22'; allowed: gpt1, gpt2, gpt3, llama, modern"),
         ("model.width=70", "model.width: given 70, but it must be a multiple of model.heads, 3"),
         ("data.context=100000", "data.context: given 100000, but the longest sequence of the model is 128"),
-        ("schedule.steps.more=1", "schedule.steps.more: steps is 600, which has no fields"),
+        ("schedule.steps.more=1", "schedule.steps.more: steps is 900, which has no fields"),
         ("name", "'name' is not an override"),
         ("strategy.top_p=1.5", "strategy.top_p: given 1.5, but input should be less than or equal to 1"),
         ("optimizer.rest.betas=[0.9]", "optimizer.rest.betas"),
@@ -43,6 +43,23 @@ def test_switching_a_kind_takes_its_defaults_and_then_fields_whatever_the_order(
     changed = override(GPT2, ["model.width=64", "model=llama", "model.heads=2", "model.context=128", "data.context=128"])
     assert changed.model == Llama(width=64, heads=2, context=128)
     assert override(GPT2, ["model=gpt2"]).model == GPT2.model  # the same kind keeps its fields
+
+
+def test_a_new_kind_has_its_nested_defaults_at_once():
+    changed = override(
+        GPT2,
+        [
+            "optimizer=adamw",
+            "optimizer.rate.warmup=0.25",
+            "data.tokenizer=file",
+            "data.tokenizer.path=x",
+            "data.tokenizer.vocabulary=9",
+            "data.tokenizer.end_id=1",
+        ],
+    )
+    assert (
+        changed.optimizer.rate.warmup == 0.25 and changed.optimizer.rate.final == 0.1 and changed.data.tokenizer.path == "x"
+    )
 
 
 def test_values():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -11,15 +12,18 @@ from sanbu.config import SanbuError, override
 from sanbu.data.kinds import Space
 from sanbu.layers.average import Average
 from sanbu.loop import train
+from sanbu.machine import decide
+from sanbu.models.kinds import ModelConfig
 from sanbu.noise import Noise
 from sanbu.objectives.kinds import ObjectiveConfig
 from sanbu.objectives.next_token import next_token, next_token_chunked
 from sanbu.objectives.objective import Loss, Objective, Turn
-from sanbu.optimizers.kinds import SGD
-from sanbu.optimizers.search import Problem
+from sanbu.optimizers.kinds import SGD, AdamW
+from sanbu.optimizers.search import NotFinite, Problem
 from sanbu.run import Run, RunError
+from sanbu.training import Training
 from tests.tenants import gan, genetic, ppo, vae
-from tests.tenants.common import rows
+from tests.tenants.common import CPU, rows
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +189,51 @@ def test_nan_stops_at_its_turn_and_names_the_last_good_checkpoint(small, tmp_pat
         train(recipe, tmp_path / "run")
     assert "\n" not in str(error.value)
     assert all(math.isfinite(line["loss"]) for line in Run.open(tmp_path / "run").metrics())
+
+
+def test_no_checkpoint_holds_a_weight_that_is_no_number(tmp_path):
+    training = Training(vae.recipe().resolve(), decide(CPU))
+    training.check_finite()
+    with torch.no_grad():
+        training.models["model"].spread[0] = torch.nan
+    with pytest.raises(NotFinite, match="the weight 'spread' of 'model' is no longer a number"):
+        training.check_finite()
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    before = model.weight.detach().clone()
+    search = AdamW(learning_rate=0.1, clip=1.0).build({"model": model}, 10)
+    turn = Turn(
+        "model",
+        {"x": torch.zeros(1, 1)},
+        lambda models, batch: Loss({"rows": (0 * models["model"](batch["x"])).sqrt().sum()}),
+        rows,
+    )
+    with pytest.raises(NotFinite, match="the gradient is no longer a number"):
+        search.step(Problem({"model": model}, turn, {"model": model}, Noise(0)))
+    assert model.weight.equal(before)
+
+
+def test_dropout_in_experience_is_seeded(tmp_path):
+    """Two runs of the same seed and a global generator in another state draw the same experience."""
+
+    def experience(state):
+        torch.manual_seed(state)
+        recipe = ppo.recipe().model_copy(update={"model": Dropping()})
+        return Training(recipe.resolve(), decide(CPU))._experience()
+
+    first, second = experience(1), experience(2)
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+class Dropping(ModelConfig):
+    """A policy with dropout."""
+
+    kind: Literal["test-dropping"] = "test-dropping"
+
+    def build(self, space):
+        return torch.nn.Sequential(torch.nn.Linear(1, 32), torch.nn.Dropout(0.5), torch.nn.Linear(32, 4))
 
 
 def test_resuming_a_finished_run_changes_nothing(small, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from sanbu.optimizers import kinds
 from sanbu.optimizers.muon import Muon
 from sanbu.optimizers.rate import Rate
 from sanbu.optimizers.roles import roles
-from sanbu.optimizers.search import Metrics, Problem
+from sanbu.optimizers.search import Metrics, NotFinite, Problem
 
 
 class GradientSearch:
@@ -28,6 +29,8 @@ class GradientSearch:
         if self.clip is not None:
             parameters = [p for optimizer, _ in self.pairs for group in optimizer.param_groups for p in group["params"]]
             metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(parameters, self.clip))
+            if not math.isfinite(metrics["gradient_norm"]):
+                raise NotFinite(f"the gradient is no longer a number (norm {metrics['gradient_norm']})")
         for (optimizer, rate), peaks in zip(self.pairs, self.peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * rate(self.updates)

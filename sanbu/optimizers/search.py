@@ -97,7 +97,7 @@ class Problem:
             worst = ", ".join(f"{name} {value}" for name, value in values.items())
             raise NotFinite(f"the loss of {self.turn.player!r} is no longer a number ({worst})")
         terms = values if len(values) > 1 else {}
-        return {"loss": loss, **terms, **{name: float(top / bottom) for name, (top, bottom) in pairs.items()}}
+        return {"loss": loss, **terms, **ratios(pairs)}
 
 
 def add(totals: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
@@ -111,6 +111,11 @@ def add_pairs(pairs: dict[str, tuple[Tensor, Tensor]], more: Mapping[str, tuple[
     for name, (top, bottom) in more.items():
         old = pairs.get(name, (torch.zeros(()), torch.zeros(())))
         pairs[name] = (old[0] + top.detach(), old[1] + bottom.detach())
+
+
+def ratios(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Metrics:
+    """Each metric as a number; one of nothing is left out."""
+    return {name: float(top / bottom) for name, (top, bottom) in pairs.items() if float(bottom)}
 
 
 @contextlib.contextmanager

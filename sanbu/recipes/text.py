@@ -24,9 +24,8 @@ def pick(sizes: dict[str, Any], size: str) -> Any:
     return list(sizes.values())[-1] if size == "paper" else sizes[size]
 
 
-def nano(name: str, model: Any, minutes: float = 1.0) -> Recipe:
+def nano(name: str, model: Any, steps: int = 900) -> Recipe:
     """A small model on the installed Python's documentation: Muon, a linear cool-down, a look and a sample on the way."""
-    steps = round(600 * minutes)
     return Recipe(
         name=name,
         data=Text(tokenizer=BPE(vocabulary=2048), context=128),
@@ -39,10 +38,10 @@ def nano(name: str, model: Any, minutes: float = 1.0) -> Recipe:
         schedule=Schedule(
             steps=steps,
             batch=16,
-            evaluate_every=steps // 4,
+            evaluate_every=steps // 3,
             evaluate_rows=128,
-            sample_every=steps // 4,
-            checkpoint_every=steps // 4,
+            sample_every=steps // 3,
+            checkpoint_every=steps // 3,
         ),
     )
 
