@@ -97,9 +97,9 @@ def train(
     from sanbu.console import Console
     from sanbu.loop import train as train_recipe
     from sanbu.plots import loss_curve
-    from sanbu.progress import Watchers
     from sanbu.run import Run
     from sanbu.tensorboard import TensorBoard
+    from sanbu.watcher import Watchers
 
     watchers = Watchers(Console(), TensorBoard()) if tensorboard else Watchers(Console())
     if resume and run is None:

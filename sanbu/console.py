@@ -34,6 +34,7 @@ class Console:
         self.say(
             f"{run.recipe.name} -> {run.folder}: {parameters:,} parameters, {schedule.steps:,} steps of {schedule.batch} rows"
         )
+        self.say(f"data: {training.data.describe()}")
         self.say(f"on {training.machine.describe()}")
         if training.step:
             self.say(f"resumed at step {training.step:,}")

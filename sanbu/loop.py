@@ -17,11 +17,11 @@ import torch
 from sanbu.config import SanbuError
 from sanbu.machine import decide
 from sanbu.optimizers.search import NotFinite
-from sanbu.progress import Silent, Watcher
 from sanbu.recipe import Recipe
 from sanbu.run import Run, RunError
 from sanbu.strategies.strategy import generate
 from sanbu.training import Training
+from sanbu.watcher import Silent, Watcher
 
 
 def train(recipe: Recipe, folder: Path | str | None = None, *, resume: bool = False, watcher: Watcher | None = None) -> Run:

@@ -142,6 +142,20 @@ def test_a_run_explains_itself(small, tmp_path):
     assert run.generate("line", n=2)[1] == run.generate("line", seed=1)
 
 
+def test_stop_texts_end_a_sample_and_are_not_shown(small, tmp_path):
+    run = train(override(small, ["schedule.steps=60", "model.width=32"]), tmp_path / "run")
+    longer = ("strategy.max_tokens=15",)
+    free = run.generate("line", seed=1, overrides=longer)
+    stop = free[2:4]
+    assert len(stop) == 2
+    stopped = run.generate("line", seed=1, overrides=(*longer, f"strategy.stop={json.dumps([stop])}"))
+    assert stopped == free[: free.index(stop)]
+    pieces, follower = [], run.follow((*longer, f"strategy.stop={json.dumps([stop])}"))
+    for _ in run.drafts("line", 1, 1, longer, follower.update):
+        pieces.append(follower.pieces[0])
+    assert "".join(pieces) == stopped
+
+
 def test_bits_per_byte_is_nats_over_bytes(small, tmp_path):
     line = train(small, tmp_path / "run").metrics()[-1]
     assert line["held_out/bits_per_byte"] == pytest.approx(

@@ -70,6 +70,9 @@ class Data(Protocol):
     def batch(self, start: int, size: int) -> Batch:
         """Rows start .. start + size - 1 of the endless training order; sample axis first."""
 
+    def describe(self) -> str:
+        """How much there is, in a few words for a person."""
+
     def held_out(self, start: int, size: int) -> Batch:
         """Held-out rows in their own order; fewer than `size` at the end."""
 

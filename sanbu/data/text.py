@@ -36,6 +36,12 @@ class TextRows:
         self.lengths = torch.from_numpy(piece_lengths(codec.tokenizer, vocabulary))
         self.alone = found.documents["train"] == 1
 
+    def describe(self) -> str:
+        """Documents, bytes, tokens, and the compression of the tokenizer."""
+        size, tokens = sum(self.shards.bytes.values()), len(self.shards.train) + len(self.shards.held_out)
+        documents = sum(self.shards.documents.values())
+        return f"{documents:,} documents, {size:,} bytes in {tokens:,} tokens: {size / max(tokens, 1):.2f} bytes a token"
+
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""
         return self._rows(self.shards.train, shuffled(np.arange(start, start + size), self.rows, seed=0))

@@ -104,6 +104,18 @@ def test_every_kind_of_source(tmp_path):
     assert fingerprint(str(tmp_path)) != before
 
 
+def test_a_data_set_by_name(tmp_path):
+    """The hub's own library reads a local folder just as it reads a name."""
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in ("eins", "zwei")))
+    assert list(documents(f"hub:{tmp_path}/set")) == ["eins", "zwei"]
+    with pytest.raises(SourceError, match="no field 'txet'; fields: text; did you mean 'text'"):
+        list(documents(f"hub:{tmp_path}/set", "txet"))
+    with pytest.raises(SourceError, match="cannot load the data set"):
+        list(documents("hub:no/such-set-anywhere"))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [

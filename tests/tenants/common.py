@@ -58,6 +58,9 @@ class MadeRows:
     def __init__(self, maker):
         self.maker, self.codec = maker, Numbers()
 
+    def describe(self):
+        return "endless made rows"
+
     def batch(self, start, size):
         return self.maker(Noise("train", first_row=start), size)
 
