@@ -13,7 +13,7 @@ from sanbu.optimizers.kinds import AdamW, Cosine, Linear, Muon
 from sanbu.recipe import Recipe, Schedule
 from sanbu.strategies.kinds import Autoregressive
 
-TALK = Autoregressive(temperature=0.8, top_p=0.95)
+TALK = Autoregressive(temperature=0.7, top_p=0.9)
 
 
 def pick(sizes: dict[str, Any], size: str) -> Any:
