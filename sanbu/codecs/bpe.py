@@ -27,17 +27,17 @@ def train(documents: Iterable[str], vocabulary: int) -> FileTokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(documents, trainer)
-    return FileTokenizer(tokenizer, 0)
+    return FileTokenizer(tokenizer, 0, 0)
 
 
 class FileTokenizer:
     """A tokenizer.json. Text never turns into special tokens: an end written in a document stays text."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, end: int | None) -> None:
+    def __init__(self, tokenizer: tokenizers.Tokenizer, end: int | None, start: int | None) -> None:
         tokenizer.encode_special_tokens = True
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self.tokenizer, self.end = tokenizer, end
+        self.tokenizer, self.end, self.start = tokenizer, end, start
         kind = str(json.loads(tokenizer.to_str()).get("decoder"))
         self.exact_pieces = "'ByteLevel'" in kind
         special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
@@ -46,10 +46,10 @@ class FileTokenizer:
         self.pieces = [b"" if i in special or i not in texts else piece(texts[i]) for i in range(max(texts) + 1)]
 
     @classmethod
-    def load(cls, path: Path, end: int | None) -> FileTokenizer:
+    def load(cls, path: Path, end: int | None, start: int | None) -> FileTokenizer:
         """Read a tokenizer.json. Raises TokenizerError in one line when it is not one."""
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)), end)
+            return cls(tokenizers.Tokenizer.from_file(str(path)), end, start)
         except Exception as error:  # the library raises bare Exception for files it cannot read
             raise TokenizerError(f"{path} is not a tokenizer.json: {str(error).splitlines()[0]}") from None
 

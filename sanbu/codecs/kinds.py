@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sanbu.codecs.tokenizer import Tokenizer
 
 END = "<|endoftext|>"
+START_TOKENS = ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]")
 END_TOKENS = (END, "</s>", "<|end_of_text|>", "<eos>", "[SEP]")
 
 
@@ -99,6 +100,10 @@ class TokenizerFile(TokenizerConfig):
         "auto", description="the id that ends a document; auto looks for its usual names"
     )
 
+    start_id: int | Literal["auto"] | None = Field(
+        "auto", description="the id that begins one; auto looks, and takes the end"
+    )
+
     def file(self) -> Path:
         """The file itself. Raises ConfigError when it is missing."""
         path = Path(self.path)
@@ -113,13 +118,24 @@ class TokenizerFile(TokenizerConfig):
     def end(self) -> int | None:
         if self.end_id != "auto":
             return self.end_id
-        ids = vocabulary_of(self.file())
-        return next((ids[name] for name in END_TOKENS if name in ids), None)
+        return first_of(END_TOKENS, vocabulary_of(self.file()))
+
+    def start(self) -> int | None:
+        """The id that begins a document."""
+        if self.start_id != "auto":
+            return self.start_id
+        found = first_of(START_TOKENS, vocabulary_of(self.file()))
+        return self.end() if found is None else found
 
     def build(self, documents: Iterable[str]) -> Tokenizer:
         from sanbu.codecs.bpe import FileTokenizer
 
-        return FileTokenizer.load(self.file(), self.end())
+        return FileTokenizer.load(self.file(), self.end(), self.start())
+
+
+def first_of(names: Iterable[str], ids: dict[str, int]) -> int | None:
+    """The id of the first of these tokens that a vocabulary has."""
+    return next((ids[name] for name in names if name in ids), None)
 
 
 @lru_cache(maxsize=8)

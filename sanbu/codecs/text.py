@@ -32,7 +32,8 @@ class TextCodec:
         from sanbu.codecs.bpe import FileTokenizer
 
         kept = TokenizerFile(path=str(folder / "tokenizer.json"))
-        return cls(FileTokenizer.load(kept.file(), config.end()))
+        start = config.start() if isinstance(config, TokenizerFile) else config.end()
+        return cls(FileTokenizer.load(kept.file(), config.end(), start))
 
     def save(self, folder: Path) -> None:
         self.tokenizer.save(folder)
@@ -46,11 +47,11 @@ class TextCodec:
         return {"tokens": tokens, "length": torch.tensor([len(row) for row in ids])}
 
     def begin(self, prompt: str) -> list[int]:
-        """The ids of a prompt, the end of the document before it in front. Raises TokenizerError when there is nothing."""
-        ids = [] if self.tokenizer.end is None else [self.tokenizer.end]
+        """The ids of a prompt, begun as a document begins. Raises TokenizerError when there is nothing."""
+        ids = [] if self.tokenizer.start is None else [self.tokenizer.start]
         ids += encode(self.tokenizer, prompt)
         if not ids:
-            raise TokenizerError("this tokenizer has no end-of-text token to begin from; give a prompt")
+            raise TokenizerError("this tokenizer has no token to begin from; give a prompt")
         return ids
 
     def read(self, sample: Tensor) -> str:

@@ -28,6 +28,10 @@ class Tokenizer(Protocol):
     def end(self) -> int | None:
         """The id that ends a document, if there is one."""
 
+    @property
+    def start(self) -> int | None:
+        """The id a document begins with: most models use its end, LLaMA has its own."""
+
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text, without the end."""
 
@@ -56,7 +60,7 @@ class ByteTokenizer:
     """256 bytes and the end."""
 
     pieces: list[bytes] = [bytes([value]) for value in range(256)] + [b""]
-    end = 256
+    end = start = 256
     exact_pieces = True
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
@@ -74,7 +78,7 @@ class CharacterTokenizer:
     def __init__(self, alphabet: str) -> None:
         self.alphabet = alphabet
         self.pieces = [character.encode("utf-8") for character in alphabet] + [b""]
-        self.end = len(alphabet)
+        self.end = self.start = len(alphabet)
         codes = [ord(character) for character in alphabet]
         self.table = np.full(max(codes) + 2, -1, dtype=np.int64)
         self.table[codes] = np.arange(len(alphabet))

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from sanbu.codecs.kinds import END_TOKENS, Byte, TokenizerConfig, TokenizerFile, vocabulary_of
+from sanbu.codecs.bpe import FileTokenizer
+from sanbu.codecs.kinds import END_TOKENS, START_TOKENS, Byte, TokenizerConfig, TokenizerFile, first_of, vocabulary_of
 from sanbu.config import SanbuError, nearest
 from sanbu.data.kinds import Text
 from sanbu.files import load_weights, read_json, read_tensors, replacing, weights, write_json, write_tensors
@@ -70,14 +71,15 @@ def export_folder(run: Run, out: Path) -> Path:
         raise InteropError(f"{out} already exists")
     family, space = families[type(config)], run.recipe.data.space()
     fields = family.config_out(config, space.vocabulary)
-    ends = {"bos_token_id": space.end, "eos_token_id": space.end}
+    tokenizer = file_tokenizer(run)
+    ends = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end}
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         temporary.mkdir()
         write_json(temporary / "config.json", {**fields, **ends, "dtype": "float32"})
         write_json(temporary / "generation_config.json", ends)
         write_tensors(temporary / "model.safetensors", family.weights_out(weights(run.model), config))
-        tokenizer_out(run, temporary)
+        tokenizer_out(tokenizer, temporary)
     return out
 
 
@@ -103,24 +105,30 @@ def tokenizer_in(folder: Path, fields: dict[str, Any]) -> TokenizerConfig:
     size, file = fields["vocab_size"], folder / "tokenizer.json"
     if file.exists():
         ids = vocabulary_of(file)
-        end = next((ids[name] for name in END_TOKENS if name in ids), None)
-        return TokenizerFile(path="tokenizer.json", vocabulary=max(size, max(ids.values()) + 1), end_id=end)
+        end, start = first_of(END_TOKENS, ids), first_of(START_TOKENS, ids)
+        size = max(size, max(ids.values()) + 1)
+        return TokenizerFile(path="tokenizer.json", vocabulary=size, end_id=end, start_id=end if start is None else start)
     if size == Byte().size():
         return Byte()
-    return TokenizerFile(path="tokenizer.json", vocabulary=size, end_id=fields.get("eos_token_id"))
+    return TokenizerFile(
+        path="tokenizer.json", vocabulary=size, end_id=fields.get("eos_token_id"), start_id=fields.get("bos_token_id")
+    )
 
 
-def tokenizer_out(run: Run, folder: Path) -> None:
-    """tokenizer.json with what AutoTokenizer needs to know about it."""
-    from sanbu.codecs.bpe import FileTokenizer
-
+def file_tokenizer(run: Run) -> FileTokenizer:
+    """A run's tokenizer, where it has a file. Raises InteropError where not."""
     tokenizer = getattr(run.codec, "tokenizer", None)
     if not isinstance(tokenizer, FileTokenizer):
         raise InteropError(f"{run.folder}: only BPE and file tokenizers have a tokenizer.json to export")
+    return tokenizer
+
+
+def tokenizer_out(tokenizer: FileTokenizer, folder: Path) -> None:
+    """tokenizer.json with what AutoTokenizer needs to know about it."""
     tokenizer.save(folder)
-    end = tokenizer.tokenizer.id_to_token(tokenizer.end) if tokenizer.end is not None else None
+    ids = {"bos_token": tokenizer.start, "eos_token": tokenizer.end}
+    named = {name: tokenizer.tokenizer.id_to_token(i) for name, i in ids.items() if i is not None}
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    named = {"bos_token": end, "eos_token": end} if end is not None else {}
     write_json(folder / "tokenizer_config.json", {**about, **named})
 
 

@@ -39,7 +39,7 @@ def test_characters_refuse_what_they_do_not_know(strange):
 
 def test_bpe_saves_and_compresses(tmp_path):
     BPE.save(tmp_path)
-    back = FileTokenizer.load(tmp_path / "tokenizer.json", 0)
+    back = FileTokenizer.load(tmp_path / "tokenizer.json", 0, 0)
     text = "the theme of them all, then 三步"
     assert encode(back, text) == encode(BPE, text) and back.pieces == BPE.pieces
     assert len(encode(BPE, text)) < len(text.encode()) / 2
@@ -55,7 +55,7 @@ def test_a_sentencepiece_like_file():
     made = tokenizers.Tokenizer(models.BPE(vocabulary, [("▁", "a")], byte_fallback=True, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="never")])
-    tokenizer = FileTokenizer(made, None)
+    tokenizer = FileTokenizer(made, None, None)
     for text in ("a ab ba", " é三 a", "b\nb"):
         ids = encode(tokenizer, text)
         assert decode(tokenizer, ids) == text
@@ -97,6 +97,22 @@ def test_stop_texts_never_leak_and_the_earliest_wins(text, stops, size):
     if ended:  # what is shown ends where a stop text begins, and none began and ended before it
         assert any(text.startswith(stop, len(shown)) for stop in stops)
         assert not any(stop in text[: len(shown)] for stop in stops)
+
+
+def test_a_document_may_begin_with_a_token_of_its_own(tmp_path):
+    """LLaMA begins with <s> and ends with </s>; GPT-2 begins with the end of the document before."""
+    import tokenizers
+    from tokenizers import models
+
+    from sanbu.codecs.kinds import TokenizerFile
+
+    for names, start, end in ((["<unk>", "<s>", "</s>", "a"], 1, 2), (["a", "<|endoftext|>"], 1, 1)):
+        tokenizers.Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, "<unk>")).save(
+            str(tmp_path / "tokenizer.json")
+        )
+        config = TokenizerFile(path=str(tmp_path))
+        assert (config.start(), config.end(), config.size()) == (start, end, len(names))
+        assert TextCodec.load(tmp_path, config).begin("a") == [start, names.index("a")]
 
 
 def test_a_prompt_begins_a_document():
