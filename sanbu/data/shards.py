@@ -11,10 +11,12 @@ import hashlib
 import json
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from filelock import FileLock
@@ -27,6 +29,8 @@ FORMAT = 1
 FEW = 20  # documents below which the held-out part is the end of the text and not whole documents
 BATCH_BYTES = 1 << 20
 Progress = Callable[[int], None]
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,11 @@ def write(
     order: list[str] = []  # the part of each of the first documents
     with (folder / "train.bin").open("wb") as train, (folder / "held_out.bin").open("wb") as other:
         streams = {"train": train, "held_out": other}
-        for pieces in batches(documents, tokenizer.exact_pieces):
-            encoded = tokenizer.encode_batch([piece.text for piece in pieces])
+
+        def encode(pieces: list[Piece]) -> list[np.ndarray]:
+            return tokenizer.encode_batch([piece.text for piece in pieces])
+
+        for pieces, encoded in ahead(encode, batches(documents, tokenizer.exact_pieces)):
             for piece, ids in zip(pieces, encoded, strict=True):
                 part = "held_out" if piece.chance < held_out else "train"
                 if piece.first:
@@ -104,6 +111,19 @@ def write(
         "bytes": {part: text_bytes(folder / f"{part}.bin", dtype, lengths) for part in count},
     }
     (folder / "header.json").write_text(json.dumps(header), encoding="utf-8")
+
+
+def ahead(function: Callable[[A], B], items: Iterable[A], workers: int = 2) -> Iterator[tuple[A, B]]:
+    """Each item with `function(item)`, in order, while threads already work at the next ones."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[tuple[A, Future[B]]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) > workers:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
 
 
 def split_tail(folder: Path, dtype: np.dtype[Any], order: list[str], end: int, held_out: float) -> dict[str, int]:
