@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
@@ -146,7 +147,7 @@ def _field(annotation: Any, name: str, path: str) -> Any:
             return get_args(part)[1]
         if isinstance(part, type) and issubclass(part, Config):
             if name not in part.model_fields:
-                fields = list(part.model_fields)
+                fields = [field for field in part.model_fields if field != "kind"]
                 raise ConfigError(f"{path}: no field {name!r} here; fields: {', '.join(fields)}{nearest(name, fields)}")
             return part.model_fields[name].annotation
     raise ConfigError(f"{path}: there are no fields below here")
@@ -183,18 +184,26 @@ def parse_value(text: str, annotation: Any = None) -> Any:
 
 def one_line(error: ValidationError, cls: type[BaseModel]) -> str:
     """The first problem of a pydantic error as one line: path, what was given, what is allowed, nearest match."""
-    first = error.errors(include_url=False)[0]
-    path = ".".join(
-        str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-", "literal["))
+    errors = error.errors(include_url=False)
+    path, given = place(errors[0]["loc"]), errors[0].get("input")
+    if errors[0]["type"] == "extra_forbidden":
+        return f"{path}: no such field{nearest(path.rsplit('.', 1)[-1], cls.model_fields)}"
+    texts = [each["msg"][0].lower() + each["msg"][1:] for each in errors if place(each["loc"]) == path]
+    allowed = " or ".join(dict.fromkeys(text.removeprefix("value error, ") for text in texts)).replace(
+        " or input should be", " or"
     )
-    given = first.get("input")
-    if first["type"] == "extra_forbidden":
-        fields = list(cls.model_fields)
-        return f"{path}: no such field{nearest(path.rsplit('.', 1)[-1], fields)}"
-    allowed = first["msg"][0].lower() + first["msg"][1:]
-    allowed = allowed.removeprefix("value error, ")
     shown = json.dumps(given, default=str)
     return f"{path}: given {shown if len(shown) < 80 else shown[:77] + '...'}, but {allowed}" if path else allowed
+
+
+UNION_TAGS = re.compile(r"(function-|constrained-|literal\[).*|int|float|bool|str|none")
+
+
+def place(location: tuple[int | str, ...]) -> str:
+    """The path of an error, without the tags that pydantic adds for the parts of a union."""
+    *parents, last = location or ("",)
+    kept = parents if UNION_TAGS.fullmatch(str(last)) else [*parents, last]
+    return ".".join(str(part) for part in kept if not str(part).startswith("function-"))
 
 
 def walk(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,14 +15,15 @@ from sanbu.optimizers.kinds import Adam, AdamW, AverageConfig, Muon, OptimizerCo
 from sanbu.strategies.kinds import StrategyConfig
 
 Auto = Literal["auto"]
+Positive = Annotated[int, Field(ge=1)]
 
 
 class Schedule(Config):
     """How long, how much at once, and how often to look."""
 
     steps: int = Field(1000, ge=0, description="rounds of the run")
-    batch: int | Auto = Field("auto", description="rows a round")
-    micro_batch: int | Auto = Field("auto", description="rows at a time through the model; the result is the same")
+    batch: Positive | Auto = Field("auto", description="rows a round")
+    micro_batch: Positive | Auto = Field("auto", description="rows at a time through the model; the result is the same")
     seed: int = Field(0, ge=0, description="of weights, order and every draw")
     evaluate_every: int = Field(0, ge=0, description="steps between looks at held-out rows; 0 never")
     evaluate_rows: int = Field(64, ge=1, description="held-out rows a look reads")
@@ -38,7 +39,7 @@ class MachineConfig(Config):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the forward and backward pass")
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the models")
-    threads: int | Auto = Field("auto", description="CPU threads of one operation")
+    threads: Positive | Auto = Field("auto", description="CPU threads of one operation")
 
 
 class Recipe(Config):

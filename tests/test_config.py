@@ -16,6 +16,8 @@ GPT2 = recipes.gpt2()
     ("assignment", "line"),
     [
         ("schedule.steps=abc", "schedule.steps: given \"abc\", but input should be a valid integer"),
+        ("schedule.batch=big", "schedule.batch: given \"big\", but input should be a valid integer or 'auto'"),
+        ("machine.threads=0", "machine.threads: given 0, but input should be greater than or equal to 1 or 'auto'"),
         ("schedule.steps=true", "schedule.steps: given true, but input should be a valid integer"),
         ("schedule.steps=\"64\"", "schedule.steps: given \"64\", but input should be a valid integer"),
         ("schedule.stepz=5", "schedule.stepz: no field 'stepz' here; fields: steps, batch"),
@@ -82,7 +84,7 @@ def test_what_show_prints_can_be_pasted_back(steps, rate, seed):
 @pytest.mark.parametrize("size", ["nano", "paper"])
 def test_every_recipe_survives_json_and_its_own_listing(name, size):
     function = recipes.find(name)
-    recipe = function(size=size) if name != "shakespeare" else function()
+    recipe = function(size=size)
     assert load(Recipe, dump(recipe)) == recipe
     assert recipe.resolve().resolve() == recipe.resolve()
     paths = [path for path, value, _, _ in walk(recipe)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sanbu.optimizers.search import Search
 
 Auto = Literal["auto"]
+Rate = Annotated[float, Field(gt=0)]
 
 
 class RateConfig(Choice):
@@ -93,7 +94,7 @@ class Adam(OptimizerConfig):
     """Adaptive moments (Kingma and Ba, 2015)."""
 
     kind: Literal["adam"] = "adam"
-    learning_rate: float | Auto = "auto"
+    learning_rate: Rate | Auto = "auto"
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = Field(1e-8, gt=0)
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
@@ -109,7 +110,7 @@ class AdamW(OptimizerConfig):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); vectors are not decayed."""
 
     kind: Literal["adamw"] = "adamw"
-    learning_rate: float | Auto = "auto"
+    learning_rate: Rate | Auto = "auto"
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.1, ge=0)

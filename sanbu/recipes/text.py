@@ -133,14 +133,18 @@ def modern(size: str = "nano") -> Recipe:
     )
 
 
-def shakespeare(path: str = "python", alphabet: str = "") -> Recipe:
+def shakespeare(size: str = "nano", path: str = "python", alphabet: str = "") -> Recipe:
     """Character level, 0.8M parameters: the smallest well-known benchmark; give path=FILE (and alphabet=, its characters)."""
+    sizes = {"nano": (4, 4, 128, 64, 12), "10.6m": (6, 6, 384, 256, 64)}  # nanoGPT's presets for a CPU and for a GPU
+    layers, heads, width, context, batch = pick(sizes, size)
     return Recipe(
         name="shakespeare",
-        data=Text(path=path, tokenizer=Characters(alphabet=alphabet) if alphabet else Byte(), context=64, validation=0.1),
-        model=Modern(layers=4, heads=4, width=128, context=64),
+        data=Text(
+            path=path, tokenizer=Characters(alphabet=alphabet) if alphabet else Byte(), context=context, validation=0.1
+        ),
+        model=Modern(layers=layers, heads=heads, width=width, context=context),
         objective=NextToken(),
         optimizer=Muon(learning_rate=0.02, rest=AdamW(learning_rate=5e-3, weight_decay=0.0, clip=None, rate=Linear())),
         strategy=Autoregressive(temperature=0.8, max_tokens=256),
-        schedule=Schedule(steps=2000, batch=12, evaluate_every=500, evaluate_rows=256, sample_every=1000),
+        schedule=Schedule(steps=2000, batch=batch, evaluate_every=500, evaluate_rows=256, sample_every=1000),
     )
