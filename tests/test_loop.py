@@ -87,6 +87,25 @@ def test_micro_batches_with_unequal_tokens_are_one_batch(objective, micro):
     assert (after_steps(objective, halved, None)[1] - weights).abs().max() > 1e-4  # the comparison sees a change of scale
 
 
+def test_a_step_is_the_plain_step_that_torch_would_make():
+    """The loss is the mean over taught tokens, and SGD moves by exactly its gradient."""
+    from sanbu.models.kinds import GPT2
+    from sanbu.testing import seeded
+
+    tokens = Noise("tokens").integers(40, 5, 13)
+    targets = tokens[:, 1:].clone()
+    targets[2, 4:] = -100
+    batch = {"tokens": tokens[:, :-1], "targets": targets}
+    loss, weights = after_steps(next_token(), [batch], 2, steps=1)
+    model = seeded(lambda: GPT2(layers=2, heads=2, width=16, context=12).build(Space((12,), 40)))
+    expected = torch.nn.functional.cross_entropy(model(batch["tokens"]).flatten(0, 1), targets.flatten(), ignore_index=-100)
+    expected.backward()
+    with torch.no_grad():
+        moved = torch.cat([(p - 0.5 * p.grad).flatten() for p in model.parameters()])
+    assert abs(loss - expected.item()) < 1e-6
+    assert (weights - moved).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("tenant", [vae, ppo], ids=["vae", "ppo"])
 def test_every_additive_tenant_too(tenant, tmp_path):
     recipe = tenant.recipe()

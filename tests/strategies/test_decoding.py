@@ -72,6 +72,7 @@ def test_filters_by_hand():
     assert kept(top_k(1)(logits, UNSEEN)) == [True, False, False, False]
     assert kept(top_k(2)(logits, UNSEEN)) == [True, True, False, False]  # of equals, the lowest id
     assert kept(top_p(0.5)(logits, UNSEEN)) == [True, False, False, False]
+    assert kept(top_p(0.5)(torch.zeros(1, 4), UNSEEN)) == [True, True, False, False]  # reached exactly: no third
     assert kept(top_p(0.51)(logits, UNSEEN)) == [True, True, False, False]
     assert kept(top_p(0.95)(logits, UNSEEN)) == [True, True, True, True]
     assert kept(min_p(0.3)(logits, UNSEEN)) == [True, True, True, False]
