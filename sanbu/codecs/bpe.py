@@ -83,3 +83,12 @@ def marked_piece(token: str) -> bytes:
     if token.startswith("<0x") and token.endswith(">") and len(token) == 6:
         return bytes([int(token[3:5], 16)])
     return token.replace("\u2581", " ").replace("</w>", " ").encode("utf-8")
+
+
+def bytes_as_file() -> FileTokenizer:
+    """The byte tokenizer as a tokenizer.json: byte-level BPE without a merge, the same ids."""
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=BYTES, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([END])
+    return FileTokenizer(tokenizer, 256, 256)

@@ -32,6 +32,8 @@ class TextCodec:
         from sanbu.codecs.bpe import FileTokenizer
 
         kept = TokenizerFile(path=str(folder / "tokenizer.json"))
+        if not (folder / "tokenizer.json").exists():
+            raise TokenizerError(f"{folder} has no tokenizer.json: its weights can be called, but not given text")
         start = config.start() if isinstance(config, TokenizerFile) else config.end()
         return cls(FileTokenizer.load(kept.file(), config.end(), start))
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from sanbu.codecs.bpe import FileTokenizer
+from sanbu.codecs.bpe import FileTokenizer, bytes_as_file
 from sanbu.codecs.kinds import END_TOKENS, START_TOKENS, Byte, TokenizerConfig, TokenizerFile, first_of, vocabulary_of
+from sanbu.codecs.tokenizer import ByteTokenizer
 from sanbu.config import SanbuError, nearest
 from sanbu.data.kinds import Text
 from sanbu.files import load_weights, read_json, read_tensors, replacing, weights, write_json, write_tensors
@@ -54,7 +55,7 @@ def import_run(source: str, folder: Path) -> Run:
         raise InteropError(f"{place}: there is no tensor {error} in its weights") from None
     load_weights(built, {name: tensor.float() for name, tensor in ours.items()}, place)
     run = Run.create(folder, recipe)
-    if isinstance(tokenizer, TokenizerFile):
+    if (place / "tokenizer.json").exists():
         shutil.copyfile(place / "tokenizer.json", run.folder / "tokenizer.json")
     run.save_model(built)
     return run
@@ -72,14 +73,15 @@ def export_folder(run: Run, out: Path) -> Path:
     family, space = families[type(config)], run.recipe.data.space()
     fields = family.config_out(config, space.vocabulary)
     tokenizer = file_tokenizer(run)
-    ends = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end}
+    ends = {} if tokenizer is None else {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end}
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         temporary.mkdir()
         write_json(temporary / "config.json", {**fields, **ends, "dtype": "float32"})
         write_json(temporary / "generation_config.json", ends)
         write_tensors(temporary / "model.safetensors", family.weights_out(weights(run.model), config))
-        tokenizer_out(tokenizer, temporary)
+        if tokenizer is not None:
+            tokenizer_out(tokenizer, temporary)
     return out
 
 
@@ -110,16 +112,29 @@ def tokenizer_in(folder: Path, fields: dict[str, Any]) -> TokenizerConfig:
         return TokenizerFile(path="tokenizer.json", vocabulary=size, end_id=end, start_id=end if start is None else start)
     if size == Byte().size():
         return Byte()
-    return TokenizerFile(
-        path="tokenizer.json", vocabulary=size, end_id=fields.get("eos_token_id"), start_id=fields.get("bos_token_id")
+    end, start = (known_id(fields.get(name), size) for name in ("eos_token_id", "bos_token_id"))
+    return TokenizerFile(path="tokenizer.json", vocabulary=size, end_id=end, start_id=end if start is None else start)
+
+
+def known_id(given: Any, size: int) -> int | None:
+    """A token id of a config.json, the first where it lists several, None where the vocabulary has no such id."""
+    first = given[0] if isinstance(given, list) and given else given
+    return first if isinstance(first, int) and 0 <= first < size else None
+
+
+def file_tokenizer(run: Run) -> FileTokenizer | None:
+    """A run's tokenizer as a file; None for weights that came without one. Raises InteropError for one that has no such form."""
+    data = run.recipe.data
+    bare = (
+        isinstance(data, Text) and isinstance(data.tokenizer, TokenizerFile) and not (run.folder / "tokenizer.json").exists()
     )
-
-
-def file_tokenizer(run: Run) -> FileTokenizer:
-    """A run's tokenizer, where it has a file. Raises InteropError where not."""
+    if bare:
+        return None
     tokenizer = getattr(run.codec, "tokenizer", None)
+    if isinstance(tokenizer, ByteTokenizer):
+        return bytes_as_file()
     if not isinstance(tokenizer, FileTokenizer):
-        raise InteropError(f"{run.folder}: only BPE and file tokenizers have a tokenizer.json to export")
+        raise InteropError(f"{run.folder}: only byte, BPE and file tokenizers have a tokenizer.json to export")
     return tokenizer
 
 

@@ -6,22 +6,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sanbu.codecs.bpe import FileTokenizer, train
+from sanbu.codecs.bpe import FileTokenizer, bytes_as_file, train
 from sanbu.codecs.text import Reader, TextCodec
 from sanbu.codecs.tokenizer import ByteTokenizer, CharacterTokenizer, TokenizerError, decode, encode, piece_lengths
 
 BPE = train(["the theme of them all, then\n", "三步三步 α → β, naïve café 👍🏽\n"] * 20, 320)
-TOKENIZERS = [ByteTokenizer(), BPE]
+TOKENIZERS = [ByteTokenizer(), BPE, bytes_as_file()]
 TEXT = st.text(max_size=200) | st.text(alphabet="the \n三步👍🏽é<|endoftext|>", max_size=80)
 
 
-@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["byte", "bpe"])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["byte", "bpe", "byte as file"])
 @given(text=TEXT)
 def test_round_trip_and_bytes(tokenizer, text):
     ids = encode(tokenizer, text)
     assert decode(tokenizer, ids) == text
     assert piece_lengths(tokenizer, 400)[ids].sum() == len(text.encode())
     assert tokenizer.end not in ids  # an end written in a document stays text
+
+
+@given(text=TEXT)
+def test_bytes_as_a_file_are_the_same_ids(text):
+    assert encode(TOKENIZERS[2], text) == encode(TOKENIZERS[0], text)
 
 
 @given(st.text(alphabet="abc ☃\n", max_size=50))

@@ -20,6 +20,7 @@ from transformers import (  # noqa: E402
 
 import sanbu  # noqa: E402
 from sanbu.codecs.bpe import train  # noqa: E402
+from sanbu.config import SanbuError  # noqa: E402
 from sanbu.interop.huggingface import InteropError, export_folder, import_run  # noqa: E402
 
 SIZES = {"vocab_size": 320, "n_positions": 64, "n_embd": 48, "n_layer": 3, "n_head": 4}
@@ -86,6 +87,22 @@ def test_round_trip_is_bit_exact(pair, tmp_path):
     text = "some text, 三步 and\n\n  more"
     assert tokenizer(text, add_special_tokens=False)["input_ids"] == encode(run.codec.tokenizer, text)
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_weights_without_a_tokenizer_go_in_and_out(pair, tmp_path):
+    peer, _, _ = pair
+    peer.save_pretrained(tmp_path / "bare")
+    run = import_run(str(tmp_path / "bare"), tmp_path / "run")
+    tokens = torch.randint(1, 320, (2, 20))
+    with torch.no_grad():
+        assert (sanbu.load(tmp_path / "run").model(tokens) - peer(tokens).logits).abs().max() < 1e-4
+    with pytest.raises(SanbuError, match="has no tokenizer.json: its weights can be called, but not given text"):
+        run.generate("text")
+    export_folder(run, tmp_path / "out")
+    back = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    assert all(
+        ours.equal(theirs) for ours, theirs in zip(back.state_dict().values(), peer.state_dict().values(), strict=True)
+    )
 
 
 def test_refuses_what_it_cannot_build(tmp_path):
