@@ -71,6 +71,8 @@ class Book:
         """Take up the latest checkpoint, if any, and say what the run uses."""
         if paths := self.run.checkpoints():
             state, about = self.run.load_checkpoint(paths[-1])
+            if about["data"] != self.training.data.fingerprint:
+                raise RunError(f"{self.run.folder}: the data is not what the run began with; a resumed run would be another")
             self.training.restore(state, self.run)
             self.run.cut_metrics(about["metrics_bytes"])
             self.best = tuple(about["best"]) if about["best"] else None
@@ -118,7 +120,7 @@ class Book:
         name = f"step-{training.step:08d}" + (f"-turn-{training.turn:04d}" if training.turn else "")
         if held_out is not None and (self.best is None or held_out < self.best[0]):
             self.best = (held_out, name)
-        self.run.save_checkpoint(name, training.state(), {"best": self.best})
+        self.run.save_checkpoint(name, training.state(), {"best": self.best, "data": training.data.fingerprint})
         self.run.save_model(training.sampler())
         self.run.prune(self.schedule.keep, self.best[1] if self.best else None)
         self.saved = training.step

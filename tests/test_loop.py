@@ -276,6 +276,14 @@ def test_resuming_a_finished_run_changes_nothing(small, tmp_path):
     assert (run.folder / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_run_resumes_on_no_other_data(small, tmp_path):
+    run = train(small, tmp_path / "run")
+    with open(small.data.path, "a") as file:
+        file.write("one more line\n")
+    with pytest.raises(RunError, match="the data is not what the run began with"):
+        train(small, run.folder, resume=True)
+
+
 def test_refusals(small, tmp_path):
     run = train(small, tmp_path / "run")
     with pytest.raises(RunError, match="is not empty; add --resume to go on with it"):

@@ -62,6 +62,7 @@ class Data(Protocol):
 
     rows: int
     held_out_rows: int
+    fingerprint: str  # of what the rows are made from: a run resumes on no other
 
     @property
     def codec(self) -> Codec:

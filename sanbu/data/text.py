@@ -33,6 +33,7 @@ class TextRows:
         self.shards, self.codec, self.context = found, codec, context
         self.rows = max(0, -(-(len(found.train) - 1) // context))
         self.held_out_rows = max(0, -(-(len(found.held_out) - 1) // context))
+        self.fingerprint = found.folder.name
         self.lengths = torch.from_numpy(piece_lengths(codec.tokenizer, vocabulary))
         self.alone = found.documents["train"] == 1
 

@@ -56,7 +56,7 @@ class MadeRows:
     rows, held_out_rows = 2**62, 64
 
     def __init__(self, maker):
-        self.maker, self.codec = maker, Numbers()
+        self.maker, self.codec, self.fingerprint = maker, Numbers(), maker.__name__
 
     def describe(self):
         return "endless made rows"
