@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,8 +103,3 @@ def describe(row: Mapping[str, Any], rate: float, unit: str) -> str:
     shown = [f"{name.replace('_', ' ')} {row[name]:.3f}" for name in ("loss", "bits_per_byte", "reward") if name in row]
     losses = [f"{name} {row[name]:.3f}" for name in row if name.endswith("/loss") and not name.startswith("held_out")]
     return ", ".join([*shown, *losses, f"{rate:,.0f} {unit}"])
-
-
-def talks() -> bool:
-    """Is a person at the other end of standard input?"""
-    return sys.stdin is not None and sys.stdin.isatty()

@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +17,6 @@ from torch import nn
 from sanbu.config import SanbuError
 from sanbu.recipe import MachineConfig
 
-Compile = Literal["on", "off"]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 

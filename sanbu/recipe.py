@@ -24,7 +24,7 @@ class Schedule(Config):
     steps: int = Field(1000, ge=0, description="rounds of the run")
     batch: Positive | Auto = Field("auto", description="rows a round")
     micro_batch: Positive | Auto = Field("auto", description="rows at a time through the model; the result is the same")
-    seed: int = Field(0, ge=0, description="of weights, order and every draw")
+    seed: int = Field(0, ge=0, description="of weights and of every draw; the order of rows is the data's own")
     evaluate_every: int = Field(0, ge=0, description="steps between looks at held-out rows; 0 never")
     evaluate_rows: int = Field(64, ge=1, description="held-out rows a look reads")
     sample_every: int = Field(0, ge=0, description="steps between samples; 0 never")

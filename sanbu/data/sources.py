@@ -12,8 +12,6 @@ from typing import IO
 
 from sanbu.config import SanbuError, nearest
 
-RECORDS = (".jsonl", ".ndjson", ".parquet")
-
 
 class SourceError(SanbuError):
     """Text that cannot be read."""

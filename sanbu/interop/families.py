@@ -39,6 +39,11 @@ BLOCK = {
 JOINED = ("attention.query", "attention.key", "attention.value")
 
 
+def turned(tensor: Tensor) -> Tensor:
+    """A matrix the other way round; a vector as it is."""
+    return (tensor.T if tensor.ndim == 2 else tensor).contiguous()
+
+
 def gpt_in(tensors: Tensors, layers: int, tokens: str, positions: str, last_norm: bool) -> Tensors:
     """Their names to ours; prefixes `transformer.` and buffers are dropped, a head equal to the embedding is tied."""
     theirs = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
@@ -49,11 +54,11 @@ def gpt_in(tensors: Tensors, layers: int, tokens: str, positions: str, last_norm
         for name, other in BLOCK.items():
             for part in ("weight", "bias"):
                 tensor = theirs[f"h.{layer}.{other}.{part}"]
-                ours[f"blocks.{layer}.{name}.{part}"] = tensor.T.contiguous() if tensor.ndim == 2 else tensor
+                ours[f"blocks.{layer}.{name}.{part}"] = turned(tensor)
         for part in ("weight", "bias"):
             joined = theirs[f"h.{layer}.attn.c_attn.{part}"]
             for name, tensor in zip(JOINED, joined.chunk(3, dim=-1), strict=True):
-                ours[f"blocks.{layer}.{name}.{part}"] = tensor.T.contiguous() if tensor.ndim == 2 else tensor.contiguous()
+                ours[f"blocks.{layer}.{name}.{part}"] = turned(tensor)
     return ours
 
 
@@ -66,10 +71,10 @@ def gpt_out(ours: Tensors, layers: int, tokens: str, positions: str, last_norm: 
         for name, other in BLOCK.items():
             for part in ("weight", "bias"):
                 tensor = ours[f"blocks.{layer}.{name}.{part}"]
-                theirs[f"h.{layer}.{other}.{part}"] = tensor.T.contiguous() if tensor.ndim == 2 else tensor
+                theirs[f"h.{layer}.{other}.{part}"] = turned(tensor)
         for part in ("weight", "bias"):
             joined = torch.cat([ours[f"blocks.{layer}.{name}.{part}"] for name in JOINED])
-            theirs[f"h.{layer}.attn.c_attn.{part}"] = joined.T.contiguous() if joined.ndim == 2 else joined
+            theirs[f"h.{layer}.attn.c_attn.{part}"] = turned(joined)
     return {f"transformer.{name}": tensor for name, tensor in theirs.items()}
 
 
@@ -97,16 +102,17 @@ def expect(fields: Fields, **allowed: Any) -> None:
             raise ValueError(f"config.json: {name} is {fields[name]!r}, allowed: {', '.join(map(repr, values))}")
 
 
+def gpt_sizes(fields: Fields) -> dict[str, Any]:
+    """Our fields of a GPT-1 or GPT-2 config."""
+    names = {"layers": "n_layer", "heads": "n_head", "width": "n_embd", "context": "n_positions"}
+    dropout = float(fields.get("resid_pdrop", 0.1))
+    return {"dropout": dropout, **{ours: fields[theirs] for ours, theirs in names.items()}}
+
+
 def gpt1_in(fields: Fields) -> GPT1:
     """A config of `openai-gpt`."""
     expect(fields, afn=("gelu", "gelu_new"), layer_norm_epsilon=(1e-5,), tie_word_embeddings=(True,))
-    sizes = {
-        "layers": fields["n_layer"],
-        "heads": fields["n_head"],
-        "width": fields["n_embd"],
-        "context": fields["n_positions"],
-    }
-    return GPT1(**sizes, dropout=float(fields.get("resid_pdrop", 0.1)))
+    return GPT1(**gpt_sizes(fields))
 
 
 def gpt2_in(fields: Fields) -> GPT2:
@@ -119,13 +125,7 @@ def gpt2_in(fields: Fields) -> GPT2:
         n_inner=(None, 4 * fields["n_embd"]),
         scale_attn_by_inverse_layer_idx=(False,),
     )
-    sizes = {
-        "layers": fields["n_layer"],
-        "heads": fields["n_head"],
-        "width": fields["n_embd"],
-        "context": fields["n_positions"],
-    }
-    return GPT2(**sizes, dropout=float(fields.get("resid_pdrop", 0.1)))
+    return GPT2(**gpt_sizes(fields))
 
 
 GPT1_FAMILY = Family(

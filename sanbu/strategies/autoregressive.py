@@ -49,16 +49,11 @@ def begin(condition: Batch, seeds: Tensor, max_tokens: int) -> State:
     return State(tokens, length.clone(), length, length + max_tokens, zeros.bool(), seeds, zeros.clone(), zeros.clone())
 
 
-def autoregressive(config: kinds.Autoregressive, space: Space) -> AutoregressiveStrategy:
-    """The strategy of a config."""
-    return AutoregressiveStrategy(config, space.end)
-
-
 class AutoregressiveStrategy:
     """Draws tokens left to right. `compile` turns a step into one compiled function of fixed shapes."""
 
-    def __init__(self, config: kinds.Autoregressive, end: int | None) -> None:
-        self.config, self.end = config, end
+    def __init__(self, config: kinds.Autoregressive, space: Space) -> None:
+        self.config, self.end = config, space.end
         self.filters = filters(config)
         self.step: Any = self._step
 

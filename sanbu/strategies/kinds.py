@@ -34,9 +34,9 @@ class Autoregressive(StrategyConfig):
     prefill: int = Field(512, ge=1, description="prompt tokens through the model at once")
 
     def build(self, space: Space) -> Strategy:
-        from sanbu.strategies.autoregressive import autoregressive
+        from sanbu.strategies.autoregressive import AutoregressiveStrategy
 
-        return autoregressive(self, space)
+        return AutoregressiveStrategy(self, space)
 
 
 class BeamSearch(StrategyConfig):
