@@ -65,7 +65,7 @@ class Book:
         self.run, self.training, self.watcher, self.schedule = run, training, watcher, training.recipe.schedule
         self.best: tuple[float, str] | None = None
         self.saved = -1
-        self.since = time.perf_counter()
+        self.since, self.since_cpu = time.perf_counter(), time.process_time()
 
     def open(self) -> None:
         """Take up the latest checkpoint, if any, and say what the run uses."""
@@ -80,13 +80,14 @@ class Book:
         else:
             self.run.cut_metrics(0)
         self.watcher.begin(self.run, self.training)
-        self.since = time.perf_counter()
+        self.since, self.since_cpu = time.perf_counter(), time.process_time()
 
     def round(self) -> None:
         """After each round: a line of metrics; a look, a sample, a checkpoint when they are due."""
         step, schedule = self.training.step, self.schedule
         row: dict[str, Any] = {"step": step, **self.training.metrics}
         row["time/seconds"] = round(time.perf_counter() - self.since, 6)
+        row["time/cpu_seconds"] = round(time.process_time() - self.since_cpu, 6)
         if due(step, schedule.evaluate_every, schedule.steps) and self.training.data.held_out_rows:
             row |= {f"held_out/{name}": value for name, value in self.training.evaluate().items()}
         self.run.record(row)
@@ -95,7 +96,7 @@ class Book:
             self.sample()
         if due(step, schedule.checkpoint_every):
             self.checkpoint(row.get("held_out/loss"))
-        self.since = time.perf_counter()
+        self.since, self.since_cpu = time.perf_counter(), time.process_time()
 
     def sample(self) -> None:
         """Draw a few samples from the model as it is and keep what a person looks at."""

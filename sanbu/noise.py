@@ -49,6 +49,14 @@ def uniform_at(keys: Tensor, counter: Tensor) -> Tensor:
     return (bits.double() + 0.5) * (1.0 / (1 << 53))
 
 
+def normal_at(seeds_B: Tensor, draw: int, *shape: int) -> Tensor:
+    """Standard normals [B, *shape], float32, for each seed and number of the draw (Box and Muller, 1958)."""
+    size = math.prod(shape)
+    counter = torch.arange(2 * size, device=seeds_B.device) + 2 * size * draw
+    radius, angle = uniform_at(seeds_B[:, None], counter).chunk(2, 1)
+    return ((-2.0 * radius.log()).sqrt() * torch.cos(2.0 * math.pi * angle)).float().view(-1, *shape)
+
+
 class Noise:
     """Random numbers for one purpose. `normal` and `uniform` give row i what row i would get alone."""
 

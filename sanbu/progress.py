@@ -34,6 +34,31 @@ def progress_bytes(what: str, total: int | None) -> Iterator[Callable[[int], Non
 
 
 @contextlib.contextmanager
+def progress_seconds(what: str, total: float) -> Iterator[Callable[[float, str], None]]:
+    """A bar in seconds of work with time left, told what is being done; otherwise a line whenever that changes."""
+    if not error_stream().is_terminal:
+        said = ""
+
+        def say(done: float, now: str) -> None:
+            nonlocal said
+            if now != said:
+                error_stream().print(f"{what}: {now}")
+                said = now
+
+        yield say
+        return
+    from rich.progress import Progress
+
+    with Progress(console=error_stream(), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+
+        def show(done: float, now: str) -> None:
+            bar.update(task, description=f"{what}: {now}", advance=done)
+
+        yield show
+
+
+@contextlib.contextmanager
 def progress_rows(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar in rows with time left, where somebody looks; otherwise nothing."""
     if not error_stream().is_terminal:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sanbu.config import Config
+from sanbu.config import Config, kind_of
 from sanbu.data.kinds import DataConfig
 from sanbu.models.kinds import ModelConfig
 from sanbu.objectives.kinds import ObjectiveConfig
@@ -63,8 +63,22 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        self.model.check(self.data.space())
+        space = self.data.space()
+        self.model.check(space)
+        if "guide" not in self.parents:
+            self.strategy.check(space)
+        self._fits("objective", self.objective, ObjectiveConfig)
+        self._fits("strategy", self.strategy, StrategyConfig)
         return self
+
+    def _fits(self, slot: str, part: Config, base: type[ObjectiveConfig] | type[StrategyConfig]) -> None:
+        """Objective and strategy must be able to call the model."""
+        family = self.model.family
+        wanted = {name: kind.families for name, kind in base.kinds().items()}
+        mine = kind_of(type(part))
+        if family and mine in wanted and wanted[mine] and family not in wanted[mine]:
+            allowed = ", ".join(name for name, families in wanted.items() if family in families)
+            raise ValueError(f"{slot}: given {mine!r}, but the model {kind_of(type(self.model))!r} needs one of: {allowed}")
 
     def resolve(self) -> Recipe:
         """This recipe with every `auto` of batch and learning rate turned into the number its one dial, the width, gives."""
@@ -74,6 +88,7 @@ class Recipe(Config):
         rate = auto_learning_rate(self.model.width)
         return self.model_copy(
             update={
+                "data": self.data.resolve(),
                 "schedule": self.schedule.model_copy(update={"batch": batch, "micro_batch": min(micro, batch)}),
                 "optimizer": with_rate(self.optimizer, rate),
                 "players": {name: with_rate(optimizer, rate) for name, optimizer in self.players.items()},

@@ -1,0 +1,167 @@
+"""Pictures for strategies and people: labels and known pixels in, PNG grids and animations out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sanbu.config import SanbuError, nearest
+from sanbu.data.kinds import Space
+from sanbu.files import read_json, replacing, write_json
+from sanbu.strategies.strategy import Batch, Draft
+
+
+def to_unit(levels: Tensor, space: Space) -> Tensor:
+    """Levels 0 .. K - 1 as float32 from -1 to 1."""
+    return levels.float() * (2 / (space.vocabulary - 1)) - 1
+
+
+def to_levels(sample: Tensor, space: Space) -> Tensor:
+    """The nearest level of each value; integers are levels already."""
+    if not sample.is_floating_point():
+        return sample
+    top = space.vocabulary - 1
+    return ((sample + 1) * (top / 2)).round().clamp(0, top).long()
+
+
+class ImageCodec:
+    """Between people and pictures of one space. names: of the classes, where they have any."""
+
+    def __init__(self, space: Space, names: Sequence[str] = ()) -> None:
+        self.space, self.names = space, tuple(names)
+
+    @classmethod
+    def load(cls, folder: Path, space: Space) -> ImageCodec:
+        """As a run folder keeps it."""
+        path = folder / "labels.json"
+        return cls(space, read_json(path) if path.exists() else ())
+
+    def save(self, folder: Path) -> None:
+        if self.names:
+            write_json(folder / "labels.json", list(self.names))
+
+    def condition(self, prompt: Any, rows: int) -> Batch:
+        """label_B, and known_BCHW with its mask where part of a picture is given.
+
+        prompt: None for all labels in turn, a label (number or name), or {"label": ..., "picture": path or array [C, H, W] of levels}.
+        Transparent pixels of a PNG are the ones to draw; of an array, those below 0. Raises SanbuError for a label out of range.
+        """
+        asked = prompt if isinstance(prompt, dict) else {"label": prompt}
+        if asked.get("label") is None:
+            label = torch.arange(rows) % max(1, self.space.classes)
+        else:
+            label = torch.full((rows,), self.number(asked["label"]))
+        if asked.get("picture") is None:
+            return {"label": label}
+        levels, mask = self.known(asked["picture"])
+        each = (rows, *self.space.shape)
+        return {"label": label, "known": levels.expand(each), "mask": mask.expand(each)}
+
+    def number(self, label: int | str) -> int:
+        """The number of a class given by number or name; `none` is no label."""
+        classes = self.space.classes
+        if not classes:
+            raise SanbuError(f"label: given {label}, but this run was trained without labels")
+        if label == "none":
+            if self.space.unlabelled:
+                return classes
+            raise SanbuError("label: given none, but this run has never seen a row without label (data.drop_label=0)")
+        if label in self.names:
+            return self.names.index(str(label))
+        if str(label).isdigit() and int(label) < classes:
+            return int(label)
+        allowed = f"0 to {classes - 1}" + (f", or {', '.join(self.names)}" if self.names else "")
+        raise SanbuError(f"label: given {label}, allowed: {allowed}{nearest(str(label), self.names)}")
+
+    def known(self, picture: Any) -> tuple[Tensor, Tensor]:
+        """Levels and a mask of the pixels that are given, both [C, H, W]."""
+        if not isinstance(picture, (str, Path)):
+            values = torch.as_tensor(np.asarray(picture)).long()
+            if tuple(values.shape) != self.space.shape:
+                raise SanbuError(f"picture: given {list(values.shape)}, but this run draws {list(self.space.shape)}")
+            return values.clamp(min=0), values >= 0
+        try:
+            with Image.open(picture) as opened:
+                pixels = np.asarray(opened.convert("RGBA"))
+                grey = np.asarray(opened.convert("RGB").convert("L"))[..., None]
+        except OSError as error:
+            raise SanbuError(f"{picture} is not a picture that can be read: {str(error).splitlines()[0][:80]}") from None
+        channels, height, width = self.space.shape
+        if pixels.shape[:2] != (height, width):
+            raise SanbuError(f"{picture} is {pixels.shape[1]} x {pixels.shape[0]}, but this run draws {width} x {height}")
+        colour = torch.from_numpy((grey if channels == 1 else pixels[..., :3]).transpose(2, 0, 1).astype(np.float32))
+        seen = torch.from_numpy(pixels[..., 3] > 127).expand(channels, -1, -1)
+        return to_levels(colour / 127.5 - 1, self.space), seen
+
+    def read(self, sample: Tensor) -> np.ndarray:
+        """One picture as uint8 [H, W] or [H, W, 3]."""
+        levels = to_levels(sample, self.space).cpu().float() * (255 / (self.space.vocabulary - 1))
+        pixels = levels.round().byte().numpy().transpose(1, 2, 0)
+        return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+    def follow(self, strategy: Any) -> Pictures:
+        """Keeps the last draft."""
+        return Pictures(self)
+
+    def render(self, samples: Sequence[Any], path: Path) -> Path:
+        """A grid as PNG, pixels enlarged to be seen."""
+        path = path.with_name(path.name + ".png")
+        write_image(path, enlarged(grid(samples)))
+        return path
+
+
+class Pictures:
+    """Follows drafts; a picture has no text to stop at, so rows end when the strategy says so."""
+
+    def __init__(self, codec: ImageCodec) -> None:
+        self.codec = codec
+        self.sample: Tensor | None = None
+
+    def update(self, draft: Draft) -> Tensor:
+        """Keep the draft."""
+        self.sample = draft.sample
+        return draft.done
+
+    def results(self) -> list[np.ndarray]:
+        """Each row as uint8 [H, W] or [H, W, 3]."""
+        return [] if self.sample is None else [self.codec.read(row) for row in self.sample]
+
+
+def grid(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures side by side in rows, one grey pixel apart, as near to a square as they go (ten a row where that fits)."""
+    count = len(samples)
+    columns = 10 if count % 10 == 0 and count >= 20 else math.ceil(math.sqrt(count))
+    rows = -(-count // columns)
+    height, width = samples[0].shape[:2]
+    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, *samples[0].shape[2:]), 128, np.uint8)
+    for number, picture in enumerate(samples):
+        top, left = number // columns * (height + 1), number % columns * (width + 1)
+        canvas[top : top + height, left : left + width] = picture
+    return canvas
+
+
+def enlarged(picture: np.ndarray, wanted: int = 480) -> np.ndarray:
+    """Every pixel as a square, so that the picture is about `wanted` wide."""
+    times = max(1, wanted // max(picture.shape[:2]))
+    return picture.repeat(times, 0).repeat(times, 1)
+
+
+def write_image(path: Path, picture: np.ndarray) -> None:
+    """Write a PNG at once."""
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def write_animation(path: Path, frames: Sequence[np.ndarray], seconds: float = 3.0) -> None:
+    """Write a GIF at once: the frames in `seconds`, the last one held."""
+    pictures = [Image.fromarray(frame) for frame in frames]
+    times = [max(20, int(1000 * seconds / len(frames)))] * (len(frames) - 1) + [1500]
+    with replacing(path) as temporary:
+        pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)

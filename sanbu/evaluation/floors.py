@@ -1,0 +1,53 @@
+"""Rows that every table needs: what a set of samples would score without any learning of pictures.
+
+Each takes the training pictures as [N, D] in [0, 1], a number of samples and a seed, and gives [n, D] in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Floor = Callable[[np.ndarray, int, int], np.ndarray]
+
+
+def real(train: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Training pictures themselves: the best any model can be, and copies by construction."""
+    return train[np.random.default_rng(seed).choice(len(train), count, replace=count > len(train))]
+
+
+def copycat(train: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Training pictures with a little noise: distances love it, the copy rate does not."""
+    draws = np.random.default_rng(seed)
+    picked = train[draws.choice(len(train), count)]
+    return picked + draws.normal(0, 0.03, picked.shape) * (picked > 0)
+
+
+def gaussian(train: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """One Gaussian of the training pictures' mean and covariance."""
+    return np.random.default_rng(seed).multivariate_normal(train.mean(0), np.cov(train.T), count, method="eigh")
+
+
+def mixture(train: np.ndarray, count: int, seed: int, components: int = 60) -> np.ndarray:
+    """A mixture of 60 diagonal Gaussians."""
+    from sklearn.mixture import GaussianMixture
+
+    model = GaussianMixture(components, covariance_type="diag", reg_covar=1e-4, random_state=seed)
+    return model.fit(train[:20000]).sample(count)[0]
+
+
+def kernel(train: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """A kernel density of width 0.08: training pictures with noise on every pixel."""
+    from sklearn.neighbors import KernelDensity
+
+    return KernelDensity(bandwidth=0.08).fit(train).sample(count, random_state=seed)
+
+
+FLOORS: dict[str, Floor] = {
+    "real half": real,
+    "copycat": copycat,
+    "one Gaussian": gaussian,
+    "GMM-60": mixture,
+    "KDE": kernel,
+}

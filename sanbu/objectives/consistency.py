@@ -1,0 +1,55 @@
+"""Consistency: the clean picture seen from a time t is the one seen from an earlier time r on the same path.
+
+E |D(x_t, t) - D-(x_r, r)| / (t - r), with r moving from 0 toward t in stages: D- is the model without gradient, and D(x, 0) = x
+(Song and others, 2023; Geng and others, 2024, whose stages and pseudo-Huber error these are). From scratch or, better, from a
+trained denoiser (parents.model).
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from sanbu.layers.average import Average
+from sanbu.noise import Noise
+from sanbu.objectives.denoising import count_rows
+from sanbu.objectives.kinds import TimesConfig
+from sanbu.objectives.objective import Batch, Loss, Models, Objective
+from sanbu.paths import mix
+
+
+def consistency(times: TimesConfig, stage: int, shrink: float, huber: float) -> Objective:
+    """Every `stage` rounds the gap between t and r shrinks by `shrink`; huber: c of sqrt(error^2 + c^2) - c, a root of pixels."""
+
+    def experience(models: Models, batch: Batch, noise: Noise) -> Batch:
+        model, target, x = models["model"], models["target"], batch["image"]
+        t_B, e = times.draw(model.path, noise, len(x)), noise.normal(*x.shape)
+        r_B = earlier(t_B, int(target.rounds) // stage, shrink)
+        x_t, x_r = mix(model.path, x, e, t_B), mix(model.path, x, e, r_B)
+        goal = clean(target.module, x_r, r_B, batch["label"], x)
+        return {"image": x_t, "time": t_B, "label": batch["label"], "target": goal, "weight": 1 / (t_B - r_B)}
+
+    def loss(models: Models, batch: Batch) -> Loss:
+        found, _ = models["model"].estimate(batch["image"], batch["time"], batch["label"])
+        c = huber * math.sqrt(found[0].numel())
+        square_B = (found - batch["target"]).square().flatten(1).sum(1)
+        return Loss({"rows": (batch["weight"] * ((square_B + c**2).sqrt() - c)).sum() / math.sqrt(found[0].numel())})
+
+    return Objective(loss, count_rows, attach=follow, experience=experience)
+
+
+def follow(model: nn.Module) -> dict[str, nn.Module]:
+    """The model of the round before, which also counts the rounds."""
+    return {"target": Average(model, decay=0.0)}
+
+
+def earlier(t_B: Tensor, stage: int, shrink: float) -> Tensor:
+    """r = t (1 - shrink^-stage (1 + 8 sigmoid(-t))), and 0 where that is below: at stage 0 the goal is the picture itself."""
+    return (t_B * (1 - shrink**-stage * (1 + 8 * (-t_B).sigmoid()))).clamp(min=0)
+
+
+def clean(model: nn.Module, x_r: Tensor, r_B: Tensor, label_B: Tensor, x: Tensor) -> Tensor:
+    """The picture seen from r; the picture itself at r = 0."""
+    found, _ = model.estimate(x_r, r_B.clamp(min=1e-6), label_B)  # type: ignore[operator]
+    return found.where((r_B > 0).view(-1, 1, 1, 1), x)

@@ -1,0 +1,43 @@
+"""Denoising: E_t w(t) |F(x_t, t) - (c_x x + c_e e)|^2 for x_t = alpha x + sigma e.
+
+Diffusion (Ho and others, 2020), EDM (Karras and others, 2022) and flow matching (Lipman and others, 2023) differ in the path
+and target, which the model names, and in the weight and the times, named here.
+"""
+
+from __future__ import annotations
+
+from sanbu.noise import Noise
+from sanbu.objectives.kinds import TimesConfig
+from sanbu.objectives.objective import Batch, Loss, Models, Objective
+from sanbu.paths import mix, spread, weight
+
+
+def denoising(weighting: str, times: TimesConfig) -> Objective:
+    """The mean squared error of a pixel's prediction, weighted by time."""
+
+    def experience(models: Models, batch: Batch, noise: Noise) -> Batch:
+        model, x, rows = models["model"], batch["image"], len(batch["image"])
+        t_B, e = times.draw(model.path, noise, rows), noise.normal(*x.shape)
+        c_x, c_e = (spread(factor, x) for factor in model.factors(t_B))
+        return {
+            "image": mix(model.path, x, e, t_B),
+            "time": t_B,
+            "label": batch["label"],
+            "target": c_x * x + c_e * e,
+            "weight": weight(weighting, model.path, model.factors(t_B), t_B, model.deviation).to(x.dtype),
+        }
+
+    return Objective(loss, count_rows, experience=experience)
+
+
+def loss(models: Models, batch: Batch) -> Loss:
+    """Weighted squared error, a mean over pixels, a sum over rows."""
+    predicted = models["model"](batch["image"], batch["time"], batch["label"])
+    error_B = (predicted - batch["target"]).square().flatten(1).mean(1)
+    rows = error_B.new_tensor(len(error_B))
+    return Loss({"rows": (batch["weight"] * error_B).sum()}, {"error": (error_B.detach().sum(), rows)})
+
+
+def count_rows(batch: Batch) -> dict[str, float]:
+    """How many rows a batch has."""
+    return {"rows": float(len(batch["label"]))}

@@ -1,0 +1,269 @@
+"""Noise paths: x_t = alpha(t) x + sigma(t) e, from a clean x (t smallest) to noise (t largest), e standard normal.
+
+One object serves training and sampling: what a network may predict is a pair of factors (c_x, c_e) for c_x x + c_e e, and
+every conversion between predictions is the same two linear equations (`solve`). No torch at import.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from sanbu.config import Choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pair = tuple["Tensor", "Tensor"]
+
+
+class Path(Choice):
+    """How noise mixes into a sample. Times are tensors of any shape; every method is elementwise."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """The factor of the clean sample."""
+        raise NotImplementedError
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """The factor of the noise."""
+        raise NotImplementedError
+
+    def rates(self, t: Tensor) -> Pair:
+        """The derivatives of alpha and sigma."""
+        raise NotImplementedError
+
+    def place(self, u: Tensor) -> Tensor:
+        """The time at a fraction u in [0, 1] of the way from clean to noise; training draws u."""
+        raise NotImplementedError
+
+    def time_at(self, ratio: Tensor) -> Tensor:
+        """The time at which sigma / alpha is `ratio`."""
+        raise NotImplementedError
+
+    def clock(self, t: Tensor) -> Tensor:
+        """What a network is told of the time, 0 to about 1000."""
+        return 1000 * t
+
+    def grid(self, steps: int) -> Tensor:
+        """The steps + 1 times a sampler visits, from noise to clean; evenly spaced, the noisiest first."""
+        import torch
+
+        return self.place(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+
+
+class Linear(Path):
+    """alpha = 1 - t, sigma = t: flow matching (Lipman and others, 2023) and rectified flow (Liu and others, 2023)."""
+
+    kind: Literal["linear"] = "linear"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+    def rates(self, t: Tensor) -> Pair:
+        return -(one := t * 0 + 1), one
+
+    def place(self, u: Tensor) -> Tensor:
+        return u
+
+    def time_at(self, ratio: Tensor) -> Tensor:
+        return ratio / (1 + ratio)
+
+
+class Cosine(Path):
+    """alpha = cos(pi t / 2), sigma = sin(pi t / 2) (Nichol and Dhariwal, 2021, without their offset).
+
+    t ends at 0.999, where a thousandth of the clean sample is left, so that predicted noise still says something.
+    """
+
+    kind: Literal["cosine"] = "cosine"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return (t * (math.pi / 2)).cos()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (t * (math.pi / 2)).sin()
+
+    def rates(self, t: Tensor) -> Pair:
+        return -math.pi / 2 * self.sigma(t), math.pi / 2 * self.alpha(t)
+
+    def place(self, u: Tensor) -> Tensor:
+        return 0.999 * u
+
+    def time_at(self, ratio: Tensor) -> Tensor:
+        return ratio.atan() * (2 / math.pi)
+
+
+class Betas(Path):
+    """DDPM's chain: alpha^2 falls by 1 - beta a step, beta linear from first to last (Ho, Jain and Abbeel, 2020).
+
+    t = i / steps after i steps of noise; between steps log alpha^2 is linear in t.
+    """
+
+    kind: Literal["betas"] = "betas"
+    steps: int = Field(1000, ge=2, description="steps of the chain")
+    first: float = Field(1e-4, gt=0, lt=1)
+    last: float = Field(0.02, gt=0, lt=1)
+
+    @cached_property
+    def _logs(self) -> Tensor:
+        """log alpha^2 after 0 ... steps steps, float64."""
+        import torch
+
+        betas = torch.linspace(self.first, self.last, self.steps, dtype=torch.float64)
+        return torch.cat((torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)))
+
+    def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """log alpha^2 at t and its slope, to the left at a step of the chain."""
+        logs = self._logs.to(t.device)
+        place = t.double() * self.steps
+        below = (place.ceil() - 1).clamp(0, self.steps - 1).long()
+        slope = logs[below + 1] - logs[below]
+        return logs[below] + (place - below) * slope, slope * self.steps
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return (self._at(t)[0] / 2).exp().to(t.dtype)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-self._at(t)[0].expm1()).clamp(min=0).sqrt().to(t.dtype)
+
+    def rates(self, t: Tensor) -> Pair:
+        log, slope = self._at(t)
+        sigma = (-log.expm1()).clamp(min=1e-12).sqrt()
+        return ((log / 2).exp() * slope / 2).to(t.dtype), (-log.exp() * slope / (2 * sigma)).to(t.dtype)
+
+    def place(self, u: Tensor) -> Tensor:
+        return (u * self.steps).ceil() / self.steps
+
+    def grid(self, steps: int) -> Tensor:
+        """Trailing spacing: the noisiest step first, rounded to steps of the chain."""
+        import torch
+
+        return torch.linspace(self.steps, 0, steps + 1, dtype=torch.float64).round() / self.steps
+
+    def time_at(self, ratio: Tensor) -> Tensor:
+        import torch
+
+        logs = self._logs.to(ratio.device)
+        log = -torch.log1p(ratio.double().square())
+        above = torch.searchsorted(-logs, -log).clamp(1, self.steps)
+        part = (log - logs[above - 1]) / (logs[above] - logs[above - 1])
+        return ((above - 1 + part) / self.steps).clamp(0, 1).to(ratio.dtype)
+
+    def clock(self, t: Tensor) -> Tensor:
+        """The index of the chain's step, from 0."""
+        return self.steps * t - 1
+
+
+class Exploding(Path):
+    """alpha = 1, sigma = t: the path of EDM, sampled on a grid even in sigma^(1/rho) (Karras and others, 2022)."""
+
+    kind: Literal["exploding"] = "exploding"
+    sigma_min: float = Field(0.002, gt=0, description="the last noise level before the clean sample")
+    sigma_max: float = Field(80.0, gt=0, description="the first; small pictures need less")
+    rho: float = Field(7.0, gt=0)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return t * 0 + 1
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+    def rates(self, t: Tensor) -> Pair:
+        zero = t * 0
+        return zero, zero + 1
+
+    def place(self, u: Tensor) -> Tensor:
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        return (low + u * (high - low)) ** self.rho
+
+    def time_at(self, ratio: Tensor) -> Tensor:
+        return ratio.clamp(self.sigma_min, self.sigma_max)
+
+    def clock(self, t: Tensor) -> Tensor:
+        return 250 * t.log()
+
+    def grid(self, steps: int) -> Tensor:
+        """`steps` noise levels from sigma_max to sigma_min, then 0; a single step begins at sigma_max."""
+        import torch
+
+        levels = self.place(torch.linspace(1, 0, steps, dtype=torch.float64))
+        return torch.cat((levels, torch.zeros(1, dtype=torch.float64)))
+
+
+# -- what a network predicts ---------------------------------------------------------------------------------------------
+
+Target = Callable[[Path, "Tensor", float], Pair]
+
+
+def noise(path: Path, t: Tensor, deviation: float) -> Pair:
+    """e (Ho and others, 2020)."""
+    return t * 0, t * 0 + 1
+
+
+def clean(path: Path, t: Tensor, deviation: float) -> Pair:
+    """x."""
+    return t * 0 + 1, t * 0
+
+
+def velocity(path: Path, t: Tensor, deviation: float) -> Pair:
+    """dx_t / dt = alpha' x + sigma' e (Lipman and others, 2023)."""
+    return path.rates(t)
+
+
+def rotation(path: Path, t: Tensor, deviation: float) -> Pair:
+    """v = alpha e - sigma x, the velocity by angle of a path with alpha^2 + sigma^2 = 1 (Salimans and Ho, 2022)."""
+    return -path.sigma(t), path.alpha(t)
+
+
+def preconditioned(path: Path, t: Tensor, deviation: float) -> Pair:
+    """(x - c_skip x_t) / c_out, of unit variance where the data's deviation is as given (Karras and others, 2022)."""
+    a, s = path.alpha(t), path.sigma(t)
+    total = a**2 * deviation**2 + s**2
+    skip, out = a * deviation**2 / total, s * deviation / total.sqrt()
+    return (1 - skip * a) / out, -skip * s / out
+
+
+TARGETS: dict[str, Target] = {f.__name__: f for f in (noise, clean, velocity, rotation, preconditioned)}
+TargetName = Literal["noise", "clean", "velocity", "rotation", "preconditioned"]
+
+
+def mix(path: Path, x: Tensor, e: Tensor, t_B: Tensor) -> Tensor:
+    """x_t for a time a row."""
+    return spread(path.alpha(t_B), x) * x + spread(path.sigma(t_B), x) * e
+
+
+def solve(path: Path, factors: Pair, x_t: Tensor, output: Tensor, t_B: Tensor) -> Pair:
+    """(x, e) from x_t = alpha x + sigma e and output = c_x x + c_e e; factors and times a row."""
+    a, s, c_x, c_e = (spread(part, x_t) for part in (path.alpha(t_B), path.sigma(t_B), *factors))
+    determinant = a * c_e - s * c_x
+    return (c_e * x_t - s * output) / determinant, (a * output - c_x * x_t) / determinant
+
+
+def spread(values_B: Tensor, like: Tensor) -> Tensor:
+    """A value a row, shaped and typed to multiply `like`."""
+    return values_B.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+
+
+# -- how much each time counts -------------------------------------------------------------------------------------------
+
+
+def weight(name: str, path: Path, factors: Pair, t_B: Tensor, deviation: float) -> Tensor:
+    """The weight of the squared error of a prediction.
+
+    uniform: 1. min-snr: min(SNR, 5) on the error of x (Hang and others, 2023). edm: (sigma^2 + d^2) / (sigma d)^2 on the error
+    of x (Karras and others, 2022). An error of the prediction is an error of x times sigma / determinant.
+    """
+    a, s = path.alpha(t_B), path.sigma(t_B)
+    if name == "uniform":
+        return t_B * 0 + 1
+    determinant = a * factors[1] - s * factors[0]
+    ratio = (s / a).square()
+    on_x = (1 / ratio).clamp(max=5) if name == "min-snr" else (ratio + deviation**2) / (ratio * deviation**2)
+    return on_x * (s / determinant).square()

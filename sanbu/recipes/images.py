@@ -1,0 +1,178 @@
+"""Pictures, by every strategy. `size="nano"` draws digits of 8 x 8 pixels within minutes on two CPU cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sanbu.data.kinds import Images
+from sanbu.models import kinds as models
+from sanbu.objectives import kinds as objectives
+from sanbu.optimizers.kinds import Adam, AdamW, Constant, Exponential, Linear, OptimizerConfig
+from sanbu.paths import Betas, Exploding
+from sanbu.recipe import Recipe, Schedule
+from sanbu.recipes.text import pick
+from sanbu.strategies.kinds import OneShot, PixelByPixel, Refinement
+
+CIFAR = Images(path="hub:uoft-cs/cifar10", shape=(3, 32, 32), levels=256, classes=10, flip=True, drop_label=0.1)
+EVEN = Schedule(batch=128, evaluate_rows=512, samples=60)
+
+
+def schedule(steps: int) -> Schedule:
+    """A look and a grid of samples ten times a run."""
+    every = max(1, steps // 10)
+    return EVEN.model_copy(
+        update={"steps": steps, "evaluate_every": every, "sample_every": every, "checkpoint_every": every}
+    )
+
+
+def adamw(rate: float, decay: float = 0.0) -> AdamW:
+    """AdamW without weight decay on vectors, warmed up and cooled down linearly."""
+    return AdamW(learning_rate=rate, betas=(0.9, 0.99), weight_decay=decay, clip=1.0, rate=Linear(hold=0.3))
+
+
+def recipe(
+    name: str, data: Images, model: Any, objective: Any, optimizer: OptimizerConfig, strategy: Any, steps: int
+) -> Recipe:
+    """What the recipes below have in common: a moving average of the weights, samples on the way."""
+    return Recipe(
+        name=name, data=data, model=model, objective=objective, optimizer=optimizer, strategy=strategy,
+        average=Exponential(decay=0.999), schedule=schedule(steps),
+    )  # fmt: skip
+
+
+# -- piece by piece --------------------------------------------------------------------------------------------------------
+
+
+def pixelcnn(size: str = "nano") -> Recipe:
+    """PixelCNN: every pixel from those before it, by causal convolutions (van den Oord and others, 2016)."""
+    shapes = {
+        "nano": models.PixelCNN(width=48, layers=4, dropout=0.1),
+        "cifar10": models.PixelCNN(width=384, layers=20, kernel=5),
+    }
+    return pieces("pixelcnn", pick(shapes, size), size, 2e-3)
+
+
+def pixelrnn(size: str = "nano") -> Recipe:
+    """PixelRNN: every pixel from those before it, by states that run along both diagonals (van den Oord and others, 2016)."""
+    shapes = {"nano": models.DiagonalBiLSTM(width=32, layers=2), "cifar10": models.DiagonalBiLSTM(width=128, layers=12)}
+    return pieces("pixelrnn", pick(shapes, size), size, 2e-3)
+
+
+def image_gpt(size: str = "nano") -> Recipe:
+    """Image GPT: the decoder of GPT-2 over pixels (Chen and others, 2020)."""
+    shapes = {
+        "nano": models.ImageGPT(width=64, layers=3, heads=4, dropout=0.1),
+        "s": models.ImageGPT(width=512, layers=24, heads=8),
+    }
+    return pieces("image-gpt", pick(shapes, size), size, 3e-3)
+
+
+def pieces(name: str, model: Any, size: str, rate: float) -> Recipe:
+    """Likelihood, drawn pixel by pixel."""
+    data = Images() if size == "nano" else CIFAR
+    return recipe(
+        name, data, model, objectives.Likelihood(), adamw(rate, 0.05), PixelByPixel(), 2000 if size == "nano" else 300_000
+    )
+
+
+# -- all at once -----------------------------------------------------------------------------------------------------------
+
+
+def vae(size: str = "nano") -> Recipe:
+    """VAE: pictures from a latent of known law (Kingma and Welling, 2014)."""
+    shapes = {
+        "nano": models.PerceptronVAE(width=256, layers=2, latent=16, dropout=0.1),
+        "kl-f8": models.Autoencoder(width=128, layers=2, multipliers=(1, 2, 4, 4), latent=4, groups=32),
+    }
+    data = Images() if size == "nano" else CIFAR.model_copy(update={"shape": (3, 256, 256), "drop_label": 0.0})
+    return recipe(
+        "vae", data, pick(shapes, size), objectives.Elbo(), adamw(1e-3), OneShot(), 3000 if size == "nano" else 300_000
+    )
+
+
+def gan(size: str = "nano") -> Recipe:
+    """GAN: a generator against a critic, with R1 and an average (Goodfellow and others, 2014; Mescheder and others, 2018)."""
+    shapes = {"nano": models.PerceptronGAN(width=256, layers=2), "dcgan": models.DCGAN(width=64, latent=100)}
+    data = Images() if size == "nano" else CIFAR
+    rate = 1e-3 if size == "nano" else 2e-4
+    optimizer = Adam(learning_rate=rate, betas=(0.0, 0.99), rate=Constant())
+    return recipe(
+        "gan",
+        data,
+        pick(shapes, size),
+        objectives.NonSaturating(),
+        optimizer,
+        OneShot(),
+        4000 if size == "nano" else 100_000,
+    )
+
+
+# -- in N refinements ------------------------------------------------------------------------------------------------------
+
+
+def ddpm(size: str = "nano") -> Recipe:
+    """DDPM: undo a thousand small steps of noise with a U-Net (Ho, Jain and Abbeel, 2020), drawn in fewer by DDIM."""
+    shapes = {
+        "nano": models.UNet(width=32, path=Betas(), target="noise"),
+        "cifar10": models.UNet(
+            width=128, multipliers=(1, 2, 2, 2), layers=2, attention=(1,), head_width=256, groups=32, dropout=0.1,
+            path=Betas(), target="noise",
+        ),
+    }  # fmt: skip
+    return refined("ddpm", shapes, size, objectives.Denoising(), Refinement(sampler="ddim", steps=50))
+
+
+def edm(size: str = "nano") -> Recipe:
+    """EDM: preconditioned denoising over noise levels, drawn by Heun's method (Karras and others, 2022)."""
+    shapes = {
+        "nano": models.PerceptronDenoiser(
+            width=256, layers=3, path=Exploding(sigma_max=20.0), target="preconditioned", deviation=0.6
+        ),
+        "cifar10": models.UNet(
+            width=128, multipliers=(2, 2, 2), layers=4, attention=(1,), head_width=64, groups=32, dropout=0.13,
+            path=Exploding(), target="preconditioned",
+        ),
+    }  # fmt: skip
+    objective = objectives.Denoising(times=objectives.LogNormal())
+    return refined("edm", shapes, size, objective, Refinement(sampler="heun", steps=18))
+
+
+def flow(size: str = "nano") -> Recipe:
+    """Flow matching: the velocity of the straight path from noise to picture (Lipman and others, 2023)."""
+    shapes = {
+        "nano": models.PerceptronDenoiser(width=256, layers=3),
+        "cifar10": models.UNet(width=128, multipliers=(1, 2, 2, 2), layers=2, attention=(1,), head_width=64, groups=32),
+    }
+    return refined(
+        "flow", shapes, size, objectives.Denoising(times=objectives.LogitNormal()), Refinement(sampler="euler", steps=16)
+    )
+
+
+def dit(size: str = "nano") -> Recipe:
+    """DiT: diffusion with a transformer over patches (Peebles and Xie, 2023)."""
+    path: dict[str, Any] = {"path": Betas(), "target": "noise"}
+    shapes = {"nano": models.DiT(width=96, layers=3, heads=4, **path)}
+    for name, (layers, width, heads) in {
+        "s": (12, 384, 6),
+        "b": (12, 768, 12),
+        "l": (24, 1024, 16),
+        "xl": (28, 1152, 16),
+    }.items():
+        shapes[name] = models.DiT(width=width, layers=layers, heads=heads, **path)
+    return refined("dit", shapes, size, objectives.Denoising(), Refinement(sampler="ddim", steps=50))
+
+
+def consistency(size: str = "nano", teacher: str = "") -> Recipe:
+    """Consistency: one step from noise to picture; teacher=RUN tunes a run of edm (Song and others, 2023; Geng and others, 2024)."""
+    base = edm(size)
+    strategy = Refinement(sampler="consistency", steps=1)
+    parents = {"model": teacher} if teacher else {}
+    objective = objectives.Consistency(stage=max(1, base.schedule.steps // 8))
+    return base.model_copy(update={"name": "consistency", "objective": objective, "strategy": strategy, "parents": parents})
+
+
+def refined(name: str, shapes: dict[str, Any], size: str, objective: Any, strategy: Refinement) -> Recipe:
+    """A denoiser that also learns without labels, so that it can be guided."""
+    data = Images(drop_label=0.1) if size == "nano" else CIFAR
+    steps = 4000 if size == "nano" else 400_000
+    return recipe(name, data, pick(shapes, size), objective, adamw(2e-3 if size == "nano" else 2e-4), strategy, steps)

@@ -1,0 +1,102 @@
+"""N refinements: from noise to a picture along the model's path, one sampler step at a time; each draft is the clean estimate.
+
+Guidance: D + (w - 1) (D - D_ref), where the reference is the model without label (Ho and Salimans, 2021) or a weaker model,
+parents.guide (Karras and others, 2024). Known pixels are put back at each step with the step's own noise (Lugmayr and others, 2022).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from sanbu.data.kinds import Space
+from sanbu.noise import normal_at
+from sanbu.paths import Path
+from sanbu.strategies import kinds
+from sanbu.strategies.samplers import SAMPLERS, Memory, levels
+from sanbu.strategies.strategy import Batch, Draft, Models
+
+
+@dataclass
+class State:
+    """x_BCHW at step `step` of the grid; memory: of the sampler."""
+
+    x: Tensor
+    label: Tensor
+    seeds: Tensor
+    done: Tensor
+    memory: Memory
+    known: Tensor | None
+    mask: Tensor | None
+    step: int = 0
+
+
+class RefinementStrategy:
+    """Walks the path's grid."""
+
+    def __init__(self, config: kinds.Refinement, space: Space) -> None:
+        self.config, self.space = config, space
+        self.sampler = SAMPLERS[config.sampler]
+
+    def begin(self, condition: Batch, seeds: Tensor) -> State:
+        """From label_B, and known_BCHW under mask_BCHW where part of the picture is given."""
+        x = normal_at(seeds, 0, *self.space.shape)
+        known = condition.get("known")
+        if known is not None:
+            known = known.float() * (2 / (self.space.vocabulary - 1)) - 1
+        return State(x, condition["label"], seeds, seeds < -1, Memory(torch.zeros_like(x)), known, condition.get("mask"))
+
+    def advance(self, models: Models, state: State) -> State:
+        """One refinement. Writes into the state."""
+        path, shape = models["model"].path, self.space.shape
+        times = self._times(path)
+        t, s = times[state.step], times[state.step + 1]
+        if state.step == 0:
+            state.x = state.x * levels(path, t)[1]
+        fresh = partial(normal_at, state.seeds, 2 * state.step + 1, *shape)
+        state.x = self.sampler(partial(self._denoise, models, state), path, state.x, t, s, state.memory, fresh)
+        if state.mask is not None and state.known is not None:
+            a, sigma = levels(path, s)
+            given = a * state.known + sigma * normal_at(state.seeds, 2 * state.step + 2, *shape)
+            state.x = torch.where(state.mask, given, state.x)
+        state.step += 1
+        state.done = state.done | (state.step == self.config.steps)
+        return state
+
+    def draft(self, state: State) -> Draft:
+        """The clean estimate, and at the end the picture itself."""
+        last = state.step == self.config.steps
+        committed = torch.full_like(state.x, last, dtype=torch.bool)
+        evaluations = torch.full_like(state.seeds, state.memory.evaluations)
+        return Draft(state.x if last else state.memory.clean, committed, state.done, evaluations)
+
+    def _times(self, path: Path) -> list[float]:
+        steps = self.config.steps
+        if self.config.sampler != "consistency":
+            return path.grid(steps).tolist()
+        return [*path.grid(steps + 1).tolist()[:-2], 0.0]  # a step at the faintest noise would do nothing
+
+    def _denoise(self, models: Models, state: State, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """The clean picture and the noise in x_t, guided where asked."""
+        model, weight = models["model"], self.config.guidance
+        time_B = torch.full((len(x),), t, dtype=torch.float32, device=x.device)
+        state.memory.evaluations += 1 if weight == 1 else 2
+        if weight == 1:
+            clean, noise = model.estimate(x, time_B, state.label)
+        elif "guide" in models:
+            clean, noise = model.estimate(x, time_B, state.label)
+            clean = clean + (weight - 1) * (clean - models["guide"].estimate(x, time_B, state.label)[0])
+        else:
+            nothing = torch.full_like(state.label, self.space.classes)
+            both, _ = model.estimate(torch.cat((x, x)), time_B.repeat(2), torch.cat((state.label, nothing)))
+            told, untold = both.chunk(2)
+            clean = told + (weight - 1) * (told - untold)
+        if self.config.clip:
+            clean = clean.clamp(-1, 1)
+        if weight != 1 or self.config.clip:
+            a, sigma = levels(model.path, t)
+            noise = (x - a * clean) / sigma
+        return clean, noise

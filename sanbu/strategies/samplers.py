@@ -1,0 +1,110 @@
+"""Samplers: one step from time t to an earlier time s over a denoiser. Each is a function of a few lines.
+
+denoise(x_t, t) gives the clean picture D and the noise E that a denoiser sees in x_t = a_t D + s_t E. Times are numbers;
+a_t, s_t are the path's alpha and sigma. The last s is the clean end, where s_s = 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sanbu.paths import Path
+
+Denoise = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Memory:
+    """What a step may read and leaves behind: the clean picture of the last step and half the log of its SNR, evaluations."""
+
+    clean: Tensor
+    log_ratio: float | None = None
+    evaluations: int = 0
+
+
+Sampler = Callable[[Denoise, Path, Tensor, float, float, Memory, Callable[[], Tensor]], Tensor]
+
+
+def levels(path: Path, t: float) -> tuple[float, float]:
+    """alpha and sigma at t."""
+    time = torch.tensor(t, dtype=torch.float64)
+    return float(path.alpha(time)), float(path.sigma(time))
+
+
+def ancestral(
+    denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
+) -> Tensor:
+    """A draw from q(x_s | x_t, x = D) (Ho, Jain and Abbeel, 2020)."""
+    (a_t, s_t), (a_s, s_s) = levels(path, t), levels(path, s)
+    clean, noise = denoise(x, t)
+    memory.clean = clean
+    up = s_s / s_t * math.sqrt(max(0.0, s_t**2 - (a_t / a_s * s_s) ** 2))
+    return a_s * clean + math.sqrt(max(0.0, s_s**2 - up**2)) * noise + up * fresh()
+
+
+def ddim(denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]) -> Tensor:
+    """a_s D + s_s E: the noise stays, the mixture moves (Song, Meng and Ermon, 2021)."""
+    a_s, s_s = levels(path, s)
+    clean, noise = denoise(x, t)
+    memory.clean = clean
+    return a_s * clean + s_s * noise
+
+
+def euler(
+    denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
+) -> Tensor:
+    """x + (s - t) dx/dt, with dx/dt = alpha' D + sigma' E."""
+    memory.clean, slope = velocity(denoise, path, x, t)
+    return x + (s - t) * slope
+
+
+def heun(denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]) -> Tensor:
+    """Euler, corrected by the slope where it arrives; the last step, to no noise, is Euler's (Karras and others, 2022)."""
+    memory.clean, slope = velocity(denoise, path, x, t)
+    ahead = x + (s - t) * slope
+    if levels(path, s)[1] == 0:
+        return ahead
+    memory.clean, other = velocity(denoise, path, ahead, s)
+    return x + (s - t) * (slope + other) / 2
+
+
+def dpm_solver(
+    denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
+) -> Tensor:
+    """DPM-Solver++(2M): second order in log(alpha / sigma) from the clean picture of the step before (Lu and others, 2022)."""
+    (a_t, s_t), (a_s, s_s) = levels(path, t), levels(path, s)
+    clean, _ = denoise(x, t)
+    last, before = memory.clean, memory.log_ratio
+    memory.clean, memory.log_ratio = clean, math.log(a_t / s_t) if a_t else -math.inf
+    if s_s == 0:
+        return a_s * clean
+    step = math.log(a_s / s_s) - memory.log_ratio
+    if before is not None and math.isfinite(before):
+        clean = clean + step / (2 * (memory.log_ratio - before)) * (clean - last)
+    return s_s / s_t * x - a_s * math.expm1(-step) * clean
+
+
+def consistency(
+    denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
+) -> Tensor:
+    """The clean picture, mixed with new noise for the next step (Song and others, 2023)."""
+    a_s, s_s = levels(path, s)
+    memory.clean, _ = denoise(x, t)
+    return a_s * memory.clean + (s_s * fresh() if s_s else 0.0)
+
+
+def velocity(denoise: Denoise, path: Path, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    """The clean picture, and dx/dt of the deterministic path through x."""
+    rate_alpha, rate_sigma = (float(rate) for rate in path.rates(torch.tensor(t, dtype=torch.float64)))
+    clean, noise = denoise(x, t)
+    return clean, rate_alpha * clean + rate_sigma * noise
+
+
+SAMPLERS: dict[str, Sampler] = {
+    f.__name__.replace("_", "-"): f for f in (ancestral, ddim, euler, heun, dpm_solver, consistency)
+}
