@@ -33,6 +33,9 @@ def about() -> None:
     sanbu train gpt2 data.path=my.txt model=llama schedule.steps=500
     sanbu generate runs/first --prompt "os.path" -n 3
     sanbu evaluate runs/first                   bits per byte on held-out text
+    sanbu train flow --run runs/flow            pictures of digits, in refinements
+    sanbu generate runs/flow -n 64 --label 7 --out pictures
+    sanbu compare digits --run runs/digits      every strategy on the same pictures: quality, speed, diversity
     sanbu export runs/first --to huggingface --out folder
     """
 
@@ -121,21 +124,37 @@ def generate(
     run: RunFolder,
     overrides: Overrides = None,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", help="text to go on from; without it, from nothing")
+        str | None,
+        typer.Option("--prompt", "-p", help="text to go on from, or a picture to complete; without it, from nothing"),
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="samples")] = 1,
+    label: Annotated[
+        str | None, typer.Option("--label", help="of pictures: a class by number or name, or none; without it, all in turn")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="of pictures; default RUN/generated")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="sample i is drawn with seed + i, alone or together")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Draw samples from a run.
+    """Draw samples from a run: text to the terminal; pictures into --out, with a grid and an animation of how they came to be.
 
     \b
     sanbu generate runs/first --prompt "os.path.join(" -n 3 strategy.temperature=0.7
     sanbu generate runs/first --prompt "import" strategy=beam-search strategy.beams=8
+    sanbu generate runs/flow -n 64 --label 7 --out pictures strategy.guidance=2
+    sanbu generate runs/flow -n 8 --prompt half.png          (transparent pixels are drawn anew)
+    sanbu generate runs/edm parents.guide=runs/weak strategy.guidance=2
     """
+    from sanbu.data.kinds import Images
     from sanbu.run import Run
 
     found = Run.open(run).to("auto")
+    if isinstance(found.recipe.data, Images) or out is not None or label is not None:
+        from sanbu.gallery import draw
+
+        asked = {"label": label, "picture": prompt}
+        written = draw(found, out or run / "generated", asked, n, seed, tuple(overrides or ()))
+        report({"run": str(run), **written}, as_json, str(written.get("grid")))
+        return
     if n == 1 and not as_json:
         stream(found, prompt, seed, tuple(overrides or ()))
         return
@@ -154,15 +173,82 @@ def evaluate(
     data: Annotated[str | None, typer.Option("--data", metavar="PATH", help="other text: all of it is evaluated")] = None,
     as_json: Json = False,
 ) -> None:
-    """Bits per byte, loss and perplexity on the run's held-out text, or on other text."""
-    from sanbu.evaluation.text import evaluate_run
+    """Of text: bits per byte, loss and perplexity on held-out text, or on other text. Of pictures: the row of a comparison."""
+    from sanbu.config import ConfigError
+    from sanbu.data.kinds import Images
+    from sanbu.run import Run
 
-    found = evaluate_run(run, data)
+    if isinstance(Run.open(run).recipe.data, Images):
+        from sanbu.evaluation.compare import compare_runs
+        from sanbu.evaluation.report import plain
+
+        if data is not None:
+            raise ConfigError("--data: a run of pictures is evaluated on its own test part")
+        found = plain(compare_runs([run])[-1])
+    else:
+        from sanbu.evaluation.text import evaluate_run
+
+        found = evaluate_run(run, data)
     lines = (
         f"{key.replace('_', ' ')}: {value:,.4f}" if isinstance(value, float) else f"{key}: {value:,}"
         for key, value in found.items()
     )
     report({"run": str(run), **found}, as_json, "\n".join(lines))
+
+
+@app.command()
+def compare(
+    names: Annotated[
+        list[str], typer.Argument(metavar="CONTEST|RUN...", help="digits, or run folders on the same pictures")
+    ],
+    run: Annotated[Path, typer.Option("--run", metavar="DIR", help="where runs and report go")] = Path("runs/compare"),
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="CPU seconds of training for each strategy")] = 60,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="runs of each strategy")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Put strategies side by side on the same pictures: quality, speed, diversity; compare.html, .png and .json in --run.
+
+    \b
+    sanbu compare digits                                  trains each strategy for a minute, three seeds, one thread
+    sanbu compare digits --seconds 20 --seeds 1
+    sanbu compare runs/mine runs/other --run runs/report  measures runs you have
+    """
+    from sanbu.evaluation.compare import compare_contest, compare_runs
+    from sanbu.evaluation.report import table, write
+    from sanbu.recipes import contests
+
+    folders = [Path(name) for name in names]
+    if all((folder / "recipe.json").exists() for folder in folders):
+        rows, title = compare_runs(folders), ", ".join(folder.name for folder in folders)
+    else:
+        missing = next(name for name in names if not (Path(name) / "recipe.json").exists())
+        rows = compare_contest(contests.find(missing), run, seconds, seeds)
+        title = f"{missing}: {seconds:g} CPU seconds each, {seeds} seed{'s' if seeds > 1 else ''}"
+    content = write(rows, run, title)
+    if as_json:
+        report(content, True, "")
+        return
+    from rich.console import Console
+
+    Console(width=max(170, Console().width)).print(table(rows))
+    typer.echo("\n" + "\n".join(content["advice"]) + f"\n{run / 'compare.html'}")
+
+
+@app.command()
+def average(
+    run: RunFolder,
+    length: Annotated[
+        float, typer.Option("--length", help="deviation of the weights, as a fraction of the run: 0.01 to 0.25")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="the run folder to make")],
+    as_json: Json = False,
+) -> None:
+    """Rebuild the average of a run's weights at another length, after training (average=power-function)."""
+    from sanbu.averages import rebuild
+    from sanbu.run import Run
+
+    made = rebuild(Run.open(run), length, out)
+    report({"run": str(made.folder), "length": length}, as_json, str(made.folder))
 
 
 @app.command("import")
@@ -171,10 +257,11 @@ def import_model(
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="the run folder to make")],
     as_json: Json = False,
 ) -> None:
-    """Make a run of GPT-1, GPT-2 or LLaMA weights in a Hugging Face folder (safetensors)."""
-    from sanbu.interop.huggingface import import_run
+    """Make a run of GPT-1, GPT-2 or LLaMA weights in a Hugging Face folder, or of a U-Net or DiT in a diffusers pipeline's."""
+    from sanbu.interop import diffusers, huggingface
 
-    made = import_run(source, run)
+    pipeline = (Path(source) / "model_index.json").exists()
+    made = diffusers.import_run(Path(source), run) if pipeline else huggingface.import_run(source, run)
     report({"run": str(made.folder), "model": made.recipe.name}, as_json, str(made.folder))
 
 
@@ -182,17 +269,32 @@ def import_model(
 def export_run(
     run: RunFolder,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="the folder to make")],
-    to: Annotated[str, typer.Option("--to", help="huggingface")] = "huggingface",
+    to: Annotated[str, typer.Option("--to", help="huggingface or diffusers")] = "huggingface",
+    label: Annotated[
+        str | None,
+        typer.Option("--label", help="of a U-Net for diffusers: the label its pipeline shall draw; without it, none"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run as a folder that other tools load: AutoModelForCausalLM and AutoTokenizer of transformers."""
+    """Write a run as a folder that other tools load.
+
+    \b
+    --to huggingface    text: AutoModelForCausalLM and AutoTokenizer of transformers
+    --to diffusers      pictures: DiffusionPipeline of diffusers (U-Net, DiT, autoencoder)
+    """
     from sanbu.config import ConfigError, nearest
-    from sanbu.interop.huggingface import export_folder
     from sanbu.run import Run
 
-    if to != "huggingface":
-        raise ConfigError(f"--to: given {to!r}, allowed: huggingface{nearest(to, ['huggingface'])}")
-    export_folder(Run.open(run), out)
+    if to not in ("huggingface", "diffusers"):
+        raise ConfigError(f"--to: given {to!r}, allowed: huggingface, diffusers{nearest(to, ['huggingface', 'diffusers'])}")
+    if to == "diffusers":
+        from sanbu.interop import diffusers
+
+        diffusers.export_folder(Run.open(run), out, label)
+    else:
+        from sanbu.interop import huggingface
+
+        huggingface.export_folder(Run.open(run), out)
     report({"folder": str(out)}, as_json, str(out))
 
 

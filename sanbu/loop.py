@@ -123,6 +123,7 @@ class Book:
             self.best = (held_out, name)
         self.run.save_checkpoint(name, training.state(), {"best": self.best, "data": training.data.fingerprint})
         self.run.save_model(training.sampler())
+        self.run.save_average(training.step, training.snapshot())
         self.run.prune(self.schedule.keep, self.best[1] if self.best else None)
         self.saved = training.step
 

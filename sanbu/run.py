@@ -5,6 +5,7 @@
     metrics.jsonl        a line a step; names that begin with time/ are timings, the rest is deterministic
     checkpoints/         step-00000100/ holds everything that training needs to go on bit for bit
     samples/             what was drawn on the way
+    averages/            averages of the weights at each checkpoint, where the recipe keeps a power-function one
 
 Everything is written whole or not at all; nothing is ever unpickled.
 """
@@ -40,7 +41,7 @@ from sanbu.files import (
 )
 from sanbu.machine import column_major, find_device
 from sanbu.recipe import Recipe
-from sanbu.strategies.strategy import Draft, generate
+from sanbu.strategies.strategy import Batch, Draft, generate
 
 FORMAT = 1
 
@@ -131,12 +132,17 @@ class Run:
         self, prompt: Any = None, n: int = 1, seed: int = 0, overrides: tuple[str, ...] = (), watch: Any = None
     ) -> Iterator[Draft]:
         """Draw n samples for each prompt, yielding every draft; see `generate`."""
+        yield from self.drawn(self.codec.condition(prompt, n), seed, overrides, watch)
+
+    def drawn(self, condition: Batch, seed: int = 0, overrides: tuple[str, ...] = (), watch: Any = None) -> Iterator[Draft]:
+        """Draw a sample for each row of a condition, yielding every draft. Overrides may name further parents, a guide say."""
         recipe = override(self.recipe, overrides)
-        condition = self.codec.condition(prompt, n)
         condition = {name: tensor.to(self.device) for name, tensor in condition.items()}
         rows = next(iter(condition.values())).shape[0]
         seeds = torch.arange(seed, seed + rows, device=self.device)
-        yield from generate(recipe.strategy.build(recipe.data.space()), self.models, condition, seeds, watch)
+        more = {name: path for name, path in recipe.parents.items() if path != self.recipe.parents.get(name)}
+        models = self.models | {name: Run.open(path).model.to(self.device) for name, path in more.items()}
+        yield from generate(recipe.strategy.build(recipe.data.space()), models, condition, seeds, watch)
 
     def generate(self, prompt: Any = None, n: int | None = None, seed: int = 0, overrides: tuple[str, ...] = ()) -> Any:
         """What follows the prompt: one sample, or a list of n. Sample i is drawn with seed + i, alone or together.
@@ -219,6 +225,13 @@ class Run:
                 shutil.rmtree(path)
         for remains in (self.folder / "checkpoints").glob(".*.tmp"):
             shutil.rmtree(remains, ignore_errors=True)
+
+    def save_average(self, step: int, tensors: dict[str, Tensor]) -> None:
+        """Keep averages of this step beside the checkpoints, never pruned."""
+        if tensors and step:
+            (self.folder / "averages").mkdir(exist_ok=True)
+            with replacing(self.folder / "averages" / f"step-{step:08d}.safetensors") as temporary:
+                write_tensors(temporary, {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()})
 
     def save_model(self, model: nn.Module) -> None:
         """Write model.safetensors at once."""

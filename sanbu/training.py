@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sanbu.config import SanbuError
 from sanbu.data.kinds import Data
 from sanbu.files import load_weights, weights
-from sanbu.layers.average import Average
+from sanbu.layers.average import Following
 from sanbu.machine import Machine
 from sanbu.noise import Noise, key
 from sanbu.objectives.objective import Batch, Turn
@@ -74,7 +74,7 @@ class Training:
 
     def _end_round(self) -> None:
         for module in self.models.values():
-            if isinstance(module, Average):
+            if isinstance(module, Following):
                 module.follow()
         self.step, self.turn, self._batch = self.step + 1, 0, {}
 
@@ -121,7 +121,12 @@ class Training:
     def sampler(self) -> nn.Module:
         """The weights one samples from: the average, where the recipe keeps one."""
         average = self.models.get("average")
-        return average.module if isinstance(average, Average) else self.models["model"]
+        return average.module if isinstance(average, Following) else self.models["model"]
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """What the average keeps of this round, for other averages to be made of."""
+        average = self.models.get("average")
+        return average.snapshot() if isinstance(average, Following) else {}
 
     # -- state --------------------------------------------------------------------------------------------------------
 

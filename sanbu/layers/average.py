@@ -1,6 +1,6 @@
-"""A function that follows another: the exponential moving average of its weights.
+"""Functions that follow another: averages of its weights over the rounds.
 
-average <- decay * average + (1 - decay) * model, after each round (Polyak and Juditsky, 1992; warmed up as 1 - 1/(t + 1),
+Exponential: average <- decay * average + (1 - decay) * model, after each round (Polyak and Juditsky, 1992; warmed up as 1 - 1/(t + 1),
 so that the first rounds are a plain mean). Used for the weights one samples from and for an objective's slow target.
 """
 
@@ -9,11 +9,26 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 
-class Average(nn.Module):
+class Following(nn.Module):
+    """What moves toward a source after each round; `module` is the function one calls."""
+
+    module: nn.Module
+
+    def follow(self) -> None:
+        """Move one round toward the source."""
+        raise NotImplementedError
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """What is kept of this round for later, by name; nothing where nothing can be made of it."""
+        return {}
+
+
+class Average(Following):
     """A frozen copy of `source` that `follow` moves toward it. Calls go to the copy."""
 
     rounds: Tensor
@@ -32,9 +47,65 @@ class Average(nn.Module):
     def follow(self) -> None:
         """Move one round toward the source; buffers are copied."""
         self.rounds += 1
-        weight = 1.0 - min(self.decay, float(1 - 1 / (self.rounds + 1)))
-        ours, theirs = list(self.module.parameters()), list(self._source[0].parameters())
-        if ours:
-            torch._foreach_lerp_([*ours], [*theirs], weight)
-        for mine, other in zip(self.module.buffers(), self._source[0].buffers(), strict=True):
-            mine.copy_(other)
+        approach(self.module, self._source[0], 1.0 - min(self.decay, float(1 - 1 / (self.rounds + 1))))
+
+
+class PowerAverage(Following):
+    """Two averages that give round i of t the weight i^gamma / sum, so that their length grows with the run.
+
+    average_t = (1 - 1/t)^(gamma + 1) average_(t-1) + the rest of the model. Kept now and then, they allow any other length to be
+    rebuilt after training (Karras and others, 2024b). lengths: standard deviations of the weights, as a fraction of the run.
+    """
+
+    rounds: Tensor
+
+    def __init__(self, source: nn.Module, lengths: tuple[float, float]) -> None:
+        super().__init__()
+        self._source = (source,)
+        self.powers = [power_of(length) for length in lengths]
+        self.module = copy.deepcopy(source).requires_grad_(False)
+        self.other = copy.deepcopy(source).requires_grad_(False)
+        self.register_buffer("rounds", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        return self.module(*inputs, **named)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        self.rounds += 1
+        for module, power in zip((self.module, self.other), self.powers, strict=True):
+            approach(module, self._source[0], 1.0 - float(1 - 1 / self.rounds) ** (power + 1))
+
+    def snapshot(self) -> dict[str, Tensor]:
+        pairs = zip((self.module, self.other), self.powers, strict=True)
+        return {f"{power!r}/{name}": tensor for module, power in pairs for name, tensor in module.state_dict().items()}
+
+
+def approach(module: nn.Module, source: nn.Module, weight: float) -> None:
+    """Move the parameters by `weight` of the way to the source's; buffers are copied."""
+    ours, theirs = list(module.parameters()), list(source.parameters())
+    if ours:
+        torch._foreach_lerp_([*ours], [*theirs], weight)
+    for mine, other in zip(module.buffers(), source.buffers(), strict=True):
+        mine.copy_(other)
+
+
+def power_of(length: float) -> float:
+    """The gamma whose weights i^gamma have this standard deviation, relative to the run: the largest root of a cubic."""
+    inverse = length**-2
+    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
+
+
+def rebuilt(powers: np.ndarray, rounds: np.ndarray, power: float, end: float) -> np.ndarray:
+    """The factors of snapshots (their powers and rounds) whose sum is nearest to an average of another power at round `end`.
+
+    Least squares between the curves of weights over rounds, solved in closed form: the product of two curves up to rounds a < b
+    with powers p, q integrates to (p+1)(q+1)/(p+q+1) a^(p+q+1) / (a^(p+1) b^(q+1)).
+    """
+
+    def product(p: np.ndarray, a: np.ndarray, q: np.ndarray | float, b: np.ndarray | float) -> np.ndarray:
+        log = (p + q + 1) * np.log(np.minimum(a, b)) - (p + 1) * np.log(a) - (q + 1) * np.log(b)
+        return (p + 1) * (q + 1) / (p + q + 1) * np.exp(log)
+
+    matrix = product(powers[:, None], rounds[:, None], powers[None], rounds[None])
+    return np.linalg.lstsq(matrix, product(powers, rounds, power, end), rcond=None)[0]

@@ -83,6 +83,7 @@ class PixelCNN(nn.Module):
         self.label = nn.Embedding(space.classes + 1, width)
         self.above = nn.Conv2d(channels + 1, width, (reach, 2 * reach - 1))
         self.left = nn.Conv2d(channels + 1, width, (1, reach))
+        self.place = nn.Parameter(torch.zeros(width, self.height, self.width))
         self.blocks = nn.ModuleList(GatedLayer(width, config.kernel, config.dropout) for _ in range(config.layers))
         self.mix = nn.Conv2d(width, width, 1)
         self.output = (
@@ -101,7 +102,7 @@ class PixelCNN(nn.Module):
         x, reach = entrance(levels_BCHW, self.levels), self.reach
         label_BD = self.label(label_B)
         v = self.above(F.pad(x[:, :, :-1], (reach - 1, reach - 1, reach, 0)))
-        h = self.left(F.pad(x[..., :-1], (reach, 0)))
+        h = self.left(F.pad(x[..., :-1], (reach, 0))) + self.place
         for block in self.blocks:
             v, h = block(v, h, label_BD)
         return F.silu(self.mix(h)).permute(0, 2, 3, 1)
@@ -145,7 +146,8 @@ class PixelCNN(nn.Module):
         """The horizontal stack moves right a pixel."""
         first = max(0, column - self.reach)
         seen = entrance(levels_BCHW[:, :, row : row + 1, first:column], self.levels)[:, :, 0]
-        h = F.linear(F.pad(seen, (self.reach - seen.shape[2], 0)).flatten(1), self.left.weight.flatten(1), self.left.bias)
+        seen = F.pad(seen, (self.reach - seen.shape[2], 0)).flatten(1)
+        h = F.linear(seen, self.left.weight.flatten(1), self.left.bias) + self.place[:, row, column]
         for block, kept in zip(self.blocks, cache.layers, strict=True):
             kept.line[:, :, column + block.reach] = h
             left = matrix(kept.line[:, :, column : column + block.reach + 1], block.horizontal)

@@ -1,4 +1,5 @@
-"""PixelRNN: the rows above reach a pixel through recurrence, so that it sees all of them (van den Oord and others, 2016a).
+"""PixelRNN: the rows above reach a pixel through recurrence, so that it sees nearly all of them (van den Oord and others, 2016a;
+the first pixels of a row miss the last of the row above where the first convolution does not reach).
 
 Row LSTM: a convolution of the row above drives the state. Diagonal BiLSTM: one state comes from the left and from above, one
 from the right and, a row later, from above. Both stand on a first convolution that leaves the pixel itself out.
@@ -164,6 +165,7 @@ class PixelRNN(nn.Module):
         self.label = nn.Embedding(space.classes + 1, width)
         self.above = nn.Conv2d(channels + 1, width, (3, 7))
         self.left = nn.Conv2d(channels + 1, width, (1, 3), bias=False)
+        self.place = nn.Parameter(torch.zeros(width, self.height, self.width))
         self.blocks = nn.ModuleList(layer(width) for _ in range(config.layers))
         self.mix = nn.Conv2d(width, width, 1)
         self.output = Categorical(width, channels, self.levels)
@@ -172,7 +174,7 @@ class PixelRNN(nn.Module):
         """log p(x_chw | all before), nats, [B, C, H, W]; order: rows, columns, channels."""
         x = entrance(levels_BCHW, self.levels)
         h = self.above(F.pad(x[:, :, :-1], (3, 3, 3, 0))) + self.left(F.pad(x[..., :-1], (3, 0)))
-        h = h + self.label(label_B)[..., None, None]
+        h = h + self.place + self.label(label_B)[..., None, None]
         for block in self.blocks:
             h = h + block(h)
         features = F.silu(self.mix(h)).permute(0, 2, 3, 1)
@@ -193,7 +195,8 @@ class PixelRNN(nn.Module):
                 for block, kept in zip(self.blocks, cache["layers"], strict=True):
                     block.begin_row(kept)
             seen = entrance(levels_BCHW[:, :, row : row + 1, max(0, column - 3) : column], self.levels)[:, :, 0]
-            h = matrix(F.pad(seen, (3 - seen.shape[2], 0)), self.left) + cache["above"][..., column] + self.label(label_B)
+            h = matrix(F.pad(seen, (3 - seen.shape[2], 0)), self.left) + self.place[:, row, column]
+            h = h + cache["above"][..., column] + self.label(label_B)
             for block, kept in zip(self.blocks, cache["layers"], strict=True):
                 h = h + block.pixel(h, column, kept)
             cache["features"] = F.silu(F.linear(h, self.mix.weight.flatten(1), self.mix.bias))

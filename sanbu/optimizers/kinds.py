@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sanbu.config import Choice
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from sanbu.layers.average import Average
+    from sanbu.layers.average import Following
     from sanbu.optimizers.search import Search
 
 Auto = Literal["auto"]
@@ -143,7 +143,7 @@ class Muon(OptimizerConfig):
 class AverageConfig(Choice):
     """An average of the model's weights over the run, kept beside it and sampled from."""
 
-    def build(self, model: nn.Module) -> Average:
+    def build(self, model: nn.Module) -> Following:
         raise NotImplementedError
 
 
@@ -153,7 +153,28 @@ class Exponential(AverageConfig):
     kind: Literal["exponential"] = "exponential"
     decay: float = Field(0.999, ge=0, lt=1)
 
-    def build(self, model: nn.Module) -> Average:
+    def build(self, model: nn.Module) -> Following:
         from sanbu.layers.average import Average
 
         return Average(model, self.decay)
+
+
+class PowerFunction(AverageConfig):
+    """Averages whose length grows with the run, kept at each checkpoint: `sanbu average RUN` makes any other length of them."""
+
+    kind: Literal["power-function"] = "power-function"
+    lengths: tuple[float, float] = Field(
+        (0.05, 0.1), description="deviations of the weights, fractions of the run; the first is drawn from"
+    )
+
+    @field_validator("lengths", mode="after")
+    @classmethod
+    def _possible(cls, lengths: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 < length < 0.28 for length in lengths) or lengths[0] == lengths[1]:
+            raise ValueError("two different lengths between 0 and 0.28 are needed")
+        return lengths
+
+    def build(self, model: nn.Module) -> Following:
+        from sanbu.layers.average import PowerAverage
+
+        return PowerAverage(model, self.lengths)

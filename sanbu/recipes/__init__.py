@@ -7,15 +7,38 @@ from collections.abc import Callable
 
 from sanbu.config import ConfigError, nearest
 from sanbu.recipe import Recipe
+from sanbu.recipes.images import consistency, ddpm, dit, edm, flow, gan, image_gpt, pixelcnn, pixelrnn, vae
 from sanbu.recipes.text import gpt1, gpt2, gpt3, llama, modern, shakespeare
 
 RecipeFunction = Callable[..., Recipe]
-__all__ = ["all", "find", "gpt1", "gpt2", "gpt3", "llama", "make", "modern", "shakespeare"]
+__all__ = [
+    "all",
+    "consistency",
+    "ddpm",
+    "dit",
+    "edm",
+    "find",
+    "flow",
+    "gan",
+    "gpt1",
+    "gpt2",
+    "gpt3",
+    "image_gpt",
+    "llama",
+    "make",
+    "modern",
+    "pixelcnn",
+    "pixelrnn",
+    "shakespeare",
+    "vae",
+]
+TEXT = (gpt1, gpt2, gpt3, llama, modern, shakespeare)
+PICTURES = (pixelcnn, pixelrnn, image_gpt, vae, gan, ddpm, edm, flow, dit, consistency)
 
 
 def all() -> dict[str, RecipeFunction]:  # noqa: A001 - reads as recipes.all()
     """Every recipe by name."""
-    return {function.__name__.replace("_", "-"): function for function in (gpt1, gpt2, gpt3, llama, modern, shakespeare)}
+    return {function.__name__.replace("_", "-"): function for function in (*TEXT, *PICTURES)}
 
 
 def find(name: str) -> RecipeFunction:

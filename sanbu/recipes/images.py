@@ -7,7 +7,7 @@ from typing import Any
 from sanbu.data.kinds import Images
 from sanbu.models import kinds as models
 from sanbu.objectives import kinds as objectives
-from sanbu.optimizers.kinds import Adam, AdamW, Constant, Exponential, Linear, OptimizerConfig
+from sanbu.optimizers.kinds import Adam, AdamW, Constant, Linear, OptimizerConfig, PowerFunction
 from sanbu.paths import Betas, Exploding
 from sanbu.recipe import Recipe, Schedule
 from sanbu.recipes.text import pick
@@ -36,7 +36,7 @@ def recipe(
     """What the recipes below have in common: a moving average of the weights, samples on the way."""
     return Recipe(
         name=name, data=data, model=model, objective=objective, optimizer=optimizer, strategy=strategy,
-        average=Exponential(decay=0.999), schedule=schedule(steps),
+        average=PowerFunction(), schedule=schedule(steps),
     )  # fmt: skip
 
 
