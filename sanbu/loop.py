@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from sanbu.config import SanbuError
-from sanbu.machine import decide
+from sanbu.machine import Machine, decide
 from sanbu.optimizers.search import NotFinite
 from sanbu.recipe import Recipe
 from sanbu.run import Run, RunError
@@ -36,11 +36,12 @@ def train(recipe: Recipe, folder: Path | str | None = None, *, resume: bool = Fa
     """
     recipe, watcher = recipe.resolve(), watcher or Silent()
     run = Run.open(folder) if resume and folder is not None else None
+    recipe, machine = decided(recipe, run)
     if run is not None and run.recipe != recipe:
         raise RunError(f"{run.folder} was begun with another recipe; resume it without overrides")
     folder = Path(folder) if folder is not None else free_folder(recipe.name)
     with claimed(folder, recipe), Interrupt() as interrupt, torch.random.fork_rng():
-        training = Training(recipe, decide(recipe.machine))
+        training = Training(recipe, machine)
         run = run or Run.create(folder, recipe)
         training.data.codec.save(run.folder)
         book = Book(run, training, watcher)
@@ -56,6 +57,16 @@ def train(recipe: Recipe, folder: Path | str | None = None, *, resume: bool = Fa
         finally:
             watcher.close()
     return run
+
+
+def decided(recipe: Recipe, run: Run | None) -> tuple[Recipe, Machine]:
+    """The machine, and the recipe with its precision written down: what was measured once holds for a resumed run too."""
+    settings = recipe.machine
+    if run is not None and settings.precision == "auto":
+        settings = settings.model_copy(update={"precision": run.recipe.machine.precision})
+    machine = decide(settings)
+    precision = str(machine.precision).removeprefix("torch.")
+    return recipe.model_copy(update={"machine": settings.model_copy(update={"precision": precision})}), machine
 
 
 class Book:

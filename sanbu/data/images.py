@@ -57,7 +57,7 @@ class ImageRows:
         if self.config.flip:
             levels = torch.where(noise.uniform(size, 1, 1, 1) < 0.5, levels.flip(3), levels)
         if self.config.shift:
-            levels = shifted(levels, noise.integers(2 * self.config.shift + 1, size, 2))
+            levels = shifted(levels, self.config.shift, noise.integers(2 * self.config.shift + 1, size, 2))
         if self.config.drop_label:
             label = torch.where(noise.uniform(size) < self.config.drop_label, self.space.classes, label)
         return {"image": to_unit(levels, self.space), "levels": levels, "label": label}
@@ -87,9 +87,8 @@ class ImageRows:
         return (drawn < pixels / (stored - 1)).astype(np.int64)
 
 
-def shifted(levels: Tensor, offset_B2: Tensor) -> Tensor:
-    """Each picture moved by its own offset, edges repeated; offsets count from 0."""
-    room = int(offset_B2.max())
+def shifted(levels: Tensor, room: int, offset_B2: Tensor) -> Tensor:
+    """Each picture cut from itself with `room` more pixels on each side, edges repeated, at its own offset from 0 to 2 room."""
     padded = F.pad(levels.float(), (room,) * 4, mode="replicate").long()
     height, width = levels.shape[2:]
     rows = [p[:, y : y + height, x : x + width] for p, (y, x) in zip(padded, offset_B2.tolist(), strict=True)]

@@ -45,7 +45,7 @@ class Categorical(nn.Module):
             assert self.earlier is not None
             features_D = features_D + self.earlier(levels_C[..., before] + before * self.levels)
         own = slice(channel * self.levels, (channel + 1) * self.levels)
-        return F.linear(F.silu(features_D), self.heads.weight[own], self.heads.bias[own])
+        return F.linear(F.silu(features_D), self.heads.weight[own], self.heads.bias[own]).float()
 
 
 class Logistics(nn.Module):
@@ -84,7 +84,7 @@ class Logistics(nn.Module):
         return torch.logsumexp(weight_M.log_softmax(-1)[..., None, :] + mass_KM, -1)
 
     def _parts(self, features_D: Tensor) -> tuple[Tensor, ...]:
-        values = self.head(F.silu(features_D)).unflatten(-1, (self.components, -1))
+        values = self.head(F.silu(features_D)).float().unflatten(-1, (self.components, -1))
         weight, mean, log_scale, mixing = values.split(self.sizes, -1)
         return weight[..., 0].log_softmax(-1), mean, log_scale.clamp(min=-7), mixing.tanh()
 

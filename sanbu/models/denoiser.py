@@ -32,7 +32,7 @@ class Denoiser(nn.Module):
         if self.target == "preconditioned":
             variance_B = (self.path.alpha(t_B) * self.deviation) ** 2 + self.path.sigma(t_B) ** 2
             x_BCHW = x_BCHW * spread(variance_B.rsqrt(), x_BCHW)
-        return self.network(x_BCHW, self.path.clock(t_B), label_B)
+        return self.network(x_BCHW, self.path.clock(t_B), label_B).to(t_B.dtype)
 
     def factors(self, t_B: Tensor) -> Pair:
         """What is predicted: c_x x + c_e e."""

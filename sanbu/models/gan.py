@@ -27,7 +27,7 @@ class Generator(nn.Module):
         self.config, self.space = config, space
 
     def forward(self, noise_BZ: Tensor, label_B: Tensor) -> Tensor:
-        return self.body(noise_BZ, label_B).tanh()
+        return self.body(noise_BZ, label_B).float().tanh()
 
     def draw(self, noise_BZ: Tensor, label_B: Tensor) -> Tensor:
         """The picture of each noise vector."""
@@ -52,7 +52,7 @@ class PerceptronCritic(nn.Module):
         x_BD = x_BCHW.flatten(1)
         for layer in self.layers:
             x_BD = F.leaky_relu(layer(x_BD), 0.2)
-        return self.last(x_BD)[:, 0] + (x_BD * self.label(label_B)).sum(1) / x_BD.shape[1] ** 0.5
+        return (self.last(x_BD)[:, 0] + (x_BD * self.label(label_B)).sum(1) / x_BD.shape[1] ** 0.5).float()
 
 
 def perceptron_generator(config: kinds.PerceptronGAN, space: Space) -> Generator:
@@ -114,7 +114,7 @@ class ConvolutionCritic(nn.Module):
         for block in self.blocks:
             x = F.leaky_relu(block(x), 0.2)
         x_BD = x.sum((2, 3)) / (x.shape[2] * x.shape[3]) ** 0.5
-        return self.last(x_BD)[:, 0] + (x_BD * self.label(label_B)).sum(1) / x_BD.shape[1] ** 0.5
+        return (self.last(x_BD)[:, 0] + (x_BD * self.label(label_B)).sum(1) / x_BD.shape[1] ** 0.5).float()
 
 
 def doublings(space: Space) -> int:

@@ -38,7 +38,7 @@ class ImageGPT(nn.Module):
         """log p(x_chw | all before), nats, [B, C, H, W]; order: rows, columns, channels."""
         line_BT = levels_BCHW.permute(0, 2, 3, 1).flatten(1)
         tokens_BT = torch.cat((label_B[:, None] + self.levels, line_BT[:, :-1]), 1)
-        logprob_BT = self.decoder(tokens_BT).log_softmax(-1).gather(2, line_BT[..., None])[..., 0]
+        logprob_BT = self.decoder(tokens_BT).float().log_softmax(-1).gather(2, line_BT[..., None])[..., 0]
         B, C, H, W = levels_BCHW.shape
         return logprob_BT.view(B, H, W, C).permute(0, 3, 1, 2)
 

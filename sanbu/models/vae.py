@@ -35,7 +35,7 @@ class VAE(nn.Module):
         mean, log_deviation = self.encode(levels_BCHW, label_B)
         draws = noise_BKZ.shape[1]
         z = mean[:, None] + log_deviation.exp()[:, None] * noise_BKZ.view(-1, draws, *self.latent)
-        pictures = self.decoder(z.flatten(0, 1), label_B.repeat_interleave(draws)).unflatten(0, (-1, draws))
+        pictures = self.decoder(z.flatten(0, 1), label_B.repeat_interleave(draws)).float().unflatten(0, (-1, draws))
         seen = logistic_mass(levels_BCHW[:, None], pictures, self.log_scale.clamp(min=-7), self.levels).flatten(2).sum(2)
         ratio = (z.square() - noise_BKZ.view_as(z).square()) / 2 - log_deviation[:, None]
         kl = (mean.square() + (2 * log_deviation).exp() - 1) / 2 - log_deviation
@@ -44,7 +44,7 @@ class VAE(nn.Module):
     def encode(self, levels_BCHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-deviation of q(z | x), [B, *latent] each."""
         unit = levels_BCHW.float() * (2 / (self.levels - 1)) - 1
-        mean, log_deviation = self.encoder(unit, label_B).unflatten(1, (2, self.latent[0])).unbind(1)
+        mean, log_deviation = self.encoder(unit, label_B).float().unflatten(1, (2, self.latent[0])).unbind(1)
         return mean, log_deviation.clamp(-8, 4)
 
     def draw(self, noise_BZ: Tensor, label_B: Tensor) -> Tensor:

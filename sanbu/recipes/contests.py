@@ -22,7 +22,13 @@ def contest(data: Images) -> tuple[Contestant, ...]:
     """The strategies side by side, each in its nano recipe."""
 
     def entered(recipe: Recipe) -> Recipe:
-        quiet = ["schedule.evaluate_every=0", "schedule.sample_every=0", "schedule.checkpoint_every=0", "machine.device=cpu"]
+        quiet = [
+            "schedule.evaluate_every=0",
+            "schedule.sample_every=0",
+            "schedule.checkpoint_every=0",
+            "machine.device=cpu",
+            "machine.precision=float32",
+        ]
         return override(recipe.model_copy(update={"data": data}), quiet)
 
     flow = tuple((f"{steps} steps" if steps > 1 else "1 step", (f"strategy.steps={steps}",)) for steps in FLOW_STEPS)

@@ -1,6 +1,7 @@
 """diffusers as the oracle: the same weights give the same numbers, pipelines load and draw, schedulers walk the same path."""
 
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -221,8 +222,9 @@ def ours_walk(sampler, path, target, steps, x):
         return solve(path, TARGETS[target](path, t_B, 0.5), x, Linear64()(x, float(path.clock(t_B)[0])), t_B)
 
     memory, times = Memory(torch.zeros_like(x)), path.grid(steps).tolist()
-    for t, s in zip(times, times[1:], strict=False):
-        x = SAMPLERS[sampler](denoise, path, x, t, s, memory, lambda: torch.randn(x.shape, generator=draws, dtype=x.dtype))
+    fresh = lambda: torch.randn(memory.clean.shape, generator=draws, dtype=memory.clean.dtype)
+    for t, s in pairwise(times):
+        x = SAMPLERS[sampler](denoise, path, x, t, s, memory, fresh)
     return x
 
 

@@ -1,6 +1,7 @@
 """Samplers against a world whose denoiser is known exactly: Gaussians and their mixtures."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -41,10 +42,11 @@ def exact(path, weights=(0.3, 0.7), means=MEANS, deviation=DEVIATION):
 def walk(sampler, path, denoise, steps, x, stop=None):
     """Down the path's grid, or its first `stop` steps."""
     memory, draws = Memory(torch.zeros_like(x)), torch.Generator().manual_seed(1)
+    fresh = lambda: torch.randn(memory.clean.shape, generator=draws, dtype=memory.clean.dtype)
     times = path.grid(steps).tolist()
     x = x * float(path.sigma(torch.tensor(times[0], dtype=torch.float64)))
-    for t, s in list(zip(times, times[1:], strict=False))[:stop]:
-        x = SAMPLERS[sampler](denoise, path, x, t, s, memory, lambda: torch.randn(x.shape, generator=draws, dtype=x.dtype))
+    for t, s in list(pairwise(times))[:stop]:
+        x = SAMPLERS[sampler](denoise, path, x, t, s, memory, fresh)
     return x
 
 
@@ -108,7 +110,7 @@ def test_ddim_is_exact_where_the_data_is_a_point(name):
     a0 = float(path.alpha(torch.tensor(times[0], dtype=torch.float64)))
     first = (x * s0 - a0 * point) / s0
     state, memory = x * s0, Memory(torch.zeros_like(x))
-    for t, s in zip(times, times[1:], strict=False):
+    for t, s in pairwise(times):
         state = SAMPLERS["ddim"](denoise, path, state, t, s, memory, None)
         a, sigma = (float(f(torch.tensor(s, dtype=torch.float64))) for f in (path.alpha, path.sigma))
         torch.testing.assert_close(state, a * point + sigma * first)
