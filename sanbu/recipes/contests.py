@@ -19,36 +19,49 @@ def digits() -> tuple[Contestant, ...]:
 
 
 def contest(data: Images) -> tuple[Contestant, ...]:
-    """The strategies side by side, each in its nano recipe."""
+    """The strategies side by side, each in its nano recipe, on one CPU thread."""
+    return entered(
+        data,
+        "cpu",
+        pixelcnn=images.pixelcnn(),
+        vae=images.vae(),
+        gan=images.gan(),
+        flow=images.flow(),
+        edm=images.edm(),
+        consistency=images.consistency(),
+    )
 
-    def entered(recipe: Recipe) -> Recipe:
-        quiet = [
-            "schedule.evaluate_every=0",
-            "schedule.sample_every=0",
-            "schedule.checkpoint_every=0",
-            "machine.device=cpu",
-            "machine.precision=float32",
-        ]
-        return override(recipe.model_copy(update={"data": data}), quiet)
 
+def convolutions(data: Images, device: str) -> tuple[Contestant, ...]:
+    """The same strategies with convolutions, for larger pictures."""
+    unet = ["model.width=32", "model.multipliers=[1,2,2]", "model.attention=[2]", "model.layers=1"]
+    edm = ["model.path=exploding", "model.target=preconditioned", "optimizer.learning_rate=0.001", *unet]
+    return entered(
+        data,
+        device,
+        pixelcnn=override(images.pixelcnn(), ["model.width=48", "model.layers=6", "model.kernel=5"]),
+        vae=override(images.vae(), ["model=autoencoder", "model.width=32", "model.multipliers=[1,2,2]", "model.latent=4"]),
+        gan=override(images.gan(), ["model=dcgan", "model.width=48", "optimizer.learning_rate=0.0005"]),
+        flow=override(images.flow(), ["model=unet", "optimizer.learning_rate=0.001", *unet]),
+        edm=override(images.edm(), ["model=unet", *edm]),
+        consistency=override(images.consistency(), ["model=unet", *edm]),
+    )
+
+
+def entered(data: Images, device: str, **chosen: Recipe) -> tuple[Contestant, ...]:
+    """Recipes as contestants on the same data, with the ways to draw from each; consistency tunes what edm has found."""
+    quiet = ["schedule.evaluate_every=0", "schedule.sample_every=0", "schedule.checkpoint_every=0"]
+    quiet += [f"machine.device={device}", *(["machine.precision=float32"] if device == "cpu" else [])]
+    ready = {name: override(recipe.model_copy(update={"data": data}), quiet) for name, recipe in chosen.items()}
     flow = tuple((f"{steps} steps" if steps > 1 else "1 step", (f"strategy.steps={steps}",)) for steps in FLOW_STEPS)
     heun = ("Heun, 9 steps", ("strategy.sampler=heun", "strategy.steps=9"))
+    edm = tuple((f"Heun, {steps} steps", (f"strategy.steps={steps}",)) for steps in (5, 18))
+    few = (("1 step", ("strategy.steps=1",)), ("2 steps", ("strategy.steps=2",)))
     return (
-        Contestant("pixelcnn", entered(images.pixelcnn())),
-        Contestant("vae", entered(images.vae())),
-        Contestant("gan", entered(images.gan())),
-        Contestant("flow", entered(images.flow()), (*flow, heun)),
-        Contestant(
-            "edm", entered(images.edm()), tuple((f"Heun, {n} steps", (f"strategy.steps={n}",)) for n in (5, 18)), share=0.6
-        ),
-        Contestant(
-            "consistency",
-            entered(images.consistency()),
-            (("1 step", ("strategy.steps=1",)), ("2 steps", ("strategy.steps=2",))),
-            share=0.4,
-            parent="edm",
-            divided=(("objective.stage", 8),),
-        ),
+        *(Contestant(name, ready[name]) for name in ("pixelcnn", "vae", "gan")),
+        Contestant("flow", ready["flow"], (*flow, heun)),
+        Contestant("edm", ready["edm"], edm, share=0.6),
+        Contestant("consistency", ready["consistency"], few, share=0.4, parent="edm", divided=(("objective.stage", 8),)),
     )
 
 

@@ -91,20 +91,13 @@ def vae(size: str = "nano") -> Recipe:
 
 
 def gan(size: str = "nano") -> Recipe:
-    """GAN: a generator against a critic, with R1 and an average (Goodfellow and others, 2014; Mescheder and others, 2018)."""
-    shapes = {"nano": models.PerceptronGAN(width=256, layers=2), "dcgan": models.DCGAN(width=64, latent=100)}
-    data = Images() if size == "nano" else CIFAR
-    rate = 1e-3 if size == "nano" else 2e-4
-    optimizer = Adam(learning_rate=rate, betas=(0.0, 0.99), rate=Constant())
-    return recipe(
-        "gan",
-        data,
-        pick(shapes, size),
-        objectives.NonSaturating(r1=1.0),
-        optimizer,
-        OneShot(),
-        4000 if size == "nano" else 100_000,
-    )
+    """GAN: a generator against a critic, hinge losses, R1 and an average (Goodfellow and others, 2014; Lim and Ye, 2017)."""
+    shapes = {"nano": models.PerceptronGAN(width=256, layers=2, latent=64), "dcgan": models.DCGAN(width=64, latent=100)}
+    nano = size == "nano"
+    optimizer = Adam(learning_rate=5e-4 if nano else 2e-4, betas=(0.0, 0.99), rate=Constant())
+    data, steps = (Images(), 4000) if nano else (CIFAR, 100_000)
+    made = recipe("gan", data, pick(shapes, size), objectives.Hinge(r1=1.0), optimizer, OneShot(), steps)
+    return made.model_copy(update={"average": PowerFunction(lengths=(0.01, 0.1))})
 
 
 # -- in N refinements ------------------------------------------------------------------------------------------------------
