@@ -171,6 +171,7 @@ def generate(
 def evaluate(
     run: RunFolder,
     data: Annotated[str | None, typer.Option("--data", metavar="PATH", help="other text: all of it is evaluated")] = None,
+    inception: Annotated[int, typer.Option("--inception", min=0, help="of pictures: Inception FID of so many samples")] = 0,
     as_json: Json = False,
 ) -> None:
     """Of text: bits per byte, loss and perplexity on held-out text, or on other text. Of pictures: the row of a comparison."""
@@ -185,6 +186,10 @@ def evaluate(
         if data is not None:
             raise ConfigError("--data: a run of pictures is evaluated on its own test part")
         found = plain(compare_runs([run])[-1])
+        if inception:
+            from sanbu.evaluation.inception import inception as measure
+
+            found |= measure(Run.open(run).to("auto"), inception)
     else:
         from sanbu.evaluation.text import evaluate_run
 
@@ -300,16 +305,16 @@ def export_run(
 
 @app.command()
 def demo(run: Annotated[Path, typer.Option("--run", metavar="DIR", help="where the run lives")] = Path("runs/demo")) -> None:
-    """Train a small GPT-2 on the documentation of this Python, then complete what you type."""
+    """Train a flow on digits and draw a hundred; train a small GPT-2 on the documentation of this Python and complete what you type."""
     from sanbu import recipes
-    from sanbu.console import Console
-    from sanbu.loop import train as train_recipe
+    from sanbu.config import override
+    from sanbu.gallery import draw
     from sanbu.plots import loss_curve
-    from sanbu.run import Run
 
-    recipe = recipes.gpt2()
-    resume = (run / "recipe.json").exists()
-    made = train_recipe(Run.open(run).recipe if resume else recipe, run, resume=resume, watcher=Console())
+    digits = trained(override(recipes.flow(), ["schedule.steps=1000"]), run.with_name(run.name + "-digits"))
+    grid = draw(digits, digits.folder / "generated", None, 100, 0, ())["grid"]
+    typer.echo(f"a hundred digits, ten of each: {grid}\n")
+    made = trained(recipes.gpt2(), run)
     typer.echo(f"loss curve: {loss_curve(made)}\n")
     if not sys.stdin.isatty():
         for prompt in ("The for statement is used to", "os.path.join(", "Return a new "):
@@ -318,6 +323,16 @@ def demo(run: Annotated[Path, typer.Option("--run", metavar="DIR", help="where t
     typer.echo("Type the beginning of some Python documentation; an empty line ends.")
     while prompt := typer.prompt("", default="", show_default=False, prompt_suffix="> "):
         stream(made, prompt, 0, ())
+
+
+def trained(recipe: Any, folder: Path) -> Run:
+    """A run of the recipe, gone on with where there is one."""
+    from sanbu.console import Console
+    from sanbu.loop import train as train_recipe
+    from sanbu.run import Run
+
+    resume = (folder / "recipe.json").exists()
+    return train_recipe(Run.open(folder).recipe if resume else recipe, folder, resume=resume, watcher=Console())
 
 
 def chosen(name: str, overrides: Sequence[str] | None) -> Any:

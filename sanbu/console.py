@@ -39,10 +39,10 @@ class Console:
             self.say(f"resumed at step {training.step:,}")
         self.first, self.steps, self.began = training.step, schedule.steps, time.monotonic()
         rows = schedule.batch if isinstance(schedule.batch, int) else 0
-        shape = training.recipe.data.space().shape
-        self.per_step, self.unit = (
-            (rows * shape[0], "tokens/s") if training.recipe.data.space().vocabulary else (rows, "rows/s")
-        )
+        space = training.recipe.data.space()
+        self.per_step, self.unit = rows, "pictures/s" if len(space.shape) == 3 else "rows/s"
+        if space.vocabulary and len(space.shape) == 1:
+            self.per_step, self.unit = rows * space.shape[0], "tokens/s"
         if self.out.is_terminal:
             columns = (
                 BarColumn(bar_width=24),
@@ -100,6 +100,10 @@ class Console:
 
 def describe(row: Mapping[str, Any], rate: float, unit: str) -> str:
     """The few numbers a person follows."""
-    shown = [f"{name.replace('_', ' ')} {row[name]:.3f}" for name in ("loss", "bits_per_byte", "reward") if name in row]
+    shown = [
+        f"{name.replace('_', ' ')} {row[name]:.3f}"
+        for name in ("loss", "bits_per_byte", "bits_per_dimension", "reward")
+        if name in row
+    ]
     losses = [f"{name} {row[name]:.3f}" for name in row if name.endswith("/loss") and not name.startswith("held_out")]
     return ", ".join([*shown, *losses, f"{rate:,.0f} {unit}"])
