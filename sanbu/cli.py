@@ -6,12 +6,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from sanbu.run import Run
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, no_args_is_help=True)
 
@@ -156,6 +153,8 @@ def generate(
         report({"run": str(run), **written}, as_json, str(written.get("grid")))
         return
     if n == 1 and not as_json:
+        from sanbu.console import stream
+
         stream(found, prompt, seed, tuple(overrides or ()))
         return
     samples = found.generate(prompt, n, seed, tuple(overrides or ()))
@@ -306,33 +305,9 @@ def export_run(
 @app.command()
 def demo(run: Annotated[Path, typer.Option("--run", metavar="DIR", help="where the run lives")] = Path("runs/demo")) -> None:
     """Train a flow on digits and draw a hundred; train a small GPT-2 on the documentation of this Python and complete what you type."""
-    from sanbu import recipes
-    from sanbu.config import override
-    from sanbu.gallery import draw
-    from sanbu.plots import loss_curve
+    from sanbu.demo import demonstrate
 
-    digits = trained(override(recipes.flow(), ["schedule.steps=1000"]), run.with_name(run.name + "-digits"))
-    grid = draw(digits, digits.folder / "generated", None, 100, 0, ())["grid"]
-    typer.echo(f"a hundred digits, ten of each: {grid}\n")
-    made = trained(recipes.gpt2(), run)
-    typer.echo(f"loss curve: {loss_curve(made)}\n")
-    if not sys.stdin.isatty():
-        for prompt in ("The for statement is used to", "os.path.join(", "Return a new "):
-            stream(made, prompt, 0, ())
-        return
-    typer.echo("Type the beginning of some Python documentation; an empty line ends.")
-    while prompt := typer.prompt("", default="", show_default=False, prompt_suffix="> "):
-        stream(made, prompt, 0, ())
-
-
-def trained(recipe: Any, folder: Path) -> Run:
-    """A run of the recipe, gone on with where there is one."""
-    from sanbu.console import Console
-    from sanbu.loop import train as train_recipe
-    from sanbu.run import Run
-
-    resume = (folder / "recipe.json").exists()
-    return train_recipe(Run.open(folder).recipe if resume else recipe, folder, resume=resume, watcher=Console())
+    demonstrate(run)
 
 
 def chosen(name: str, overrides: Sequence[str] | None) -> Any:
@@ -345,17 +320,6 @@ def chosen(name: str, overrides: Sequence[str] | None) -> Any:
         return override(Run.open(name).recipe, overrides or ())
     recipe, rest = recipes.make(name, list(overrides or ()))
     return override(recipe, rest)
-
-
-def stream(run: Run, prompt: str | None, seed: int, overrides: tuple[str, ...]) -> None:
-    """Print a sample as it is drawn."""
-    follower = run.follow(overrides)
-    said = prompt or ""
-    for _ in run.drafts(prompt, 1, seed, overrides, follower.update):
-        typer.echo(said + follower.pieces[0], nl=False)
-        sys.stdout.flush()
-        said = ""
-    typer.echo("\n")
 
 
 def plain(value: Any) -> str:

@@ -107,3 +107,13 @@ def describe(row: Mapping[str, Any], rate: float, unit: str) -> str:
     ]
     losses = [f"{name} {row[name]:.3f}" for name in row if name.endswith("/loss") and not name.startswith("held_out")]
     return ", ".join([*shown, *losses, f"{rate:,.0f} {unit}"])
+
+
+def stream(run: Run, prompt: str | None, seed: int, overrides: tuple[str, ...]) -> None:
+    """Print a text sample as it is drawn."""
+    follower = run.follow(overrides)
+    said = prompt or ""
+    for _ in run.drafts(prompt, 1, seed, overrides, follower.update):
+        print(said + follower.pieces[0], end="", flush=True)
+        said = ""
+    print("\n", flush=True)

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sanbu import recipes
 from sanbu.config import override
@@ -36,8 +37,11 @@ def test_both_readmes_show_the_same_commands_and_figures():
 
 
 @pytest.mark.parametrize("name", READMES)
-def test_every_command_in_the_readme_is_understood(name):
+def test_every_command_in_the_readme_is_understood(name, tmp_path, monkeypatch):
     """Every `sanbu train` and `sanbu show` line names a recipe and overrides that exist."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "photos" / "one.png")
     lines = [line for block in blocks(name) for line in block.splitlines() if line.startswith(("sanbu train", "sanbu show"))]
     assert len(lines) >= 3
     for line in lines:

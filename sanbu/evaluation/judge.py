@@ -61,12 +61,13 @@ class Judge:
     """The pictures of one data config, split, and what is made from them once. Raises SanbuError when they are too few."""
 
     def __init__(self, config: Images) -> None:
-        data: Any = config.build()
-        self.config, self.codec = config, data.codec
-        self.train, self.test = (self._pictures(data.part(name)["levels"][: 10 * MOST]) for name in ("train", "test"))
-        self.labels = {name: data.part(name)["label"].numpy()[: 10 * MOST] for name in ("train", "test")}
+        labelled: Any = config.model_copy(update={"classes": "auto"}).resolve()  # also where the runs were told no labels
+        data = labelled.build()
+        self.config, self.codec, self.classes = config, data.codec, data.space.classes
+        parts = {name: data.take(data.places[name][: 10 * MOST]) for name in ("train", "test")}
+        self.train, self.test = (np.stack([self.codec.read(row) for row in parts[name]["levels"]]) for name in parts)
+        self.labels = {name: part["label"].numpy() for name, part in parts.items()}
         self.count = min(MOST, len(self.test), len(self.train))
-        self.classes = self._classes(data)
         if self.count < NEEDED:
             raise SanbuError(
                 f"{config.path}: {len(self.train)} training and {len(self.test)} test pictures; distances between sets of fewer"
@@ -103,17 +104,6 @@ class Judge:
         """Real numbers as pictures of this space's levels."""
         unit = torch.from_numpy(flat).clamp(0, 1).view(-1, *self.config.space().shape) * 2 - 1
         return np.stack([self.codec.read(row) for row in unit])
-
-    def _pictures(self, levels: torch.Tensor) -> np.ndarray:
-        return np.stack([self.codec.read(row) for row in levels])
-
-    def _classes(self, data: Any) -> int:
-        """How many labels the pictures have, also where the run was told none."""
-        if not self.config.space().classes:
-            labelled: Any = self.config.model_copy(update={"classes": "auto"}).resolve().build()
-            self.labels = {name: labelled.part(name)["label"].numpy()[: 10 * MOST] for name in ("train", "test")}
-            return labelled.space.classes
-        return self.config.space().classes
 
 
 def averaged(rows: list[Row]) -> Row:

@@ -9,8 +9,9 @@ import torch
 
 from sanbu.config import override
 from sanbu.files import weights
-from sanbu.interop.diffusers import export_folder, identity, import_run
+from sanbu.interop.diffusers import export_folder, import_run
 from sanbu.interop.huggingface import InteropError
+from sanbu.interop.pipelines import identity
 from sanbu.models import kinds
 from sanbu.noise import normal_at
 from sanbu.paths import Betas, Linear
