@@ -32,7 +32,7 @@ class Row:
     name: str
     strategy: str
     kid: float
-    frechet: float
+    frechet: float | None
     precision: float
     recall: float
     density: float
@@ -82,7 +82,7 @@ class Judge:
     def score(self, samples: np.ndarray) -> dict[str, Any]:
         """Every distance of uint8 samples [N, ...]; N is the judge's count."""
         real, found = pixels(self.test[: self.count]), pixels(samples)
-        scores = {"kid": kid(found, real), "frechet": frechet(found, real), **neighbourhoods(found, real)}
+        scores = {"kid": kid(found, real), "frechet": frechet_or_none(found, real), **neighbourhoods(found, real)}
         scores["copy_rate"] = copy_rate(found, pixels(self.train), real)
         if self.classifier is not None:
             real, found = self.classifier.features(self.test[: self.count]), self.classifier.features(samples)
@@ -104,6 +104,11 @@ class Judge:
         """Real numbers as pictures of this space's levels."""
         unit = torch.from_numpy(flat).clamp(0, 1).view(-1, *self.config.space().shape) * 2 - 1
         return np.stack([self.codec.read(row) for row in unit])
+
+
+def frechet_or_none(found: torch.Tensor, real: torch.Tensor) -> float | None:
+    """The Frechet distance, or None where there are fewer samples than dimensions and it would say nothing."""
+    return frechet(found, real) if len(found) >= found.shape[1] else None
 
 
 def averaged(rows: list[Row]) -> Row:

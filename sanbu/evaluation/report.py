@@ -87,6 +87,8 @@ def advice(rows: Sequence[Row]) -> list[str]:
     if mixture := floors.get("GMM-60"):
         better = [row.name for row in learnt if row.kid < mixture.kid]
         said.append(f"Better than a mixture of 60 Gaussians by KID: {', '.join(better) or 'none'}.")
+    if any(row.frechet is None for row in rows):
+        said.append("Frechet distance left out: there are fewer samples than pixels, and it would measure that.")
     if copying := [row.name for row in learnt if row.copy_rate > 0.1]:
         said.append(f"Copies more than a tenth of its samples: {', '.join(copying)}.")
     return said

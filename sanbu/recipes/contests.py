@@ -55,7 +55,7 @@ def entered(data: Images, device: str, **chosen: Recipe) -> tuple[Contestant, ..
     ready = {name: override(recipe.model_copy(update={"data": data}), quiet) for name, recipe in chosen.items()}
     flow = tuple((f"{steps} steps" if steps > 1 else "1 step", (f"strategy.steps={steps}",)) for steps in FLOW_STEPS)
     heun = ("Heun, 9 steps", ("strategy.sampler=heun", "strategy.steps=9"))
-    edm = tuple((f"Heun, {steps} steps", (f"strategy.steps={steps}",)) for steps in (5, 18))
+    edm = tuple((f"Heun, {steps} steps", (f"strategy.steps={steps}",)) for steps in (9, 18))
     few = (("1 step", ("strategy.steps=1",)), ("2 steps", ("strategy.steps=2",)))
     return (
         *(Contestant(name, ready[name]) for name in ("pixelcnn", "vae", "gan")),

@@ -8,7 +8,7 @@ import torch
 
 from sanbu.data.kinds import Images
 from sanbu.evaluation.distances import TooFew, class_variation, copy_rate, frechet, kid, neighbourhoods
-from sanbu.evaluation.judge import Judge, averaged
+from sanbu.evaluation.judge import Judge, averaged, frechet_or_none
 
 DRAWS = torch.Generator()
 
@@ -122,6 +122,11 @@ def test_rows_of_seeds_are_averaged_with_their_deviation(judge):
     row = averaged([rows[0], other])
     assert row.kid == pytest.approx(rows[0].kid + 0.001) and row.spread["kid"] == pytest.approx(0.002 / math.sqrt(2))
     assert row.seeds == 2
+
+
+def test_a_frechet_distance_from_too_few_samples_is_left_out():
+    assert frechet_or_none(torch.randn(60, 64), torch.randn(60, 64)) is None
+    assert frechet_or_none(torch.randn(70, 64), torch.randn(70, 64)) > 0
 
 
 def test_too_few_pictures_are_refused():
