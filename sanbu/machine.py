@@ -89,6 +89,15 @@ def column_major(model: nn.Module) -> nn.Module:
     return model
 
 
+def ready_to_draw(model: nn.Module) -> nn.Module:
+    """Lay weights out as drawing reads them: matrices column by column, convolutions channels last; freed memory is kept."""
+    reuse_memory()
+    for module in column_major(model).modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1:  # others serve as plain matrices too
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
 def find_device(name: str) -> torch.device:
     """The named device, or the best there is. Raises MachineError when it is missing."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

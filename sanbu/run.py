@@ -39,7 +39,7 @@ from sanbu.files import (
     write_json,
     write_tensors,
 )
-from sanbu.machine import column_major, find_device
+from sanbu.machine import find_device, ready_to_draw
 from sanbu.recipe import Recipe
 from sanbu.strategies.strategy import Batch, Draft, generate
 
@@ -113,7 +113,7 @@ class Run:
             raise RunError(f"{self.folder} has no weights yet: train it first")
         model = self.recipe.model.build(self.recipe.data.space()).eval().requires_grad_(False)
         load_weights(model, read_tensors(path), path)
-        return column_major(model)
+        return ready_to_draw(model)
 
     @cached_property
     def models(self) -> dict[str, nn.Module]:
