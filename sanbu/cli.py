@@ -193,10 +193,7 @@ def evaluate(
         from sanbu.evaluation.text import evaluate_run
 
         found = evaluate_run(run, data)
-    lines = (
-        f"{key.replace('_', ' ')}: {value:,.4f}" if isinstance(value, float) else f"{key}: {value:,}"
-        for key, value in found.items()
-    )
+    lines = (f"{key.replace('_', ' ')}: {readable(value)}" for key, value in found.items())
     report({"run": str(run), **found}, as_json, "\n".join(lines))
 
 
@@ -320,6 +317,11 @@ def chosen(name: str, overrides: Sequence[str] | None) -> Any:
         return override(Run.open(name).recipe, overrides or ())
     recipe, rest = recipes.make(name, list(overrides or ()))
     return override(recipe, rest)
+
+
+def readable(value: Any) -> str:
+    """A figure as a person reads it."""
+    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def plain(value: Any) -> str:

@@ -142,7 +142,9 @@ def check_strategy(config: StrategyConfig, models: Mapping[str, nn.Module], spac
         for one in generate(config.build(space), models, alone, seeds[row : row + 1]):
             pass
         assert one is not None
-        assert one.sample[0][one.committed[0]].equal(final.sample[row][final.committed[row]]), f"row {row} is another alone"
+        mine, theirs = one.sample[0][one.committed[0]], final.sample[row][final.committed[row]]
+        near = mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4)  # real numbers may round
+        assert near if mine.is_floating_point() else mine.equal(theirs), f"row {row} is another alone"
 
 
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:

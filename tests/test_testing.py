@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from sanbu.data.kinds import Space
-from sanbu.models.kinds import GPT2, ModelConfig
+from sanbu.models.kinds import GPT2, ModelConfig, PerceptronDenoiser, PerceptronGAN, PerceptronVAE, PixelCNN
 from sanbu.objectives.kinds import ObjectiveConfig
 from sanbu.objectives.objective import Loss, Objective
 from sanbu.optimizers.kinds import Adam, AdamW, Constant, Muon, OptimizerConfig
-from sanbu.strategies.kinds import StrategyConfig
+from sanbu.strategies.kinds import OneShot, PixelByPixel, Refinement, StrategyConfig
 from sanbu.testing import check_model, check_objective, check_search, check_strategy
 
 SPACE = Space((12,), 30, 0)
@@ -22,12 +22,42 @@ def ours(base):
     return [cls for cls in base.kinds().values() if cls.__module__.startswith("sanbu.")]
 
 
-@pytest.mark.parametrize("kind", ours(ModelConfig))
+def of_text(base):
+    """Kinds for text; those for pictures are checked in tests/models and tests/objectives/test_picture*.py."""
+    return [cls for cls in ours(base) if "tokens" in (getattr(cls, "family", ""), *getattr(cls, "families", ()))]
+
+
+def test_every_kind_is_checked_somewhere():
+    from tests.models.test_pictures import ALL
+    from tests.objectives.test_picture_objectives import PAIRS
+
+    assert {*of_text(ModelConfig), *(type(config) for config, _ in ALL)} == {*ours(ModelConfig)}
+    assert {*of_text(ObjectiveConfig), *(type(objective) for objective, _ in PAIRS.values())} == {*ours(ObjectiveConfig)}
+    assert {*of_text(StrategyConfig), *(type(config) for config, _ in PICTURES)} == {*ours(StrategyConfig)}
+
+
+PICTURES = [
+    (PixelByPixel(), PixelCNN(width=8, layers=1)),
+    (OneShot(), PerceptronVAE(width=8, latent=2)),
+    (OneShot(temperature=0.5), PerceptronGAN(width=8, latent=2)),
+    (Refinement(steps=3, guidance=1.5), PerceptronDenoiser(width=8)),
+    (Refinement(steps=3, sampler="ancestral", clip=True), PerceptronDenoiser(width=8)),
+]
+
+
+@pytest.mark.parametrize("number", range(len(PICTURES)))
+def test_strategies_for_pictures(number):
+    strategy, model = PICTURES[number]
+    space = Space((1, 3, 4), 5, classes=2)
+    check_strategy(strategy, {"model": model.build(space).eval()}, space, {"label": torch.tensor([0, 1, 2])})
+
+
+@pytest.mark.parametrize("kind", of_text(ModelConfig))
 def test_models(kind):
     check_model(kind(layers=2, heads=2, width=16, context=16), SPACE, (TOKENS,))
 
 
-@pytest.mark.parametrize("kind", ours(ObjectiveConfig))
+@pytest.mark.parametrize("kind", of_text(ObjectiveConfig))
 def test_objectives(kind):
     check_objective(kind(), GPT2(layers=2, heads=2, width=16, context=16).build(SPACE), BATCH)
 
@@ -42,7 +72,7 @@ def test_searches(kind):
     check_search(kind(**fields.get(kind, {})))
 
 
-@pytest.mark.parametrize("kind", ours(StrategyConfig))
+@pytest.mark.parametrize("kind", of_text(StrategyConfig))
 def test_strategies(kind):
     torch.manual_seed(0)
     model = GPT2(layers=2, heads=2, width=16, context=32).build(SPACE).eval()

@@ -136,7 +136,9 @@ def flow(size: str = "nano") -> Recipe:
         "nano": models.PerceptronDenoiser(width=256, layers=3),
         "cifar10": models.UNet(width=128, multipliers=(1, 2, 2, 2), layers=2, attention=(1,), head_width=64, groups=32),
     }
-    return refined("flow", shapes, size, objectives.Denoising(times=objectives.LogitNormal()), Refinement(sampler="euler", steps=16))
+    return refined(
+        "flow", shapes, size, objectives.Denoising(times=objectives.LogitNormal()), Refinement(sampler="euler", steps=16)
+    )
 
 
 def dit(size: str = "nano") -> Recipe:
