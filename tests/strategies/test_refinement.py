@@ -10,6 +10,7 @@ from torch import nn
 from sanbu import paths
 from sanbu.config import ConfigError, override
 from sanbu.data.kinds import Space
+from sanbu.noise import normal_at
 from sanbu.recipes import images
 from sanbu.strategies.kinds import OneShot, Refinement
 from sanbu.strategies.samplers import SAMPLERS, Memory
@@ -161,6 +162,11 @@ def test_guidance_moves_away_from_no_label():
     assert guided.evaluations.tolist() == [60] * 4
     for row, sign in enumerate((1, -1, 1, -1)):
         assert sign * float((guided.sample - plain.sample)[row].mean()) > 0.2
+    one = drawn(Refinement(sampler="consistency", steps=1, guidance=3.0)).sample
+    t = Exact().path.grid(2)[0].float().expand(4)
+    noisy = normal_at(torch.arange(4), 0, 1, 4, 4) * Exact().path.sigma(t).view(4, 1, 1, 1)
+    told, untold = (Exact().estimate(noisy, t, label)[0] for label in (torch.arange(4) % 2, torch.full((4,), 2)))
+    torch.testing.assert_close(one, 3 * told - 2 * untold, rtol=1e-5, atol=1e-5)
     weak = Refinement(steps=30, guidance=2.0).build(SPACE)
     same = {"model": Exact(), "guide": Exact()}
     auto = last(generate(weak, same, {"label": torch.arange(4) % 2}, torch.arange(4)))
