@@ -116,8 +116,8 @@ class Betas(Path):
         """log alpha^2 after 0 ... steps steps, float64."""
         import torch
 
-        betas = torch.linspace(self.first, self.last, self.steps, dtype=torch.float64)
-        return torch.cat((torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)))
+        betas = torch.linspace(self.first, self.last, self.steps, dtype=torch.float64, device="cpu")  # not meta: it is kept
+        return torch.cat((betas.new_zeros(1), torch.log1p(-betas).cumsum(0)))
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """log alpha^2 at t and its slope, to the left at a step of the chain."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from sanbu.data.kinds import Space
 from sanbu.layers.attention import Attention
 from sanbu.recipe import Recipe
 
@@ -23,7 +26,16 @@ class Cost:
     kv_cache_bytes_per_token: int
 
 
-def cost(recipe: Recipe) -> Cost:
+@dataclass(frozen=True)
+class PictureCost:
+    """flops_per_picture: of training, three times those of products and convolutions in one forward pass."""
+
+    parameters: int
+    flops_per_picture: int
+    weight_bytes: int
+
+
+def cost(recipe: Recipe) -> Cost | PictureCost:
     """Count a recipe's model. A training token costs 6 FLOPs a matrix weight and 12 T D a layer in attention.
 
     (Kaplan and others, 2020; the attention term as in PaLM, Chowdhery and others, 2022: over the whole context T.)
@@ -32,6 +44,8 @@ def cost(recipe: Recipe) -> Cost:
     with torch.device("meta"):
         model = recipe.model.build(space)
     parameters = sum(p.numel() for p in model.parameters())
+    if len(space.shape) == 3:
+        return PictureCost(parameters, 3 * forward_flops(model, recipe.model.family, space), parameters * BYTES)
     products = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     attention, cached = 0, 0
     for module in model.modules():
@@ -39,3 +53,19 @@ def cost(recipe: Recipe) -> Cost:
             attention += 12 * space.shape[0] * module.query.weight.shape[0]
             cached += 2 * module.key.weight.shape[0]
     return Cost(parameters, 6 * products + attention, parameters * BYTES, cached * BYTES)
+
+
+def forward_flops(model: nn.Module, family: str, space: Space) -> int:
+    """FLOPs of one picture through a model on the meta device, called as its family is."""
+    with torch.device("meta"):
+        label, picture = torch.zeros(1, dtype=torch.long), torch.zeros(1, *space.shape)
+        noise = torch.zeros(1, 1, math.prod(getattr(model, "latent", (1,))))
+        inputs = {
+            "pixels": (picture.long(), label),
+            "latent": (picture.long(), label, noise),
+            "generator": (noise[:, 0], label),
+            "denoiser": (picture, torch.ones(1), label),
+        }
+        with FlopCounterMode(display=False) as counter:
+            model(*inputs[family])
+    return int(counter.get_total_flops())

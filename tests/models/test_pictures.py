@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 
+from sanbu import recipes
 from sanbu.data.kinds import Space
+from sanbu.evaluation.cost import cost
 from sanbu.models import kinds
 from sanbu.strategies.kinds import PixelByPixel
 from sanbu.strategies.strategy import generate, last
@@ -203,3 +205,17 @@ def test_every_family_is_told_of_the_label():
         model = shaken(config, DIGITS)
         other = [torch.tensor([5, 5, 5]) if each is LABEL else each for each in inputs]
         assert not torch.allclose(model(*inputs), model(*other)), config.kind
+
+
+def test_the_cost_of_a_picture_is_counted():
+    """A perceptron's products, six FLOPs a weight; a convolution's, six a weight and pixel; and nothing stays on the meta device."""
+    recipe = recipes.flow()
+    found = cost(recipe)
+    model = recipe.model.build(recipe.data.space())
+    products = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
+    assert found.flops_per_picture == 6 * products and found.parameters == sum(p.numel() for p in model.parameters())
+    recipe = recipes.ddpm()
+    assert cost(recipe).flops_per_picture > 6 * 64 * 9 * 32 * 32 * 2
+    assert recipe.model.path.alpha(torch.tensor([0.5])).device.type == "cpu"
+    for name in ("pixelcnn", "pixelrnn", "image-gpt", "vae", "gan", "dit"):
+        assert cost(recipes.find(name)()).flops_per_picture > 1e6
