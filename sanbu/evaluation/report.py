@@ -80,10 +80,13 @@ def advice(rows: Sequence[Row]) -> list[str]:
         said.append(
             f"Speed: {fast.name} draws a picture in {fast.ms_per_image:.3f} ms and still covers {fast.coverage:.2f}."
         )
-    exact = [row for row in learnt if row.bits_per_dimension is not None]
-    if exact:
-        likely = min(exact, key=lambda row: row.bits_per_dimension or 0.0)
-        said.append(f"Likelihood: {likely.name} gives unseen pictures {likely.bits_per_dimension:.2f} bits a dimension.")
+    for strategy, what in (("pixel-by-pixel", "exactly"), ("one-shot", "at most (a bound)")):  # never one against the other
+        likely = [row for row in learnt if row.strategy == strategy and row.bits_per_dimension is not None]
+        if likely:
+            row = min(likely, key=lambda row: row.bits_per_dimension or 0.0)
+            said.append(
+                f"Likelihood: {row.name} gives unseen pictures {what} {row.bits_per_dimension:.2f} bits a dimension."
+            )
     if mixture := floors.get("GMM-60"):
         better = [row.name for row in learnt if row.kid < mixture.kid]
         said.append(f"Better than a mixture of 60 Gaussians by KID: {', '.join(better) or 'none'}.")
