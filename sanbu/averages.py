@@ -30,9 +30,7 @@ def rebuild(run: Run, length: float, folder: Path | str) -> Run:
     load_weights(model, tensors, files[-1])
     run.codec.save(made.folder)
     made.save_model(model)
-    for name in ("metrics.jsonl", "labels.json"):
-        if (run.folder / name).exists():
-            shutil.copyfile(run.folder / name, made.folder / name)
+    shutil.copyfile(run.folder / "metrics.jsonl", made.folder / "metrics.jsonl")
     return made
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sanbu.config import SanbuError, dump, load, override
-from sanbu.files import write_json
+from sanbu.files import read_json, write_json
 from sanbu.progress import progress_seconds
 from sanbu.recipe import Recipe
 from sanbu.run import Run
@@ -41,14 +41,16 @@ def hold(
     contestants: Sequence[Contestant], folder: Path, seconds: float, seeds: int
 ) -> Iterator[tuple[Contestant, int, Run]]:
     """Train whoever is not trained yet and yield everybody's runs. Killed, it goes on where it was."""
-    left = [each for each in contestants for _ in range(seeds)]
-    budget = sum(each.share * seconds for each in left)
-    with progress_seconds("training", budget) as progress:
+    with progress_seconds("training", seeds * sum(each.share * seconds for each in contestants)) as progress:
         for seed in range(seeds):
             for each in contestants:
                 place = folder / "runs" / f"{each.name}-{seed}"
                 if not (place / "cost.json").exists():
                     train_apart(each, place, seed, seconds, folder, progress)
+                if (budget := read_json(place / "cost.json")["budget"]) != seconds * each.share:
+                    raise SanbuError(
+                        f"{place} was trained on {budget:g} CPU seconds, not {seconds * each.share:g}; give another --run"
+                    )
                 progress(each.share * seconds, f"{each.name}, seed {seed}")
                 yield each, seed, Run.open(place)
 
@@ -86,7 +88,7 @@ def contend(recipe_json: str, place: str, seconds: float, divided: Sequence[tupl
         sys.exit(f"sanbu: {error}")
     cpu = sum(row["time/cpu_seconds"] for row in run.metrics())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    write_json(run.folder / "cost.json", {"training_cpu_seconds": cpu, "memory_mb": peak})
+    write_json(run.folder / "cost.json", {"training_cpu_seconds": cpu, "memory_mb": peak, "budget": seconds})
 
 
 def steps_within(recipe: Recipe, seconds: float) -> int:
@@ -108,7 +110,7 @@ def steps_within(recipe: Recipe, seconds: float) -> int:
 def cost(run: Run) -> dict[str, Any]:
     """What a run's training cost, its parent's included: CPU seconds and, where it was measured, peak memory in MB."""
     path = run.folder / "cost.json"
-    own = json.loads(path.read_text()) if path.exists() else {}
+    own = read_json(path) if path.exists() else {}
     seconds = own.get("training_cpu_seconds", sum(row.get("time/cpu_seconds", 0.0) for row in run.metrics()))
     if "model" in run.recipe.parents:
         seconds += cost(Run.open(run.recipe.parents["model"]))["training_cpu_seconds"]

@@ -191,12 +191,12 @@ class PixelRNN(nn.Module):
         if channel == 0:
             if column == 0:
                 seen = entrance(levels_BCHW[:, :, max(0, row - 3) : row], self.levels)
-                cache["above"] = self.above(F.pad(seen, (3, 3, 3 - seen.shape[2], 0)))[:, :, 0]
+                above = self.above(F.pad(seen, (3, 3, 3 - seen.shape[2], 0)))[:, :, 0]
+                cache["above"] = above + self.place[:, row] + self.label(label_B)[..., None]
                 for block, kept in zip(self.blocks, cache["layers"], strict=True):
                     block.begin_row(kept)
             seen = entrance(levels_BCHW[:, :, row : row + 1, max(0, column - 3) : column], self.levels)[:, :, 0]
-            h = matrix(F.pad(seen, (3 - seen.shape[2], 0)), self.left) + self.place[:, row, column]
-            h = h + cache["above"][..., column] + self.label(label_B)
+            h = matrix(F.pad(seen, (3 - seen.shape[2], 0)), self.left) + cache["above"][..., column]
             for block, kept in zip(self.blocks, cache["layers"], strict=True):
                 h = h + block.pixel(h, column, kept)
             cache["features"] = F.silu(F.linear(h, self.mix.weight.flatten(1), self.mix.bias))
