@@ -33,6 +33,9 @@ def about() -> None:
     sanbu train flow --run runs/flow            pictures of digits, in refinements
     sanbu generate runs/flow -n 64 --label 7 --out pictures
     sanbu compare digits --run runs/digits      every strategy on the same pictures: quality, speed, diversity
+    sanbu train assistant --run runs/life       base, sft, reward, ppo, dpo: the life of an assistant
+    sanbu chat runs/life/sft runs/life/ppo      talk to its stages, side by side
+    sanbu preview sft base=runs/life/base       which tokens are taught
     sanbu export runs/first --to huggingface --out folder
     """
 
@@ -42,7 +45,10 @@ def list_recipes(as_json: Json = False) -> None:
     """List the recipes, with what each is."""
     from sanbu import recipes
 
-    found = {name: (function.__doc__ or "").split("\n")[0] for name, function in recipes.all().items()}
+    from sanbu.recipes.lives import LIVES
+
+    every = {**recipes.all(), **LIVES}
+    found = {name: (function.__doc__ or "").split("\n")[0] for name, function in every.items()}
     width = max(map(len, found))
     report({"recipes": found}, as_json, "\n".join(f"{name:{width}}  {text}" for name, text in found.items()))
 
@@ -96,11 +102,15 @@ def train(
     from sanbu.config import ConfigError
     from sanbu.console import Console
     from sanbu.loop import train as train_recipe
-    from sanbu.plots import loss_curve
+    from sanbu.plots import loss_curve, policy_curve
     from sanbu.run import Run
     from sanbu.tensorboard import TensorBoard
+    from sanbu.recipes.lives import LIVES
     from sanbu.watcher import Watchers
 
+    if name in LIVES:
+        report(live_through(name, overrides or (), run), as_json, str(run or Path("runs") / name))
+        return
     watchers = Watchers(Console(), TensorBoard()) if tensorboard else Watchers(Console())
     if resume and run is None:
         raise ConfigError("--resume needs --run DIR")
@@ -112,6 +122,7 @@ def train(
     done = train_recipe(recipe, run, resume=resume, watcher=watchers)
     rows = done.metrics()
     curve = loss_curve(done) if rows else None
+    policy_curve(done)
     final = {key: value for row in rows for key, value in row.items() if not key.startswith("time/")}
     report({"run": str(done.folder), "curve": str(curve) if curve else None, **final}, as_json, str(done.folder))
 
@@ -168,33 +179,28 @@ def generate(
 
 @app.command()
 def evaluate(
-    run: RunFolder,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders; several only of assistants")],
     data: Annotated[str | None, typer.Option("--data", metavar="PATH", help="other text: all of it is evaluated")] = None,
     inception: Annotated[int, typer.Option("--inception", min=0, help="of pictures: Inception FID of so many samples")] = 0,
+    tasks: Annotated[str | None, typer.Option("--tasks", metavar="NAME,...", help="few-shot tasks: a name, or a task file")] = None,
+    shots: Annotated[str, typer.Option("--shots", metavar="K,...", help="worked examples in each prompt")] = "0",
+    folder: Annotated[Path, typer.Option("--folder", help="where the files of the tasks lie")] = Path("data"),
+    questions: Annotated[int, typer.Option("--questions", min=1, help="questions at most, of a task or to an assistant")] = 512,
     as_json: Json = False,
 ) -> None:
-    """Of text: bits per byte, loss and perplexity on held-out text, or on other text. Of pictures: the row of a comparison."""
-    from sanbu.config import ConfigError
-    from sanbu.data.kinds import Images
-    from sanbu.run import Run
+    """Measure runs on what they have not learnt from.
 
-    if isinstance(Run.open(run).recipe.data, Images):
-        from sanbu.evaluation.compare import compare_runs
-        from sanbu.evaluation.report import plain
+    \b
+    sanbu evaluate runs/first                          text: bits per byte, loss, perplexity
+    sanbu evaluate runs/life/sft runs/life/ppo         assistants: right answers, reward, KL, who wins
+    sanbu evaluate runs/first --tasks arc-easy,lambada --shots 0,1,5 --folder data    zero-shot and few-shot tables
+    sanbu evaluate runs/icl                            accuracy by the number of examples in the prompt
+    sanbu evaluate runs/flow                           pictures: the row of a comparison
+    """
+    from sanbu.evaluation.kinds import measure
 
-        if data is not None:
-            raise ConfigError("--data: a run of pictures is evaluated on its own test part")
-        found = plain(compare_runs([run])[-1])
-        if inception:
-            from sanbu.evaluation.inception import inception as measure
-
-            found |= measure(Run.open(run).to("auto"), inception)
-    else:
-        from sanbu.evaluation.text import evaluate_run
-
-        found = evaluate_run(run, data)
-    lines = (f"{key.replace('_', ' ')}: {readable(value)}" for key, value in found.items())
-    report({"run": str(run), **found}, as_json, "\n".join(lines))
+    found, text = measure(runs, data, inception, tasks, shots, folder, questions)
+    report(found, as_json, text)
 
 
 @app.command()
@@ -307,6 +313,22 @@ def demo(run: Annotated[Path, typer.Option("--run", metavar="DIR", help="where t
     demonstrate(run)
 
 
+def live_through(name: str, overrides: Sequence[str], folder: Path | None) -> dict[str, Any]:
+    """Train the stages of a life that are not done yet; where each lives."""
+    from sanbu.console import Console
+    from sanbu.life import live
+    from sanbu.plots import loss_curve, policy_curve
+    from sanbu.recipes import lives
+
+    folder = folder or Path("runs") / name
+    stages, rest = lives.make(name, list(overrides))
+    runs = live(stages, folder, rest, Console)
+    for run in runs.values():
+        loss_curve(run)
+        policy_curve(run)
+    return {"run": str(folder), "stages": {stage: str(run.folder) for stage, run in runs.items()}}
+
+
 def chosen(name: str, overrides: Sequence[str] | None) -> Any:
     """The recipe of a name or of a run folder, with overrides applied."""
     from sanbu import recipes
@@ -319,11 +341,6 @@ def chosen(name: str, overrides: Sequence[str] | None) -> Any:
     return override(recipe, rest)
 
 
-def readable(value: Any) -> str:
-    """A figure as a person reads it."""
-    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
 def plain(value: Any) -> str:
     """A value as an override would give it."""
     if value is None:
@@ -334,6 +351,9 @@ def plain(value: Any) -> str:
 def report(result: dict[str, Any], as_json: bool, text: str) -> None:
     """The result of a verb, for a person or for a program."""
     typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text)
+
+
+from sanbu import cli_chat  # noqa: E402, F401 - its verbs join these
 
 
 def main() -> None:

@@ -25,6 +25,8 @@ class Console:
         self.bar: Progress | None = None
         self.last = time.monotonic()
         self.rate = 0.0
+        self.rows: list[Mapping[str, Any]] = []
+        self.warned: set[str] = set()
 
     def begin(self, run: Run, training: Training) -> None:
         """One line for the run and one for the machine, then the bar."""
@@ -71,6 +73,21 @@ class Console:
                 f"{name.removeprefix('held_out/')} {row[name]:.3f}" for name in row if name.startswith("held_out/")
             )
             self.say(f"step {row['step']:,}: held out: {shown}")
+        self.look_after(row)
+
+    def look_after(self, row: Mapping[str, Any]) -> None:
+        """The health panel of learning from rewards, with each look; what is wrong, as soon as it is."""
+        from sanbu.health import diagnose, is_policy, panel
+
+        if not is_policy(row):
+            return
+        self.rows.append(row)
+        found = [text for text in diagnose(self.rows) if text.split(":")[0] not in self.warned]
+        if any(name.startswith("held_out/") for name in row):
+            self.out.print(panel(self.rows))
+        for text in found:
+            self.warned.add(text.split(":")[0])
+            self.say(f"step {row['step']:,}: {text}")
 
     def sample(self, path: Path, results: Sequence[Any]) -> None:
         """Show a text sample; say where any other lies."""
@@ -102,7 +119,7 @@ def describe(row: Mapping[str, Any], rate: float, unit: str) -> str:
     """The few numbers a person follows."""
     shown = [
         f"{name.replace('_', ' ')} {row[name]:.3f}"
-        for name in ("loss", "bits_per_byte", "bits_per_dimension", "reward")
+        for name in ("loss", "bits_per_byte", "bits_per_dimension", "reward", "exact", "kl", "accuracy")
         if name in row
     ]
     losses = [f"{name} {row[name]:.3f}" for name in row if name.endswith("/loss") and not name.startswith("held_out")]

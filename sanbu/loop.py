@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from sanbu.config import SanbuError
+from sanbu.files import write_json
 from sanbu.machine import Machine, decide
 from sanbu.optimizers.search import NotFinite
 from sanbu.recipe import Recipe
@@ -47,7 +48,7 @@ def train(recipe: Recipe, folder: Path | str | None = None, *, resume: bool = Fa
         book = Book(run, training, watcher)
         try:
             book.open()
-            while training.step < recipe.schedule.steps and not interrupt.requested:
+            while training.step < recipe.schedule.steps and not interrupt.requested and not book.patience_is_over():
                 if training.advance():
                     book.round()
             book.close(interrupt.requested)
@@ -74,6 +75,7 @@ class Book:
 
     def __init__(self, run: Run, training: Training, watcher: Watcher) -> None:
         self.run, self.training, self.watcher, self.schedule = run, training, watcher, training.recipe.schedule
+        self.watched = f"held_out/{training.objective.watched}"
         self.best: tuple[float, str] | None = None
         self.saved = -1
         self.since, self.since_cpu = time.perf_counter(), time.process_time()
@@ -105,8 +107,8 @@ class Book:
         self.watcher.step(row)
         if due(step, schedule.sample_every, schedule.steps):
             self.sample()
-        if due(step, schedule.checkpoint_every):
-            self.checkpoint(row.get("held_out/loss"))
+        if due(step, schedule.checkpoint_every) or (schedule.patience and self.watched in row):
+            self.checkpoint(row.get(self.watched))
         self.since, self.since_cpu = time.perf_counter(), time.process_time()
 
     def sample(self) -> None:
@@ -138,6 +140,13 @@ class Book:
         self.run.prune(self.schedule.keep, self.best[1] if self.best else None)
         self.saved = training.step
 
+    def patience_is_over(self) -> bool:
+        """Whether so many looks in a row were no better than the best before them; read from what is written down."""
+        if not self.schedule.patience:
+            return False
+        looks = [row[self.watched] for row in self.run.metrics() if self.watched in row]
+        return len(looks) > self.schedule.patience and min(looks[-self.schedule.patience :]) >= min(looks[: -self.schedule.patience])
+
     def last_good(self) -> str:
         """Where to go back to."""
         paths = self.run.checkpoints()
@@ -147,6 +156,12 @@ class Book:
         """The last checkpoint, and how to go on when the run was stopped early."""
         if self.saved != self.training.step or self.training.turn:
             self.checkpoint()
+        if self.patience_is_over():
+            write_json(self.run.folder / "stopped.json", {"step": self.training.step, "best": self.best})
+        if self.schedule.patience and self.best is not None and not interrupted:
+            state, _ = self.run.load_checkpoint(self.run.folder / "checkpoints" / self.best[1])
+            self.training.restore(state, self.run)
+            self.run.save_model(self.training.sampler())
         self.watcher.end(self.run, interrupted)
 
 

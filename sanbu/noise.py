@@ -45,7 +45,7 @@ def key(*parts: int | str) -> int:
 
 def uniform_at(keys: Tensor, counter: Tensor) -> Tensor:
     """One uniform in (0, 1), float64, for each pair of int64 key and counter (broadcast together)."""
-    bits = (mix(mix(keys) + counter * GOLDEN) >> 11) & ((1 << 53) - 1)
+    bits = (mix(mix(keys + GOLDEN) + counter * GOLDEN) >> 11) & ((1 << 53) - 1)  # mix(0) is 0, and 0 is a usual seed
     return (bits.double() + 0.5) * (1.0 / (1 << 53))
 
 

@@ -44,3 +44,29 @@ def smooth(values: tuple[float, ...], weight: float = 0.95) -> list[float]:
         mass = weight * mass + (1 - weight)
         smoothed.append(total / mass)
     return smoothed
+
+
+def policy_curve(run: Run) -> Path | None:
+    """policy.png: right answers (gold) and reward (proxy) of held-out questions over the KL from the reference, where a run has them."""
+    looks = [row for row in run.metrics() if "held_out/kl" in row and "held_out/exact" in row]
+    if not looks:
+        return None
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    kl = [row["held_out/kl"] for row in looks]
+    axes.plot(kl, [row["held_out/exact"] for row in looks], "o-", color="C0", label="right answers (gold)")
+    axes.set(xlabel="KL from the reference, nats an answer", ylabel="right answers", title=run.recipe.name)
+    other = axes.twinx()
+    other.plot(kl, [row["held_out/reward"] for row in looks], "s--", color="C1", label="reward (proxy)")
+    other.set_ylabel("reward")
+    axes.legend(handles=[*axes.lines, *other.lines], loc="lower right")
+    axes.grid(alpha=0.3)
+    path = run.folder / "policy.png"
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    return path

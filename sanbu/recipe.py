@@ -8,12 +8,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sanbu.config import Config, kind_of
+from sanbu.data import chat_kinds
 from sanbu.data.kinds import DataConfig
+from sanbu.models import adapted
 from sanbu.models.kinds import ModelConfig
+from sanbu.objectives import alignment
 from sanbu.objectives.kinds import ObjectiveConfig
 from sanbu.optimizers.kinds import Adam, AdamW, AverageConfig, Muon, OptimizerConfig
 from sanbu.strategies.kinds import StrategyConfig
 
+KINDS_BESIDE = (chat_kinds, adapted, alignment)  # imported so that a slot knows their kinds
 Auto = Literal["auto"]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -30,6 +34,7 @@ class Schedule(Config):
     sample_every: int = Field(0, ge=0, description="steps between samples; 0 never")
     samples: int = Field(1, ge=1, description="samples a time")
     checkpoint_every: int = Field(500, ge=0, description="steps between checkpoints; 0 only at the end")
+    patience: int = Field(0, ge=0, description="looks without gain after which a run stops; its best weights are kept then; 0 never")
     keep: int = Field(2, ge=1, description="latest checkpoints kept; the best is kept besides")
 
 
@@ -83,9 +88,9 @@ class Recipe(Config):
     def resolve(self) -> Recipe:
         """This recipe with every `auto` of batch and learning rate turned into the number its one dial, the width, gives."""
         elements = math.prod(self.data.space().shape)
-        batch = self.schedule.batch if self.schedule.batch != "auto" else auto_batch(self.model.width, elements)
+        batch = self.schedule.batch if self.schedule.batch != "auto" else auto_batch(self.model.dial(), elements)
         micro = self.schedule.micro_batch if self.schedule.micro_batch != "auto" else auto_micro_batch(elements)
-        rate = auto_learning_rate(self.model.width)
+        rate = auto_learning_rate(self.model.dial())
         return self.model_copy(
             update={
                 "data": self.data.resolve(),

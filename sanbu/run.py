@@ -118,8 +118,13 @@ class Run:
     @cached_property
     def models(self) -> dict[str, nn.Module]:
         """The model and its parents, as a strategy wants them."""
-        parents = {name: Run.open(path).model for name, path in self.recipe.parents.items() if name != "model"}
-        return {"model": self.model, **parents}
+        return {"model": self.model, **{name: self.parent(name).model for name in self.recipe.parents if name != "model"}}
+
+    def parent(self, name: str) -> Run:
+        """A parent run: where the recipe says, or beside this one, so that runs can be moved together."""
+        path = Path(self.recipe.parents[name])
+        beside = self.folder.parent / path.name
+        return Run.open(path if (path / "recipe.json").exists() or not beside.exists() else beside)
 
     def to(self, device: str) -> Run:
         """Draw on another device from now on; `auto` is the best there is."""

@@ -15,10 +15,11 @@ from sanbu.files import load_weights, weights
 from sanbu.layers.average import Following
 from sanbu.machine import Machine
 from sanbu.noise import Noise, key
-from sanbu.objectives.objective import Batch, Turn
+from sanbu.objectives.objective import Batch, Models, Turn
 from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search, add, add_pairs, ratios
 from sanbu.recipe import Recipe
 from sanbu.run import Run
+from sanbu.strategies.strategy import Draft, generate, last
 
 
 class Training:
@@ -63,7 +64,20 @@ class Training:
         batch = self._to_device(self.data.batch(self.step * rows, rows))
         seed_dropout(key(self.recipe.schedule.seed, "experience", self.step), 0)
         with torch.no_grad(), self.machine.scope():
-            return self.objective.experience(self.models, batch, self.noise("experience"))
+            return self.objective.experience(self.at_hand(), batch, self.noise("experience"))
+
+    def at_hand(self, models: Models | None = None) -> dict[str, Any]:
+        """What an experience is made with: the models, `draw(condition, seeds)` as the recipe's strategy draws, and `read(ids)`."""
+        models = self.models if models is None else models
+        return {**models, "draw": partial(self._draw, models), "read": self.data.codec.read}
+
+    def _draw(self, models: Models, condition: Batch, seeds: Tensor) -> Draft:
+        model, learning = models["model"], models["model"].training
+        model.eval()
+        try:
+            return last(generate(self.recipe.strategy.build(self.recipe.data.space()), models, condition, seeds))
+        finally:
+            model.train(learning)
 
     def _begin_round(self, batch: Batch, turn: int = 0) -> None:
         self._batch, self.turn, self.metrics = batch, turn, {}
@@ -108,7 +122,7 @@ class Training:
         with torch.no_grad(), self.machine.scope():
             for start in range(0, rows, self._rows):
                 batch = self._to_device(self.data.held_out(start, min(self._rows, rows - start)))
-                for turn in self.objective.draw_turns(models, self.objective.experience(models, batch, noise), noise):
+                for turn in self.objective.draw_turns(models, self.objective.experience(self.at_hand(models), batch, noise), noise):
                     loss = turn.loss(models, turn.batch)
                     add(terms, loss.sums)
                     for name, count in turn.count(turn.batch).items():
@@ -205,7 +219,8 @@ def build_models(
         torch.manual_seed(key(recipe.schedule.seed, "weights"))
         model = recipe.model.build(recipe.data.space())
         if "model" in parents:
-            load_weights(model, weights(parents["model"].model), parents["model"].folder)
+            found = recipe.model.begin_from(weights(parents["model"].model), weights(model))
+            load_weights(model, found, parents["model"].folder)
         model.to(machine.device)
         models = {"model": model, **attach(model)}
     if recipe.average is not None:

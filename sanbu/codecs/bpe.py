@@ -5,24 +5,36 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from sanbu.codecs.kinds import END
+from sanbu.codecs.kinds import END, RESERVED
 from sanbu.codecs.tokenizer import Ids, TokenizerError
 from sanbu.files import write_text
 
 
 def train(documents: Iterable[str], vocabulary: int) -> FileTokenizer:
     """Byte-level BPE on these documents (Sennrich and others, 2016), split as GPT-2 splits; the end is token 0."""
+    return trained(documents, vocabulary, pre_tokenizers.ByteLevel(add_prefix_space=False), [END])
+
+
+def train_chat(documents: Iterable[str], vocabulary: int) -> FileTokenizer:
+    """The same with each digit alone, which arithmetic needs, and the reserved tokens."""
+    split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    return trained(documents, vocabulary, pre_tokenizers.Sequence(split), list(RESERVED))
+
+
+def trained(documents: Iterable[str], vocabulary: int, split: Any, reserved: list[str]) -> FileTokenizer:
+    """Byte-level BPE over pieces of text that no token may cross; reserved tokens have the first ids."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[END],
+        special_tokens=reserved,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -56,6 +68,19 @@ class FileTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def special(self, name: str) -> int | None:
+        """The id of a token that no text can write."""
+        return self.tokenizer.token_to_id(name)
+
+    def spelled(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of a text in which special tokens count, as a template writes it, and the characters each stands for."""
+        self.tokenizer.encode_special_tokens = False
+        try:
+            encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        finally:
+            self.tokenizer.encode_special_tokens = True
+        return encoding.ids, encoding.offsets
 
     def save(self, folder: Path) -> None:
         write_text(folder / "tokenizer.json", self.tokenizer.to_str(pretty=True))

@@ -14,11 +14,15 @@ from pydantic import Field
 from sanbu.config import Choice, ConfigError
 
 if TYPE_CHECKING:
+    from sanbu.codecs.chat import Template
     from sanbu.codecs.tokenizer import Tokenizer
 
 END = "<|endoftext|>"
 START_TOKENS = ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]")
 END_TOKENS = (END, "</s>", "<|end_of_text|>", "<eos>", "[SEP]")
+PAD, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"
+DELIMITER, EXTRACT = "<|delimiter|>", "<|extract|>"
+RESERVED = (END, PAD, SYSTEM, USER, ASSISTANT, DELIMITER, EXTRACT)
 
 
 class TokenizerConfig(Choice):
@@ -35,6 +39,10 @@ class TokenizerConfig(Choice):
     def build(self, documents: Iterable[str]) -> Tokenizer:
         """The tokenizer, trained on the documents where it is learnt."""
         raise NotImplementedError
+
+    def resolve(self) -> TokenizerConfig:
+        """This config with every `auto` turned into what its file says."""
+        return self
 
 
 class Byte(TokenizerConfig):
@@ -90,6 +98,24 @@ class BPE(TokenizerConfig):
         return train(documents, self.vocabulary)
 
 
+class ChatBPE(TokenizerConfig):
+    """Byte-level BPE with every digit a token of its own, and tokens for padding, roles and tasks that no text can write."""
+
+    kind: Literal["chat-bpe"] = "chat-bpe"
+    vocabulary: int = Field(4096, ge=264, description="tokens, the 256 bytes and seven reserved ones among them")
+
+    def size(self) -> int:
+        return self.vocabulary
+
+    def end(self) -> int:
+        return 0
+
+    def build(self, documents: Iterable[str]) -> Tokenizer:
+        from sanbu.codecs.bpe import train_chat
+
+        return train_chat(documents, self.vocabulary)
+
+
 class TokenizerFile(TokenizerConfig):
     """Any tokenizer.json, as the tokenizers library writes it."""
 
@@ -119,6 +145,10 @@ class TokenizerFile(TokenizerConfig):
         if self.end_id != "auto":
             return self.end_id
         return first_of(END_TOKENS, vocabulary_of(self.file()))
+
+    def resolve(self) -> TokenizerFile:
+        known = {"vocabulary": self.size(), "end_id": self.end(), "start_id": self.start()}
+        return self.model_copy(update=known)
 
     def start(self) -> int | None:
         """The id that begins a document."""
@@ -155,3 +185,44 @@ def vocabulary_of(path: Path) -> dict[str, int]:
     vocabulary = model["vocab"]
     pairs = vocabulary.items() if isinstance(vocabulary, dict) else ((entry[0], i) for i, entry in enumerate(vocabulary))
     return dict(pairs) | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
+
+
+class TemplateConfig(Choice):
+    """How a conversation is written down for the model."""
+
+    def build(self, tokenizer: Tokenizer) -> Template:
+        raise NotImplementedError
+
+    def resolve(self) -> TemplateConfig:
+        """This config with the text of a template file in it."""
+        return self
+
+
+class Turns(TemplateConfig):
+    """Our own: a token for each role, an end after each answer."""
+
+    kind: Literal["turns"] = "turns"
+
+    def build(self, tokenizer: Tokenizer) -> Template:
+        from sanbu.codecs.chat import Turns as Renderer
+
+        return Renderer(tokenizer)
+
+
+class Jinja(TemplateConfig):
+    """A chat template as model makers publish it, run in a sandbox."""
+
+    kind: Literal["jinja"] = "jinja"
+    path: str = Field("", description="a folder with tokenizer_config.json or chat_template.jinja, or such a file")
+    source: str = Field("", description="the template itself; read from path when a run begins")
+    end: str = Field("", description="what the template calls eos_token; by default the tokenizer's end")
+
+    def build(self, tokenizer: Tokenizer) -> Template:
+        from sanbu.codecs.jinja import JinjaTemplate, source_of
+
+        return JinjaTemplate(self.source or source_of(self.path), tokenizer, self.end)
+
+    def resolve(self) -> Jinja:
+        from sanbu.codecs.jinja import source_of
+
+        return self if self.source else self.model_copy(update={"source": source_of(self.path)})

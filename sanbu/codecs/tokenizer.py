@@ -35,6 +35,9 @@ class Tokenizer(Protocol):
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text, without the end."""
 
+    def special(self, name: str) -> int | None:
+        """The id of a token that no text can write, such as <|user|>, if there is one."""
+
     def save(self, folder: Path) -> None:
         """Write what `load` needs into a run folder."""
 
@@ -63,6 +66,9 @@ class ByteTokenizer:
     end = start = 256
     exact_pieces = True
 
+    def special(self, name: str) -> int | None:
+        return None
+
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         return [np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64) for text in texts]
 
@@ -82,6 +88,9 @@ class CharacterTokenizer:
         codes = [ord(character) for character in alphabet]
         self.table = np.full(max(codes) + 2, -1, dtype=np.int64)
         self.table[codes] = np.arange(len(alphabet))
+
+    def special(self, name: str) -> int | None:
+        return None
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         return [self._encode(text) for text in texts]

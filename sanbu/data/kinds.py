@@ -120,6 +120,9 @@ class Text(DataConfig):
     def space(self) -> Space:
         return Space((self.context,), self.tokenizer.size(), self.tokenizer.end())
 
+    def resolve(self) -> Text:
+        return self.model_copy(update={"tokenizer": self.tokenizer.resolve()})
+
     def build(self) -> Data:
         from sanbu.data.text import build
 

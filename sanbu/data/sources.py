@@ -84,6 +84,14 @@ def read(file: Path, field: str) -> Iterator[str]:
         raise SourceError(f"{file} is not whole gzip: {error}") from None
 
 
+def unpacked(file: Path) -> bytes:
+    """The bytes of a file, gzip or not. Raises SourceError."""
+    try:
+        return gzip.decompress(file.read_bytes()) if file.suffix.lower() == ".gz" else file.read_bytes()
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise SourceError(f"{file} is not whole gzip: {error}") from None
+
+
 def plain(file: Path, content: bytes) -> str:
     """A text file is one document."""
     try:

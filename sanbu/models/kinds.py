@@ -13,9 +13,11 @@ from sanbu.config import Choice
 from sanbu.paths import Linear, Path, TargetName
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from sanbu.data.kinds import Space
+
+    Weights = dict[str, Tensor]
 
 
 class ModelConfig(Choice):
@@ -23,11 +25,17 @@ class ModelConfig(Choice):
 
     family: ClassVar[str] = ""  # what it is called with, which objectives and strategies ask for
 
-    width: int = Field(64, ge=1, description="the one dial")
-
     def build(self, space: Space) -> nn.Module:
         """The function with its first weights, for samples of this space."""
         raise NotImplementedError
+
+    def dial(self) -> int:
+        """The width, from which learning rate and batch follow."""
+        return getattr(self, "width", 64)
+
+    def begin_from(self, found: Weights, own: Weights) -> Weights:
+        """A parent's weights under this model's names; `own` are the first weights, for what the parent lacks."""
+        return found
 
     def check(self, space: Space) -> None:
         """Raise ValueError, in one line, when the model cannot serve the space."""
@@ -134,6 +142,7 @@ class PictureConfig(ModelConfig):
     """What the models of pictures have in common; a label is told to all in the same way, as a row of a table."""
 
     layers: int = Field(4, ge=1)
+    width: int = Field(64, ge=1, description="the one dial")
 
     def check(self, space: Space) -> None:
         if len(space.shape) != 3 or space.vocabulary < 2:

@@ -67,7 +67,10 @@ class Objective:
     additive: False makes the loop refuse to split a batch (a critic with batch norm, say).
     attach(model) -> modules beside the model: critic, value head, target.
     experience(models, batch, noise) -> what the round learns from: own samples, noised inputs. Reads the models as they are
-        when the round begins; it is saved in a checkpoint, so what depends on old weights belongs here.
+        when the round begins; it is saved in a checkpoint, so what depends on old weights belongs here. Beside the models it is
+        given "draw", which takes a condition and seeds and draws as the recipe's strategy does, and "read", from ids to text.
+        models["model"].training is False where held-out rows are looked at, which then are one turn and change nothing.
+    watched: the held-out figure by which the best round is known; lower is better.
     turns(models, batch, noise) -> updates of this round, in order; drawn again (and skipped) on a resume inside a round.
     """
 
@@ -78,6 +81,7 @@ class Objective:
     attach: Callable[[nn.Module], dict[str, nn.Module]] = nothing_attached
     experience: Callable[[Models, Batch, Noise], Batch] = same
     turns: Callable[[Models, Batch, Noise], Iterator[Turn]] | None = None
+    watched: str = "loss"
 
     def draw_turns(self, models: Models, batch: Batch, noise: Noise) -> Iterator[Turn]:
         """The turns of a round: the objective's own, or one update of the model on the whole batch."""

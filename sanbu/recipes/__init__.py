@@ -7,15 +7,18 @@ from collections.abc import Callable
 
 from sanbu.config import ConfigError, nearest
 from sanbu.recipe import Recipe
+from sanbu.recipes.assistant import base, dpo, grpo, ppo, reward, sft
 from sanbu.recipes.images import consistency, ddpm, dit, edm, flow, gan, image_gpt, pixelcnn, pixelrnn, vae
 from sanbu.recipes.text import gpt1, gpt2, gpt3, llama, modern, shakespeare
 
 RecipeFunction = Callable[..., Recipe]
 __all__ = [
     "all",
+    "base",
     "consistency",
     "ddpm",
     "dit",
+    "dpo",
     "edm",
     "find",
     "flow",
@@ -23,22 +26,28 @@ __all__ = [
     "gpt1",
     "gpt2",
     "gpt3",
+    "grpo",
     "image_gpt",
     "llama",
     "make",
     "modern",
     "pixelcnn",
     "pixelrnn",
+    "ppo",
+    "reward",
+    "sft",
     "shakespeare",
     "vae",
 ]
 TEXT = (gpt1, gpt2, gpt3, llama, modern, shakespeare)
 PICTURES = (pixelcnn, pixelrnn, image_gpt, vae, gan, ddpm, edm, flow, dit, consistency)
 
+ASSISTANT = (base, sft, reward, ppo, grpo, dpo)
+
 
 def all() -> dict[str, RecipeFunction]:  # noqa: A001 - reads as recipes.all()
     """Every recipe by name."""
-    return {function.__name__.replace("_", "-"): function for function in (*TEXT, *PICTURES)}
+    return {function.__name__.replace("_", "-"): function for function in (*TEXT, *PICTURES, *ASSISTANT)}
 
 
 def find(name: str) -> RecipeFunction:

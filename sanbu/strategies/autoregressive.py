@@ -25,7 +25,7 @@ from sanbu.strategies.strategy import Batch, Draft, Models
 class State:
     """tokens_BS and their log-probabilities; row b has length_B tokens, the first start_B given, filled_B of them cached.
 
-    A row ends at limit_B tokens. seen_BV says which tokens a row holds already, where a filter asks for it. All are
+    A row ends at limit_B tokens, or with the token ending_B (-1: none yet) of log-probability end_logprob_B. seen_BV says which tokens a row holds already, where a filter asks for it. All are
     written in place.
     """
 
@@ -38,6 +38,8 @@ class State:
     evaluations: Tensor
     filled: Tensor
     logprobs: Tensor = field(default_factory=lambda: torch.zeros(0))
+    ending: Tensor = field(default_factory=lambda: torch.zeros(0))
+    end_logprob: Tensor = field(default_factory=lambda: torch.zeros(0))
     seen: Tensor | None = None
     cache: Cache = field(default_factory=list)
 
@@ -79,9 +81,10 @@ class AutoregressiveStrategy:
         return state
 
     def draft(self, state: State) -> Draft:
-        """Tokens so far; the record holds start_B and logprobs_BS of the model itself, unfiltered, at temperature 1."""
+        """Tokens so far; the record holds start_B, ending_B, and the log-probabilities of the model itself, unfiltered, at temperature 1."""
         committed = torch.arange(state.tokens.shape[1], device=state.tokens.device) < state.length[:, None]
         record = {"start": state.start, "logprobs": state.logprobs}
+        record |= {"ending": state.ending, "end_logprob": state.end_logprob}
         return Draft(state.tokens, committed, state.done, state.evaluations, record=record)
 
     def _step(self, model: nn.Module, state: State, cache: Cache) -> None:
@@ -95,6 +98,8 @@ class AutoregressiveStrategy:
         place_B1 = torch.where(kept, state.length, state.length - 1)[:, None]
         state.tokens.scatter_(1, place_B1, torch.where(kept[:, None], token_B1, state.tokens.gather(1, place_B1)))
         state.logprobs.scatter_(1, place_B1, torch.where(kept[:, None], logprob_B1, state.logprobs.gather(1, place_B1)))
+        state.end_logprob += torch.where(going & ~kept, logprob_B1[:, 0], 0.0)
+        state.ending.copy_(torch.where(going & ~kept, token_B1[:, 0], state.ending))
         if state.seen is not None:
             state.seen.scatter_(1, token_B1, True)
         state.length += kept
@@ -128,6 +133,8 @@ def make_room(model: Decoder, state: State) -> None:
     rows, given = state.tokens.shape
     state.tokens = torch.nn.functional.pad(state.tokens[:, :slots], (0, max(0, slots - given)))
     state.logprobs = torch.zeros(rows, slots, device=state.tokens.device)
+    state.end_logprob = torch.zeros(rows, device=state.tokens.device)
+    state.ending = torch.full((rows,), -1, device=state.tokens.device)
     state.cache = model.cache(rows, slots)
 
 

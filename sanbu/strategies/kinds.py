@@ -62,6 +62,18 @@ class BeamSearch(StrategyConfig):
         return BeamSearcher(self, space)
 
 
+class Prediction(StrategyConfig):
+    """No drawing: what a model that scores says of its input."""
+
+    kind: Literal["prediction"] = "prediction"
+    families: ClassVar[tuple[str, ...]] = ("scorer",)
+
+    def build(self, space: Space) -> Strategy:
+        from sanbu.strategies.prediction import PredictionStrategy
+
+        return PredictionStrategy()
+
+
 class PixelByPixel(StrategyConfig):
     """A picture level by level, rows from above, each level from its law given those before; activations are kept."""
 

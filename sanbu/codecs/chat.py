@@ -1,0 +1,119 @@
+"""Conversations as tokens: a renderer that says of every token whether it is taught.
+
+A conversation is a list of messages, {"role": "user", "content": "..."}. Only what the assistant says is taught, its closing end included,
+so that a model learns to stop. The mask comes from the renderer itself, never from a search in its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from sanbu.codecs.kinds import ASSISTANT, SYSTEM, USER
+from sanbu.codecs.text import TextCodec
+from sanbu.codecs.tokenizer import Tokenizer, encode
+from sanbu.config import SanbuError, nearest
+
+Message = dict[str, str]
+Rendered = tuple[list[int], list[bool]]
+ROLES = ("system", "user", "assistant")
+MARKERS = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
+WRITTEN = {"system": "System: ", "user": "User: ", "assistant": "Assistant:"}
+
+
+class ConversationError(SanbuError):
+    """A conversation that cannot be rendered or learnt from."""
+
+
+class Template(Protocol):
+    """How a conversation is written down."""
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        """Ids, and for each whether it is taught."""
+
+    def ask(self, messages: Sequence[Message]) -> list[int]:
+        """Ids up to where the assistant is to go on."""
+
+
+class Turns:
+    """Our own template: a role's token, then what is said; an end closes the assistant. Without such tokens the roles are written out."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        if tokenizer.end is None:
+            raise ConversationError("data.tokenizer: conversations need a token that ends an answer, and this one has none")
+        self.end = tokenizer.end
+        self.marks = {role: tokenizer.special(name) for role, name in MARKERS.items()}
+        self.marked = None not in self.marks.values()
+        self.known: dict[str, list[int]] = {}
+
+    def learn(self, texts: Sequence[str]) -> None:
+        """Encode many contents at once, which is many times faster than one by one."""
+        spoken = list(texts) if self.marked else [form for text in texts for form in (" " + text, text + "\n")]
+        self.known = dict(zip(spoken, (ids.tolist() for ids in self.tokenizer.encode_batch(spoken)), strict=True))
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        ids: list[int] = []
+        taught: list[bool] = []
+        for part, learn in self._parts(messages):
+            ids += part
+            taught += [learn] * len(part)
+        return ids, taught
+
+    def ask(self, messages: Sequence[Message]) -> list[int]:
+        return self.render(messages)[0] + self._mark("assistant")
+
+    def _parts(self, messages: Sequence[Message]) -> list[tuple[list[int], bool]]:
+        start = [] if self.marked or self.tokenizer.start is None else [self.tokenizer.start]
+        parts: list[tuple[list[int], bool]] = [(start, False)]
+        for message in messages:
+            answer = message["role"] == "assistant"
+            parts.append((self._mark(message["role"]), False))
+            parts.append((self._say(message["content"], answer) + ([self.end] if answer else []), answer))
+        return parts
+
+    def _mark(self, role: str) -> list[int]:
+        mark = self.marks[role]
+        return encode(self.tokenizer, WRITTEN[role]) if mark is None or not self.marked else [mark]
+
+    def _say(self, content: str, answer: bool) -> list[int]:
+        text = content if self.marked else " " + content if answer else content + "\n"
+        return self.known.get(text) or encode(self.tokenizer, text)
+
+
+class ChatCodec(TextCodec):
+    """Questions as people type them; answers as text."""
+
+    def __init__(self, tokenizer: Tokenizer, template: Any) -> None:
+        super().__init__(tokenizer)
+        self.template: Template = template.build(tokenizer)
+
+    def begin(self, prompt: str | Sequence[Message]) -> list[int]:
+        """The ids of a question, or of a conversation that ends with one."""
+        return self.template.ask(messages_of(prompt))
+
+    def read(self, sample: Tensor) -> str:
+        """The text of ids; padding says nothing."""
+        return super().read(sample[sample >= 0])
+
+
+def messages_of(prompt: str | Sequence[Message]) -> list[Message]:
+    """A prompt as a conversation."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else checked(list(prompt), "the prompt")
+
+
+def checked(messages: list[Message], where: str) -> list[Message]:
+    """The messages, if they are a conversation. Raises ConversationError in one line that names the place."""
+    if not messages:
+        raise ConversationError(f"{where}: there is no message")
+    for number, message in enumerate(messages, 1):
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            raise ConversationError(
+                f"{where}, message {number}: unknown role {role!r}; allowed: {', '.join(ROLES)}{nearest(str(role), ROLES)}"
+            )
+        if not isinstance(content, str):
+            raise ConversationError(f"{where}, message {number}: its content is {type(content).__name__}, and must be text")
+    return messages

@@ -1,0 +1,52 @@
+"""Answers of a run put in order: what a reward model and DPO learn from (step 2 of InstructGPT, Ouyang and others, 2022).
+
+Where the right answer is known, the order follows from it: right and short, right and long, wrong. Otherwise a reward model gives it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sanbu.config import SanbuError
+from sanbu.data.conversations import Record
+from sanbu.evaluation.assistant import ROWS, asked, drawing, questions
+from sanbu.files import write_text
+from sanbu.noise import Noise
+from sanbu.objectives.rollout import answers, roll
+from sanbu.progress import progress_rows
+from sanbu.run import Run
+
+
+def rank(run: Run, out: Path, count: int, samples: int) -> dict[str, Any]:
+    """Draw answers to so many questions, learnt from or held out alike, and write their rankings as JSONL."""
+    if count < 1 or samples < 1:
+        raise SanbuError("--questions and --n count from 1")
+    asking = [*questions(run, count, held=False), *questions(run, max(1, count // 16), held=True)]
+    lines: list[str] = []
+    right = 0
+    with torch.no_grad(), progress_rows("answers to rank", len(asking)) as progress:
+        for start in range(0, len(asking), ROWS // samples):
+            part = asking[start : start + ROWS // samples]
+            models = {"model": run.model, "read": run.codec.read, "draw": drawing(run)}
+            said = answers(models, roll(models, asked(run, part), Noise("rank", start), samples))
+            for number, record in enumerate(part):
+                own = [text.strip() for text in said[number * samples : (number + 1) * samples]]
+                right += sum(text == record.answer for text in own)
+                lines.append(json.dumps(ordered(record, own), ensure_ascii=False))
+            progress(len(part))
+    write_text(out, "\n".join(lines) + "\n")
+    return {"file": str(out), "questions": len(asking), "right": right / (len(asking) * samples)}
+
+
+def ordered(record: Record, own: list[str]) -> dict[str, Any]:
+    """A ranking of the right answer, the run's own wrong ones, and the answers that came with the question."""
+    wrong = [text for text in dict.fromkeys(own) if text and text != record.answer]
+    given = {text: rank for text, rank in zip(record.answers, record.ranks, strict=True) if text != record.answer}
+    texts = [record.answer, *wrong[:3], *(text for text in given if text not in wrong[:3])]
+    worst = max([1, *given.values()])
+    ranks = [0, *(worst for _ in wrong[:3]), *(given[text] for text in texts[1 + len(wrong[:3]) :])]
+    return {"messages": list(record.prompt), "answers": texts, "ranks": ranks, "answer": record.answer}

@@ -1,0 +1,110 @@
+"""Learning from preferences without a reward model, by what policy and reference give the better and the worse answer.
+
+With h_w = log pi(y_w) - log ref(y_w), h_l likewise, and h = h_w - h_l:
+DPO   -log sigmoid(beta h)                                              (Rafailov and others, 2023)
+cDPO  -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h)             labels wrong with chance e (Mitchell, 2023)
+IPO   (h - 1 / (2 beta))^2, h of means over tokens                      (Azar and others, 2024)
+KTO   1 - sigmoid(beta (h_w - z)) + 1 - sigmoid(beta (z - h_l)), z the KL of policy and reference (Ethayarajh and others, 2024)
+The reward of the chosen answer, beta h_w, may fall while the margin rises: both get less likely, the worse one faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sanbu.noise import Noise
+from sanbu.objectives.answers import answer_logprobs, each_row, fraction, logprobs, with_reference
+from sanbu.objectives.objective import Batch, Loss, Models, Objective
+
+PairLoss = Callable[[Tensor, Batch], Tensor]  # h_B2 of better and worse -> loss_B
+
+
+def dpo(beta: float) -> Objective:
+    """Direct preference optimisation."""
+    return of_pairs(lambda h, batch: -F.logsigmoid(beta * (h[:, 0] - h[:, 1])), beta)
+
+
+def conservative_dpo(beta: float, wrong: float) -> Objective:
+    """DPO for labels that are wrong with a known chance."""
+
+    def loss(h_B2: Tensor, batch: Batch) -> Tensor:
+        margin = beta * (h_B2[:, 0] - h_B2[:, 1])
+        return -(1 - wrong) * F.logsigmoid(margin) - wrong * F.logsigmoid(-margin)
+
+    return of_pairs(loss, beta)
+
+
+def ipo(beta: float) -> Objective:
+    """Identity preference optimisation: a margin of 1 / (2 beta) a token is enough."""
+
+    def loss(h_B2: Tensor, batch: Batch) -> Tensor:
+        tokens_B2 = (batch["targets"] >= 0).sum(2).clamp(min=1)
+        mean = h_B2 / tokens_B2
+        return (mean[:, 0] - mean[:, 1] - 1 / (2 * beta)).square()
+
+    return of_pairs(loss, beta)
+
+
+def kto(beta: float) -> Objective:
+    """Kahneman-Tversky optimisation of the two answers each by itself, around how far the policy has moved in general."""
+
+    def loss(h_B2: Tensor, batch: Batch) -> Tensor:
+        z = batch["moved"]
+        return 2 - (beta * (h_B2[:, 0] - z)).sigmoid() - (beta * (z - h_B2[:, 1])).sigmoid()
+
+    return of_pairs(loss, beta, with_moved)
+
+
+def of_pairs(
+    pair_loss: PairLoss, beta: float, experience: Callable[[Models, Batch, Noise], Batch] | None = None
+) -> Objective:
+    """An objective from a loss of h."""
+
+    def loss(models: Models, batch: Batch) -> Loss:
+        policy_B2 = answer_logprobs(models["model"], batch)
+        h_B2 = policy_B2 - batch["reference"]
+        reward = beta * h_B2.detach()
+        count = torch.tensor(float(len(reward)))
+        metrics = {
+            "accuracy": fraction(reward[:, 0] > reward[:, 1]),
+            "margin": ((reward[:, 0] - reward[:, 1]).sum(), count),
+            "reward_chosen": (reward[:, 0].sum(), count),
+            "reward_rejected": (reward[:, 1].sum(), count),
+        }
+        return Loss({"preference": pair_loss(h_B2, batch).sum()}, metrics)
+
+    return Objective(loss, partial(each_row, "preference"), experience=experience or reference)
+
+
+def reference(models: Models, batch: Batch, noise: Noise) -> Batch:
+    """The round's pairs with what the reference gives them."""
+    return with_reference(models, batch)
+
+
+def with_moved(models: Models, batch: Batch, noise: Noise) -> Batch:
+    """KTO's z: mean of log pi - log ref of answers to other questions, at least 0; couples the rows, so it is experience."""
+    batch = with_reference(models, batch)
+    tokens, targets = mismatched(batch)
+    gap = logprobs(models["model"], tokens, targets).sum(1) - logprobs(models["reference"], tokens, targets).sum(1)
+    return batch | {"moved": gap.mean().clamp(min=0).expand(len(tokens)).clone()}
+
+
+def mismatched(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Each question with the better answer of the row before it."""
+    tokens, targets = batch["tokens"][:, 0], batch["targets"][:, 0]
+    start = (targets >= 0).int().argmax(1) + 1  # the first token of each answer
+    length = batch["last"][:, 0] + 1
+    size = length.roll(1) - start.roll(1)
+    width = int((start + size).max())
+    place = torch.arange(width, device=tokens.device).expand(len(tokens), -1)
+    source = (place - start[:, None] + start.roll(1)[:, None]).clamp(0, tokens.shape[1] - 1)
+    own = F.pad(tokens, (0, max(0, width - tokens.shape[1])))[:, :width]
+    answer = (place >= start[:, None]) & (place < (start + size)[:, None])
+    mixed = torch.where(answer, tokens.roll(1, 0).gather(1, source), own)
+    target = F.pad(torch.where(answer, mixed, -100)[:, 1:], (0, 1), value=-100)
+    return mixed, target

@@ -1,0 +1,163 @@
+"""The life of an assistant: base, then imitation, then preference. Each recipe begins from the run of the one before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sanbu.codecs.kinds import ChatBPE, TokenizerConfig, TokenizerFile
+from sanbu.config import ConfigError
+from sanbu.data.chat_kinds import Chat, Pairs, Prompts, Rankings
+from sanbu.data.kinds import Text
+from sanbu.models.adapted import Scorer
+from sanbu.models.kinds import GPT2, Modern
+from sanbu.objectives.alignment import DPO, GRPO, PPO, BradleyTerry, Checked, Learned, RewardConfig
+from sanbu.objectives.kinds import ChunkedNextToken, NextToken
+from sanbu.optimizers.kinds import AdamW, Cosine, Linear, Muon, OptimizerConfig
+from sanbu.recipe import Recipe, Schedule
+from sanbu.recipes.text import TALK, pick
+from sanbu.strategies.kinds import Autoregressive, Prediction
+
+ANSWER = Autoregressive(max_tokens=32)
+NANO = Modern(layers=4, heads=4, width=128, context=128)
+PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shapes; their tokenizer is GPT-2's
+    "1.3b": GPT2(layers=24, heads=16, width=2048, context=2048),
+    "6b": GPT2(layers=32, heads=32, width=4096, context=2048),
+}
+
+
+def fast(rate: float, hold: float = 0.3) -> Muon:
+    """Muon with a linear cool-down."""
+    linear = Linear(hold=hold)
+    return Muon(learning_rate=rate, rest=AdamW(learning_rate=rate / 5, weight_decay=0.0, clip=None, rate=linear), rate=linear)
+
+
+def base(size: str = "nano", path: str = "python") -> Recipe:
+    """Assistant, first: a base model of text whose tokenizer knows roles and single digits."""
+    if size != "nano":
+        return published("base", size, Text(path=path, tokenizer=ChatBPE(vocabulary=50304), context=2048), ChunkedNextToken(), 2e-4, 512, 572_000)
+    return Recipe(
+        name="base",
+        data=Text(path=path, tokenizer=ChatBPE(vocabulary=1024), context=128),
+        model=NANO,
+        objective=NextToken(),
+        optimizer=fast(0.02),
+        strategy=TALK,
+        schedule=Schedule(steps=600, batch=16, evaluate_every=200, evaluate_rows=128, sample_every=300, checkpoint_every=300),
+    )
+
+
+def sft(size: str = "nano", base: str = "") -> Recipe:
+    """Assistant, second: supervised fine-tuning on conversations; base=RUN is the run to begin from."""
+    data = Chat(tokenizer=spoken(base, size), context=context(base, size))
+    if size != "nano":
+        return published("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
+    schedule = Schedule(steps=1500, batch=16, evaluate_every=500, evaluate_rows=128, sample_every=500, samples=2, checkpoint_every=500)
+    return recipe("sft", data, same(base), ChunkedNextToken(chunk=4096), fast(0.02), schedule, {"model": base})
+
+
+def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
+    """Assistant, third: a reward model from rankings of answers; sft=RUN gives its trunk."""
+    data = Rankings(path=path, tokenizer=spoken(sft, size), context=context(sft, size))
+    if size != "nano":
+        trunk = pick(PAPER, size)
+        return published("reward", size, data, BradleyTerry(), 9e-6, 64, 500, start=sft, model=Scorer(trunk=trunk))
+    schedule = Schedule(steps=400, batch=64, evaluate_every=200, evaluate_rows=512, checkpoint_every=200)
+    return recipe("reward", data, Scorer(trunk=same(sft)), BradleyTerry(), fast(0.005), schedule, {"model": sft}, Prediction())
+
+
+def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "skills") -> Recipe:
+    """Assistant, fourth: PPO on the reward model and the checked answer, held near the run sft=RUN; reward=RUN."""
+    rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if path == "skills" else (Learned(),)
+    objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.05)
+    parents = {"model": sft, "reference": sft, "reward": reward}
+    return policy("ppo", size, sft, path, objective, 150, 256, parents)
+
+
+def grpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
+    """Assistant, another way: GRPO on the checked answer, several answers judged against each other; sft=RUN."""
+    objective = GRPO(rewards=(Checked(),), samples=8, kl=0.05, parts=2)
+    return policy("grpo", size, sft, path, objective, 150, 32, {"model": sft, "reference": sft})
+
+
+def policy(name: str, size: str, sft: str, path: str, objective: Any, steps: int, batch: int, parents: dict[str, str]) -> Recipe:
+    """What PPO and GRPO have in common."""
+    data = Prompts(path=path, tokenizer=spoken(sft, size), context=context(sft, size))
+    if size != "nano":
+        return published(name, size, data, objective, 9e-6, 512, 500, start=sft, parents=parents)
+    schedule = Schedule(steps=steps, batch=batch, micro_batch=256, evaluate_every=25, evaluate_rows=512, checkpoint_every=50)
+    optimizer = AdamW(learning_rate=3e-4, betas=(0.9, 0.95), weight_decay=0.0, clip=1.0, rate=Linear(warmup=0.05, hold=0.5))
+    return recipe(name, data, same(sft), objective, optimizer, schedule, parents)
+
+
+def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
+    """Assistant, beside PPO: DPO on pairs of answers, no reward model; sft=RUN is where it begins and its reference."""
+    data = Pairs(path=path, tokenizer=spoken(sft, size), context=context(sft, size))
+    parents = {"model": sft, "reference": sft}
+    if size != "nano":
+        return published("dpo", size, data, DPO(), 1e-6, 64, 1_000, start=sft, parents=parents)
+    schedule = Schedule(steps=300, batch=64, evaluate_every=100, evaluate_rows=256, checkpoint_every=100)
+    optimizer = AdamW(learning_rate=2e-4, weight_decay=0.0, clip=1.0, rate=Linear(warmup=0.1, hold=0.3))
+    return recipe("dpo", data, same(sft), DPO(beta=0.1), optimizer, schedule, parents)
+
+
+def recipe(
+    name: str, data: Any, model: Any, objective: Any, optimizer: OptimizerConfig, schedule: Schedule,
+    parents: dict[str, str], strategy: Any = ANSWER,
+) -> Recipe:  # fmt: skip
+    """A stage; parents that are not given are left out."""
+    return Recipe(
+        name=name, data=data, model=model, objective=objective, optimizer=optimizer, strategy=strategy,
+        parents={role: path for role, path in parents.items() if path}, schedule=schedule,
+    )  # fmt: skip
+
+
+def published(
+    name: str, size: str, data: Any, objective: Any, rate: float, batch: int, steps: int,
+    start: str = "", parents: dict[str, str] | None = None, model: Any = None,
+) -> Recipe:  # fmt: skip
+    """A stage at the size of the paper."""
+    optimizer = AdamW(learning_rate=rate, rate=Cosine(warmup=0.02))
+    schedule = Schedule(steps=steps, batch=batch, micro_batch=4, evaluate_every=100, checkpoint_every=100)
+    strategy = Prediction() if model is not None else TALK
+    return recipe(name, data, model or pick(PAPER, size), objective, optimizer, schedule, parents or {"model": start}, strategy)
+
+
+def parent(path: str) -> Recipe:
+    """The recipe of a parent run."""
+    from sanbu.files import read_json
+
+    file = Path(path) / "recipe.json"
+    if not file.is_file():
+        raise ConfigError(f"{path} is no run: it has no recipe.json")
+    from sanbu.config import load
+
+    return load(Recipe, read_json(file)["recipe"])
+
+
+def spoken(path: str, size: str) -> TokenizerConfig:
+    """The tokenizer of a parent run, or the one its recipe would make."""
+    if not path:
+        return ChatBPE(vocabulary=1024 if size == "nano" else 50304)
+    config = parent(path).data.tokenizer  # type: ignore[attr-defined]
+    file = Path(path) / "tokenizer.json"
+    if not file.exists():
+        return config
+    ends = {"end_id": config.end(), "start_id": getattr(config, "start", config.end)()}
+    return TokenizerFile(path=str(file), vocabulary=config.size(), **ends)
+
+
+def same(path: str) -> Any:
+    """The model of a parent run, without dropout: policy and reference must agree before anything is learnt."""
+    if not path:
+        return NANO
+    model = parent(path).model
+    return model.model_copy(update={"dropout": 0.0}) if "dropout" in type(model).model_fields else model
+
+
+def context(path: str, size: str) -> int:
+    """The longest sequence of a parent run."""
+    return getattr(same(path), "context", 128) if size == "nano" else 2048
+
+
+__all__ = ["base", "dpo", "grpo", "ppo", "reward", "sft"]

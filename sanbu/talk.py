@@ -1,0 +1,102 @@
+"""Conversations in a terminal: one run or several side by side, each keeping its own side of the conversation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from sanbu.codecs.chat import ChatCodec, Message
+from sanbu.config import SanbuError
+from sanbu.run import Run
+
+
+class Speaker:
+    """A run that answers. A run of plain text is given the words alone and goes on from them."""
+
+    def __init__(self, run: Run, overrides: tuple[str, ...], system: str | None) -> None:
+        self.run, self.overrides = run, overrides
+        self.told: list[Message] = [{"role": "system", "content": system}] if system else []
+        self.said = list(self.told)
+
+    @classmethod
+    def open(cls, folder: Path, overrides: tuple[str, ...] = (), system: str | None = None) -> Speaker:
+        """A run folder. Raises SanbuError when its model writes no text."""
+        run = Run.open(folder)
+        if run.recipe.model.family != "tokens":
+            raise SanbuError(f"{folder} writes no text: its model is a {run.recipe.model.model_dump()['kind']!r}")
+        return cls(run.to("auto"), overrides, system)
+
+    def answer(self, words: str, seed: int) -> Iterator[str]:
+        """What comes, piece by piece; at the end the conversation has both sides."""
+        self.said.append({"role": "user", "content": words})
+        follower = self.run.follow(self.overrides)
+        whole = ""
+        for _ in self.run.drafts(self._prompt(words), 1, seed, self.overrides, follower.update):
+            whole += follower.pieces[0]
+            yield follower.pieces[0]
+        self.said.append({"role": "assistant", "content": whole.strip()})
+
+    def _prompt(self, words: str) -> Any:
+        """The conversation so far, its oldest turns left out where the context ends; one message stands for one prompt."""
+        codec = self.run.codec
+        if not isinstance(codec, ChatCodec):
+            return words + "\n"
+        room = getattr(self.run.model, "context", 1 << 30) - 8
+        while len(codec.template.ask(self.said)) > room and len(self.said) > len(self.told) + 1:
+            del self.said[len(self.told)]
+        return [self.said]
+
+
+def say(speakers: Sequence[Speaker], words: str, seed: int, quiet: bool = False) -> list[str]:
+    """Every speaker's answer to the same words, shown as it comes."""
+    texts = ["" for _ in speakers]
+    streams = zip_longest(*(speaker.answer(words, seed) for speaker in speakers), fillvalue="")
+    if quiet or len(speakers) == 1:
+        for pieces in streams:
+            texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+            if not quiet:
+                sys.stdout.write(pieces[0])
+                sys.stdout.flush()
+        if not quiet:
+            sys.stdout.write("\n")
+        return texts
+    from rich.live import Live
+
+    with Live(beside(speakers, texts), refresh_per_second=12) as live:
+        for pieces in streams:
+            texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+            live.update(beside(speakers, texts))
+    return texts
+
+
+def beside(speakers: Sequence[Speaker], texts: Sequence[str]) -> Any:
+    """Answers in columns under the names of their runs."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(expand=True)
+    for speaker in speakers:
+        table.add_column(speaker.run.folder.name, ratio=1)
+    table.add_row(*(Text(text.strip()) for text in texts))
+    return table
+
+
+def converse(speakers: Sequence[Speaker], seed: int) -> None:
+    """Until an empty line, or the end of the input."""
+    names = ", ".join(speaker.run.folder.name for speaker in speakers)
+    typer.echo(f"{names}: ask something; an empty line ends.")
+    turn = 0
+    while True:
+        try:
+            words = typer.prompt("", default="", show_default=False, prompt_suffix="> ")
+        except (typer.Abort, EOFError):
+            return
+        if not words:
+            return
+        say(speakers, words, seed + turn)
+        turn += 1
