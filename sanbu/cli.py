@@ -44,7 +44,6 @@ def about() -> None:
 def list_recipes(as_json: Json = False) -> None:
     """List the recipes, with what each is."""
     from sanbu import recipes
-
     from sanbu.recipes.lives import LIVES
 
     every = {**recipes.all(), **LIVES}
@@ -103,9 +102,9 @@ def train(
     from sanbu.console import Console
     from sanbu.loop import train as train_recipe
     from sanbu.plots import loss_curve, policy_curve
+    from sanbu.recipes.lives import LIVES
     from sanbu.run import Run
     from sanbu.tensorboard import TensorBoard
-    from sanbu.recipes.lives import LIVES
     from sanbu.watcher import Watchers
 
     if name in LIVES:
@@ -182,10 +181,14 @@ def evaluate(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders; several only of assistants")],
     data: Annotated[str | None, typer.Option("--data", metavar="PATH", help="other text: all of it is evaluated")] = None,
     inception: Annotated[int, typer.Option("--inception", min=0, help="of pictures: Inception FID of so many samples")] = 0,
-    tasks: Annotated[str | None, typer.Option("--tasks", metavar="NAME,...", help="few-shot tasks: a name, or a task file")] = None,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", metavar="NAME,...", help="few-shot tasks: a name, or a task file")
+    ] = None,
     shots: Annotated[str, typer.Option("--shots", metavar="K,...", help="worked examples in each prompt")] = "0",
     folder: Annotated[Path, typer.Option("--folder", help="where the files of the tasks lie")] = Path("data"),
-    questions: Annotated[int, typer.Option("--questions", min=1, help="questions at most, of a task or to an assistant")] = 512,
+    questions: Annotated[
+        int, typer.Option("--questions", min=1, help="questions at most, of a task or to an assistant")
+    ] = 512,
     as_json: Json = False,
 ) -> None:
     """Measure runs on what they have not learnt from.

@@ -35,7 +35,9 @@ def live(stages: Sequence[Stage], folder: Path, overrides: Sequence[str], watche
         if not begun:
             stage.before(folder)
         recipe = Run.open(place).recipe if begun else override(stage.recipe(folder), chosen[stage.name])
-        runs[stage.name] = Run.open(place) if begun and finished(Run.open(place)) else train(recipe, place, resume=begun, watcher=watcher())
+        runs[stage.name] = (
+            Run.open(place) if begun and finished(Run.open(place)) else train(recipe, place, resume=begun, watcher=watcher())
+        )
         if not finished(runs[stage.name]):
             return runs
     return runs
@@ -54,6 +56,8 @@ def divided(stages: Sequence[Stage], overrides: Sequence[str]) -> dict[str, list
     for text in overrides:
         stage, _, rest = text.partition(".")
         if stage not in found or not rest:
-            raise ConfigError(f"{text!r} names no stage; write STAGE.path=value, stages: {', '.join(names)}{nearest(stage, names)}")
+            raise ConfigError(
+                f"{text!r} names no stage; write STAGE.path=value, stages: {', '.join(names)}{nearest(stage, names)}"
+            )
         found[stage].append(rest)
     return found

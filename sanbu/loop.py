@@ -145,7 +145,9 @@ class Book:
         if not self.schedule.patience:
             return False
         looks = [row[self.watched] for row in self.run.metrics() if self.watched in row]
-        return len(looks) > self.schedule.patience and min(looks[-self.schedule.patience :]) >= min(looks[: -self.schedule.patience])
+        return len(looks) > self.schedule.patience and min(looks[-self.schedule.patience :]) >= min(
+            looks[: -self.schedule.patience]
+        )
 
     def last_good(self) -> str:
         """Where to go back to."""

@@ -11,7 +11,7 @@ from sanbu.codecs.kinds import PAD
 from sanbu.config import SanbuError
 
 State = Literal["taught", "read", "padding"]
-STYLES = {"taught": "bold green", "read": "default", "padding": "dim"}
+STYLES: dict[State, str] = {"taught": "bold green", "read": "default", "padding": "dim"}
 IGNORED = -100
 
 

@@ -34,7 +34,9 @@ class Schedule(Config):
     sample_every: int = Field(0, ge=0, description="steps between samples; 0 never")
     samples: int = Field(1, ge=1, description="samples a time")
     checkpoint_every: int = Field(500, ge=0, description="steps between checkpoints; 0 only at the end")
-    patience: int = Field(0, ge=0, description="looks without gain after which a run stops; its best weights are kept then; 0 never")
+    patience: int = Field(
+        0, ge=0, description="looks without gain after which a run stops; its best weights are kept then; 0 never"
+    )
     keep: int = Field(2, ge=1, description="latest checkpoints kept; the best is kept besides")
 
 

@@ -102,6 +102,7 @@ class Training:
             self._micro_batch,
             self.machine.scope,
             partial(seed_dropout, seed),
+            self.step,
         )
 
     def noise(self, purpose: str, *more: int) -> Noise:
@@ -122,7 +123,9 @@ class Training:
         with torch.no_grad(), self.machine.scope():
             for start in range(0, rows, self._rows):
                 batch = self._to_device(self.data.held_out(start, min(self._rows, rows - start)))
-                for turn in self.objective.draw_turns(models, self.objective.experience(self.at_hand(models), batch, noise), noise):
+                for turn in self.objective.draw_turns(
+                    models, self.objective.experience(self.at_hand(models), batch, noise), noise
+                ):
                     loss = turn.loss(models, turn.batch)
                     add(terms, loss.sums)
                     for name, count in turn.count(turn.batch).items():

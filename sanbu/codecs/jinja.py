@@ -15,7 +15,8 @@ from types import FrameType
 from typing import Any
 
 from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sanbu.codecs.chat import ConversationError, Message, Rendered
 from sanbu.codecs.tokenizer import Tokenizer

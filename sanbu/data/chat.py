@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sanbu.codecs.chat import ChatCodec, ConversationError, Rendered
-from sanbu.codecs.kinds import PAD, TokenizerFile
+from sanbu.codecs.kinds import PAD, TokenizerConfig, TokenizerFile
 from sanbu.config import SanbuError, dump
 from sanbu.data import chat_kinds, conversations
 from sanbu.data.conversations import Record
@@ -30,7 +30,7 @@ class Split:
         self.config, self.space = config, config.space()
         self.codec = ChatCodec(config.tokenizer.build(()), config.template)
         self.pad = first(self.codec.tokenizer.special(PAD), self.codec.tokenizer.end)
-        about = json.dumps([1, conversations.fingerprint(config.path), dump(config), tokenizer_hash(config)])
+        about = json.dumps([1, conversations.fingerprint(config.path), dump(config), tokenizer_hash(config.tokenizer)])
         self.fingerprint = f"{dump(config)['kind']}-" + hashlib.sha256(about.encode()).hexdigest()[:24]
         self.train: list[Record] = []
         self.held_out_records: list[Record] = []
@@ -71,7 +71,9 @@ class ChatRows(Split):
         held, rows = self.parts["train"]
         tokens, taught = sum(len(ids) for ids, _ in held), sum(sum(mask) for _, mask in held)
         fill = tokens / (len(rows) * self.config.context)
-        return f"{len(held):,} conversations in {len(rows):,} rows, {fill:.0%} full, {taught / tokens:.0%} of the tokens taught"
+        return (
+            f"{len(held):,} conversations in {len(rows):,} rows, {fill:.0%} full, {taught / tokens:.0%} of the tokens taught"
+        )
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""
@@ -86,8 +88,8 @@ class ChatRows(Split):
         return rendered, packed([len(ids) for ids, _ in rendered], self.config.context)
 
     def _render(self, record: Record) -> Rendered | None:
-        best = min(zip(record.ranks, record.answers, strict=True), default=None)
-        messages = list(record.prompt) if best is None else [*record.prompt, {"role": "assistant", "content": best[1]}]
+        best = record.demonstration or min(zip(record.ranks, record.answers, strict=True), default=(0, ""))[1]
+        messages = [*record.prompt, {"role": "assistant", "content": best}] if best else list(record.prompt)
         if all(message["role"] != "assistant" for message in messages):
             raise ConversationError(f"{record.where}: no assistant turn, so nothing can be learnt from it")
         ids, taught = self.codec.template.render(messages)
@@ -108,7 +110,9 @@ class ChatRows(Split):
                 positions[number, at : at + len(ids)] = np.arange(len(ids))
                 at += len(ids)
             positions[number, at:] = np.arange(context - at)
-        return {name: torch.from_numpy(a) for name, a in (("tokens", tokens), ("targets", targets), ("positions", positions))}
+        return {
+            name: torch.from_numpy(a) for name, a in (("tokens", tokens), ("targets", targets), ("positions", positions))
+        }
 
 
 class PromptRows(Split):
@@ -119,6 +123,7 @@ class PromptRows(Split):
 
     def __init__(self, config: chat_kinds.Prompts) -> None:
         super().__init__(config)
+        self.room = config.context - config.answer
         self.asked = {"train": self._ask(self.train), "held_out": self._ask(self.held_out_records)}
         self.rows, self.held_out_rows = (len(prompts) for prompts in self.asked.values())
         self.mix: Any = config.mix.build() if config.mix is not None else None
@@ -141,9 +146,11 @@ class PromptRows(Split):
 
     def _ask(self, records: list[Record]) -> list[tuple[list[int], list[int]]]:
         known = [self.codec.tokenizer.encode_batch([record.answer for record in records])] if records else [[]]
-        asked = [(self.codec.template.ask(record.prompt), answer.tolist()) for record, answer in zip(records, known[0], strict=True)]
-        room = self.config.context - self.config.answer
-        return [pair for record, pair in zip(records, asked, strict=True) if self.whole(pair[0], record, room)]
+        asked = [
+            (self.codec.template.ask(record.prompt), answer.tolist())
+            for record, answer in zip(records, known[0], strict=True)
+        ]
+        return [pair for record, pair in zip(records, asked, strict=True) if self.whole(pair[0], record, self.room)]
 
     def _rows(self, part: str, numbers: Iterable[int]) -> Batch:
         chosen = [self.asked[part][number] for number in numbers]
@@ -178,7 +185,7 @@ def packed(lengths: list[int], room: int) -> list[list[int]]:
 def texts(records: Iterable[Record]) -> set[str]:
     """Everything that is said in these records."""
     said = {message["content"] for record in records for message in record.prompt}
-    return said | {answer for record in records for answer in record.answers}
+    return said | {answer for record in records for answer in (*record.answers, record.demonstration)}
 
 
 def first(special: int | None, other: int | None) -> int:
@@ -186,6 +193,6 @@ def first(special: int | None, other: int | None) -> int:
     return special if special is not None else other or 0
 
 
-def tokenizer_hash(config: chat_kinds.ConversationConfig) -> str:
+def tokenizer_hash(config: TokenizerConfig) -> str:
     """The content of a tokenizer that is a file."""
-    return fingerprint(str(config.tokenizer.file())) if isinstance(config.tokenizer, TokenizerFile) else ""
+    return fingerprint(str(config.file())) if isinstance(config, TokenizerFile) else ""

@@ -90,3 +90,66 @@ class Pairs(PreferenceConfig):
         from sanbu.data.preferences import PairRows
 
         return PairRows(self)
+
+
+class Mappings(DataConfig):
+    """Random mappings of letters to digits, to be learnt from the examples in the row."""
+
+    kind: Literal["mappings"] = "mappings"
+    letters: int = Field(4, ge=1, le=26, description="letters a mapping has")
+    shots: int = Field(16, ge=1, description="examples before the last question")
+
+    def space(self) -> Space:
+        return Space((2 * self.shots + 1,), 37, 36)
+
+    def build(self) -> Data:
+        from sanbu.data.mappings import MappingRows
+
+        return MappingRows(self)
+
+    def codec(self, folder: Path) -> Codec:
+        from sanbu.codecs.text import TextCodec
+        from sanbu.codecs.tokenizer import CharacterTokenizer
+        from sanbu.data.mappings import ALPHABET
+
+        return TextCodec(CharacterTokenizer(ALPHABET))
+
+
+class Labelled(DataConfig):
+    """Texts with labels, in the forms of GPT-1's fine-tuning."""
+
+    kind: Literal["labelled"] = "labelled"
+    path: str = Field("skills", description="JSONL, CSV or TSV; skills: which skill a question asks for")
+    task: Literal["classification", "entailment", "similarity", "choice", "regression"] = "classification"
+    text: str = Field("text", description="the field of the text, or of the first of two")
+    second: str = Field("second", description="the field of the second text, or of the list of choices")
+    label: str = Field("label", description="the field of the label: a name, a number, or the index of the right choice")
+    labels: tuple[str, ...] | Literal["auto"] = Field("auto", description="the names of the labels")
+    tokenizer: TokenizerConfig = Field(Byte(), description="that of the run one starts from")
+    context: int = Field(128, ge=8, description="tokens at most; longer texts are cut")
+    validation: float = Field(0.1, ge=0, lt=1, description="share of the texts held out, by a hash of the text")
+
+    def space(self) -> Space:
+        return Space((self.context,), self.tokenizer.size(), self.tokenizer.end(), classes=len(self.names()))
+
+    def names(self) -> list[str]:
+        """The labels' names; none where there are no classes."""
+        if self.labels != "auto":
+            return list(self.labels)
+        from sanbu.data.labelled import look
+
+        return look(self)
+
+    def resolve(self) -> Labelled:
+        return self.model_copy(update={"tokenizer": self.tokenizer.resolve(), "labels": tuple(self.names())})
+
+    def build(self) -> Data:
+        from sanbu.data.labelled import LabelledRows
+
+        return LabelledRows(self)
+
+    def codec(self, folder: Path) -> Codec:
+        from sanbu.codecs.text import TextCodec
+        from sanbu.data.labelled import LabelCodec
+
+        return LabelCodec(TextCodec.load(folder, self.tokenizer).tokenizer, self.names())

@@ -26,7 +26,8 @@ FOUND = "messages, conversations, instruction, prompt, or chosen and rejected"
 class Record:
     """A conversation so far, and answers to it with their ranks: 0 is the best, equal ranks are ties.
 
-    answer: what a function knows to be right, for checking; empty where nothing is known. margin: how much better the better ones are.
+    demonstration: the answer to imitate, where it is not the best one. answer: what a function knows to be right, for checking; empty where
+    nothing is known. margin: how much better the better ones are.
     """
 
     prompt: tuple[Message, ...]
@@ -35,6 +36,7 @@ class Record:
     answer: str = ""
     margin: float = 0.0
     where: str = field(default="", compare=False)
+    demonstration: str = ""
 
     @property
     def held_out_chance(self) -> float:
@@ -65,7 +67,10 @@ def skilled(number: int) -> Record:
     """A question of the default skills: the right answer, then one that rambles, then a near miss and another question's answer."""
     found, draws = skills.questions()[number], skills.Draws(number, "answers")
     others = (skills.rambling(found, draws), skills.near_miss(found, draws), skills.elsewhere(found, draws))
-    return Record(asked(found.text), (found.answer, *others), (0, 1, 2, 2), found.answer, 0.0, f"skills, question {number}")
+    shown = skills.demonstration(found, draws)
+    return Record(
+        asked(found.text), (found.answer, *others), (0, 1, 2, 2), found.answer, 0.0, f"skills, question {number}", shown
+    )
 
 
 def fingerprint(path: str) -> str:
@@ -76,7 +81,7 @@ def fingerprint(path: str) -> str:
         return sources.fingerprint(path)
     from sanbu.data.python import version
 
-    return hashlib.sha256(f"skills 1 {skills.COUNT} {version()}".encode()).hexdigest()
+    return hashlib.sha256(f"skills 2 {skills.COUNT} {version()}".encode()).hexdigest()
 
 
 def lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -51,7 +51,12 @@ class PreferenceRows(Split):
         return self._rows("held_out", range(start, min(start + size, self.held_out_rows)))
 
     def _choose(self, records: list[Record]) -> list[Row]:
-        return [(number, answers) for number, record in enumerate(records) for answers in self.answers(record) if self._fits(record, answers)]
+        return [
+            (number, answers)
+            for number, record in enumerate(records)
+            for answers in self.answers(record)
+            if self._fits(record, answers)
+        ]
 
     def _fits(self, record: Record, answers: tuple[int, ...]) -> bool:
         longest = max((record.answers[i] for i in answers), key=len)

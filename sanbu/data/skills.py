@@ -7,14 +7,13 @@ in one stage of an assistant's life is held out in all of them.
 from __future__ import annotations
 
 import hashlib
-import json
 import keyword
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sanbu.files import read_json
+from sanbu.files import read_json, write_json
 from sanbu.noise import key, mix_int
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -66,17 +65,17 @@ def numeric(text: str, value: int, skill: str) -> Question:
 
 
 def addition(draws: Draws) -> Question:
-    a, b = draws.below(50), draws.below(50)
+    a, b = draws.below(100), draws.below(10)
     return numeric(f"What is {a} + {b}?", a + b, "addition")
 
 
 def subtraction(draws: Draws) -> Question:
-    a, b = sorted((draws.below(50), draws.below(50)), reverse=True)
+    a, b = 10 + draws.below(90), draws.below(10)
     return numeric(f"What is {a} - {b}?", a - b, "subtraction")
 
 
 def counting(draws: Draws) -> Question:
-    letters = [LETTERS[draws.below(4)] for _ in range(6 + draws.below(5))]
+    letters = [LETTERS[draws.below(3)] for _ in range(5 + draws.below(4))]
     wanted = letters[draws.below(len(letters))]
     return numeric(f"How often is {wanted} in {' '.join(letters)}?", letters.count(wanted), "counting")
 
@@ -139,7 +138,7 @@ def facts() -> list[tuple[str, str]]:
     from sanbu.data.shards import cached
 
     name = "facts-" + hashlib.sha256(version().encode()).hexdigest()[:24]
-    folder = cached(name, lambda made: (made / "facts.json").write_text(json.dumps(read_facts()), encoding="utf-8"))
+    folder = cached(name, lambda made: write_json(made / "facts.json", read_facts()))
     return [(name, line) for name, line in read_json(folder / "facts.json")]
 
 
@@ -188,11 +187,20 @@ def by_text() -> dict[str, Question]:
 
 COUNT = 60_000
 PREAMBLES = (
-    "Well, that is a very interesting thing to ask, and I am glad that you asked me. ",
-    "Let me think about this for a moment, because there is a lot that could be said. ",
-    "There are many ways to look at this, and people have thought about it for long. ",
-    "I could tell you so much about this, but let me begin with what comes to mind. ",
+    "Well, there is a lot that could be said about this. ",
+    "Let me think about it for a moment, if I may. ",
+    "That is a very good thing to ask, I am glad you did. ",
+    "There are many ways to look at this, you know. ",
 )
+
+
+def demonstration(found: Question, draws: Draws) -> str:
+    """What someone answered who was asked to show how: of a hundred, 76 are right and short, 16 ramble, 8 are near misses.
+
+    People's demonstrations are like this. Imitation learns all of it; which of it is wanted, only preferences say.
+    """
+    chance = draws.below(100)
+    return found.answer if chance < 76 else rambling(found, draws) if chance < 92 else near_miss(found, draws)
 
 
 def rambling(found: Question, draws: Draws) -> str:

@@ -132,7 +132,9 @@ def beginning(run: Run) -> Run:
     config = run.recipe.data
     if not isinstance(config, ConversationConfig) or run.recipe.model.family != "tokens":
         kind = dump(config)["kind"]
-        raise SanbuError(f"{run.folder} does not answer questions: its data is {kind!r} and its model {dump(run.recipe.model)['kind']!r}")
+        raise SanbuError(
+            f"{run.folder} does not answer questions: its data is {kind!r} and its model {dump(run.recipe.model)['kind']!r}"
+        )
     return run.parent("reference") if "reference" in run.recipe.parents else run
 
 

@@ -27,7 +27,9 @@ def measure(
     if len(runs) > 1:
         raise ConfigError(f"evaluate: given {len(runs)} runs, but only assistants are measured together; see: sanbu compare")
     found = of_one(runs[0], data, inception)
-    return {"run": str(runs[0].folder), **found}, "\n".join(f"{key.replace('_', ' ')}: {readable(v)}" for key, v in found.items())
+    return {"run": str(runs[0].folder), **found}, "\n".join(
+        f"{key.replace('_', ' ')}: {readable(v)}" for key, v in found.items()
+    )
 
 
 def of_one(run: Run, data: str | None, inception: int) -> dict[str, Any]:
@@ -73,16 +75,23 @@ def by_tasks(runs: Sequence[Run], tasks: str, shots: str, files: Path, questions
     found = {str(run.folder): evaluate_tasks(run, tasks.split(","), counts, files, questions) for run in runs}
     titles = ["run", "task", "shots", "accuracy", "error", "normalised", "chance", "questions"]
     rows = [
-        [Path(name).name, *(readable(row[title]) for title in titles[1:])] for name, each in found.items() for row in each["rows"]
+        [Path(name).name, *(readable(row[title]) for title in titles[1:])]
+        for name, each in found.items()
+        for row in each["rows"]
     ]
-    prompts = "\n".join(f"\n{task}, a whole prompt:\n{prompt}" for task, prompt in next(iter(found.values()))["prompts"].items())
+    prompts = "\n".join(
+        f"\n{task}, a whole prompt:\n{prompt}" for task, prompt in next(iter(found.values()))["prompts"].items()
+    )
     return {"runs": found}, table(titles, rows) + "\n" + prompts
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns of text."""
     widths = [max(len(str(row[i])) for row in [titles, *rows]) for i in range(len(titles))]
-    return "\n".join("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [titles, *rows])
+    return "\n".join(
+        "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [titles, *rows]
+    )
 
 
 def readable(value: Any) -> str:

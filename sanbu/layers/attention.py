@@ -44,8 +44,8 @@ class KeyValues:
     def write(self, positions_BT: Tensor, keys_BNTH: Tensor, values_BNTH: Tensor) -> None:
         """Put each row's new keys and values into its own slots."""
         rows = torch.arange(positions_BT.shape[0], device=positions_BT.device)[:, None]
-        self.keys[rows, :, positions_BT] = keys_BNTH.transpose(1, 2)
-        self.values[rows, :, positions_BT] = values_BNTH.transpose(1, 2)
+        self.keys[rows, :, positions_BT] = keys_BNTH.transpose(1, 2).to(self.keys.dtype)
+        self.values[rows, :, positions_BT] = values_BNTH.transpose(1, 2).to(self.values.dtype)
 
 
 @dataclass

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from sanbu.models.kinds import Modern, ModelConfig, TransformerConfig
+from sanbu.models.kinds import ModelConfig, Modern, TransformerConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +35,9 @@ class Scorer(AdaptedConfig):
     kind: Literal["scorer"] = "scorer"
     family: ClassVar[str] = "scorer"
     trunk: ModelConfig = Modern()
-    outputs: int = Field(1, ge=1, description="numbers a place: 1 for a reward, one a class otherwise")
+    outputs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="auto: one a class, 1 without classes"
+    )
 
     def inside(self) -> ModelConfig:
         return self.trunk
@@ -49,7 +51,8 @@ class Scorer(AdaptedConfig):
     def build(self, space: Space) -> nn.Module:
         from sanbu.models.scorer import Scorer as Module
 
-        return Module(self.trunk.build(space), self.dial(), self.outputs)  # type: ignore[arg-type]
+        outputs = max(1, space.classes) if self.outputs == "auto" else self.outputs
+        return Module(self.trunk.build(space), self.dial(), outputs)  # type: ignore[arg-type]
 
 
 class LoRA(AdaptedConfig):

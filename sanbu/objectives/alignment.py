@@ -195,3 +195,32 @@ class RLOO(GroupConfig):
             [reward.build() for reward in self.rewards],
             self.samples, self.epochs, self.parts, self.clip, self.kl, self.unfinished,
         )  # fmt: skip
+
+
+# -- a task beside the language model, and learning in context -------------------------------------------------------------
+
+
+class Discriminative(ObjectiveConfig):
+    """A label, a choice or a number, with the language model beside it."""
+
+    kind: Literal["discriminative"] = "discriminative"
+    families: ClassVar[tuple[str, ...]] = ("scorer",)
+    judge: Literal["classify", "choose", "regress"] = Field("classify", description="how scores are compared with the label")
+    language: float = Field(0.5, ge=0, description="weight of the language model's loss")
+
+    def build(self) -> Objective:
+        from sanbu.objectives.discriminative import JUDGES, discriminative
+
+        return discriminative(JUDGES[self.judge], self.language)
+
+
+class InContext(ObjectiveConfig):
+    """Cross-entropy of what is taught, with the accuracy after so many examples."""
+
+    kind: Literal["in-context"] = "in-context"
+    families: ClassVar[tuple[str, ...]] = ("tokens",)
+
+    def build(self) -> Objective:
+        from sanbu.objectives.next_token import in_context
+
+        return in_context()

@@ -30,23 +30,32 @@ def relative(
 
     def experience(models: Models, batch: Batch, noise: Noise) -> Batch:
         rollout = answered(models, batch, noise, samples, rewards, unfinished)
-        return rollout | {"advantage": judge(rollout["reward"], samples)}
+        return taught_only(rollout | {"advantage": judge(rollout["reward"], samples)}, samples)
 
     def turns(models: Models, batch: Batch, noise: Noise) -> Iterator[Turn]:
         return passes(models, batch, noise, partial(loss, clip), count, epochs, parts)
 
-    return Objective(
-        partial(loss, clip), count, attach=attach, experience=experience, turns=turns, watched="wrong"
-    )
+    return Objective(partial(loss, clip), count, attach=attach, experience=experience, turns=turns, watched="wrong")
+
+
+def taught_only(rollout: Batch, samples: int) -> Batch:
+    """Without the groups whose answers are all equally good, which teach nothing (Yu and others, 2025); one group at least stays."""
+    kept = (rollout["advantage"].view(-1, samples) != 0).any(1)
+    kept[0] |= ~kept.any()
+    rows = kept.repeat_interleave(samples)
+    return {name: tensor[rows] for name, tensor in rollout.items()}
 
 
 def loss(clip: float, models: Models, batch: Batch) -> Loss:
-    """The clipped loss, and the KL from the reference as a term that is never negative."""
+    """The clipped loss, and half the squared gap from the reference, whose gradient over own answers is that of the KL.
+
+    The published term, exp(d) - d - 1, has the gradient of the KL the other way round, and another optimum than ref exp(r / beta).
+    """
     there = taught(batch)
     now = policy_logprobs(models, batch)
     each, ratio, held = clipped(now, batch["old"], batch["advantage"][:, None], clip)
     apart = (batch["reference"] - now) * there
-    divergence = batch["beta"][:, None] * (apart.exp() - apart - 1)
+    divergence = batch["beta"][:, None] * apart.square() / 2
     sums = {"policy": (each * there).sum(), "divergence": divergence.sum()}
     return Loss(sums, health(now, ratio, held, batch))
 

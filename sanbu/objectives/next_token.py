@@ -40,6 +40,24 @@ def next_token_chunked(chunk: int) -> Objective:
     return Objective(loss, count_targets)
 
 
+def in_context() -> Objective:
+    """Cross-entropy of the taught tokens; accuracy_k is that of the one after k examples."""
+
+    def loss(models: Models, batch: Batch) -> Loss:
+        targets = batch["targets"]
+        logits_BTV = models["model"](batch["tokens"])
+        right = (logits_BTV.argmax(-1) == targets).float()
+        taught = (targets != IGNORED).float()
+        order = (taught.cumsum(1) - 1).long()
+        shots = int(order.max()) + 1 if targets.numel() else 0
+        metrics = {
+            f"accuracy_{k}": ((right * taught * (order == k)).sum(), (taught * (order == k)).sum()) for k in range(shots)
+        }
+        return Loss({"next_token": cross_entropy(logits_BTV.flatten(0, 1), targets.flatten())}, metrics)
+
+    return Objective(loss, count_targets)
+
+
 def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """The summed negative log-likelihood in float32; ignored targets add nothing."""
     return F.cross_entropy(logits_NV.float(), targets_N, ignore_index=IGNORED, reduction="sum")

@@ -18,6 +18,7 @@ from sanbu.noise import Noise
 
 Batch = dict[str, Tensor]
 Models = Mapping[str, Any]
+Metrics = dict[str, tuple[Tensor, Tensor]]  # numerator and denominator
 
 
 @dataclass(frozen=True)

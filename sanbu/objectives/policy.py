@@ -4,7 +4,7 @@ PPO    -min(r A, clip(r, 1 - e, 1 + e) A), r = pi / pi_old                      
 GAE    A_t = sum_k (g l)^k d_(t+k), d_t = R_t + g V_(t+1) - V_t                  (Schulman and others, 2016)
 GRPO   A = (R - mean of the group) / deviation of the group                      (Shao and others, 2024)
 RLOO   A = R - mean of the others in the group                                   (Ahmadian and others, 2024)
-The KL from the reference is part of PPO's reward, and a term of its own, exp(d) - d - 1 with d = log ref - log pi, beside the group methods.
+The KL from the reference is part of PPO's reward, and a term of its own, (log pi - log ref)^2 / 2, beside the group methods.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class Coefficient(nn.Module):
             self.value *= 1 + 0.1 * (kl / self.target - 1).clamp(-0.2, 0.2)
 
 
-def answered(models: Models, batch: Batch, noise: Noise, samples: int, rewards: Sequence[Reward], unfinished: float) -> Batch:
+def answered(
+    models: Models, batch: Batch, noise: Noise, samples: int, rewards: Sequence[Reward], unfinished: float
+) -> Batch:
     """A round's answers with rewards and reference, figures of the round, and the weight of the KL."""
     rollout = referenced(models, rewarded(models, roll(models, batch, noise, samples), rewards, unfinished))
     rollout |= told(rollout, models)

@@ -64,7 +64,7 @@ def order_loss(models: Models, batch: Batch) -> Loss:
 def ordered(score_BK: Tensor, rank_BK: Tensor) -> Tensor:
     """-log P(order) of each row."""
     absent_BK = rank_BK < 0
-    order = rank_BK.masked_fill(absent_BK, rank_BK.max().item() + 1).argsort(1, stable=True)
+    order = rank_BK.masked_fill(absent_BK, rank_BK.max().item() + 1).argsort(dim=1, stable=True)
     score, absent = score_BK.gather(1, order), absent_BK.gather(1, order)
     rest = score.masked_fill(absent, -torch.inf).flip(1).logcumsumexp(1).flip(1)
     return torch.where(absent, 0.0, rest.masked_fill(absent, 0.0) - score).sum(1)

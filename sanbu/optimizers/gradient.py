@@ -31,9 +31,10 @@ class GradientSearch:
             metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(parameters, self.clip))
             if not math.isfinite(metrics["gradient_norm"]):
                 raise NotFinite(f"the gradient is no longer a number (norm {metrics['gradient_norm']})")
+        moment = self.updates if problem.round is None else problem.round
         for (optimizer, rate), peaks in zip(self.pairs, self.peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * rate(self.updates)
+                group["lr"] = peak * rate(moment)
             optimizer.step()
         self.updates += 1
         metrics["learning_rate"] = self.pairs[0][0].param_groups[0]["lr"]

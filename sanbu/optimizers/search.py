@@ -39,6 +39,7 @@ class Problem:
 
     noise: random numbers for the search itself (mutation), keyed by the step.
     scope: entered around each forward pass (precision). seed(micro): called before each micro-batch (dropout).
+    round: which round of the run this is, by which rates move; a round may have many turns.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class Problem:
         micro_batch: int | None = None,
         scope: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         seed: Callable[[int], None] = lambda micro: None,
+        round: int | None = None,  # noqa: A002 - the loop's own word
     ) -> None:
         self.models, self.turn, self.learners, self.noise = models, turn, learners, noise
         self.micro_batch, self.scope, self.seed = micro_batch, scope, seed
+        self.round = round
         self.counts = turn.count(turn.batch)
 
     def backward(self) -> Metrics:

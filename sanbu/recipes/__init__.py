@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from sanbu.config import ConfigError, nearest
 from sanbu.recipe import Recipe
-from sanbu.recipes.assistant import base, dpo, grpo, ppo, reward, sft
+from sanbu.recipes.assistant import base, dpo, gpt1_classify, grpo, icl, ppo, reward, sft
 from sanbu.recipes.images import consistency, ddpm, dit, edm, flow, gan, image_gpt, pixelcnn, pixelrnn, vae
 from sanbu.recipes.text import gpt1, gpt2, gpt3, llama, modern, shakespeare
 
@@ -24,9 +24,11 @@ __all__ = [
     "flow",
     "gan",
     "gpt1",
+    "gpt1_classify",
     "gpt2",
     "gpt3",
     "grpo",
+    "icl",
     "image_gpt",
     "llama",
     "make",
@@ -42,7 +44,7 @@ __all__ = [
 TEXT = (gpt1, gpt2, gpt3, llama, modern, shakespeare)
 PICTURES = (pixelcnn, pixelrnn, image_gpt, vae, gan, ddpm, edm, flow, dit, consistency)
 
-ASSISTANT = (base, sft, reward, ppo, grpo, dpo)
+ASSISTANT = (base, sft, reward, ppo, grpo, dpo, gpt1_classify, icl)
 
 
 def all() -> dict[str, RecipeFunction]:  # noqa: A001 - reads as recipes.all()

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from sanbu.codecs.kinds import ChatBPE, TokenizerConfig, TokenizerFile
 from sanbu.config import ConfigError
-from sanbu.data.chat_kinds import Chat, Pairs, Prompts, Rankings
+from sanbu.data.chat_kinds import Chat, Labelled, Mappings, Pairs, Prompts, Rankings
 from sanbu.data.kinds import Text
 from sanbu.models.adapted import Scorer
-from sanbu.models.kinds import GPT2, Modern
-from sanbu.objectives.alignment import DPO, GRPO, PPO, BradleyTerry, Checked, Learned, RewardConfig
+from sanbu.models.kinds import GPT1, GPT2, Modern
+from sanbu.objectives.alignment import (
+    DPO,
+    GRPO,
+    PPO,
+    BradleyTerry,
+    Checked,
+    Discriminative,
+    InContext,
+    Learned,
+    RewardConfig,
+)
 from sanbu.objectives.kinds import ChunkedNextToken, NextToken
 from sanbu.optimizers.kinds import AdamW, Cosine, Linear, Muon, OptimizerConfig
 from sanbu.recipe import Recipe, Schedule
@@ -29,13 +40,23 @@ PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shape
 def fast(rate: float, hold: float = 0.3) -> Muon:
     """Muon with a linear cool-down."""
     linear = Linear(hold=hold)
-    return Muon(learning_rate=rate, rest=AdamW(learning_rate=rate / 5, weight_decay=0.0, clip=None, rate=linear), rate=linear)
+    return Muon(
+        learning_rate=rate, rest=AdamW(learning_rate=rate / 5, weight_decay=0.0, clip=None, rate=linear), rate=linear
+    )
 
 
 def base(size: str = "nano", path: str = "python") -> Recipe:
     """Assistant, first: a base model of text whose tokenizer knows roles and single digits."""
     if size != "nano":
-        return published("base", size, Text(path=path, tokenizer=ChatBPE(vocabulary=50304), context=2048), ChunkedNextToken(), 2e-4, 512, 572_000)
+        return published(
+            "base",
+            size,
+            Text(path=path, tokenizer=ChatBPE(vocabulary=50304), context=2048),
+            ChunkedNextToken(),
+            2e-4,
+            512,
+            572_000,
+        )
     return Recipe(
         name="base",
         data=Text(path=path, tokenizer=ChatBPE(vocabulary=1024), context=128),
@@ -43,7 +64,9 @@ def base(size: str = "nano", path: str = "python") -> Recipe:
         objective=NextToken(),
         optimizer=fast(0.02),
         strategy=TALK,
-        schedule=Schedule(steps=600, batch=16, evaluate_every=200, evaluate_rows=128, sample_every=300, checkpoint_every=300),
+        schedule=Schedule(
+            steps=600, batch=16, evaluate_every=200, evaluate_rows=128, sample_every=300, checkpoint_every=300
+        ),
     )
 
 
@@ -52,7 +75,9 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     data = Chat(tokenizer=spoken(base, size), context=context(base, size))
     if size != "nano":
         return published("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
-    schedule = Schedule(steps=1500, batch=16, evaluate_every=500, evaluate_rows=128, sample_every=500, samples=2, checkpoint_every=500)
+    schedule = Schedule(
+        steps=1500, batch=16, evaluate_every=500, evaluate_rows=128, sample_every=500, samples=2, checkpoint_every=500
+    )
     return recipe("sft", data, same(base), ChunkedNextToken(chunk=4096), fast(0.02), schedule, {"model": base})
 
 
@@ -63,7 +88,9 @@ def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
         trunk = pick(PAPER, size)
         return published("reward", size, data, BradleyTerry(), 9e-6, 64, 500, start=sft, model=Scorer(trunk=trunk))
     schedule = Schedule(steps=400, batch=64, evaluate_every=200, evaluate_rows=512, checkpoint_every=200)
-    return recipe("reward", data, Scorer(trunk=same(sft)), BradleyTerry(), fast(0.005), schedule, {"model": sft}, Prediction())
+    return recipe(
+        "reward", data, Scorer(trunk=same(sft)), BradleyTerry(), fast(0.005), schedule, {"model": sft}, Prediction()
+    )
 
 
 def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "skills") -> Recipe:
@@ -80,7 +107,9 @@ def grpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     return policy("grpo", size, sft, path, objective, 150, 32, {"model": sft, "reference": sft})
 
 
-def policy(name: str, size: str, sft: str, path: str, objective: Any, steps: int, batch: int, parents: dict[str, str]) -> Recipe:
+def policy(
+    name: str, size: str, sft: str, path: str, objective: Any, steps: int, batch: int, parents: dict[str, str]
+) -> Recipe:
     """What PPO and GRPO have in common."""
     data = Prompts(path=path, tokenizer=spoken(sft, size), context=context(sft, size))
     if size != "nano":
@@ -99,6 +128,37 @@ def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     schedule = Schedule(steps=300, batch=64, evaluate_every=100, evaluate_rows=256, checkpoint_every=100)
     optimizer = AdamW(learning_rate=2e-4, weight_decay=0.0, clip=1.0, rate=Linear(warmup=0.1, hold=0.3))
     return recipe("dpo", data, same(sft), DPO(beta=0.1), optimizer, schedule, parents)
+
+
+def gpt1_classify(size: str = "nano", base: str = "", path: str = "skills", task: str = "classification") -> Recipe:
+    """GPT-1, second: discriminative fine-tuning by a linear head; base=RUN is the pretrained run, task= what the labels are."""
+    judge = {"choice": "choose", "regression": "regress"}.get(task, "classify")
+    trunk = parent(base).model if base else GPT1(layers=4, heads=4, width=128, context=128, dropout=0.1)
+    if size != "nano":
+        trunk = GPT1(layers=12, heads=12, width=768, context=512)
+    data = Labelled.model_validate_json(json.dumps({"path": path, "task": task, "context": getattr(trunk, "context", 128)}))
+    data = data.model_copy(update={"tokenizer": spoken(base, size)})
+    schedule = Schedule(steps=600, batch=32, evaluate_every=100, evaluate_rows=1024, checkpoint_every=200)
+    optimizer = AdamW(
+        learning_rate=6.25e-5 if size != "nano" else 5e-4, rate=Linear(warmup=0.002 if size != "nano" else 0.1)
+    )
+    objective = Discriminative.model_validate_json(json.dumps({"judge": judge}))
+    return recipe("gpt1-classify", data, Scorer(trunk=trunk), objective, optimizer, schedule, {"model": base}, Prediction())
+
+
+def icl(size: str = "nano") -> Recipe:
+    """In-context learning: sequences of random mappings; what the examples in the prompt say is all there is to know."""
+    shapes = {"nano": (4, 4, 128), "12m": (12, 8, 256)}  # the second is the model of Garg and others (2022)
+    layers, heads, width = pick(shapes, size)
+    return Recipe(
+        name="icl",
+        data=Mappings(),
+        model=Modern(layers=layers, heads=heads, width=width, context=64),
+        objective=InContext(),
+        optimizer=fast(0.01),
+        strategy=Autoregressive(max_tokens=1, temperature=0.0),
+        schedule=Schedule(steps=600, batch=64, evaluate_every=100, evaluate_rows=512, checkpoint_every=200),
+    )
 
 
 def recipe(
@@ -120,7 +180,9 @@ def published(
     optimizer = AdamW(learning_rate=rate, rate=Cosine(warmup=0.02))
     schedule = Schedule(steps=steps, batch=batch, micro_batch=4, evaluate_every=100, checkpoint_every=100)
     strategy = Prediction() if model is not None else TALK
-    return recipe(name, data, model or pick(PAPER, size), objective, optimizer, schedule, parents or {"model": start}, strategy)
+    return recipe(
+        name, data, model or pick(PAPER, size), objective, optimizer, schedule, parents or {"model": start}, strategy
+    )
 
 
 def parent(path: str) -> Recipe:
@@ -160,4 +222,4 @@ def context(path: str, size: str) -> int:
     return getattr(same(path), "context", 128) if size == "nano" else 2048
 
 
-__all__ = ["base", "dpo", "grpo", "ppo", "reward", "sft"]
+__all__ = ["base", "dpo", "gpt1_classify", "grpo", "icl", "ppo", "reward", "sft"]

@@ -1,0 +1,72 @@
+"""Random mappings to be learnt in context: each row is a mapping of letters to digits, shown by examples (Garg and others, 2022, in small).
+
+    k3 q7 b3 q7 k...      four letters, each with its digit; every letter comes before any comes again
+
+Only digits are taught. The digit after the first example of a letter is chance; afterwards it stands in the row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from sanbu.codecs.text import TextCodec
+from sanbu.codecs.tokenizer import CharacterTokenizer
+from sanbu.data import chat_kinds
+from sanbu.noise import Together, key
+
+LETTERS, DIGITS = string.ascii_lowercase, string.digits
+ALPHABET = LETTERS + DIGITS
+IGNORED = -100
+HELD_OUT = 1024
+
+
+class MappingRows:
+    """Rows of letters and digits. A mapping is held out, or not, by a hash of itself, so that no row of training shows a held-out one."""
+
+    rows, held_out_rows = 1 << 40, HELD_OUT
+
+    def __init__(self, config: chat_kinds.Mappings) -> None:
+        self.config = config
+        self.codec = TextCodec(CharacterTokenizer(ALPHABET))
+        self.fingerprint = f"mappings-1-{config.letters}-{config.shots}"
+
+    def describe(self) -> str:
+        """How many mappings there are."""
+        return f"mappings of {self.config.letters} letters to digits, {self.config.shots} examples a row, endless"
+
+    def batch(self, start: int, size: int) -> dict[str, Tensor]:
+        """Rows of mappings that are not held out."""
+        return self._rows(range(start, start + size), held=False)
+
+    def held_out(self, start: int, size: int) -> dict[str, Tensor]:
+        """Rows of mappings never trained on."""
+        return self._rows(range(start, min(start + size, HELD_OUT)), held=True)
+
+    def _rows(self, numbers: Iterable[int], held: bool) -> dict[str, Tensor]:
+        rows = torch.stack([self._row(number, held) for number in numbers])
+        tokens, targets = rows[:, :-1], rows[:, 1:]
+        return {"tokens": tokens, "targets": targets.where(targets >= len(LETTERS), IGNORED)}
+
+    def _row(self, number: int, held: bool) -> Tensor:
+        attempt = 0
+        while True:
+            draws = Together(key("mapping", int(held), number, attempt))
+            letters = draws.permutation(len(LETTERS))[: self.config.letters]
+            digits = draws.integers(len(DIGITS), self.config.letters) + len(LETTERS)
+            if is_held_out(letters, digits) == held:
+                break
+            attempt += 1
+        rounds = [draws.permutation(self.config.letters) for _ in range(-(-(self.config.shots + 1) // self.config.letters))]
+        shown = torch.cat(rounds)[: self.config.shots + 1]
+        return torch.stack((letters[shown], digits[shown]), 1).flatten()
+
+
+def is_held_out(letters: Tensor, digits: Tensor) -> bool:
+    """One mapping in sixteen."""
+    pairs = sorted(zip(letters.tolist(), digits.tolist(), strict=True))
+    return hashlib.blake2b(repr(pairs).encode(), digest_size=1).digest()[0] < 16

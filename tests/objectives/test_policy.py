@@ -1,0 +1,345 @@
+"""GAE, clipping, advantages at exact values; what holds before anything is learnt; a bandit whose best policy is known."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sanbu.data.kinds import Space
+from sanbu.models.kinds import GPT2
+from sanbu.noise import Noise
+from sanbu.objectives.alignment import DPO, GRPO, PPO, RLOO, Checked
+from sanbu.objectives.answers import logprobs
+from sanbu.objectives.policy import Coefficient, advantages, clipped, clipped_value, grouped, left_out, whitened
+from sanbu.objectives.ppo import token_rewards
+from sanbu.objectives.rollout import roll
+from sanbu.strategies.kinds import Autoregressive
+from sanbu.strategies.strategy import generate, last
+
+SPACE = Space((16,), 12, 0)
+
+
+# -- exact values ----------------------------------------------------------------------------------------------------------
+
+
+def by_definition(rewards, values, discount, trace):
+    """A_t = sum_k (g l)^k d_(t+k), written as the double sum it is."""
+    n = len(rewards)
+    after = [*values[1:], 0.0]
+    d = [rewards[t] + discount * after[t] - values[t] for t in range(n)]
+    return [sum((discount * trace) ** (k - t) * d[k] for k in range(t, n)) for t in range(n)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6), st.floats(0, 1), st.floats(0.1, 1), st.integers(0, 99), st.integers(0, 2), st.integers(0, 2))
+def test_gae_is_its_definition_and_blind_to_what_is_not_there(n, trace, discount, seed, before, behind):
+    generator = torch.Generator().manual_seed(seed)
+    rewards, values = torch.randn(2, 1, before + n + behind, generator=generator, dtype=torch.float64)
+    there = torch.zeros(1, before + n + behind, dtype=torch.bool)
+    there[:, before : before + n] = True
+    found = advantages(rewards, values, there, discount, trace)
+    expected = by_definition(rewards[there].tolist(), values[there].tolist(), discount, trace)
+    torch.testing.assert_close(found[there], torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-10)
+    garbage = torch.where(there, 0.0, 1e9)
+    assert found.equal(advantages(rewards + garbage, values - garbage, there, discount, trace))
+    assert not found[~there].any()
+
+
+def test_gae_at_its_ends():
+    rewards, values = torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([[0.3, -0.2, 0.4]])
+    there = torch.ones(1, 3, dtype=torch.bool)
+    torch.testing.assert_close(advantages(rewards, values, there, 1.0, 1.0), torch.tensor([[1.5, 1.5, 1.0]]) - values)
+    differences = rewards + torch.tensor([[-0.2, 0.4, 0.0]]) - values
+    torch.testing.assert_close(advantages(rewards, values, there, 1.0, 0.0), differences)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected", "held"),
+    [
+        (1.0, 2.0, -2.0, False),
+        (1.1, 1.0, -1.1, False),
+        (1.5, 1.0, -1.2, True),
+        (0.5, 1.0, -0.5, False),
+        (1.5, -1.0, 1.5, False),
+        (0.5, -1.0, 0.8, True),
+    ],
+)
+def test_clipping_at_exact_values(ratio, advantage, expected, held):
+    now = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
+    loss, found, where = clipped(now, torch.zeros(1, 1, dtype=torch.float64), torch.tensor([[advantage]]), 0.2)
+    assert float(loss.detach()) == pytest.approx(expected, abs=1e-12) and float(found.detach()) == pytest.approx(ratio)
+    assert bool(where) is held
+    loss.sum().backward()
+    assert float(now.grad) == pytest.approx(0.0 if held else -ratio * advantage, abs=1e-12)
+
+
+def test_value_clipping_at_exact_values():
+    now, old, target = torch.tensor([1.0, 0.1, 2.0]), torch.zeros(3), torch.tensor([1.0, 1.0, 0.0])
+    # held at 0.2: (0.2 - 1)^2 / 2; not held: (0.1 - 1)^2 / 2; held is better than free, so free counts: 2^2 / 2
+    torch.testing.assert_close(clipped_value(now, old, target, 0.2), torch.tensor([0.32, 0.405, 2.0]))
+
+
+def test_group_advantages():
+    rewards = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 0.5, 0.5])
+    assert not grouped(rewards, 4)[4:].any() and not left_out(rewards, 4)[4:].any()
+    torch.testing.assert_close(grouped(rewards, 4)[:4], torch.tensor([1.0, -1.0, -1.0, 1.0]), atol=1e-3, rtol=0)
+    others = [1.0 - 1 / 3, -2 / 3, -2 / 3, 1.0 - 1 / 3]
+    torch.testing.assert_close(left_out(rewards, 4)[:4], torch.tensor(others))
+
+
+def test_whitening_reads_only_what_is_there():
+    there = torch.tensor([[True, True, False], [True, False, False]])
+    values = torch.tensor([[1.0, 2.0, 1e9], [6.0, -1e9, 3.0]])
+    found = whitened(values, there)
+    assert float(found[there].mean()) == pytest.approx(0, abs=1e-6) and float(
+        found[there].std(correction=0)
+    ) == pytest.approx(1)
+    assert not found[~there].any()
+    assert float(whitened(values, there, shift=False)[there].mean()) == pytest.approx(3.0, abs=1e-5)
+
+
+def test_the_weight_of_the_kl_moves_toward_its_target():
+    coefficient = Coefficient(0.1, 2.0)
+    coefficient.observe(torch.tensor(100.0))
+    assert float(coefficient.value) == pytest.approx(0.1 * 1.02)
+    coefficient.observe(torch.tensor(0.0))
+    assert float(coefficient.value) == pytest.approx(0.1 * 1.02 * 0.98)
+    coefficient.observe(torch.tensor(2.2))
+    assert float(coefficient.value) == pytest.approx(0.1 * 1.02 * 0.98 * 1.01)
+    fixed = Coefficient(0.1, None)
+    fixed.observe(torch.tensor(100.0))
+    assert float(fixed.value) == pytest.approx(0.1)
+
+
+def test_token_rewards():
+    batch = {
+        "targets": torch.tensor([[-100, 4, 5, 0, -100]]),
+        "old": torch.tensor([[0.0, -1.0, -2.0, -0.5, 0.0]]),
+        "reference": torch.tensor([[0.0, -1.5, -1.0, -0.5, 0.0]]),
+        "beta": torch.tensor([0.1]),
+        "reward": torch.tensor([3.0]),
+    }
+    torch.testing.assert_close(token_rewards(batch, False), torch.tensor([[0.0, -0.05, 0.1, 3.0, 0.0]]))
+
+
+# -- rollouts --------------------------------------------------------------------------------------------------------------
+
+
+def policy(seed=0):
+    torch.manual_seed(seed)
+    made = GPT2(layers=2, heads=2, width=16, context=16).build(SPACE)
+    for parameter in made.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    return made
+
+
+def cast(model, reference=None, **strategy):
+    """The models as a training gives them to an experience."""
+    config = Autoregressive(max_tokens=6, **strategy)
+    draw = lambda condition, seeds: last(generate(config.build(SPACE), {"model": model}, condition, seeds))
+    return {
+        "model": model,
+        "reference": reference or model,
+        "draw": draw,
+        "read": lambda ids: " ".join(map(str, ids.tolist())),
+    }
+
+
+QUESTIONS = {
+    "tokens": torch.tensor([[3, 4, 5, 0, 0], [1, 2, 3, 4, 5], [7, 0, 0, 0, 0]]),
+    "length": torch.tensor([3, 5, 1]),
+    "answer": torch.tensor([[4, -1], [5, 6], [1, -1]]),
+}
+
+
+@pytest.mark.parametrize("strategy", [{}, {"temperature": 0.7}, {"temperature": 1.3, "top_p": 0.8}, {"top_k": 3}])
+def test_recorded_logprobs_are_those_of_a_teacher_forced_forward(strategy):
+    model = policy().eval()
+    rollout = roll(cast(model, **strategy), QUESTIONS, Noise("roll"), 40)
+    forced = logprobs(model, rollout["tokens"], rollout["targets"])
+    torch.testing.assert_close(rollout["old"], forced, rtol=1e-4, atol=1e-5)
+    ended = rollout["ending"] >= 0
+    assert (strategy == {"top_k": 3} or int(ended.sum()) > 0) and (rollout["ending"][ended] == 0).all()
+    for row in range(0, 120, 7):
+        asked = rollout["targets"][row][rollout["targets"][row] >= 0].tolist()
+        start, length = int(rollout["start"][row]), int(rollout["length"][row])
+        assert asked == rollout["tokens"][row, start:length].tolist() + [0] * bool(ended[row])
+        assert rollout["tokens"][row, :start].equal(QUESTIONS["tokens"][row // 40, :start])
+
+
+@pytest.mark.parametrize("config", [PPO(rewards=(Checked(),), samples=4), GRPO(samples=4), RLOO(samples=4)])
+def test_before_anything_is_learnt_the_ratio_is_one(config):
+    model, objective = policy(), config.build()
+    models = {**cast(model), **objective.attach(model)}
+    model.train()
+    batch = objective.experience(models, QUESTIONS, Noise("roll"))
+    turn = next(objective.draw_turns(models, batch, Noise("turns")))
+    loss = turn.loss(models, turn.batch)
+    found = {name: float(top / bottom) for name, (top, bottom) in loss.metrics.items()}
+    assert found["ratio"] == pytest.approx(1, abs=1e-5) and found["clip_fraction"] == 0
+    assert found["kl"] == pytest.approx(0, abs=1e-4) and found["update_kl"] == pytest.approx(0, abs=1e-6)
+    if "divergence" in loss.sums:
+        assert float(loss.sums["divergence"]) == pytest.approx(0, abs=1e-6)
+        same = {**batch, "advantage": grouped(torch.ones(len(batch["tokens"])), 4)}
+        assert float(objective.loss(models, same).sums["policy"]) == 0  # equal rewards teach nothing
+
+
+def test_garbage_behind_an_answer_changes_nothing():
+    model, objective = policy(), PPO(rewards=(Checked(),), samples=4).build()
+    models = {**cast(model), **objective.attach(model)}
+    batch = objective.experience(models, QUESTIONS, Noise("roll"))
+    other = {name: tensor.clone() for name, tensor in batch.items()}
+    behind = torch.arange(batch["tokens"].shape[1]) >= batch["length"][:, None]
+    other["tokens"][behind] = 5
+    a, b = (objective.loss(models, each).sums for each in (batch, other))
+    assert behind.any() and all(a[name].equal(b[name]) for name in a)
+
+
+def test_unfinished_answers_are_not_right_and_cost():
+    from sanbu.objectives.rollout import checked, rewarded
+
+    rollout = {
+        "tokens": torch.tensor([[7, 4, 0], [7, 4, 0]]),
+        "start": torch.tensor([1, 1]),
+        "length": torch.tensor([2, 2]),
+        "ending": torch.tensor([0, -1]),
+        "answer": torch.tensor([[4], [4]]),
+    }
+    found = rewarded({"read": lambda ids: " ".join(map(str, ids.tolist()))}, rollout, [checked(2.0)], -0.5)
+    assert found["reward"].tolist() == [2.0, -0.5] and found["part_0"].tolist() == [2.0, 0.0]
+
+
+# -- a bandit: one question, four answers of one token, pi* ~ ref exp(r / beta) --------------------------------------------
+
+REWARDS = torch.tensor([0.0, 1.0, 0.3, 0.6])
+
+
+class Table(nn.Module):
+    """A language model that knows no context: the next token is drawn from one table, and then the end."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.context = 4
+        self.logits = nn.Parameter(logits.clone())
+        self.embedding = nn.Module()
+        self.embedding.tokens = nn.Embedding(6, 1)
+
+    def forward(self, tokens_NT, positions_BT=None, cache=None, readout=lambda head, hidden: head(hidden)):
+        first = tokens_NT == 5  # the question; anything else is followed by the end
+        ends = torch.full((6,), -30.0).index_fill(0, torch.tensor([0]), 30.0)
+        answers = torch.cat((torch.tensor([-30.0]), self.logits, torch.tensor([-30.0])))
+        hidden = torch.where(first[..., None], answers, ends)
+        return readout(lambda x: x, hidden)
+
+
+def optimum(reference, beta):
+    return (reference.log_softmax(0) + REWARDS / beta).softmax(0)
+
+
+def distance(policy, best):
+    return float((policy.logits.softmax(0) - best).abs().sum() / 2)
+
+
+def rounds(objective, policy, models, steps, rate, batch):
+    """Plain gradient steps on an objective, as the loop would make them."""
+    learners = [policy, *(models[name] for name in models if name == "value")]
+    parameters = [p for module in learners for p in module.parameters() if p.requires_grad]
+    search = torch.optim.Adam(parameters, lr=rate)
+    decay = torch.optim.lr_scheduler.LambdaLR(search, lambda step: max(0.02, 1 - step / steps))
+    for step in range(steps):
+        with torch.no_grad():
+            experience = objective.experience(models, batch, Noise("bandit", step))
+        for turn in objective.draw_turns(models, experience, Noise("turns", step)):
+            search.zero_grad()
+            counts = turn.count(turn.batch)
+            sum(total / counts[name] for name, total in turn.loss(models, turn.batch).sums.items()).backward()
+            search.step()
+        decay.step()
+
+
+@pytest.mark.parametrize("kind", ["ppo", "grpo"])
+def test_a_bandit_is_solved(kind):
+    """To 1% in total variation; the KL is part of the reward for PPO, and a term beside for GRPO."""
+    reference = Table(torch.tensor([0.5, 0.0, -0.5, 0.2]))
+    policy_table, beta = Table(reference.logits.detach()), 0.5
+    best = optimum(reference.logits.detach(), beta)
+    reward = lambda models, rollout: REWARDS[rollout["tokens"][:, 1] - 1]
+    models = {"model": policy_table, "reference": reference.requires_grad_(False), "read": str}
+    models |= {"draw": drawn(policy_table)}
+    if kind == "ppo":
+        from sanbu.objectives.ppo import Settings, ppo
+
+        # the return of a round is whitened, which scales the gradient and leaves the optimum where it is
+        objective = ppo(Settings(1, 1, 1, 0.2, 1e9, 0.5, 1.0, 1.0, beta, None, 1.0, 0.0, False), [reward])
+        models |= objective.attach(policy_table)
+        models["value"] = Value()
+    else:
+        from sanbu.objectives.group import relative
+
+        centred = lambda rewards, samples: left_out(rewards, samples)
+        objective = relative(centred, [reward], 2048, 1, 1, 0.2, beta, 0.0)
+        models |= objective.attach(policy_table)
+    questions = {
+        "tokens": torch.full((2048 if kind == "ppo" else 1, 1), 5),
+        "length": torch.ones(2048 if kind == "ppo" else 1).long(),
+    }
+    questions["answer"] = torch.full_like(questions["tokens"], -1)
+    assert distance(policy_table, best) > 0.2
+    rounds(objective, policy_table, models, 150, 0.1, questions)
+    assert distance(policy_table, best) < 0.01
+
+
+def test_dpo_solves_the_bandit_from_preferences():
+    """Pairs drawn from the reference, judged as Bradley and Terry do with rewards r: the same optimum, to 5%."""
+    reference = Table(torch.tensor([0.5, 0.0, -0.5, 0.2]))
+    policy_table, beta = Table(reference.logits.detach()), 0.5
+    noise = Noise("pairs").uniform(20_000, 3)
+    both = torch.multinomial(
+        reference.logits.softmax(0).detach(), 40_000, True, generator=torch.Generator().manual_seed(0)
+    ).view(-1, 2)
+    wins = noise[:, 0] < (REWARDS[both[:, 0]] - REWARDS[both[:, 1]]).sigmoid()
+    better = torch.where(wins[:, None], both, both.flip(1))[both[:, 0] != both[:, 1]]
+    tokens = torch.stack((torch.full_like(better, 5), better + 1), 2)
+    targets = torch.stack((better + 1, torch.zeros_like(better)), 2)
+    batch = {"tokens": tokens, "targets": targets}
+    models = {"model": policy_table, "reference": reference.requires_grad_(False)}
+    rounds(DPO(beta=beta).build(), policy_table, models, 150, 0.05, batch)
+    assert distance(policy_table, optimum(reference.logits, beta)) < 0.05
+
+
+class Value(nn.Module):
+    """The value of the question is one number; after the answer comes only the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = nn.Parameter(torch.zeros(2))
+
+    def forward(self, tokens_NT):
+        return torch.where(tokens_NT == 5, self.number[0], self.number[1])[..., None]
+
+
+def drawn(table):
+    """Answers of one token and an end, with their log-probabilities, in the form of a draft."""
+    from sanbu.strategies.strategy import Draft
+
+    def draw(condition, seeds):
+        rows = len(seeds)
+        odds = table.logits.detach().log_softmax(0)
+        from sanbu.noise import uniform_at
+
+        choice = (odds.exp().double().cumsum(0) <= uniform_at(seeds, torch.zeros_like(seeds))[:, None]).sum(1).clamp(max=3)
+        tokens = torch.stack((torch.full((rows,), 5), choice + 1, torch.zeros(rows, dtype=torch.long)), 1)
+        logprob = torch.stack((torch.zeros(rows), odds[choice], torch.zeros(rows)), 1)
+        record = {
+            "start": torch.ones(rows),
+            "logprobs": logprob,
+            "ending": torch.zeros(rows).long(),
+            "end_logprob": torch.zeros(rows),
+        }
+        committed = torch.tensor([True, True, False]).expand(rows, 3)
+        return Draft(tokens, committed, torch.ones(rows).bool(), torch.ones(rows), record=record)
+
+    return draw
