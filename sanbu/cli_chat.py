@@ -33,7 +33,7 @@ def chat(
         converse(speakers, seed)
         return
     answers = say(speakers, prompt, seed, quiet=as_json)
-    found = {folder: answer for folder, answer in zip(folders, answers, strict=True)}
+    found = dict(zip(folders, answers, strict=True))
     report({"prompt": prompt, "answers": found, "answer": answers[0]}, as_json, "")
 
 

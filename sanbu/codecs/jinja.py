@@ -25,7 +25,7 @@ SECONDS = 2.0
 LONGEST = 1 << 20
 
 
-class Sandbox(ImmutableSandboxedEnvironment):
+class Sandbox(ImmutableSandboxedEnvironment):  # type: ignore[misc]
     """No attribute that leads out, no product that fills the memory."""
 
     intercepted_binops = frozenset(["*", "**"])

@@ -49,7 +49,7 @@ class Prompts(ConversationConfig):
     """Questions to answer, for learning from one's own answers."""
 
     kind: Literal["prompts"] = "prompts"
-    answer: int = Field(32, ge=1, description="tokens kept free for the answer")
+    answer: int = Field(48, ge=1, description="tokens kept free for the answer")
     mix: Text | None = Field(None, description="text to go on learning from beside the answers (InstructGPT's ptx)")
 
     @model_validator(mode="after")

@@ -25,11 +25,11 @@ from sanbu.objectives.alignment import (
 )
 from sanbu.objectives.kinds import ChunkedNextToken, NextToken
 from sanbu.optimizers.kinds import AdamW, Cosine, Linear, Muon, OptimizerConfig
-from sanbu.recipe import Recipe, Schedule
+from sanbu.recipe import MachineConfig, Recipe, Schedule
 from sanbu.recipes.text import TALK, pick
 from sanbu.strategies.kinds import Autoregressive, Prediction
 
-ANSWER = Autoregressive(max_tokens=32)
+ANSWER = Autoregressive(max_tokens=48)
 NANO = Modern(layers=4, heads=4, width=128, context=128)
 PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shapes; their tokenizer is GPT-2's
     "1.3b": GPT2(layers=24, heads=16, width=2048, context=2048),
@@ -76,7 +76,7 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     if size != "nano":
         return published("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
     schedule = Schedule(
-        steps=1500, batch=16, evaluate_every=500, evaluate_rows=128, sample_every=500, samples=2, checkpoint_every=500
+        steps=1200, batch=16, evaluate_every=400, evaluate_rows=128, sample_every=400, samples=2, checkpoint_every=400
     )
     return recipe("sft", data, same(base), ChunkedNextToken(chunk=4096), fast(0.02), schedule, {"model": base})
 
@@ -96,15 +96,15 @@ def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
 def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "skills") -> Recipe:
     """Assistant, fourth: PPO on the reward model and the checked answer, held near the run sft=RUN; reward=RUN."""
     rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if path == "skills" else (Learned(),)
-    objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.05)
+    objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.03)
     parents = {"model": sft, "reference": sft, "reward": reward}
-    return policy("ppo", size, sft, path, objective, 150, 256, parents)
+    return policy("ppo", size, sft, path, objective, 120, 256, parents)
 
 
 def grpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     """Assistant, another way: GRPO on the checked answer, several answers judged against each other; sft=RUN."""
-    objective = GRPO(rewards=(Checked(),), samples=8, kl=0.05, parts=2)
-    return policy("grpo", size, sft, path, objective, 150, 32, {"model": sft, "reference": sft})
+    objective = GRPO(rewards=(Checked(),), samples=8, kl=0.02)
+    return policy("grpo", size, sft, path, objective, 110, 40, {"model": sft, "reference": sft})
 
 
 def policy(
@@ -115,8 +115,9 @@ def policy(
     if size != "nano":
         return published(name, size, data, objective, 9e-6, 512, 500, start=sft, parents=parents)
     schedule = Schedule(steps=steps, batch=batch, micro_batch=256, evaluate_every=25, evaluate_rows=512, checkpoint_every=50)
-    optimizer = AdamW(learning_rate=3e-4, betas=(0.9, 0.95), weight_decay=0.0, clip=1.0, rate=Linear(warmup=0.05, hold=0.5))
-    return recipe(name, data, same(sft), objective, optimizer, schedule, parents)
+    optimizer = AdamW(learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=Linear(warmup=0.05, hold=0.6))
+    made = recipe(name, data, same(sft), objective, optimizer, schedule, parents)
+    return made.model_copy(update={"machine": MachineConfig(precision="float32")})  # ratios of recorded and computed probabilities
 
 
 def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
