@@ -48,7 +48,7 @@ class Speaker:
             return words + "\n"
         room = getattr(self.run.model, "context", 1 << 30) - 8
         while len(codec.template.ask(self.said)) > room and len(self.said) > len(self.told) + 1:
-            del self.said[len(self.told)]
+            del self.said[len(self.told) : len(self.told) + 2]  # a question and its answer
         return [self.said]
 
 

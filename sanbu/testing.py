@@ -57,15 +57,19 @@ def check_model(config: ModelConfig, space: Space, inputs: tuple[Any, ...]) -> N
     assert first.eval()(*inputs).equal(second.eval()(*inputs)), "weights read back from a file compute something else"
 
 
-def check_objective(config: ObjectiveConfig, model: nn.Module, batch: Batch) -> None:
-    """Terms have denominators; the loss is deterministic; turns repeat; an additive loss is the sum of its parts."""
+def check_objective(config: ObjectiveConfig, model: nn.Module, batch: Batch, others: Models | None = None) -> None:
+    """Terms have denominators; the loss is deterministic; turns repeat; an additive loss is the sum of its parts.
+
+    others: parents, and what else an experience asks for ("draw", "read").
+    """
     check_config(config)
     objective = config.build()
-    models = {"model": model.eval(), **objective.attach(model)}
+    models = {**(others or {}), "model": model.eval(), **objective.attach(model)}
     for names in objective.players.values():
         assert set(names) <= models.keys(), f"a player changes {names}, but the modules are {list(models)}"
     noise = lambda: Noise("check")  # noqa: E731
     experience = objective.experience(models, batch, noise())
+    model.train()
     turns = [list(objective.draw_turns(models, experience, noise())) for _ in range(2)]
     assert len(turns[0]) == len(turns[1]) > 0, "turns drawn again are not the same"
     for turn, again in zip(*turns, strict=True):

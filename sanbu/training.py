@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sanbu.config import SanbuError
+from sanbu.config import SanbuError, dump
 from sanbu.data.kinds import Data
 from sanbu.files import load_weights, weights
 from sanbu.layers.average import Following
@@ -29,6 +29,7 @@ class Training:
         self.recipe, self.machine = recipe, machine
         parents = {name: Run.open(path) for name, path in recipe.parents.items()}
         self.data: Data = recipe.data.build()
+        check_parents(recipe, parents, self.data)
         self.objective = recipe.objective.build()
         self.models = build_models(recipe, parents, self.objective.attach, machine)
         self._check()
@@ -230,6 +231,19 @@ def build_models(
         models["average"] = recipe.average.build(model)
     models |= {name: run.model for name, run in parents.items() if name != "model"}
     return {name: machine.prepare(module) for name, module in models.items()}
+
+
+def check_parents(recipe: Recipe, parents: dict[str, Run], data: Data) -> None:
+    """Every parent the objective needs is there, and reads the same tokens. Raises SanbuError in one line."""
+    for name in recipe.objective.needs():
+        if name not in parents:
+            raise SanbuError(f"parents.{name}: the objective {dump(recipe.objective)['kind']!r} needs a run here: parents.{name}=RUN")
+    ours = getattr(getattr(data.codec, "tokenizer", None), "pieces", None)
+    for name, run in parents.items():
+        theirs = getattr(getattr(run.codec, "tokenizer", None), "pieces", ours) if ours is not None else ours
+        if theirs != ours:
+            sizes = f"{len(theirs or ())} tokens against {len(ours or ())}"
+            raise SanbuError(f"parents.{name}: {run.folder} has another vocabulary than this run's data ({sizes}, or other words)")
 
 
 def seed_dropout(seed: int, micro: int) -> None:

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from sanbu.data.kinds import Space
+from sanbu.models.adapted import LoRA, Scorer
 from sanbu.models.kinds import GPT2, ModelConfig, PerceptronDenoiser, PerceptronGAN, PerceptronVAE, PixelCNN
+from sanbu.objectives import alignment
 from sanbu.objectives.kinds import ObjectiveConfig
 from sanbu.objectives.objective import Loss, Objective
 from sanbu.optimizers.kinds import Adam, AdamW, Constant, Muon, OptimizerConfig
-from sanbu.strategies.kinds import OneShot, PixelByPixel, Refinement, StrategyConfig
+from sanbu.strategies.kinds import OneShot, PixelByPixel, Prediction, Refinement, StrategyConfig
 from sanbu.testing import check_model, check_objective, check_search, check_strategy
 
 SPACE = Space((12,), 30, 0)
@@ -24,16 +26,40 @@ def ours(base):
 
 def of_text(base):
     """Kinds for text; those for pictures are checked in tests/models and tests/objectives/test_picture*.py."""
-    return [cls for cls in ours(base) if "tokens" in (getattr(cls, "family", ""), *getattr(cls, "families", ()))]
+    beside = ("sanbu.objectives.alignment", "sanbu.models.adapted")
+    found = [cls for cls in ours(base) if "tokens" in (getattr(cls, "family", ""), *getattr(cls, "families", ()))]
+    return [cls for cls in found if cls.__module__ not in beside]
+
+
+TALE = GPT2(layers=2, heads=2, width=16, context=16)
+ADAPTED = [LoRA(base=TALE, rank=2), Scorer(trunk=TALE, outputs=3), Scorer(trunk=LoRA(base=TALE, rank=2))]
+ALIGNED = [
+    (alignment.BradleyTerry(), Scorer(trunk=TALE)),
+    (alignment.PlackettLuce(), Scorer(trunk=TALE)),
+    (alignment.DPO(), TALE),
+    (alignment.ConservativeDPO(), TALE),
+    (alignment.IPO(), TALE),
+    (alignment.KTO(), TALE),
+    (alignment.PPO(samples=2, epochs=2, parts=2), TALE),
+    (alignment.PPO(rewards=(alignment.Learned(), alignment.Checked()), kl_target=1.0, whiten_rewards=True), TALE),
+    (alignment.GRPO(samples=3), TALE),
+    (alignment.RLOO(samples=3), TALE),
+    (alignment.Discriminative(), Scorer(trunk=TALE, outputs=3)),
+    (alignment.Discriminative(judge="choose"), Scorer(trunk=TALE)),
+    (alignment.Discriminative(judge="regress"), Scorer(trunk=TALE)),
+    (alignment.InContext(), TALE),
+]
 
 
 def test_every_kind_is_checked_somewhere():
     from tests.models.test_pictures import ALL
     from tests.objectives.test_picture_objectives import PAIRS
 
-    assert {*of_text(ModelConfig), *(type(config) for config, _ in ALL)} == {*ours(ModelConfig)}
-    assert {*of_text(ObjectiveConfig), *(type(objective) for objective, _ in PAIRS.values())} == {*ours(ObjectiveConfig)}
-    assert {*of_text(StrategyConfig), *(type(config) for config, _ in PICTURES)} == {*ours(StrategyConfig)}
+    assert {*of_text(ModelConfig), *(type(config) for config, _ in ALL), *map(type, ADAPTED)} == {*ours(ModelConfig)}
+    aligned = {type(objective) for objective, _ in ALIGNED}
+    assert {*of_text(ObjectiveConfig), *(type(o) for o, _ in PAIRS.values())} | aligned == {*ours(ObjectiveConfig)}
+    pictures = {type(config) for config, _ in PICTURES}
+    assert {*of_text(StrategyConfig), Prediction} | pictures == {*ours(StrategyConfig)}
 
 
 PICTURES = [
@@ -50,6 +76,38 @@ def test_strategies_for_pictures(number):
     strategy, model = PICTURES[number]
     space = Space((1, 3, 4), 5, classes=2)
     check_strategy(strategy, {"model": model.build(space).eval()}, space, {"label": torch.tensor([0, 1, 2])})
+
+
+@pytest.mark.parametrize("config", ADAPTED)
+def test_models_over_a_decoder(config):
+    check_model(config, SPACE, (TOKENS,))
+
+
+@pytest.mark.parametrize("number", range(len(ALIGNED)))
+def test_objectives_of_alignment(number):
+    """Also the additivity of every loss: micro-batches, and rows with nothing to learn, sum to the whole."""
+    from tests.objectives.test_policy import QUESTIONS, cast
+    from tests.objectives.test_preferences import pairs
+
+    objective, config = ALIGNED[number]
+    torch.manual_seed(0)
+    model = config.build(SPACE)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    if isinstance(objective, alignment.PolicyConfig):
+        batch, others = QUESTIONS, {**cast(model, space=SPACE), "reward": Scorer(trunk=TALE).build(SPACE)}
+    elif isinstance(objective, alignment.InContext):
+        batch, others = {"tokens": TOKENS, "targets": TOKENS.roll(-1, 1).where(TOKENS % 2 == 0, -100)}, {}
+    else:
+        batch, others = pairs(answers=2), {"reference": TALE.build(SPACE)}
+        batch["label"] = torch.tensor([0.5, 1.0, 2.0]) if getattr(objective, "judge", "") == "regress" else torch.tensor([0, 1, 1])
+        batch["targets"][1, 1] = -100
+    check_objective(objective, model, batch, others)
+
+
+def test_a_prediction():
+    condition = {"tokens": TOKENS[:, :7], "length": torch.tensor([7, 1, 4, 6])}
+    check_strategy(Prediction(), {"model": Scorer(trunk=TALE, outputs=3).build(SPACE).eval()}, SPACE, condition)
 
 
 @pytest.mark.parametrize("kind", of_text(ModelConfig))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sanbu.codecs.kinds import Byte, Characters, TokenizerConfig, TokenizerFile
-from sanbu.codecs.tokenizer import ByteTokenizer, CharacterTokenizer, Tokenizer, TokenizerError, encode
+from sanbu.codecs.tokenizer import ByteTokenizer, CharacterTokenizer, Tokenizer, TokenizerError, decode, encode, spelling
 from sanbu.files import write_text
 from sanbu.strategies.strategy import Batch, Draft
 
@@ -58,7 +58,7 @@ class TextCodec:
 
     def read(self, sample: Tensor) -> str:
         """The text of ids."""
-        return b"".join(self.tokenizer.pieces[i] for i in sample.tolist()).decode("utf-8", "replace")
+        return decode(self.tokenizer, sample.tolist())
 
     def follow(self, strategy: Any) -> Readers:
         """Readers of drafts that stop at the strategy's stop texts."""
@@ -83,7 +83,7 @@ class Reader:
         """Take tokens; return the text that is now certain."""
         if self.stopped:
             return ""
-        self.held += self.decoder.decode(b"".join(self.pieces[i] for i in ids), final)
+        self.held += self.decoder.decode(spelling(self.pieces, ids), final)
         found = [at for at in (self.held.find(text) for text in self.stop) if at >= 0]
         if found:
             self.stopped, sure = True, min(found)

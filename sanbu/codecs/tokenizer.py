@@ -49,7 +49,12 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """The text of ids; bytes that are no UTF-8 become U+FFFD."""
-    return b"".join(tokenizer.pieces[i] for i in ids).decode("utf-8", "replace")
+    return spelling(tokenizer.pieces, ids).decode("utf-8", "replace")
+
+
+def spelling(pieces: Sequence[bytes], ids: Sequence[int]) -> bytes:
+    """The bytes of ids; a model may know more ids than its tokenizer, and those stand for nothing."""
+    return b"".join(pieces[i] for i in ids if i < len(pieces))
 
 
 def piece_lengths(tokenizer: Tokenizer, vocabulary: int) -> np.ndarray:

@@ -162,7 +162,7 @@ def preference(value: dict[str, Any], where: str) -> Record:
         raise ConversationError(f"{where}: chosen and rejected must both be text or both be lists of messages")
     if last == other:
         raise ConversationError(f"{where}: chosen and rejected are equal: {last[:60]!r}; a tie is written as ranks [0, 0]")
-    return Record(tuple(shared), (last, other), (0, 1), margin=float(value.get("margin", 0.0)), where=where)
+    return Record(tuple(shared), (last, other), (0, 1), str(value.get("answer", "")), float(value.get("margin", 0.0)), where)
 
 
 def dialogue(text: str, where: str) -> list[Message]:

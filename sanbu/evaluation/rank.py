@@ -43,10 +43,11 @@ def rank(run: Run, out: Path, count: int, samples: int) -> dict[str, Any]:
 
 
 def ordered(record: Record, own: list[str]) -> dict[str, Any]:
-    """A ranking of the right answer, the run's own wrong ones, and the answers that came with the question."""
-    wrong = [text for text in dict.fromkeys(own) if text and text != record.answer]
-    given = {text: rank for text, rank in zip(record.answers, record.ranks, strict=True) if text != record.answer}
-    texts = [record.answer, *wrong[:3], *(text for text in given if text not in wrong[:3])]
-    worst = max([1, *given.values()])
-    ranks = [0, *(worst for _ in wrong[:3]), *(given[text] for text in texts[1 + len(wrong[:3]) :])]
-    return {"messages": list(record.prompt), "answers": texts, "ranks": ranks, "answer": record.answer}
+    """A ranking of the right answer, two of the run's own that are not it, and the answers that came with the question.
+
+    Right after many words is second; everything else is wrong alike.
+    """
+    others = [text for text in dict.fromkeys(own) if text and text != record.answer][:2]
+    others += [text for text in record.answers if text not in (record.answer, *others)]
+    ranks = [0, *(1 if text.endswith(record.answer) else 2 for text in others)]
+    return {"messages": list(record.prompt), "answers": [record.answer, *others], "ranks": ranks, "answer": record.answer}

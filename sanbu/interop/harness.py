@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sanbu.codecs.tokenizer import encode
+from sanbu.codecs.tokenizer import decode, encode
 from sanbu.config import SanbuError
 from sanbu.evaluation.likelihood import loglikelihoods, split
 from sanbu.run import Run
@@ -61,7 +61,7 @@ def until(run: Run, prompt: str, settings: dict[str, Any]) -> str:
     tokenizer: Any = run.codec.tokenizer  # type: ignore[attr-defined]
     ids = encode(tokenizer, prompt)
     if len(ids) >= context > 0:
-        prompt = b"".join(tokenizer.pieces[i] for i in ids[-(context - 1) :]).decode("utf-8", "replace")
+        prompt = decode(tokenizer, ids[-(context - 1) :])
     import json
 
     overrides = (f"strategy.max_tokens={most}", f"strategy.temperature={temperature}", f"strategy.stop={json.dumps(words)}")

@@ -47,6 +47,9 @@ class PairConfig(ObjectiveConfig):
     families: ClassVar[tuple[str, ...]] = ("tokens",)
     beta: float = Field(0.1, gt=0, description="how dear it is to leave the reference")
 
+    def needs(self) -> tuple[str, ...]:
+        return ("reference",)
+
 
 class DPO(PairConfig):
     """Direct preference optimisation."""
@@ -138,6 +141,9 @@ class PolicyConfig(ObjectiveConfig):
     clip: float = Field(0.2, gt=0, description="how far the ratio of new and old probability may help")
     kl: float = Field(0.05, ge=0, description="weight of the KL from the reference")
     unfinished: float = Field(-1.0, description="added to the reward of an answer that does not end")
+
+    def needs(self) -> tuple[str, ...]:
+        return ("reference", *("reward" for reward in self.rewards if isinstance(reward, Learned)))
 
 
 class PPO(PolicyConfig):

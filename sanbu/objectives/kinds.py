@@ -24,6 +24,10 @@ class ObjectiveConfig(Choice):
     def build(self) -> Objective:
         raise NotImplementedError
 
+    def needs(self) -> tuple[str, ...]:
+        """The parents it cannot do without."""
+        return ()
+
 
 class NextToken(ObjectiveConfig):
     """Cross-entropy of the next token."""

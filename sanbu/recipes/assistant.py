@@ -83,11 +83,11 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
 
 def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     """Assistant, third: a reward model from rankings of answers; sft=RUN gives its trunk."""
-    data = Rankings(path=path, tokenizer=spoken(sft, size), context=context(sft, size))
+    data = Rankings(path=path, answers=6, tokenizer=spoken(sft, size), context=context(sft, size))
     if size != "nano":
         trunk = pick(PAPER, size)
         return published("reward", size, data, BradleyTerry(), 9e-6, 64, 500, start=sft, model=Scorer(trunk=trunk))
-    schedule = Schedule(steps=400, batch=64, evaluate_every=200, evaluate_rows=512, checkpoint_every=200)
+    schedule = Schedule(steps=300, batch=24, micro_batch=24, evaluate_every=100, evaluate_rows=512, checkpoint_every=100)
     return recipe(
         "reward", data, Scorer(trunk=same(sft)), BradleyTerry(), fast(0.005), schedule, {"model": sft}, Prediction()
     )

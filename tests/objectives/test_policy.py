@@ -136,10 +136,10 @@ def policy(seed=0):
     return made
 
 
-def cast(model, reference=None, **strategy):
+def cast(model, reference=None, space=SPACE, **strategy):
     """The models as a training gives them to an experience."""
     config = Autoregressive(max_tokens=6, **strategy)
-    draw = lambda condition, seeds: last(generate(config.build(SPACE), {"model": model}, condition, seeds))
+    draw = lambda condition, seeds: last(generate(config.build(space), {"model": model}, condition, seeds))
     return {
         "model": model,
         "reference": reference or model,

@@ -1,0 +1,273 @@
+"""The life of an assistant in small: every stage trains, goes on bit for bit after kill -9, and is used as people use it."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sanbu import training
+from sanbu.config import ConfigError, SanbuError, override
+from sanbu.files import read_tensors
+from sanbu.health import diagnose, overoptimised, panel
+from sanbu.life import live
+from sanbu.loop import train
+from sanbu.noise import Noise
+from sanbu.optimizers.kinds import SGD
+from sanbu.recipes import lives
+from sanbu.recipes import make as recipe_of
+from sanbu.run import Run
+from sanbu.watcher import Silent
+from tests.tenants.crash import after
+
+PAIRS = [
+    {"prompt": f"What is {a} + {b}?", "chosen": f"It is {a + b}.", "rejected": f"It is {a + b + 1}.", "answer": f"It is {a + b}."}
+    for a in range(12)
+    for b in range(12)
+]
+SMALL = [
+    "base.data.tokenizer.vocabulary=300", "base.model.layers=1", "base.model.heads=2", "base.model.width=16", "base.schedule.steps=4",
+    "sft.schedule.steps=12", "reward.schedule.steps=6", "ppo.schedule.steps=6", "dpo.schedule.steps=6",
+    "reward.schedule.batch=8", "ppo.schedule.batch=8", "dpo.schedule.batch=8", "ppo.schedule.evaluate_rows=8", "ppo.objective.epochs=2",
+    "ppo.schedule.checkpoint_every=2", "ppo.strategy.max_tokens=8", "ppo.data.answer=8",
+]  # fmt: skip
+EVERY = [f"{stage}.machine.{field}" for stage in ("base", "sft", "reward", "ppo", "dpo") for field in ("threads=1", "precision=float32")]
+
+
+def begun(folder):
+    """Stages over a small file of preferences, for the folder of a life."""
+    folder.mkdir(exist_ok=True)
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, PAIRS)), encoding="utf-8")
+    (folder / "text.txt").write_text("What is it? It is 1 + 2 = 3. " * 200, encoding="utf-8")
+    return lives.make("assistant", [f"path={folder / 'pairs.jsonl'}", f"text={folder / 'text.txt'}", *SMALL, *EVERY])
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place") / "life"
+    stages, rest = begun(folder)
+    live(stages, folder, rest, Silent)
+    return folder
+
+
+def sanbu(*arguments, given=None):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "sanbu", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, input=given)
+
+
+def test_each_stage_is_a_run_that_names_its_parents(life):
+    parents = {stage: Run.open(life / stage).recipe.parents for stage in ("base", "sft", "reward", "ppo", "dpo")}
+    sft, reward = str(life / "sft"), str(life / "reward")
+    assert parents["base"] == {} and parents["sft"] == {"model": str(life / "base")} and parents["reward"] == {"model": sft}
+    assert parents["ppo"] == {"model": sft, "reference": sft, "reward": reward}
+    assert parents["dpo"] == {"model": sft, "reference": sft}
+    assert Run.open(life / "ppo").codec.tokenizer.pieces == Run.open(life / "base").codec.tokenizer.pieces
+
+
+def test_a_life_goes_on_where_it_stopped(life):
+    before = {path: path.stat().st_mtime_ns for path in life.rglob("*.safetensors")}
+    stages, rest = begun(life)
+    live(stages, life, rest, Silent)
+    assert before == {path: path.stat().st_mtime_ns for path in life.rglob("*.safetensors")}
+    with pytest.raises(ConfigError, match=r"names no stage.*did you mean 'reward'"):
+        live(stages, life, ["rewrad.schedule.steps=3"], Silent)
+
+
+def test_a_life_can_be_moved(life, tmp_path):
+    import shutil
+
+    moved = shutil.copytree(life, tmp_path / "elsewhere")
+    shutil.move(life, life.with_name("away"))
+    try:
+        assert set(Run.open(moved / "ppo").models) == {"model", "reference", "reward"}
+    finally:
+        shutil.move(life.with_name("away"), life)
+
+
+def child(folder, recipe_folder, where):
+    torch.set_num_threads(1)
+    if where:
+        training.Training.advance = after(where, training.Training.advance)
+    recipe = Run.open(recipe_folder).recipe
+    train(recipe, folder, resume=os.path.exists(os.path.join(folder, "recipe.json")))
+
+
+def run(*arguments):
+    process = multiprocessing.get_context("fork").Process(target=child, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+@pytest.mark.parametrize("stage", ["ppo", "dpo", "sft", "reward"])
+def test_kill_9_inside_a_round_and_resume_is_the_same_run(life, tmp_path, stage):
+    where = 10 if stage == "ppo" else 5  # turn 10 of 4 a round: inside the third round's second pass
+    assert run(str(tmp_path / "killed"), str(life / stage), where) == -signal.SIGKILL
+    assert run(str(tmp_path / "killed"), str(life / stage), 0) == 0
+    ours, theirs = (read_tensors(folder / "model.safetensors") for folder in (tmp_path / "killed", life / stage))
+    assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
+    told = [
+        [{k: v for k, v in row.items() if not k.startswith("time/")} for row in Run.open(f).metrics()] for f in (tmp_path / "killed", life / stage)
+    ]
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "dpo"])
+def test_micro_batches_train_as_one_batch(life, stage):
+    """Under plain SGD, where a wrong denominator shows as a wrong step."""
+    found = []
+    for micro in (8, 3):
+        recipe = Run.open(life / stage).recipe
+        schedule = recipe.schedule.model_copy(update={"batch": 8, "micro_batch": micro, "steps": 2})
+        recipe = recipe.model_copy(update={"optimizer": SGD(learning_rate=0.05), "schedule": schedule})
+        state = training.Training(recipe, training.Machine(torch.device("cpu"), torch.float32, False, 1))
+        while state.step < 2:
+            state.advance()
+        found.append(state.models["model"].state_dict())
+    assert all(torch.allclose(found[0][name], found[1][name], rtol=1e-5, atol=1e-6) for name in found[0])
+
+
+def test_held_out_looks_change_nothing(life):
+    recipe = Run.open(life / "ppo").recipe
+    recipe = recipe.model_copy(update={"objective": recipe.objective.model_copy(update={"kl_target": 0.1})})
+    state = training.Training(recipe, training.Machine(torch.device("cpu"), torch.float32, False, 1))
+    before = {name: tensor.clone() for name, tensor in state.models["kl"].state_dict().items()}
+    first, second = state.evaluate(), state.evaluate()
+    assert first == second and {"exact", "reward", "kl", "ratio", "explained_variance"} <= first.keys()
+    assert state.models["kl"].state_dict()["value"].equal(before["value"]) and state.models["model"].training
+
+
+# -- as people use it ------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate(life):
+    done = sanbu("evaluate", life / "sft", life / "ppo", life / "dpo", "--questions", 5, "--json")
+    found = json.loads(done.stdout.splitlines()[-1])["runs"]
+    assert list(found) == [str(life / stage) for stage in ("sft", "ppo", "dpo")]
+    for row in found.values():
+        assert {"exact_match", "reward", "kl", "win_rate_vs_sft", "best_of_8", "pass_at_8"} <= row.keys()
+    assert found[str(life / "sft")]["kl"] == pytest.approx(0, abs=1e-4) and found[str(life / "sft")]["win_rate_vs_sft"] == 0.5
+    reward = json.loads(sanbu("evaluate", life / "reward", "--json").stdout)
+    assert {"accuracy", "confidence", "longer", "longer_is_better"} <= reward.keys()
+
+
+def test_chat(life):
+    asked = ("chat", life / "sft", life / "ppo", "--prompt", "What is 1 + 2?", "--json")
+    found = json.loads(sanbu(*asked).stdout)
+    assert list(found["answers"]) == [str(life / "sft"), str(life / "ppo")] and found == json.loads(sanbu(*asked).stdout)
+    said = sanbu("chat", life / "base", life / "sft", given="What is 1 + 2?\nAnd 3 + 4?\n\n")
+    assert said.returncode == 0 and "sft" in said.stdout
+    wrong = sanbu("chat", life / "reward", "--prompt", "Hi")
+    assert wrong.returncode == 2 and "writes no text" in wrong.stderr
+
+
+def test_a_long_conversation_forgets_its_oldest_turns(life):
+    from sanbu.talk import Speaker, say
+
+    speaker = Speaker.open(life / "sft", ("strategy.max_tokens=4",), "Be short.")
+    for turn in range(12):
+        say([speaker], f"What is {turn} + 1, and why is it so?", turn, quiet=True)
+    assert speaker.said[0]["role"] == "system" and speaker.said[1]["role"] == "user" and speaker.said[1]["content"] != "What is 0 + 1?"
+
+
+def test_preview(life):
+    rows = json.loads(sanbu("preview", life / "sft", "--rows", 1, "--json").stdout)["rows"]
+    taught = "".join(token["piece"] for token in rows[0] if token["state"] == "taught")
+    assert taught.startswith("It is ") and "What" not in taught and taught.endswith("<|endoftext|>")
+    assert {token["state"] for token in rows[0] if token["piece"] == "<|pad|>"} <= {"padding"}
+    shown = sanbu("preview", life / "dpo", "--rows", 1).stdout
+    assert "«It is" in shown and "taught" in shown
+    assert sanbu("preview", "flow").returncode == 2
+
+
+def test_rank_and_what_learns_from_it(life, tmp_path):
+    done = sanbu("rank", life / "sft", "--out", tmp_path / "r.jsonl", "--questions", 20, "-n", 2, "--json")
+    assert json.loads(done.stdout)["questions"] >= 21
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert row["answers"][0] == row["answer"] and row["ranks"][0] == 0 and min(row["ranks"][1:]) > 0
+        assert len(set(row["answers"])) == len(row["answers"]) == len(row["ranks"])
+    recipe, rest = recipe_of("dpo", [f"sft={life / 'sft'}", f"path={tmp_path / 'r.jsonl'}"])
+    assert override(recipe, rest).data.build().rows > 20
+
+
+def test_a_reward_model_of_another_vocabulary_is_refused(life, tmp_path):
+    recipe = Run.open(life / "reward").recipe
+    other = override(recipe, ["data.tokenizer=byte", "schedule.steps=0", "parents={}"])
+    train(other, tmp_path / "other")
+    ppo = Run.open(life / "ppo").recipe
+    wrong = ppo.model_copy(update={"parents": {**ppo.parents, "reward": str(tmp_path / "other")}})
+    with pytest.raises(SanbuError, match="parents.reward: .*another vocabulary"):
+        train(wrong, tmp_path / "ppo")
+    assert not (tmp_path / "ppo").exists()
+
+
+def test_a_parent_that_is_missing_is_named(life, tmp_path):
+    recipe, _ = recipe_of("ppo", [f"sft={life / 'sft'}"])
+    with pytest.raises(SanbuError, match=r"parents.reward"):
+        train(recipe, tmp_path / "ppo")
+
+
+def test_lora_merges_into_the_same_function_and_learns_little(life, tmp_path):
+    from sanbu.interop.merge import merged_run
+    from sanbu.models.adapted import LoRA
+
+    recipe = Run.open(life / "dpo").recipe
+    recipe = recipe.model_copy(update={"model": LoRA(base=recipe.model, rank=2)})
+    begun = training.Training(recipe, training.Machine(torch.device("cpu"), torch.float32, False, 1))
+    batch = begun.objective.experience(begun.models, begun.data.batch(0, 4), Noise("test"))
+    assert float(begun.objective.loss(begun.models, batch).metrics["margin"][0]) == 0  # a low-rank change begins as none
+    names = {name for name, _ in begun.models["model"].named_parameters()}
+    assert names and all(name.endswith(("lora_down", "lora_up")) for name in names)
+    made = train(recipe, tmp_path / "lora")
+    assert (read_tensors(made.folder / "model.safetensors")["embedding.tokens.weight"] == read_tensors(life / "sft" / "model.safetensors")["embedding.tokens.weight"]).all()
+    plain = merged_run(made, tmp_path / "plain")
+    tokens = torch.arange(3, 43)[None]
+    torch.testing.assert_close(plain.model(tokens), made.model(tokens), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(plain.model(tokens), Run.open(life / "sft").model(tokens))
+    assert plain.recipe.model == recipe.model.base and plain.generate("What is 1 + 2?") is not None
+    with pytest.raises(SanbuError, match="nothing to merge"):
+        merged_run(plain, tmp_path / "again")
+
+
+# -- health ----------------------------------------------------------------------------------------------------------------
+
+WELL = {"step": 1, "kl": 0.5, "clip_fraction": 0.1, "ratio": 1.0, "entropy": 0.3, "end_rate": 1.0, "explained_variance": 0.4, "update_kl": 0.01}
+
+
+def test_diagnosis_in_plain_words():
+    assert diagnose([WELL]) == []
+    for change, word in [
+        ({"kl": -1.0}, "not drawn from the policy"), ({"kl": 20.0}, "far from where it began"), ({"end_rate": 0.2}, "cut off"),
+        ({"clip_fraction": 0.6}, "thrown away"), ({"explained_variance": -0.5}, "worse than a constant"), ({"ratio": 1.4}, "too far"),
+    ]:  # fmt: skip
+        (said,) = diagnose([WELL | change])
+        assert word in said
+    assert panel([WELL]).row_count == 7
+
+
+def test_overoptimisation_is_seen():
+    look = lambda step, exact, reward: WELL | {"step": step, "held_out/exact": exact, "held_out/reward": reward}
+    rising = [look(1, 0.6, 0.0), look(2, 0.65, 1.0)]
+    assert overoptimised(rising) == ""
+    said = overoptimised([*rising, look(3, 0.55, 2.0)])
+    assert "over-optimisation: since step 2 the reward rose by 1.00 while right answers fell from 0.65 to 0.55" in said
+    assert overoptimised([*rising, look(3, 0.55, 0.5)]) == ""  # the reward fell too: something else is wrong
+
+
+def test_patience_keeps_the_best_weights(tmp_path):
+    (tmp_path / "t.txt").write_text("abcdefgh " * 300, encoding="utf-8")
+    recipe, _ = recipe_of("shakespeare", [f"path={tmp_path / 't.txt'}"])
+    small = ["model.layers=1", "model.width=16", "data.context=16", "schedule.batch=2", "schedule.steps=60", "schedule.evaluate_every=2"]
+    wild = ["optimizer=sgd", "optimizer.learning_rate=300", "schedule.patience=3", "machine.threads=1", "machine.precision=float32"]
+    made = train(override(recipe, small + wild), tmp_path / "run")
+    looks = [(row["held_out/loss"], row["step"]) for row in made.metrics() if "held_out/loss" in row]
+    best = min(looks)
+    assert looks[-1][1] == best[1] + 6 < 60 and (made.folder / "stopped.json").exists()
+    state, _ = made.load_checkpoint(made.folder / "checkpoints" / f"step-{best[1]:08d}")
+    assert all(tensor.equal(state["models"]["model"][name]) for name, tensor in read_tensors(made.folder / "model.safetensors").items())
