@@ -5,7 +5,7 @@ RUN := runs/demo
 
 .PHONY: demo test lint install install-test clean
 
-demo: install  ## train a small GPT-2 on this Python's own documentation, then complete what you type
+demo: install  ## draw digits by a flow, train the life of an assistant on this Python alone, and talk to it
 	@$(VENV)/bin/sanbu demo --run $(RUN)
 
 test: install-test lint  ## lint, types, tests

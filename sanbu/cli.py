@@ -310,7 +310,7 @@ def export_run(
 
 @app.command()
 def demo(run: Annotated[Path, typer.Option("--run", metavar="DIR", help="where the run lives")] = Path("runs/demo")) -> None:
-    """Train a flow on digits and draw a hundred; train a small GPT-2 on the documentation of this Python and complete what you type."""
+    """Draw a hundred digits by a flow; train the life of an assistant on this Python alone, and talk to its stages side by side."""
     from sanbu.demo import demonstrate
 
     demonstrate(run)

@@ -7,12 +7,14 @@ import ctypes
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from sanbu.config import SanbuError
 from sanbu.recipe import MachineConfig
@@ -33,6 +35,7 @@ class Machine:
     compile: bool
     threads: int
     reason: str = ""
+    recompute: bool = False
 
     def describe(self) -> str:
         """One line for a person."""
@@ -49,6 +52,8 @@ class Machine:
     def prepare(self, module: nn.Module) -> nn.Module:
         """Move a module to the device and compile it in place where that pays."""
         module.to(self.device)
+        if self.recompute:
+            recompute(module)
         if self.compile:
             module.compile()
         return module
@@ -65,7 +70,25 @@ def decide(config: MachineConfig) -> Machine:
     else:
         torch.set_float32_matmul_precision("high")
     reason = why_not_compile(config.compile, device)
-    return Machine(device, find_precision(config.precision, device), not reason, torch.get_num_threads(), reason)
+    precision, threads = find_precision(config.precision, device), torch.get_num_threads()
+    return Machine(device, precision, not reason, threads, reason, config.recompute == "on")
+
+
+def recompute(module: nn.Module) -> None:
+    """Let each block of a model keep its input alone and compute the rest again in the backward pass (Chen and others, 2016)."""
+    blocks = [block for part in module.modules() for block in children_of(getattr(part, "blocks", None))]
+    for block in blocks:
+        block.forward = partial(again, block.forward)
+
+
+def again(forward: Callable[..., Any], *inputs: Any) -> Any:
+    """A forward pass whose activations are not kept, where a gradient will be asked for."""
+    return checkpoint(forward, *inputs, use_reentrant=False) if torch.is_grad_enabled() else forward(*inputs)
+
+
+def children_of(blocks: Any) -> list[nn.Module]:
+    """The modules in a list or dictionary of modules."""
+    return list(blocks.children()) if isinstance(blocks, (nn.ModuleDict, nn.ModuleList)) else []
 
 
 def reuse_memory() -> None:

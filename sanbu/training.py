@@ -17,6 +17,7 @@ from sanbu.machine import Machine
 from sanbu.noise import Noise, key
 from sanbu.objectives.objective import Batch, Models, Turn
 from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search, add, add_pairs, ratios
+from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
 from sanbu.run import Run
 from sanbu.strategies.strategy import Draft, generate, last
@@ -34,6 +35,7 @@ class Training:
         self.models = build_models(recipe, parents, self.objective.attach, machine)
         self._check()
         self.searches = {player: self._search(player) for player in self.objective.players}
+        self.known = self._know()
         self.step = 0
         self.turn = 0
         self.metrics: Metrics = {}
@@ -63,6 +65,7 @@ class Training:
     def _experience(self) -> Batch:
         rows = self._rows
         batch = self._to_device(self.data.batch(self.step * rows, rows))
+        batch |= {name: table[batch["row"]] for name, table in self.known.items()}
         seed_dropout(key(self.recipe.schedule.seed, "experience", self.step), 0)
         with torch.no_grad(), self.machine.scope():
             return self.objective.experience(self.at_hand(), batch, self.noise("experience"))
@@ -105,6 +108,21 @@ class Training:
             partial(seed_dropout, seed),
             self.step,
         )
+
+    def _know(self) -> Batch:
+        """Tables of what the objective calls fixed, by row, where that is cheaper than computing it at every step."""
+        fixed, rows = self.objective.fixed, self.data.rows
+        if fixed is None or self.recipe.schedule.steps * self._rows <= rows:
+            return {}
+        found: list[Batch] = []
+        with torch.no_grad(), self.machine.scope(), progress_rows("reference", rows) as progress:
+            for start in range(0, rows, self._rows):
+                batch = self._to_device(self.data.batch(start, min(self._rows, rows - start)))
+                found.append({"row": batch["row"], **fixed(self.models, batch)})
+                progress(len(batch["row"]))
+        whole = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+        order = whole.pop("row").argsort()  # the first epoch has every row once
+        return {name: values[order] for name, values in whole.items()}
 
     def noise(self, purpose: str, *more: int) -> Noise:
         """Random numbers for a purpose at this step."""

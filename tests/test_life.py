@@ -132,6 +132,35 @@ def test_micro_batches_train_as_one_batch(life, stage):
     assert all(torch.allclose(found[0][name], found[1][name], rtol=1e-5, atol=1e-6) for name in found[0])
 
 
+def test_what_is_fixed_is_computed_once_and_trains_alike(life):
+    """With few rows the reference's log-probabilities are looked up; the same steps as with the reference asked each time."""
+    recipe = Run.open(life / "dpo").recipe
+    found = []
+    for steps in (60, 2):  # 60 steps of 8 see the 100-odd rows more than once
+        recipe = recipe.model_copy(
+            update={"optimizer": SGD(learning_rate=0.5), "schedule": recipe.schedule.model_copy(update={"steps": steps})}
+        )
+        state = training.Training(recipe, training.Machine(torch.device("cpu"), torch.float32, False, 1))
+        assert bool(state.known) == (steps == 60) and (not state.known or len(state.known["reference"]) == state.data.rows)
+        while state.step < 2:
+            state.advance()
+        found.append(state.models["model"].state_dict())
+    assert all(torch.allclose(found[0][name], found[1][name], rtol=1e-5, atol=1e-6) for name in found[0])
+
+
+def test_recomputation_gives_the_same_gradients(life):
+    found = []
+    for recompute in (False, True):
+        machine = training.Machine(torch.device("cpu"), torch.float32, False, 1, "", recompute)
+        state = training.Training(Run.open(life / "sft").recipe, machine)
+        calls = []
+        state.models["model"].blocks["0"].mlp.register_forward_pre_hook(lambda *given, calls=calls: calls.append(1))
+        state.advance()
+        found.append((len(calls), state.models["model"].state_dict()))
+    assert found[1][0] == 2 * found[0][0]  # forward, and again in the backward pass
+    assert all(tensor.equal(found[1][1][name]) for name, tensor in found[0][1].items())
+
+
 def test_held_out_looks_change_nothing(life):
     recipe = Run.open(life / "ppo").recipe
     recipe = recipe.model_copy(update={"objective": recipe.objective.model_copy(update={"kl_target": 0.1})})

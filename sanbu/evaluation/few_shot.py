@@ -126,7 +126,7 @@ def score(run: Run, task: Task, asked: Sequence[Asked]) -> dict[str, Any]:
             right += values[0][1]
             continue
         sums = [value for value, _ in values]
-        means = [value / max(1, len(option.encode())) for value, option in zip(sums, each.options, strict=True)]
+        means = [value / max(1, len(option.strip().encode())) for value, option in zip(sums, each.options, strict=True)]
         right += sums.index(max(sums)) == each.right
         normalised += means.index(max(means)) == each.right
         chance += 1 / len(each.options)

@@ -71,6 +71,8 @@ class Objective:
         when the round begins; it is saved in a checkpoint, so what depends on old weights belongs here. Beside the models it is
         given "draw", which takes a condition and seeds and draws as the recipe's strategy does, and "read", from ids to text.
         models["model"].training is False where held-out rows are looked at, which then are one turn and change nothing.
+    fixed(models, batch) -> what only rows and frozen modules decide, such as a reference's log-probabilities: computed once for every
+        row and kept, where a run sees its rows more than once. Rows are then told apart by batch["row"].
     watched: the held-out figure by which the best round is known; lower is better.
     turns(models, batch, noise) -> updates of this round, in order; drawn again (and skipped) on a resume inside a round.
     """
@@ -82,6 +84,7 @@ class Objective:
     attach: Callable[[nn.Module], dict[str, nn.Module]] = nothing_attached
     experience: Callable[[Models, Batch, Noise], Batch] = same
     turns: Callable[[Models, Batch, Noise], Iterator[Turn]] | None = None
+    fixed: Callable[[Models, Batch], Batch] | None = None
     watched: str = "loss"
 
     def draw_turns(self, models: Models, batch: Batch, noise: Noise) -> Iterator[Turn]:

@@ -78,7 +78,12 @@ def of_pairs(
         }
         return Loss({"preference": pair_loss(h_B2, batch).sum()}, metrics)
 
-    return Objective(loss, partial(each_row, "preference"), experience=experience or reference)
+    return Objective(loss, partial(each_row, "preference"), experience=experience or reference, fixed=fixed)
+
+
+def fixed(models: Models, batch: Batch) -> Batch:
+    """What the reference gives the answers."""
+    return {"reference": answer_logprobs(models["reference"], batch)}
 
 
 def reference(models: Models, batch: Batch, noise: Noise) -> Batch:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sanbu.objectives.answers import each_row, fraction
+from sanbu.objectives.answers import each_row, fraction, spread
 from sanbu.objectives.objective import Batch, Loss, Models, Objective
 
 
@@ -28,9 +28,9 @@ def plackett_luce() -> Objective:
 
 
 def scores(models: Models, batch: Batch) -> Tensor:
-    """r_BK of every answer, at its last token."""
-    tokens_BKT, last_BK = batch["tokens"], batch["last"]
-    return models["model"](tokens_BKT.flatten(0, 1), last_BK.flatten())[:, 0].float().view(last_BK.shape)
+    """r_BK of every answer there is, at its last token; 0 where there is none."""
+    there = batch["rank"] >= 0
+    return spread(models["model"](batch["tokens"][there], batch["last"][there])[:, 0].float(), there)
 
 
 def pair_loss(models: Models, batch: Batch) -> Loss:

@@ -65,7 +65,7 @@ def base(size: str = "nano", path: str = "python") -> Recipe:
         optimizer=fast(0.02),
         strategy=TALK,
         schedule=Schedule(
-            steps=600, batch=16, evaluate_every=200, evaluate_rows=128, sample_every=300, checkpoint_every=300
+            steps=500, batch=16, evaluate_every=250, evaluate_rows=128, sample_every=250, checkpoint_every=250
         ),
     )
 
@@ -76,7 +76,7 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     if size != "nano":
         return published("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
     schedule = Schedule(
-        steps=1200, batch=16, evaluate_every=400, evaluate_rows=128, sample_every=400, samples=2, checkpoint_every=400
+        steps=1350, batch=16, evaluate_every=450, evaluate_rows=128, sample_every=450, samples=2, checkpoint_every=450
     )
     return recipe("sft", data, same(base), ChunkedNextToken(chunk=4096), fast(0.02), schedule, {"model": base})
 
@@ -87,9 +87,9 @@ def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     if size != "nano":
         trunk = pick(PAPER, size)
         return published("reward", size, data, BradleyTerry(), 9e-6, 64, 500, start=sft, model=Scorer(trunk=trunk))
-    schedule = Schedule(steps=300, batch=24, micro_batch=24, evaluate_every=100, evaluate_rows=512, checkpoint_every=100)
+    schedule = Schedule(steps=240, batch=32, micro_batch=32, evaluate_every=120, evaluate_rows=256, checkpoint_every=120)
     return recipe(
-        "reward", data, Scorer(trunk=same(sft)), BradleyTerry(), fast(0.005), schedule, {"model": sft}, Prediction()
+        "reward", data, Scorer(trunk=same(sft)), BradleyTerry(), fast(0.006), schedule, {"model": sft}, Prediction()
     )
 
 
@@ -98,7 +98,7 @@ def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "skills
     rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if path == "skills" else (Learned(),)
     objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.03)
     parents = {"model": sft, "reference": sft, "reward": reward}
-    return policy("ppo", size, sft, path, objective, 120, 256, parents)
+    return policy("ppo", size, sft, path, objective, 110, 256, parents)
 
 
 def grpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
@@ -126,9 +126,9 @@ def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     parents = {"model": sft, "reference": sft}
     if size != "nano":
         return published("dpo", size, data, DPO(), 1e-6, 64, 1_000, start=sft, parents=parents)
-    schedule = Schedule(steps=300, batch=64, evaluate_every=100, evaluate_rows=256, checkpoint_every=100)
-    optimizer = AdamW(learning_rate=2e-4, weight_decay=0.0, clip=1.0, rate=Linear(warmup=0.1, hold=0.3))
-    return recipe("dpo", data, same(sft), DPO(beta=0.1), optimizer, schedule, parents)
+    schedule = Schedule(steps=160, batch=40, evaluate_every=80, evaluate_rows=128, checkpoint_every=80)
+    optimizer = AdamW(learning_rate=1e-4, weight_decay=0.0, clip=1.0, rate=Linear(warmup=0.1, hold=0.3))
+    return recipe("dpo", data, same(sft), DPO(beta=0.3), optimizer, schedule, parents)
 
 
 def gpt1_classify(size: str = "nano", base: str = "", path: str = "skills", task: str = "classification") -> Recipe:

@@ -13,7 +13,7 @@ from sanbu.recipes import assistant as recipes
 if TYPE_CHECKING:
     from sanbu.life import Stage
 
-QUESTIONS = 4000  # whose answers are ranked
+QUESTIONS = 3000  # whose answers are ranked
 
 
 def assistant(size: str = "nano", path: str = "skills", text: str = "python") -> Sequence[Stage]:
@@ -38,7 +38,7 @@ def assistant(size: str = "nano", path: str = "skills", text: str = "python") ->
     return (
         Stage("base", lambda folder: recipes.base(size, text)),
         Stage("sft", sft),
-        Stage("reward", lambda folder: recipes.reward(size, str(folder / "sft"), preferences(folder)), ranked),
+        Stage("reward", lambda folder: recipes.reward(size, str(folder / "sft"), preferences(folder, "skills,")), ranked),
         Stage("ppo", lambda folder: recipes.ppo(size, str(folder / "sft"), str(folder / "reward"), path)),
         Stage("dpo", lambda folder: recipes.dpo(size, str(folder / "sft"), preferences(folder)), ranked),
     )

@@ -1,0 +1,135 @@
+"""Few-shot evaluation: likelihoods by hand, prompts as written, the same scores as lm-evaluation-harness."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from sanbu.codecs.bpe import train_chat
+from sanbu.codecs.kinds import TokenizerFile
+from sanbu.codecs.tokenizer import encode
+from sanbu.config import SanbuError
+from sanbu.data.kinds import Text
+from sanbu.evaluation.few_shot import evaluate_tasks, find
+from sanbu.evaluation.likelihood import loglikelihoods, split
+from sanbu.interop.harness import harness_model, rolling
+from sanbu.models.kinds import GPT2
+from sanbu.objectives.kinds import NextToken
+from sanbu.optimizers.kinds import AdamW
+from sanbu.recipe import Recipe
+from sanbu.run import Run
+from sanbu.strategies.kinds import Autoregressive
+
+ROWS = [
+    {"question": f"What comes after {n}?", "choices": [f"it is {n + 1}", f"it is surely not {n}", "no"], "answer": n % 3} for n in range(24)
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A run with random weights, and a data file."""
+    folder = tmp_path_factory.mktemp("few")
+    tokenizer = train_chat(["What comes after it is surely not 12? Question: Answer: no " * 30], 320)
+    tokenizer.save(folder)
+    recipe = Recipe(
+        name="random", data=Text(tokenizer=TokenizerFile(path=str(folder)), context=64), objective=NextToken(),
+        model=GPT2(layers=2, heads=2, width=32, context=64), optimizer=AdamW(), strategy=Autoregressive(),
+    ).resolve()  # fmt: skip
+    run = Run.create(folder / "run", recipe)
+    tokenizer.save(run.folder)
+    torch.manual_seed(0)
+    model = recipe.model.build(recipe.data.space())
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    run.save_model(model)
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    task = {"name": "after", "kind": "choice", "file": "rows.jsonl", "prompt": "Question: {question}\nAnswer:"}
+    (folder / "after.json").write_text(json.dumps(task), encoding="utf-8")
+    return folder
+
+
+def test_likelihoods_by_hand(place):
+    run = Run.open(place / "run")
+    texts = [("Question: What", " comes after"), ("It", " is no"), ("What? ", "12"), ("a" * 90, " no no")]
+    pairs = [split(run, *text) for text in texts]
+    for (context, continuation), (before, after) in zip(texts, pairs, strict=True):
+        assert before[0] == 0 and before[1:] + after == encode(run.codec.tokenizer, context + continuation)
+    for (before, after), (value, greedy) in zip(pairs, loglikelihoods(run, pairs), strict=True):
+        whole = (before + after)[-65:]
+        logits = run.model(torch.tensor([whole[:-1]]))[0].log_softmax(-1)
+        asked = list(range(len(whole) - 1 - len(after), len(whole) - 1))
+        assert value == pytest.approx(sum(float(logits[t, whole[t + 1]]) for t in asked), abs=1e-4)
+        assert greedy == all(int(logits[t].argmax()) == whole[t + 1] for t in asked)
+    assert pairs[2][1] == encode(run.codec.tokenizer, " 12")  # the space goes to what follows
+
+
+def test_prompts_and_shots(place):
+    run = Run.open(place / "run")
+    found = evaluate_tasks(run, [str(place / "after.json")], [0, 2], place, 12)
+    zero, two = found["rows"]
+    assert (zero["shots"], two["shots"], zero["questions"]) == (0, 2, 12) and zero["chance"] == pytest.approx(1 / 3)
+    prompt = found["prompts"]["after"]
+    assert prompt.count("Question:") == 3 and prompt.count("\n\n") == 2 and prompt.endswith("What comes after 0?\nAnswer: it is 1")
+    worked = prompt.split("\n\n")[:2]
+    assert all("after 0?" not in example for example in worked)
+    for example in worked:
+        row = next(row for row in ROWS if row["question"] in example)
+        assert example.endswith(row["choices"][row["answer"]])
+
+
+def test_pairs_and_last_words(place):
+    (place / "pairs.jsonl").write_text(json.dumps({"good": "it is no", "bad": "no it is surely not"}), encoding="utf-8")
+    (place / "words.jsonl").write_text(json.dumps({"text": "What comes after it"}), encoding="utf-8")
+    for name, kind in (("pairs", "pair"), ("words", "text")):
+        (place / f"{name}.json").write_text(json.dumps({"name": name, "kind": kind, "file": f"{name}.jsonl"}), encoding="utf-8")
+    run = Run.open(place / "run")
+    rows = evaluate_tasks(run, [str(place / "pairs.json"), str(place / "words.json")], [0], place, 9)["rows"]
+    sums = [value for value, _ in loglikelihoods(run, [split(run, "", text) for text in ("it is no", "no it is surely not")])]
+    assert rows[0]["accuracy"] == float(sums[0] > sums[1]) and rows[0]["chance"] == 0.5
+    assert rows[1]["accuracy"] == float(loglikelihoods(run, [split(run, "What comes after", " it")])[0][1])
+
+
+def test_bad_tasks_are_refused_in_one_line(place):
+    with pytest.raises(SanbuError, match="unknown task 'arc-esy'.*did you mean 'arc-easy'"):
+        find("arc-esy")
+    with pytest.raises(SanbuError, match="which is not there; set --folder"):
+        evaluate_tasks(Run.open(place / "run"), ["lambada"], [0], place, 4)
+
+
+def test_every_task_reads(place):
+    from sanbu.evaluation.few_shot import TASKS
+
+    assert {path.stem for path in TASKS.glob("*.json")} == {find(path.stem).name for path in TASKS.glob("*.json")}
+
+
+def test_the_same_scores_as_lm_evaluation_harness(place):
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    lm_eval = pytest.importorskip("lm_eval")
+    task = {
+        "task": "after", "dataset_path": "json", "dataset_kwargs": {"data_files": {"validation": str(place / "rows.jsonl")}},
+        "validation_split": "validation", "output_type": "multiple_choice", "doc_to_text": "Question: {{question}}\nAnswer:",
+        "doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}", "num_fewshot": 0,
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    }  # fmt: skip
+    theirs = lm_eval.simple_evaluate(model=harness_model(place / "run"), tasks=[task], bootstrap_iters=0)["results"]["after"]
+    ours = evaluate_tasks(Run.open(place / "run"), [str(place / "after.json")], [0], place, 99)["rows"][0]
+    assert ours["accuracy"] == pytest.approx(theirs["acc,none"]) and ours["normalised"] == pytest.approx(theirs["acc_norm,none"])
+    assert 0 < ours["accuracy"] < 1
+
+
+def test_rolling_likelihood_and_answers(place):
+    run = Run.open(place / "run")
+    text = "What comes after it is surely not 12? " * 8
+    ids = [0, *encode(run.codec.tokenizer, text)]
+    total = sum(
+        float(run.model(torch.tensor([ids[at : at + 65][:-1]]))[0].log_softmax(-1)[range(len(ids[at : at + 65]) - 1), ids[at : at + 65][1:]].sum())
+        for at in range(0, len(ids) - 1, 64)
+    )
+    assert len(ids) > 130 and rolling(run, text) == pytest.approx(total, rel=1e-5)
+    from sanbu.interop.harness import until
+
+    whole = until(run, "What comes", {"until": [], "max_gen_toks": 12})
+    assert whole == run.generate("What comes", 1, 5, ("strategy.max_tokens=12", "strategy.temperature=0"))[0]
+    stopped = until(run, "What comes", {"until": [whole[3:5]], "max_gen_toks": 12})
+    assert whole.startswith(stopped) and whole[3:5] not in stopped
