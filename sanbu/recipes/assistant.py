@@ -98,7 +98,7 @@ def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "skills
     rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if path == "skills" else (Learned(),)
     objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.03)
     parents = {"model": sft, "reference": sft, "reward": reward}
-    return policy("ppo", size, sft, path, objective, 110, 256, parents)
+    return policy("ppo", size, sft, path, objective, 80, 256, parents)
 
 
 def grpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
@@ -114,7 +114,7 @@ def policy(
     data = Prompts(path=path, tokenizer=spoken(sft, size), context=context(sft, size))
     if size != "nano":
         return published(name, size, data, objective, 9e-6, 512, 500, start=sft, parents=parents)
-    schedule = Schedule(steps=steps, batch=batch, micro_batch=256, evaluate_every=25, evaluate_rows=512, checkpoint_every=50)
+    schedule = Schedule(steps=steps, batch=batch, micro_batch=256, evaluate_every=20, evaluate_rows=384, checkpoint_every=40)
     optimizer = AdamW(learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=Linear(warmup=0.05, hold=0.6))
     made = recipe(name, data, same(sft), objective, optimizer, schedule, parents)
     return made.model_copy(update={"machine": MachineConfig(precision="float32")})  # ratios of recorded and computed probabilities
