@@ -28,7 +28,8 @@ def loss_curve(run: Run) -> Path:
     if looks:
         axes.plot(*zip(*looks, strict=True), "o-", color="C1", label="held out")
     axes.set(xlabel="step", ylabel="loss", title=run.recipe.name)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     axes.grid(alpha=0.3)
     path = run.folder / "loss.png"
     with replacing(path) as temporary:

@@ -18,6 +18,8 @@ from sanbu.config import SanbuError, nearest
 from sanbu.data.kinds import Text
 from sanbu.files import load_weights, read_json, read_tensors, replacing, weights, write_json, write_tensors
 from sanbu.interop.families import FAMILIES, Family
+from sanbu.interop.merge import plain_model
+from sanbu.models.adapted import LoRA
 from sanbu.objectives.kinds import NextToken
 from sanbu.optimizers.kinds import AdamW
 from sanbu.recipe import Recipe
@@ -62,9 +64,10 @@ def import_run(source: str, folder: Path) -> Run:
 
 
 def export_folder(run: Run, out: Path) -> Path:
-    """A folder that AutoModelForCausalLM and AutoTokenizer load. Raises InteropError for a model they have no name for."""
+    """A folder that AutoModelForCausalLM and AutoTokenizer load; a LoRA run is merged. Raises InteropError for a model they have no name for."""
     families = {family.kind: family for family in FAMILIES.values()}
-    config = run.recipe.model
+    lora = isinstance(run.recipe.model, LoRA)
+    config = run.recipe.model.base if isinstance(run.recipe.model, LoRA) else run.recipe.model
     if type(config) not in families:
         kind = config.model_dump()["kind"]
         raise InteropError(f"{run.folder}: Hugging Face has no model of kind {kind!r}; kinds it has: gpt1, gpt2, llama")
@@ -79,7 +82,7 @@ def export_folder(run: Run, out: Path) -> Path:
         temporary.mkdir()
         write_json(temporary / "config.json", {**fields, **ends, "dtype": "float32"})
         write_json(temporary / "generation_config.json", ends)
-        write_tensors(temporary / "model.safetensors", family.weights_out(weights(run.model), config))
+        write_tensors(temporary / "model.safetensors", family.weights_out(weights(plain_model(run) if lora else run.model), config))
         if tokenizer is not None:
             tokenizer_out(tokenizer, temporary)
     return out

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sanbu.noise import Noise
 from sanbu.objectives.objective import Batch, Loss, Models, Objective, Turn
-from sanbu.objectives.policy import Coefficient, answered, clipped, count_tokens, health, passes, policy_logprobs, taught
+from sanbu.objectives.policy import Coefficient, answered, clipped, count_tokens, health, passes, policy_logprobs, taught, trimmed
 from sanbu.objectives.rollout import Reward
 
 
@@ -51,9 +51,10 @@ def loss(clip: float, models: Models, batch: Batch) -> Loss:
 
     The published term, exp(d) - d - 1, has the gradient of the KL the other way round, and another optimum than ref exp(r / beta).
     """
+    batch = trimmed(batch | {"advantage": batch["advantage"][:, None].expand(batch["tokens"].shape)})
     there = taught(batch)
     now = policy_logprobs(models, batch)
-    each, ratio, held = clipped(now, batch["old"], batch["advantage"][:, None], clip)
+    each, ratio, held = clipped(now, batch["old"], batch["advantage"], clip)
     apart = (batch["reference"] - now) * there
     divergence = batch["beta"][:, None] * apart.square() / 2
     sums = {"policy": (each * there).sum(), "divergence": divergence.sum()}

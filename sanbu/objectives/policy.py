@@ -105,7 +105,17 @@ def passes(
         return
     for _ in range(epochs):
         for rows in noise.together().permutation(len(batch["tokens"])).chunk(parts):
+            rows = rows[batch["length"][rows].argsort()]  # micro-batches of like lengths have little padding
             yield Turn("model", {name: tensor[rows] for name, tensor in batch.items()}, loss, count)
+
+
+BY_TOKEN = ("tokens", "targets", "old", "reference", "advantage", "value", "target")
+
+
+def trimmed(batch: Batch) -> Batch:
+    """The batch without the columns in which every row is padding."""
+    longest = int(batch["length"].max())
+    return {name: tensor[:, :longest] if name in BY_TOKEN else tensor for name, tensor in batch.items()}
 
 
 def taught(batch: Batch) -> Tensor:

@@ -27,6 +27,7 @@ from sanbu.objectives.policy import (
     passes,
     policy_logprobs,
     taught,
+    trimmed,
     whitened,
 )
 from sanbu.objectives.rollout import Reward
@@ -97,6 +98,7 @@ def token_rewards(batch: Batch, whiten: bool) -> Tensor:
 
 def loss(settings: Settings, models: Models, batch: Batch) -> Loss:
     """The clipped policy loss, the clipped value loss, and the loss on text where some is mixed in."""
+    batch = trimmed(batch)
     there = taught(batch)
     now = policy_logprobs(models, batch)
     each, ratio, held = clipped(now, batch["old"], batch["advantage"], settings.clip)

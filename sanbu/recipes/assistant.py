@@ -114,7 +114,7 @@ def policy(
     data = Prompts(path=path, tokenizer=spoken(sft, size), context=context(sft, size))
     if size != "nano":
         return published(name, size, data, objective, 9e-6, 512, 500, start=sft, parents=parents)
-    schedule = Schedule(steps=steps, batch=batch, micro_batch=256, evaluate_every=20, evaluate_rows=384, checkpoint_every=40)
+    schedule = Schedule(steps=steps, batch=batch, micro_batch=32, evaluate_every=20, evaluate_rows=384, checkpoint_every=40)
     optimizer = AdamW(learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=Linear(warmup=0.05, hold=0.6))
     made = recipe(name, data, same(sft), objective, optimizer, schedule, parents)
     return made.model_copy(update={"machine": MachineConfig(precision="float32")})  # ratios of recorded and computed probabilities

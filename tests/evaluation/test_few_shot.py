@@ -120,7 +120,7 @@ def test_the_same_scores_as_lm_evaluation_harness(place):
 
 def test_rolling_likelihood_and_answers(place):
     run = Run.open(place / "run")
-    text = "What comes after it is surely not 12? " * 8
+    text = "What comes after it is surely not 12? " * 16
     ids = [0, *encode(run.codec.tokenizer, text)]
     total = sum(
         float(run.model(torch.tensor([ids[at : at + 65][:-1]]))[0].log_softmax(-1)[range(len(ids[at : at + 65]) - 1), ids[at : at + 65][1:]].sum())
