@@ -32,7 +32,10 @@ def prepare(folder: Path) -> None:
 
     records = [skilled(number) for number in range(QUESTIONS)]
     train_chat([record.prompt[0]["content"] + " " + " ".join(record.answers) for record in records], VOCABULARY).save(folder)
-    rows = [{"prompt": r.prompt[0]["content"], "chosen": r.answers[0], "rejected": r.answers[2], "answer": r.answer} for r in records]
+    rows = [
+        {"prompt": r.prompt[0]["content"], "chosen": r.answers[0], "rejected": r.answers[2], "answer": r.answer}
+        for r in records
+    ]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
 
 
@@ -54,7 +57,12 @@ def ours(folder: str, what: str) -> Callable[[], float]:
     from sanbu.strategies.kinds import Autoregressive
     from sanbu.training import Training
 
-    common = {"path": str(Path(folder) / "pairs.jsonl"), "tokenizer": TokenizerFile(path=folder), "context": 256, "validation": 0.0}
+    common = {
+        "path": str(Path(folder) / "pairs.jsonl"),
+        "tokenizer": TokenizerFile(path=folder),
+        "context": 256,
+        "validation": 0.0,
+    }
     data, objective, batch = {
         "sft": (Chat(**common), ChunkedNextToken(chunk=4096), 8),
         "dpo": (Pairs(**common), DPO(), 32),
@@ -76,7 +84,9 @@ def ours(folder: str, what: str) -> Callable[[], float]:
         done = 0.0
         for _ in range(count):
             rows = training.data.batch(training.step * batch, batch)
-            done += float((rows["tokens"] != training.data.pad).sum()) if what == "sft" else batch * (8 if what == "ppo" else 1)  # type: ignore[attr-defined]
+            done += (
+                float((rows["tokens"] != training.data.pad).sum()) if what == "sft" else batch * (8 if what == "ppo" else 1)
+            )  # type: ignore[attr-defined]
             while not training.advance():
                 pass
         return done
@@ -139,7 +149,9 @@ def peers(folder: Path) -> tuple[Any, Any, list[dict[str, Any]]]:
     tokenizer.chat_template = CHATML
     torch.manual_seed(0)
     sizes = {"vocab_size": VOCABULARY, "n_positions": 256, "n_embd": 256, "n_layer": 6, "n_head": 4}
-    config = transformers.GPT2Config(**sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=1)
+    config = transformers.GPT2Config(
+        **sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=1
+    )
     rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
     return tokenizer, transformers.GPT2LMHeadModel(config), rows
 
@@ -169,7 +181,9 @@ def sft_trainer(folder: Path, setting: str) -> tuple[Any, Callable[[int], float]
     tokenizer, model, rows = peers(folder)
     talks = [{"prompt": user(row["prompt"]), "completion": assistant(row["chosen"])} for row in rows]
     packed = setting == "packed"
-    config = trl.SFTConfig(**settings(folder, 7, 8 if packed else 64), packing=packed, max_length=256, completion_only_loss=True)
+    config = trl.SFTConfig(
+        **settings(folder, 7, 8 if packed else 64), packing=packed, max_length=256, completion_only_loss=True
+    )
     trainer = trl.SFTTrainer(model, config, train_dataset=datasets.Dataset.from_list(talks), processing_class=tokenizer)
     lengths = [len(row["input_ids"]) for row in trainer.train_dataset]
     mean = sum(lengths) / len(lengths)
@@ -183,9 +197,13 @@ def dpo_trainer(folder: Path, setting: str) -> tuple[Any, Callable[[int], float]
 
     tokenizer, model, rows = peers(folder)
     _, reference, _ = peers(folder)
-    pairs = [{"prompt": user(r["prompt"]), "chosen": assistant(r["chosen"]), "rejected": assistant(r["rejected"])} for r in rows]
+    pairs = [
+        {"prompt": user(r["prompt"]), "chosen": assistant(r["chosen"]), "rejected": assistant(r["rejected"])} for r in rows
+    ]
     config = trl.DPOConfig(**settings(folder, 7, 32), max_length=256)
-    trainer = trl.DPOTrainer(model, reference, config, train_dataset=datasets.Dataset.from_list(pairs), processing_class=tokenizer)
+    trainer = trl.DPOTrainer(
+        model, reference, config, train_dataset=datasets.Dataset.from_list(pairs), processing_class=tokenizer
+    )
     return trainer, lambda steps: steps * 32.0
 
 
@@ -203,7 +221,9 @@ def grpo_trainer(folder: Path, setting: str) -> tuple[Any, Callable[[int], float
     config = trl.GRPOConfig(
         **settings(folder, 4, 64), num_generations=8, max_completion_length=32, beta=0.02, temperature=1.0,
     )  # fmt: skip
-    trainer = trl.GRPOTrainer(model, right, config, train_dataset=datasets.Dataset.from_list(asked), processing_class=tokenizer)
+    trainer = trl.GRPOTrainer(
+        model, right, config, train_dataset=datasets.Dataset.from_list(asked), processing_class=tokenizer
+    )
     return trainer, lambda steps: steps * 64.0
 
 
@@ -225,7 +245,12 @@ def main() -> None:
             print(part, file=sys.stderr, flush=True)
             found = side_by_side(parties, arguments.rounds)
             peer, rate = best(found, "trl")
-            figures |= {f"{part}.sanbu": found["sanbu"], f"{part}.trl": rate, f"{part}.peer": peer, f"{part}.ratio": found["sanbu"] / rate}
+            figures |= {
+                f"{part}.sanbu": found["sanbu"],
+                f"{part}.trl": rate,
+                f"{part}.peer": peer,
+                f"{part}.ratio": found["sanbu"] / rate,
+            }
     print(json.dumps(figures))
 
 

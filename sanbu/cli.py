@@ -101,7 +101,7 @@ def train(
     from sanbu.config import ConfigError
     from sanbu.console import Console
     from sanbu.loop import train as train_recipe
-    from sanbu.plots import loss_curve, policy_curve
+    from sanbu.plots import loss_curve, policy_curve, shots_curve
     from sanbu.recipes.lives import LIVES
     from sanbu.run import Run
     from sanbu.tensorboard import TensorBoard
@@ -122,6 +122,7 @@ def train(
     rows = done.metrics()
     curve = loss_curve(done) if rows else None
     policy_curve(done)
+    shots_curve(done)
     final = {key: value for row in rows for key, value in row.items() if not key.startswith("time/")}
     report({"run": str(done.folder), "curve": str(curve) if curve else None, **final}, as_json, str(done.folder))
 

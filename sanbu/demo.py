@@ -20,7 +20,12 @@ from sanbu.recipes import lives
 from sanbu.run import Run
 from sanbu.talk import Speaker, converse, say
 
-ASKED = ("What is 12 + 7?", "What is k d p q z backwards?", "What is the largest of 31 7 90 55?", "What does heapq.merge do?")
+ASKED = (
+    "What is 12 + 7?",
+    "What is k d p q z backwards?",
+    "What is the largest of 31 7 90 55?",
+    "What does heapq.merge do?",
+)
 SHOWN = ("base", "sft", "ppo", "dpo")
 
 

@@ -71,3 +71,30 @@ def policy_curve(run: Run) -> Path | None:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     return path
+
+
+def shots_curve(run: Run) -> Path | None:
+    """shots.png: accuracy on held-out rows by the number of examples before the question, where a run has such figures."""
+    looks = [row for row in run.metrics() if "held_out/accuracy_0" in row]
+    if not looks:
+        return None
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for number, row in enumerate(looks):
+        shots = [k for k in range(len(row)) if f"held_out/accuracy_{k}" in row]
+        values = [row[f"held_out/accuracy_{k}"] for k in shots]
+        axes.plot(
+            shots, values, "o-", color="C0", alpha=0.15 + 0.85 * (number + 1) / len(looks), label=f"step {row['step']:,}"
+        )
+    axes.set(xlabel="examples in the prompt", ylabel="accuracy", title=run.recipe.name, ylim=(0, 1.02))
+    axes.legend()
+    axes.grid(alpha=0.3)
+    path = run.folder / "shots.png"
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    return path

@@ -46,7 +46,9 @@ class MachineConfig(Config):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the forward and backward pass")
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the models")
-    recompute: Literal["off", "on"] = Field("off", description="activations of each block again in the backward pass: slower, less memory")
+    recompute: Literal["off", "on"] = Field(
+        "off", description="activations of each block again in the backward pass: slower, less memory"
+    )
     threads: Positive | Auto = Field("auto", description="CPU threads of one operation")
 
 

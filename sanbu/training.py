@@ -255,13 +255,17 @@ def check_parents(recipe: Recipe, parents: dict[str, Run], data: Data) -> None:
     """Every parent the objective needs is there, and reads the same tokens. Raises SanbuError in one line."""
     for name in recipe.objective.needs():
         if name not in parents:
-            raise SanbuError(f"parents.{name}: the objective {dump(recipe.objective)['kind']!r} needs a run here: parents.{name}=RUN")
+            raise SanbuError(
+                f"parents.{name}: the objective {dump(recipe.objective)['kind']!r} needs a run here: parents.{name}=RUN"
+            )
     ours = getattr(getattr(data.codec, "tokenizer", None), "pieces", None)
     for name, run in parents.items():
         theirs = getattr(getattr(run.codec, "tokenizer", None), "pieces", ours) if ours is not None else ours
         if theirs != ours:
             sizes = f"{len(theirs or ())} tokens against {len(ours or ())}"
-            raise SanbuError(f"parents.{name}: {run.folder} has another vocabulary than this run's data ({sizes}, or other words)")
+            raise SanbuError(
+                f"parents.{name}: {run.folder} has another vocabulary than this run's data ({sizes}, or other words)"
+            )
 
 
 def seed_dropout(seed: int, micro: int) -> None:

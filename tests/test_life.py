@@ -25,7 +25,12 @@ from sanbu.watcher import Silent
 from tests.tenants.crash import after
 
 PAIRS = [
-    {"prompt": f"What is {a} + {b}?", "chosen": f"It is {a + b}.", "rejected": f"It is {a + b + 1}.", "answer": f"It is {a + b}."}
+    {
+        "prompt": f"What is {a} + {b}?",
+        "chosen": f"It is {a + b}.",
+        "rejected": f"It is {a + b + 1}.",
+        "answer": f"It is {a + b}.",
+    }
     for a in range(12)
     for b in range(12)
 ]
@@ -35,7 +40,11 @@ SMALL = [
     "reward.schedule.batch=8", "ppo.schedule.batch=8", "dpo.schedule.batch=8", "ppo.schedule.evaluate_rows=8", "ppo.objective.epochs=2",
     "ppo.schedule.checkpoint_every=2", "ppo.strategy.max_tokens=8", "ppo.data.answer=8",
 ]  # fmt: skip
-EVERY = [f"{stage}.machine.{field}" for stage in ("base", "sft", "reward", "ppo", "dpo") for field in ("threads=1", "precision=float32")]
+EVERY = [
+    f"{stage}.machine.{field}"
+    for stage in ("base", "sft", "reward", "ppo", "dpo")
+    for field in ("threads=1", "precision=float32")
+]
 
 
 def begun(folder):
@@ -112,7 +121,8 @@ def test_kill_9_inside_a_round_and_resume_is_the_same_run(life, tmp_path, stage)
     ours, theirs = (read_tensors(folder / "model.safetensors") for folder in (tmp_path / "killed", life / stage))
     assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
     told = [
-        [{k: v for k, v in row.items() if not k.startswith("time/")} for row in Run.open(f).metrics()] for f in (tmp_path / "killed", life / stage)
+        [{k: v for k, v in row.items() if not k.startswith("time/")} for row in Run.open(f).metrics()]
+        for f in (tmp_path / "killed", life / stage)
     ]
     assert told[0] == told[1]
 
@@ -180,7 +190,9 @@ def test_evaluate(life):
     assert list(found) == [str(life / stage) for stage in ("sft", "ppo", "dpo")]
     for row in found.values():
         assert {"exact_match", "reward", "kl", "win_rate_vs_sft", "best_of_8", "pass_at_8"} <= row.keys()
-    assert found[str(life / "sft")]["kl"] == pytest.approx(0, abs=1e-4) and found[str(life / "sft")]["win_rate_vs_sft"] == 0.5
+    assert (
+        found[str(life / "sft")]["kl"] == pytest.approx(0, abs=1e-4) and found[str(life / "sft")]["win_rate_vs_sft"] == 0.5
+    )
     reward = json.loads(sanbu("evaluate", life / "reward", "--json").stdout)
     assert {"accuracy", "confidence", "longer", "longer_is_better"} <= reward.keys()
 
@@ -201,7 +213,11 @@ def test_a_long_conversation_forgets_its_oldest_turns(life):
     speaker = Speaker.open(life / "sft", ("strategy.max_tokens=4",), "Be short.")
     for turn in range(12):
         say([speaker], f"What is {turn} + 1, and why is it so?", turn, quiet=True)
-    assert speaker.said[0]["role"] == "system" and speaker.said[1]["role"] == "user" and speaker.said[1]["content"] != "What is 0 + 1?"
+    assert (
+        speaker.said[0]["role"] == "system"
+        and speaker.said[1]["role"] == "user"
+        and speaker.said[1]["content"] != "What is 0 + 1?"
+    )
 
 
 def test_preview(life):
@@ -254,7 +270,10 @@ def test_lora_merges_into_the_same_function_and_learns_little(life, tmp_path):
     names = {name for name, _ in begun.models["model"].named_parameters()}
     assert names and all(name.endswith(("lora_down", "lora_up")) for name in names)
     made = train(recipe, tmp_path / "lora")
-    assert (read_tensors(made.folder / "model.safetensors")["embedding.tokens.weight"] == read_tensors(life / "sft" / "model.safetensors")["embedding.tokens.weight"]).all()
+    assert (
+        read_tensors(made.folder / "model.safetensors")["embedding.tokens.weight"]
+        == read_tensors(life / "sft" / "model.safetensors")["embedding.tokens.weight"]
+    ).all()
     plain = merged_run(made, tmp_path / "plain")
     tokens = torch.arange(3, 43)[None]
     torch.testing.assert_close(plain.model(tokens), made.model(tokens), rtol=1e-4, atol=1e-5)
@@ -266,7 +285,16 @@ def test_lora_merges_into_the_same_function_and_learns_little(life, tmp_path):
 
 # -- health ----------------------------------------------------------------------------------------------------------------
 
-WELL = {"step": 1, "kl": 0.5, "clip_fraction": 0.1, "ratio": 1.0, "entropy": 0.3, "end_rate": 1.0, "explained_variance": 0.4, "update_kl": 0.01}
+WELL = {
+    "step": 1,
+    "kl": 0.5,
+    "clip_fraction": 0.1,
+    "ratio": 1.0,
+    "entropy": 0.3,
+    "end_rate": 1.0,
+    "explained_variance": 0.4,
+    "update_kl": 0.01,
+}
 
 
 def test_diagnosis_in_plain_words():
@@ -292,11 +320,27 @@ def test_overoptimisation_is_seen():
 def test_patience_keeps_the_best_weights(tmp_path):
     (tmp_path / "t.txt").write_text("abcdefgh " * 300, encoding="utf-8")
     recipe, _ = recipe_of("shakespeare", [f"path={tmp_path / 't.txt'}"])
-    small = ["model.layers=1", "model.width=16", "data.context=16", "schedule.batch=2", "schedule.steps=60", "schedule.evaluate_every=2"]
-    wild = ["optimizer=sgd", "optimizer.learning_rate=300", "schedule.patience=3", "machine.threads=1", "machine.precision=float32"]
+    small = [
+        "model.layers=1",
+        "model.width=16",
+        "data.context=16",
+        "schedule.batch=2",
+        "schedule.steps=60",
+        "schedule.evaluate_every=2",
+    ]
+    wild = [
+        "optimizer=sgd",
+        "optimizer.learning_rate=300",
+        "schedule.patience=3",
+        "machine.threads=1",
+        "machine.precision=float32",
+    ]
     made = train(override(recipe, small + wild), tmp_path / "run")
     looks = [(row["held_out/loss"], row["step"]) for row in made.metrics() if "held_out/loss" in row]
     best = min(looks)
     assert looks[-1][1] == best[1] + 6 < 60 and (made.folder / "stopped.json").exists()
     state, _ = made.load_checkpoint(made.folder / "checkpoints" / f"step-{best[1]:08d}")
-    assert all(tensor.equal(state["models"]["model"][name]) for name, tensor in read_tensors(made.folder / "model.safetensors").items())
+    assert all(
+        tensor.equal(state["models"]["model"][name])
+        for name, tensor in read_tensors(made.folder / "model.safetensors").items()
+    )

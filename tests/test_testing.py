@@ -100,7 +100,9 @@ def test_objectives_of_alignment(number):
         batch, others = {"tokens": TOKENS, "targets": TOKENS.roll(-1, 1).where(TOKENS % 2 == 0, -100)}, {}
     else:
         batch, others = pairs(answers=2), {"reference": TALE.build(SPACE)}
-        batch["label"] = torch.tensor([0.5, 1.0, 2.0]) if getattr(objective, "judge", "") == "regress" else torch.tensor([0, 1, 1])
+        batch["label"] = (
+            torch.tensor([0.5, 1.0, 2.0]) if getattr(objective, "judge", "") == "regress" else torch.tensor([0, 1, 1])
+        )
         batch["targets"][1, 1] = -100
     check_objective(objective, model, batch, others)
 

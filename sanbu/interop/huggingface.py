@@ -82,7 +82,9 @@ def export_folder(run: Run, out: Path) -> Path:
         temporary.mkdir()
         write_json(temporary / "config.json", {**fields, **ends, "dtype": "float32"})
         write_json(temporary / "generation_config.json", ends)
-        write_tensors(temporary / "model.safetensors", family.weights_out(weights(plain_model(run) if lora else run.model), config))
+        write_tensors(
+            temporary / "model.safetensors", family.weights_out(weights(plain_model(run) if lora else run.model), config)
+        )
         if tokenizer is not None:
             tokenizer_out(tokenizer, temporary)
     return out

@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from sanbu.noise import Noise
 from sanbu.objectives.objective import Batch, Loss, Models, Objective, Turn
-from sanbu.objectives.policy import Coefficient, answered, clipped, count_tokens, health, passes, policy_logprobs, taught, trimmed
+from sanbu.objectives.policy import (
+    Coefficient,
+    answered,
+    clipped,
+    count_tokens,
+    health,
+    passes,
+    policy_logprobs,
+    taught,
+    trimmed,
+)
 from sanbu.objectives.rollout import Reward
 
 

@@ -87,7 +87,7 @@ def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     if size != "nano":
         trunk = pick(PAPER, size)
         return published("reward", size, data, BradleyTerry(), 9e-6, 64, 500, start=sft, model=Scorer(trunk=trunk))
-    schedule = Schedule(steps=240, batch=32, micro_batch=32, evaluate_every=120, evaluate_rows=256, checkpoint_every=120)
+    schedule = Schedule(steps=340, batch=32, micro_batch=32, evaluate_every=170, evaluate_rows=256, checkpoint_every=170)
     return recipe(
         "reward", data, Scorer(trunk=same(sft)), BradleyTerry(), fast(0.006), schedule, {"model": sft}, Prediction()
     )
@@ -117,7 +117,9 @@ def policy(
     schedule = Schedule(steps=steps, batch=batch, micro_batch=32, evaluate_every=20, evaluate_rows=384, checkpoint_every=40)
     optimizer = AdamW(learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=Linear(warmup=0.05, hold=0.6))
     made = recipe(name, data, same(sft), objective, optimizer, schedule, parents)
-    return made.model_copy(update={"machine": MachineConfig(precision="float32")})  # ratios of recorded and computed probabilities
+    return made.model_copy(
+        update={"machine": MachineConfig(precision="float32")}
+    )  # ratios of recorded and computed probabilities
 
 
 def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:

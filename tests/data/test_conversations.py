@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sanbu.codecs.bpe import train_chat
 from sanbu.codecs.chat import ConversationError, Turns
 from sanbu.codecs.jinja import JinjaTemplate
-from sanbu.codecs.kinds import RESERVED, Byte, Jinja, TokenizerFile
+from sanbu.codecs.kinds import RESERVED, Byte, TokenizerFile
 from sanbu.codecs.tokenizer import ByteTokenizer
 from sanbu.config import SanbuError
 from sanbu.data import skills
@@ -146,7 +146,9 @@ def test_a_packed_row_teaches_what_its_conversations_teach_alone(file, tmp_path)
     alone = 0.0
     for ids, taught in data.parts["train"][0]:
         targets = torch.where(torch.tensor(taught[1:]), torch.tensor(ids[1:]), -100)
-        alone += float(loss({"model": model}, {"tokens": torch.tensor(ids[:-1])[None], "targets": targets[None]}).sums["next_token"])
+        alone += float(
+            loss({"model": model}, {"tokens": torch.tensor(ids[:-1])[None], "targets": targets[None]}).sums["next_token"]
+        )
     assert len(data.parts["train"][0]) == 30 and data.rows < 15
     assert packed_sum == pytest.approx(alone, rel=1e-5)
 
@@ -273,7 +275,9 @@ def test_prompts_with_text_mixed_in(tmp_path, file):
     mix = Text(path=str(tmp_path / "b.txt"), tokenizer=file, context=16)
     batch = Prompts(path=path, tokenizer=file, context=48, answer=8, validation=0.0, mix=mix).build().batch(0, 4)
     assert batch["mix_tokens"].shape == (4, 16) and {len(tensor) for tensor in batch.values()} == {4}
-    assert sum(row[0] >= 0 for row in batch["answer"].tolist()) == 2  # of four rows, the question with a known answer comes twice
+    assert (
+        sum(row[0] >= 0 for row in batch["answer"].tolist()) == 2
+    )  # of four rows, the question with a known answer comes twice
 
 
 # -- labels and mappings ---------------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from sanbu.run import Run
 from sanbu.strategies.kinds import Autoregressive
 
 ROWS = [
-    {"question": f"What comes after {n}?", "choices": [f"it is {n + 1}", f"it is surely not {n}", "no"], "answer": n % 3} for n in range(24)
+    {"question": f"What comes after {n}?", "choices": [f"it is {n + 1}", f"it is surely not {n}", "no"], "answer": n % 3}
+    for n in range(24)
 ]
 
 
@@ -70,7 +71,11 @@ def test_prompts_and_shots(place):
     zero, two = found["rows"]
     assert (zero["shots"], two["shots"], zero["questions"]) == (0, 2, 12) and zero["chance"] == pytest.approx(1 / 3)
     prompt = found["prompts"]["after"]
-    assert prompt.count("Question:") == 3 and prompt.count("\n\n") == 2 and prompt.endswith("What comes after 0?\nAnswer: it is 1")
+    assert (
+        prompt.count("Question:") == 3
+        and prompt.count("\n\n") == 2
+        and prompt.endswith("What comes after 0?\nAnswer: it is 1")
+    )
     worked = prompt.split("\n\n")[:2]
     assert all("after 0?" not in example for example in worked)
     for example in worked:
@@ -82,10 +87,14 @@ def test_pairs_and_last_words(place):
     (place / "pairs.jsonl").write_text(json.dumps({"good": "it is no", "bad": "no it is surely not"}), encoding="utf-8")
     (place / "words.jsonl").write_text(json.dumps({"text": "What comes after it"}), encoding="utf-8")
     for name, kind in (("pairs", "pair"), ("words", "text")):
-        (place / f"{name}.json").write_text(json.dumps({"name": name, "kind": kind, "file": f"{name}.jsonl"}), encoding="utf-8")
+        (place / f"{name}.json").write_text(
+            json.dumps({"name": name, "kind": kind, "file": f"{name}.jsonl"}), encoding="utf-8"
+        )
     run = Run.open(place / "run")
     rows = evaluate_tasks(run, [str(place / "pairs.json"), str(place / "words.json")], [0], place, 9)["rows"]
-    sums = [value for value, _ in loglikelihoods(run, [split(run, "", text) for text in ("it is no", "no it is surely not")])]
+    sums = [
+        value for value, _ in loglikelihoods(run, [split(run, "", text) for text in ("it is no", "no it is surely not")])
+    ]
     assert rows[0]["accuracy"] == float(sums[0] > sums[1]) and rows[0]["chance"] == 0.5
     assert rows[1]["accuracy"] == float(loglikelihoods(run, [split(run, "What comes after", " it")])[0][1])
 
@@ -114,7 +123,9 @@ def test_the_same_scores_as_lm_evaluation_harness(place):
     }  # fmt: skip
     theirs = lm_eval.simple_evaluate(model=harness_model(place / "run"), tasks=[task], bootstrap_iters=0)["results"]["after"]
     ours = evaluate_tasks(Run.open(place / "run"), [str(place / "after.json")], [0], place, 99)["rows"][0]
-    assert ours["accuracy"] == pytest.approx(theirs["acc,none"]) and ours["normalised"] == pytest.approx(theirs["acc_norm,none"])
+    assert ours["accuracy"] == pytest.approx(theirs["acc,none"]) and ours["normalised"] == pytest.approx(
+        theirs["acc_norm,none"]
+    )
     assert 0 < ours["accuracy"] < 1
 
 
@@ -123,7 +134,11 @@ def test_rolling_likelihood_and_answers(place):
     text = "What comes after it is surely not 12? " * 16
     ids = [0, *encode(run.codec.tokenizer, text)]
     total = sum(
-        float(run.model(torch.tensor([ids[at : at + 65][:-1]]))[0].log_softmax(-1)[range(len(ids[at : at + 65]) - 1), ids[at : at + 65][1:]].sum())
+        float(
+            run.model(torch.tensor([ids[at : at + 65][:-1]]))[0]
+            .log_softmax(-1)[range(len(ids[at : at + 65]) - 1), ids[at : at + 65][1:]]
+            .sum()
+        )
         for at in range(0, len(ids) - 1, 64)
     )
     assert len(ids) > 130 and rolling(run, text) == pytest.approx(total, rel=1e-5)

@@ -48,7 +48,9 @@ def place(tmp_path_factory):
 
 def peer(seed):
     torch.manual_seed(seed)
-    config = transformers.GPT2Config(**SIZES, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0)
+    config = transformers.GPT2Config(
+        **SIZES, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0
+    )
     model = transformers.GPT2LMHeadModel(config)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -88,7 +90,11 @@ def test_dpo(place):
     answer = lambda text: [{"role": "assistant", "content": text}]
     rows = [{"prompt": said(row), "chosen": answer(row["chosen"]), "rejected": answer(row["rejected"])} for row in ROWS]
     trainer = trl.DPOTrainer(
-        policy, reference, settings(folder, trl.DPOConfig, beta=0.3), train_dataset=datasets.Dataset.from_list(rows), processing_class=theirs
+        policy,
+        reference,
+        settings(folder, trl.DPOConfig, beta=0.3),
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=theirs,
     )
     trainer.train()
     log = trainer.state.log_history[0]
