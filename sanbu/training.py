@@ -73,7 +73,7 @@ class Training:
     def at_hand(self, models: Models | None = None) -> dict[str, Any]:
         """What an experience is made with: the models, `draw(condition, seeds)` as the recipe's strategy draws, and `read(ids)`."""
         models = self.models if models is None else models
-        return {**models, "draw": partial(self._draw, models), "read": self.data.codec.read}
+        return {**models, "draw": partial(self._draw, models), "read": lambda ids: self.data.codec.read(ids)}
 
     def _draw(self, models: Models, condition: Batch, seeds: Tensor) -> Draft:
         model, learning = models["model"], models["model"].training

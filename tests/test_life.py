@@ -207,6 +207,24 @@ def test_chat(life):
     assert wrong.returncode == 2 and "writes no text" in wrong.stderr
 
 
+def test_what_the_demo_does_without_a_terminal(life, tmp_path):
+    """The same code as `make demo`, on runs cut short."""
+    import shutil
+
+    shutil.copytree(life, tmp_path / "run")
+    quick = ["schedule.steps=4", "schedule.batch=8", "schedule.samples=4", "machine.threads=1", "model.width=16"]
+    assert sanbu("train", "flow", *quick, "--run", tmp_path / "run-digits").returncode == 0
+    done = sanbu("demo", "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "grid.png" in done.stdout
+        and "policy.png" in done.stdout
+        and "exact match" in done.stdout
+        and "> What is 12 + 7?" in done.stdout
+    )
+    assert (tmp_path / "run-digits" / "generated" / "0099.png").exists()
+
+
 def test_a_long_conversation_forgets_its_oldest_turns(life):
     from sanbu.talk import Speaker, say
 

@@ -268,14 +268,3 @@ def test_sigterm_saves_and_resumes(place, tmp_path):
     assert child.returncode == 0 and "--resume" in said
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert (tmp_path / "run" / "checkpoints" / f"step-{len(lines):08d}").is_dir()
-
-
-def test_what_the_demo_does_without_a_terminal(place, tmp_path):
-    """The same code as `make demo`, on a recipe cut short."""
-    shutil.copytree(place / "run", tmp_path / "run")
-    quick = ["schedule.steps=4", "schedule.batch=8", "schedule.samples=4", "machine.threads=1", "model.width=16"]
-    assert sanbu("train", "flow", *quick, "--run", tmp_path / "run-digits").returncode == 0
-    done = sanbu("demo", "--run", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n\n") >= 3 and "loss.png" in done.stdout and "grid.png" in done.stdout
-    assert (tmp_path / "run-digits" / "generated" / "0099.png").exists()
