@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -77,6 +78,7 @@ def ours(folder: str, what: str) -> Callable[[], float]:
     if what != "sft":
         made = Run.create(start, recipe.model_copy(update={"objective": ChunkedNextToken()}))
         made.save_model(model.build(Space((256,), VOCABULARY, 0)))
+        shutil.copy(Path(folder) / "tokenizer.json", start)
         recipe = recipe.model_copy(update={"parents": {"model": str(start), "reference": str(start)}})
     training = Training(recipe, decide(machine))
 
