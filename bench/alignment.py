@@ -60,7 +60,7 @@ def ours(folder: str, what: str) -> Callable[[], float]:
 
     common = {
         "path": str(Path(folder) / "pairs.jsonl"),
-        "tokenizer": TokenizerFile(path=folder),
+        "tokenizer": TokenizerFile(path=folder, vocabulary=VOCABULARY),
         "context": 256,
         "validation": 0.0,
     }
@@ -155,7 +155,8 @@ def peers(folder: Path) -> tuple[Any, Any, list[dict[str, Any]]]:
         **sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=1
     )
     rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
-    return tokenizer, transformers.GPT2LMHeadModel(config), rows
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder / "peer")  # GRPOTrainer wants a model that lies somewhere
+    return tokenizer, transformers.GPT2LMHeadModel.from_pretrained(folder / "peer"), rows
 
 
 def settings(folder: Path, steps: int, rows: int, **more: Any) -> dict[str, Any]:
