@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sanbu.files import replacing
 from sanbu.run import Run
 
 
-def loss_curve(run: Run) -> Path:
-    """loss.png in the run folder: training loss, smoothed, and held-out loss, over steps."""
+def canvas() -> tuple[Any, Any]:
+    """An empty figure and its axes, drawn without a screen."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib.figure import Figure
 
-    rows = run.metrics()
     figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
+    return figure, figure.add_subplot()
+
+
+def saved(figure: Any, path: Path) -> Path:
+    """Write the figure whole or not at all."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    return path
+
+
+def loss_curve(run: Run) -> Path:
+    """loss.png in the run folder: training loss, smoothed, and held-out loss, over steps."""
+    rows = run.metrics()
+    figure, axes = canvas()
     for name in sorted(
         {key for row in rows for key in row if key == "loss" or (key.endswith("/loss") and key != "held_out/loss")}
     ):
@@ -31,10 +44,7 @@ def loss_curve(run: Run) -> Path:
     if axes.lines:
         axes.legend()
     axes.grid(alpha=0.3)
-    path = run.folder / "loss.png"
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    return path
+    return saved(figure, run.folder / "loss.png")
 
 
 def smooth(values: tuple[float, ...], weight: float = 0.95) -> list[float]:
@@ -52,13 +62,7 @@ def policy_curve(run: Run) -> Path | None:
     looks = [row for row in run.metrics() if "held_out/kl" in row and "held_out/exact" in row]
     if not looks:
         return None
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = canvas()
     kl = [row["held_out/kl"] for row in looks]
     axes.plot(kl, [row["held_out/exact"] for row in looks], "o-", color="C0", label="right answers (gold)")
     axes.set(xlabel="KL from the reference, nats an answer", ylabel="right answers", title=run.recipe.name)
@@ -67,10 +71,7 @@ def policy_curve(run: Run) -> Path | None:
     other.set_ylabel("reward")
     axes.legend(handles=[*axes.lines, *other.lines], loc="lower right")
     axes.grid(alpha=0.3)
-    path = run.folder / "policy.png"
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    return path
+    return saved(figure, run.folder / "policy.png")
 
 
 def shots_curve(run: Run) -> Path | None:
@@ -78,13 +79,7 @@ def shots_curve(run: Run) -> Path | None:
     looks = [row for row in run.metrics() if "held_out/accuracy_0" in row]
     if not looks:
         return None
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = canvas()
     for number, row in enumerate(looks):
         shots = [k for k in range(len(row)) if f"held_out/accuracy_{k}" in row]
         values = [row[f"held_out/accuracy_{k}"] for k in shots]
@@ -94,7 +89,4 @@ def shots_curve(run: Run) -> Path | None:
     axes.set(xlabel="examples in the prompt", ylabel="accuracy", title=run.recipe.name, ylim=(0, 1.02))
     axes.legend()
     axes.grid(alpha=0.3)
-    path = run.folder / "shots.png"
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    return path
+    return saved(figure, run.folder / "shots.png")
