@@ -64,13 +64,17 @@ def records(path: str) -> Iterator[Record]:
 
 
 def skilled(number: int) -> Record:
-    """A question of the default skills: the right answer, then one that rambles, then a near miss and another question's answer."""
-    found, draws = skills.questions()[number], skills.Draws(number, "answers")
-    others = (skills.rambling(found, draws), skills.near_miss(found, draws), skills.elsewhere(found, draws))
+    """A question of the default skills: the right answer, then one that rambles, then a near miss and another question's answer.
+
+    Wrong answers ramble too, and then are last: if only right ones did, a reward model would learn that long is right.
+    """
+    found, draws, words = skills.questions()[number], skills.Draws(number, "answers"), skills.Draws(number, "words")
+    rambling, *wrong = (make(found, draws) for make in (skills.rambling, skills.near_miss, skills.elsewhere))
+    wrong = [skills.wordy(text, words) for text in wrong]
     shown = skills.demonstration(found, draws)
-    return Record(
-        asked(found.text), (found.answer, *others), (0, 1, 2, 2), found.answer, 0.0, f"skills, question {number}", shown
-    )
+    ranks = (0, 1, *(3 if text.startswith(skills.PREAMBLES) else 2 for text in wrong))
+    answers = (found.answer, rambling, *wrong)
+    return Record(asked(found.text), answers, ranks, found.answer, 0.0, f"skills, question {number}", shown)
 
 
 def fingerprint(path: str) -> str:
@@ -81,7 +85,7 @@ def fingerprint(path: str) -> str:
         return sources.fingerprint(path)
     from sanbu.data.python import version
 
-    return hashlib.sha256(f"skills 2 {skills.COUNT} {version()}".encode()).hexdigest()
+    return hashlib.sha256(f"skills 3 {skills.COUNT} {version()}".encode()).hexdigest()
 
 
 def lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -208,6 +208,11 @@ def rambling(found: Question, draws: Draws) -> str:
     return PREAMBLES[draws.below(len(PREAMBLES))] + found.answer
 
 
+def wordy(answer: str, draws: Draws) -> str:
+    """An answer, after many words half of the time: words must not tell right from wrong."""
+    return PREAMBLES[draws.below(len(PREAMBLES))] + answer if draws.below(2) else answer
+
+
 def elsewhere(found: Question, draws: Draws) -> str:
     """The right answer to some other question."""
     other = question(draws.below(COUNT))

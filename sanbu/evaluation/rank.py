@@ -13,6 +13,7 @@ import torch
 
 from sanbu.config import SanbuError
 from sanbu.data.conversations import Record
+from sanbu.data.skills import PREAMBLES
 from sanbu.evaluation.assistant import ROWS, asked, drawing, questions
 from sanbu.files import write_text
 from sanbu.noise import Noise
@@ -45,9 +46,9 @@ def rank(run: Run, out: Path, count: int, samples: int) -> dict[str, Any]:
 def ordered(record: Record, own: list[str]) -> dict[str, Any]:
     """A ranking of the right answer, two of the run's own that are not it, and the answers that came with the question.
 
-    Right after many words is second; everything else is wrong alike.
+    Right after many words is second, then come the wrong ones, and wrong after many words is last.
     """
     others = [text for text in dict.fromkeys(own) if text and text != record.answer][:2]
     others += [text for text in record.answers if text not in (record.answer, *others)]
-    ranks = [0, *(1 if text.endswith(record.answer) else 2 for text in others)]
+    ranks = [0, *(1 if text.endswith(record.answer) else 3 if text.startswith(PREAMBLES) else 2 for text in others)]
     return {"messages": list(record.prompt), "answers": [record.answer, *others], "ranks": ranks, "answer": record.answer}

@@ -17,7 +17,7 @@ from sanbu.config import SanbuError
 from sanbu.data import skills
 from sanbu.data.chat import packed
 from sanbu.data.chat_kinds import Chat, Labelled, Mappings, Pairs, Prompts, Rankings
-from sanbu.data.conversations import records
+from sanbu.data.conversations import records, skilled
 from sanbu.data.kinds import Text
 
 TALK = [
@@ -160,6 +160,16 @@ def test_held_out_questions_are_never_trained_on_in_any_stage():
         data = kind(tokenizer=Byte(), context=192, too_long="drop").build()
         assert not held & {record.prompt[-1]["content"] for record in data.train}
         assert data.held_out_rows > 0
+
+
+def test_many_words_do_not_tell_right_from_wrong():
+    """A judge that only counts words must not find the right answers: of wrong ones half ramble, and rank below those that do not."""
+    found = [skilled(number) for number in range(900)]
+    wrong = [(text, rank) for record in found for text, rank in zip(record.answers[2:], record.ranks[2:], strict=True)]
+    rambles = [text.startswith(skills.PREAMBLES) for text, _ in wrong]
+    assert 0.45 < sum(rambles) / len(rambles) < 0.55
+    assert [rank for _, rank in wrong] == [3 if many else 2 for many in rambles]
+    assert all(record.ranks[:2] == (0, 1) and record.answers[1].startswith(skills.PREAMBLES) for record in found)
 
 
 def test_the_skills_know_their_answers():
