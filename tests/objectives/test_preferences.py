@@ -147,6 +147,17 @@ def test_mismatched_answers():
         assert tokens[b, start : start + len(other)].tolist() == other
 
 
+def test_how_far_the_policy_has_moved_in_general():
+    """KTO's z is the mean gap on the answers of others, and 0 where that is negative: policy and reference change places."""
+    batch, one, other = pairs(), model(seed=0), model(seed=1)
+    tokens, targets = mismatched(batch)
+    gap = float((logprobs(one, tokens, targets) - logprobs(other, tokens, targets)).sum(1).mean())
+    assert abs(gap) > 0.05
+    for policy, reference, sign in ((one, other, 1), (other, one, -1)):
+        moved = preference.with_moved({"model": policy, "reference": reference}, batch, Noise(0))["moved"]
+        assert moved.tolist() == pytest.approx([max(0.0, sign * gap)] * 3, abs=1e-5)
+
+
 # -- reward models ---------------------------------------------------------------------------------------------------------
 
 
