@@ -48,9 +48,10 @@ def evaluate_assistants(folders: Sequence[Path], count: int = 512, samples: int 
     first = beginning(runs[0])
     questions = held_out(first, count)
     judge = next((found for run in runs if (found := reward_run(run)) is not None), None)
-    compared = {str(run.folder): answer(run, first, judge, questions, samples) for run in [*runs, first]}
-    against = compared[str(first.folder)]
-    return {str(folder): row(compared[str(folder)], against, questions) for folder in folders}
+    different = {run.folder.resolve(): run for run in [*runs, first]}
+    compared = {folder: answer(run, first, judge, questions, samples) for folder, run in different.items()}
+    against = compared[first.folder.resolve()]
+    return {str(folder): row(compared[folder.resolve()], against, questions) for folder in folders}
 
 
 def row(mine: Answers, other: Answers, questions: Sequence[Record]) -> dict[str, Any]:

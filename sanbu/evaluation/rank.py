@@ -1,6 +1,6 @@
 """Answers of a run put in order: what a reward model and DPO learn from (step 2 of InstructGPT, Ouyang and others, 2022).
 
-Where the right answer is known, the order follows from it: right and short, right and long, wrong. Otherwise a reward model gives it.
+Where the right answer is known, the order follows from it: right and short, right and long, wrong and short, wrong and long.
 """
 
 from __future__ import annotations
@@ -37,18 +37,22 @@ def rank(run: Run, out: Path, count: int, samples: int) -> dict[str, Any]:
             for number, record in enumerate(part):
                 own = [text.strip() for text in said[number * samples : (number + 1) * samples]]
                 right += sum(text == record.answer for text in own)
-                lines.append(json.dumps(ordered(record, own), ensure_ascii=False))
+                lines += [json.dumps(row, ensure_ascii=False) for row in ordered(record, own)]
             progress(len(part))
+    if not lines:
+        raise SanbuError(f"{run.folder}: all answers to {len(asking)} questions are right, which leaves nothing to rank")
     write_text(out, "\n".join(lines) + "\n")
     return {"file": str(out), "questions": len(asking), "right": right / (len(asking) * samples)}
 
 
-def ordered(record: Record, own: list[str]) -> dict[str, Any]:
-    """A ranking of the right answer, two of the run's own that are not it, and the answers that came with the question.
+def ordered(record: Record, own: list[str]) -> list[dict[str, Any]]:
+    """A ranking of the right answer and the run's own that are not it; nothing where all are right.
 
-    Right after many words is second, then come the wrong ones, and wrong after many words is last.
+    Right after many words is second, then come the wrong ones, and wrong after many words is last. Answers the run would not give are left
+    out: pushing them further away moves DPO far and teaches it little.
     """
-    others = [text for text in dict.fromkeys(own) if text and text != record.answer][:2]
-    others += [text for text in record.answers if text not in (record.answer, *others)]
+    others = [text for text in dict.fromkeys(own) if text and text != record.answer]
+    if not others:
+        return []
     ranks = [0, *(1 if text.endswith(record.answer) else 3 if text.startswith(PREAMBLES) else 2 for text in others)]
-    return {"messages": list(record.prompt), "answers": [record.answer, *others], "ranks": ranks, "answer": record.answer}
+    return [{"messages": list(record.prompt), "answers": [record.answer, *others], "ranks": ranks, "answer": record.answer}]
