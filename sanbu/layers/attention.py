@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,18 @@ def banded(width: int) -> Pattern:
     return pattern
 
 
+class LayerCache(Protocol):
+    """Keys and values of earlier tokens in one layer, wherever they are kept."""
+
+    def see(self, positions_BT: Tensor, patterns: set[Pattern]) -> Sight:
+        """What queries at those positions may look at."""
+
+    def attend(
+        self, q_BNTH: Tensor, k_BNTH: Tensor, v_BNTH: Tensor, sight: Sight, pattern: Pattern, grouped: bool
+    ) -> Tensor:
+        """Keep the new keys and values, and give y_BNTH of attention over all kept so far."""
+
+
 @dataclass
 class KeyValues:
     """The keys and values of one layer, [B, N, S, H] each, in slots that equal positions; written in place."""
@@ -46,6 +59,19 @@ class KeyValues:
         rows = torch.arange(positions_BT.shape[0], device=positions_BT.device)[:, None]
         self.keys[rows, :, positions_BT] = keys_BNTH.transpose(1, 2).to(self.keys.dtype)
         self.values[rows, :, positions_BT] = values_BNTH.transpose(1, 2).to(self.values.dtype)
+
+    def see(self, positions_BT: Tensor, patterns: set[Pattern]) -> Sight:
+        """A mask for each pattern over the slots."""
+        slots = torch.arange(self.keys.shape[2], device=positions_BT.device)
+        return Sight(positions_BT, {pattern: pattern(positions_BT[:, None, :, None], slots) for pattern in patterns})
+
+    def attend(
+        self, q_BNTH: Tensor, k_BNTH: Tensor, v_BNTH: Tensor, sight: Sight, pattern: Pattern, grouped: bool
+    ) -> Tensor:
+        """Attention over the slots, the new ones included."""
+        self.write(sight.positions_BT, k_BNTH, v_BNTH)
+        mask = sight.masks[pattern]
+        return F.scaled_dot_product_attention(q_BNTH, self.keys, self.values, attn_mask=mask, enable_gqa=grouped)
 
 
 @dataclass
@@ -83,7 +109,7 @@ class Attention(nn.Module):
         self.grouped = heads != key_heads
         self.pattern, self.rotate, self.normalise, self.dropout = pattern, rotate, normalise, dropout
 
-    def forward(self, x_BTD: Tensor, sight: Sight, cache: KeyValues | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, sight: Sight, cache: LayerCache | None = None) -> Tensor:
         q, k, v = (self._heads(project(x_BTD)) for project in (self.query, self.key, self.value))
         if self.normalise is not None:
             q, k = self.normalise(q), self.normalise(k)
@@ -91,14 +117,16 @@ class Attention(nn.Module):
             q, k = self.rotate(q, sight.positions_BT), self.rotate(k, sight.positions_BT)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
-            cache.write(sight.positions_BT, k, v)
-            k, v = cache.keys, cache.values
+            return self._out(cache.attend(q, k, v, sight, self.pattern, self.grouped))
         mask = sight.masks[self.pattern]
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, enable_gqa=self.grouped
         )
-        return self.out(y.transpose(1, 2).flatten(2))
+        return self._out(y)
+
+    def _out(self, y_BNTH: Tensor) -> Tensor:
+        return self.out(y_BNTH.transpose(1, 2).flatten(2))
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
         return x_BTD.unflatten(-1, (-1, self.head_width))

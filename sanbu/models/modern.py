@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sanbu.data.kinds import Space
-from sanbu.layers.attention import Attention, KeyValues, Sight
+from sanbu.layers.attention import Attention, LayerCache, Sight
 from sanbu.layers.mlp import MLP, squared_relu
 from sanbu.layers.positions import Rotary
 from sanbu.models import kinds
@@ -43,7 +43,7 @@ class ScaledBlock(nn.Module):
         self.attention, self.mlp = attention, mlp
         self.residual = nn.Parameter(torch.ones(2))
 
-    def forward(self, x_BTD: Tensor, sight: Sight, cache: KeyValues | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, sight: Sight, cache: LayerCache | None = None) -> Tensor:
         x_BTD = self.residual[0] * x_BTD + self.attention(rms_norm(x_BTD), sight, cache)
         return self.residual[1] * x_BTD + self.mlp(rms_norm(x_BTD))
 

@@ -6,13 +6,13 @@ this one that choose embedding, blocks and head.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sanbu.layers.attention import Attention, KeyValues, Pattern, Sight, causal
+from sanbu.layers.attention import Attention, KeyValues, LayerCache, Sight, causal
 
 Cache = list[KeyValues]
 Readout = Callable[[nn.Module, Tensor], Tensor]
@@ -47,7 +47,7 @@ class Decoder(nn.Module):
         self,
         tokens_BT: Tensor,
         positions_BT: Tensor | None = None,
-        cache: Cache | None = None,
+        cache: Sequence[LayerCache] | None = None,
         readout: Readout = logits,
     ) -> Tensor:
         """logits_BTV for tokens_BT, or whatever `readout(head, hidden_BTD)` makes.
@@ -75,16 +75,12 @@ class Decoder(nn.Module):
         """Let the head read out with the embedding's own matrix."""
         self.head.weight = self.embedding.tokens.weight
 
-    def _see(self, tokens_BT: Tensor, positions_BT: Tensor | None, cache: Cache | None) -> Sight:
+    def _see(self, tokens_BT: Tensor, positions_BT: Tensor | None, cache: Sequence[LayerCache] | None) -> Sight:
         time = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
         patterns = {block.attention.pattern for block in self.blocks.values()}
         if cache is not None:
             assert positions_BT is not None, "a cache needs positions"
-            slots = torch.arange(cache[0].keys.shape[2], device=tokens_BT.device)
-            masks: dict[Pattern, Tensor | None] = {
-                pattern: pattern(positions_BT[:, None, :, None], slots) for pattern in patterns
-            }
-            return Sight(positions_BT, masks)
+            return cache[0].see(positions_BT, patterns)
         if positions_BT is None:
             alone = {pattern: None if pattern is causal else pattern(time[:, None], time) for pattern in patterns}
             return Sight(time.expand_as(tokens_BT), alone)
@@ -118,7 +114,7 @@ class PreNorm(nn.Module):
         self.mlp_norm, self.mlp = norm(), mlp
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BTD: Tensor, sight: Sight, cache: KeyValues | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, sight: Sight, cache: LayerCache | None = None) -> Tensor:
         x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), sight, cache))
         return x_BTD + self.dropout(self.mlp(self.mlp_norm(x_BTD)))
 
@@ -132,7 +128,7 @@ class PostNorm(nn.Module):
         self.mlp_norm, self.mlp = norm(), mlp
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BTD: Tensor, sight: Sight, cache: KeyValues | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, sight: Sight, cache: LayerCache | None = None) -> Tensor:
         x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(x_BTD, sight, cache)))
         return self.mlp_norm(x_BTD + self.dropout(self.mlp(x_BTD)))
 

@@ -1,0 +1,136 @@
+"""The engine beside other ways to answer the same requests: python -m bench.service [--part continuous|prefix] [--rounds N] [--json]
+
+A random GPT-2 shape (6 layers, width 256, context 1,024), one thread. continuous: 64 requests of unequal lengths, 16 at once; the peer is the strategy
+itself in static batches of 16, each as long as its longest. prefix: seconds to the first token behind 512 shared tokens, known or not.
+The last line is one JSON object: continuous.ratio, prefix.ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bench.together import side_by_side
+
+VOCABULARY, CONTEXT, ROWS = 4096, 1024, 16
+
+
+def built() -> Any:
+    """The model both sides use."""
+    import torch
+
+    from sanbu.data.kinds import Space
+    from sanbu.models.kinds import GPT2
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return GPT2(layers=6, heads=8, width=256, context=CONTEXT).build(Space((CONTEXT,), VOCABULARY)).eval()
+
+
+def asked() -> list[tuple[list[int], int]]:
+    """Prompts of 8 to 64 tokens and answers of 1 to 256, most of them short."""
+    draws = random.Random(0)
+    made = []
+    for _ in range(64):
+        prompt = [draws.randrange(VOCABULARY) for _ in range(draws.randrange(8, 65))]
+        made.append((prompt, min(256, 1 + int(draws.expovariate(1 / 48)))))
+    return made
+
+
+def continuous(kind: str) -> Callable[[], float]:
+    """Generated tokens a second by the engine."""
+    from sanbu.serve.engine import Engine
+    from sanbu.serve.request import Request
+    from sanbu.strategies.kinds import Autoregressive
+
+    model, requests = built(), asked()
+
+    def measure() -> float:
+        engine = Engine(model, None, rows=ROWS)
+        for seed, (prompt, most) in enumerate(requests):
+            engine.submit(Request(prompt, Autoregressive(max_tokens=most), seed, lambda event: None))
+        begun = time.perf_counter()
+        while engine.running or engine.waiting:
+            engine.step()
+        return engine.counts["generated_tokens"] / (time.perf_counter() - begun)
+
+    return measure
+
+
+def static(kind: str) -> Callable[[], float]:
+    """Wanted tokens a second by the strategy, a batch at a time."""
+    import torch
+
+    from sanbu.data.chat import padded
+    from sanbu.data.kinds import Space
+    from sanbu.strategies.kinds import Autoregressive
+    from sanbu.strategies.strategy import generate, last
+
+    model, requests = built(), asked()
+
+    def measure() -> float:
+        begun = time.perf_counter()
+        for start in range(0, len(requests), ROWS):
+            part = requests[start : start + ROWS]
+            strategy = Autoregressive(max_tokens=max(most for _, most in part)).build(Space((CONTEXT,), VOCABULARY))
+            length = torch.tensor([len(prompt) for prompt, _ in part])
+            condition = {"tokens": padded([prompt for prompt, _ in part], 0), "length": length}
+            with torch.inference_mode():
+                last(generate(strategy, {"model": model}, condition, torch.arange(len(part))))
+        return sum(most for _, most in requests) / (time.perf_counter() - begun)
+
+    return measure
+
+
+def first_token(kind: str) -> Callable[[], float]:
+    """Seconds from asking to the first token, the median of 8."""
+    from sanbu.serve.engine import Engine
+    from sanbu.serve.request import Request
+    from sanbu.strategies.kinds import Autoregressive
+
+    model, draws = built(), random.Random(0)
+    shared = [draws.randrange(VOCABULARY) for _ in range(512)]
+
+    def measure() -> float:
+        found = []
+        engine = Engine(model, None)
+        for number in range(9):
+            if kind == "unknown":
+                engine = Engine(model, None)
+            prompt = shared + [number] * 8
+            begun = time.perf_counter()
+            engine.submit(Request(prompt, Autoregressive(max_tokens=1), number, lambda event: None))
+            while engine.running or engine.waiting:
+                engine.step()
+            found.append(time.perf_counter() - begun)
+        return sorted(found[1:])[4]
+
+    return measure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("continuous", "prefix"), action="append")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    figures: dict[str, float] = {}
+    for part in arguments.part or ("continuous", "prefix"):
+        print(part, file=sys.stderr, flush=True)
+        if part == "continuous":
+            found = side_by_side({"engine": (continuous, ("",)), "static": (static, ("",))}, arguments.rounds)
+            figures |= {"continuous.ratio": found["engine"] / found["static"]}
+        else:
+            found = side_by_side({kind: (first_token, (kind,)) for kind in ("unknown", "known")}, arguments.rounds)
+            figures |= {"prefix.ratio": found["unknown"] / found["known"]}
+        figures |= {f"{part}.{name}": value for name, value in found.items()}
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Continuous batching (Yu and others, 2022): requests join and leave between steps, and prompts are read in chunks beside those that decode
+(Agrawal and others, 2024).
+
+A step takes every request that decodes and fills what is left of its token budget with prompts, the oldest first. When blocks run out the
+newest request gives its blocks back and is read again later; beginnings that are known are not read at all.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sanbu.config import SanbuError
+from sanbu.models.transformer import Decoder
+from sanbu.serve.blocks import ROOT, Blocks, chain
+from sanbu.serve.choose import choose
+from sanbu.serve.paged import Group, Layout, PagedCache
+from sanbu.serve.request import Busy, Event, Finish, Request
+
+Work = list[tuple[Request, int]]  # who is in a step, with how many tokens
+
+
+class Engine:
+    """One decoder and the requests it answers. `submit` may be called from any thread; `step` from one.
+
+    budget: tokens a step; rows: requests at once; queue: requests that may wait. counts are totals since the start.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        end: int | None,
+        blocks: int = 512,
+        size: int = 16,
+        budget: int = 512,
+        rows: int = 64,
+        queue: int = 256,
+    ) -> None:
+        self.model, self.end, self.budget, self.rows, self.queue = model.eval(), end, budget, rows, queue
+        self.blocks = Blocks(blocks, size)
+        self.cache = PagedCache(model, blocks, size)
+        self.longest = min(model.context, blocks * size)
+        self.device = model.embedding.tokens.weight.device
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []
+        self.counts: Counter[str] = Counter()
+        self.changed = threading.Condition()
+        self.going = True
+
+    def submit(self, request: Request) -> None:
+        """Let a request wait for its turn. Raises Busy when too many wait, SanbuError when it can never be answered."""
+        if not 0 < len(request.prompt) < self.longest:
+            raise SanbuError(f"the prompt has {len(request.prompt)} tokens; allowed: 1 to {self.longest - 1}")
+        with self.changed:
+            if len(self.waiting) >= self.queue:
+                raise Busy(f"{self.queue} requests are waiting already; try again later")
+            self.waiting.append(request)
+            self.counts["requests"] += 1
+            self.changed.notify()
+
+    def run(self) -> None:
+        """Step while there is something to do, and wait where there is not, until `stop`."""
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.waiting or self.running or not self.going)
+                if not self.going and not self.waiting and not self.running:
+                    return
+            self.step()
+
+    def stop(self) -> None:
+        """Let `run` return when all is answered."""
+        with self.changed:
+            self.going = False
+            self.changed.notify()
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """One pass through the model: drop who left, let in who waits, plan, compute, and tell."""
+        self._drop()
+        self._admit()
+        work = self._plan()
+        if not work:
+            return
+        self.counts["steps"] += 1
+        ready = [request for request, count in work if count == request.missing]
+        logits_RV = self._forward(work, ready)
+        for request, count in work:
+            self._fill(request, count)
+        if ready:
+            for request, event in zip(ready, choose(logits_RV, ready), strict=True):
+                self._tell(request, event)
+
+    def _drop(self) -> None:
+        with self.changed:
+            left = [request for request in self.waiting if request.cancelled]
+            self.waiting = deque(request for request in self.waiting if not request.cancelled)
+        for request in [*left, *(request for request in self.running if request.cancelled)]:
+            self._finish(request, "cancelled")
+
+    def _admit(self) -> None:
+        """The longest waiting ones, while there is room for their prompts and a block more."""
+        while self.waiting and len(self.running) < self.rows:
+            request = self.waiting[0]
+            known = self._known(request)
+            idle = sum(self.blocks.owners[block] == 0 for block in known)
+            wanted = -(-len(request.tokens) // self.blocks.size) - len(known)
+            if self.running and wanted + 1 > self.blocks.available() - idle:
+                return
+            with self.changed:
+                self.waiting.popleft()
+            for block in known:
+                self.blocks.share(block)
+            request.table, request.filled = known, len(known) * self.blocks.size
+            request.cached = request.cached or request.filled
+            self.counts["cached_tokens"] += request.filled
+            self.running.append(request)
+
+    def _known(self, request: Request) -> list[int]:
+        """Blocks that hold the beginning of a request; its last token is always computed."""
+        size, request.names = self.blocks.size, []
+        for start in range(0, len(request.tokens) - size, size):
+            before = request.names[-1] if request.names else ROOT
+            request.names.append(chain(before, request.tokens[start : start + size]))
+        known = self.blocks.find(request.names)
+        del request.names[len(known) :]
+        return known
+
+    def _plan(self) -> Work:
+        """Who is in the next step: first who decodes, then prompts, the oldest first."""
+        left, work = self.budget, []
+        for request in sorted(self.running, key=lambda request: request.missing > 1):  # stable: the oldest first
+            count = min(request.missing, left)
+            if request in self.running and count and self._room(request, request.filled + count):
+                work.append((request, count))
+                left -= count
+        return [(request, count) for request, count in work if request in self.running]
+
+    def _room(self, request: Request, tokens: int) -> bool:
+        """Blocks for so many tokens, taken from the newest requests where there are no others; False if it is the newest itself."""
+        while len(request.table) * self.blocks.size < tokens:
+            if self.blocks.available():
+                request.table.append(self.blocks.take())
+                continue
+            newest = self.running[-1]
+            self._preempt(newest)
+            if newest is request:
+                return False
+        return True
+
+    def _preempt(self, request: Request) -> None:
+        self.counts["preemptions"] += 1
+        self.running.remove(request)
+        self._release(request)
+        with self.changed:
+            self.waiting.appendleft(request)
+
+    def _release(self, request: Request) -> None:
+        for block in reversed(request.table):  # the end of a request is forgotten before its beginning
+            self.blocks.give(block)
+        request.table, request.filled, request.names = [], 0, []
+
+    def _forward(self, work: Work, ready: Sequence[Request]) -> Tensor:
+        """logits_RV of the last token of each request that is ready to draw."""
+        groups = grouped(work)
+        order = [pair for group in groups for pair in group]
+        tokens = [token for request, count in order for token in request.tokens[request.filled : request.filled + count]]
+        positions = [place for request, count in order for place in range(request.filled, request.filled + count)]
+        position_1T = torch.tensor([positions], device=self.device)
+        self.cache.arrange(self._layout(groups, position_1T[0]))
+        ends, place = {}, -1
+        for request, count in order:
+            place += count
+            ends[id(request)] = place
+        last = torch.tensor([ends[id(request)] for request in ready], dtype=torch.long, device=self.device)
+        self.counts["tokens"] += len(tokens)
+        token_1T = torch.tensor([tokens], device=self.device)
+        return self.model(token_1T, position_1T, self.cache, lambda head, hidden: head(hidden[0, last])).float()
+
+    def _layout(self, groups: Sequence[Work], position_T: Tensor) -> Layout:
+        made, slots, start = [], [], 0
+        for group in groups:
+            queries, wide = group[0][1], max(len(request.table) for request, _ in group)
+            tables = torch.tensor([request.table + request.table[-1:] * (wide - len(request.table)) for request, _ in group])
+            inside = torch.arange(self.blocks.size)
+            slots_BS = (tables[:, :, None] * self.blocks.size + inside).flatten(1).to(self.device)
+            positions_Bt = position_T[start : start + queries * len(group)].view(-1, queries)
+            slots.append(slots_BS.gather(1, positions_Bt).flatten())
+            made.append(Group(start, queries, slots_BS, positions_Bt))
+            start += positions_Bt.numel()
+        return Layout(torch.cat(slots), made)
+
+    def _fill(self, request: Request, count: int) -> None:
+        """So many more tokens are in the cache; blocks that are full now become known."""
+        request.filled += count
+        size = self.blocks.size
+        while len(request.names) < request.filled // size:
+            number = len(request.names)
+            before = request.names[-1] if request.names else ROOT
+            request.names.append(chain(before, request.tokens[number * size : (number + 1) * size]))
+            self.blocks.name(request.table[number], request.names[-1])
+
+    def _tell(self, request: Request, event: Event) -> None:
+        """Append the token, tell it, and end where it is the end."""
+        assert event.token is not None
+        if event.token == self.end:
+            self._finish(request, "stop")
+            return
+        request.tokens.append(event.token)
+        self.counts["generated_tokens"] += 1
+        if request.guide is not None:
+            request.guide.commit(event.token)
+        request.deliver(event)
+        if request.guide is not None and request.guide.ended():
+            self._finish(request, "stop")
+        elif len(request.come) >= request.config.max_tokens or len(request.tokens) >= self.longest:
+            self._finish(request, "length")
+
+    def _finish(self, request: Request, how: Finish) -> None:
+        if request in self.running:
+            self.running.remove(request)
+        self._release(request)
+        self.counts[f"finished_{how}"] += 1
+        request.deliver(Event(finish=how))
+
+
+def grouped(work: Work) -> list[Work]:
+    """Requests with equally many queries, and blocks up to the same power of two, together: what they attend to is about as long."""
+    alike: dict[tuple[int, int], Work] = defaultdict(list)
+    for request, count in work:
+        alike[count, (len(request.table) - 1).bit_length()].append((request, count))
+    return list(alike.values())

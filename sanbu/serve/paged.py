@@ -1,0 +1,89 @@
+"""Keys and values in blocks, and attention over requests of unequal length in one pass through the model.
+
+All tokens of a step stand in one row: T = the sum of what each request has in it. Linear layers see that row; attention is done a group of
+requests at a time, those with equally many queries and blocks together. N heads, H head width, S slots, B requests of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sanbu.layers.attention import Pattern, Sight
+from sanbu.models.transformer import Decoder
+
+
+@dataclass
+class Group:
+    """B requests with t queries each, in places start .. start + B t - 1 of the row; slots_BS are where their keys are."""
+
+    start: int
+    queries: int
+    slots: Tensor
+    positions: Tensor  # [B, t]
+
+    @property
+    def end(self) -> int:
+        return self.start + self.positions.numel()
+
+
+@dataclass
+class Layout:
+    """Where the tokens of a step go, slots_T, and the groups that attend together."""
+
+    slots: Tensor
+    groups: Sequence[Group]
+
+
+class PagedLayer:
+    """The keys and values of one layer, [slots, N, H] each; `layout` is set before each step."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values = keys, values
+        self.layout = Layout(torch.zeros(0, dtype=torch.long), ())
+        self.masks: dict[Pattern, list[Tensor]] = {}
+
+    def see(self, positions_BT: Tensor, patterns: set[Pattern]) -> Sight:
+        """The masks are one a group, shared by all layers."""
+        self.masks.clear()
+        for pattern in patterns:
+            self.masks[pattern] = [
+                pattern(group.positions[:, None, :, None], torch.arange(group.slots.shape[1], device=positions_BT.device))
+                for group in self.layout.groups
+            ]
+        return Sight(positions_BT, {})
+
+    def attend(
+        self, q_1NTH: Tensor, k_1NTH: Tensor, v_1NTH: Tensor, sight: Sight, pattern: Pattern, grouped: bool
+    ) -> Tensor:
+        """Each group over the blocks of its own requests."""
+        self.keys[self.layout.slots] = k_1NTH[0].transpose(0, 1).to(self.keys.dtype)
+        self.values[self.layout.slots] = v_1NTH[0].transpose(0, 1).to(self.values.dtype)
+        parts = []
+        for group, mask in zip(self.layout.groups, self.masks[pattern], strict=True):
+            q_BNtH = q_1NTH[0, :, group.start : group.end].unflatten(1, (-1, group.queries)).transpose(0, 1)
+            keys, values = self.keys[group.slots].transpose(1, 2), self.values[group.slots].transpose(1, 2)
+            y_BNtH = F.scaled_dot_product_attention(q_BNtH, keys, values, attn_mask=mask, enable_gqa=grouped)
+            parts.append(y_BNtH.transpose(0, 1).flatten(1, 2))
+        return torch.cat(parts, 1)[None]
+
+
+class PagedCache(list[PagedLayer]):
+    """One layer's keys and values for each block of a decoder."""
+
+    def __init__(self, model: Decoder, blocks: int, size: int) -> None:
+        masks: dict[Pattern, list[Tensor]] = {}
+        for layer in model.cache(1, 1):
+            _, heads, _, width = layer.keys.shape
+            shape = (blocks * size, heads, width)
+            self.append(PagedLayer(layer.keys.new_zeros(shape), layer.keys.new_zeros(shape)))
+            self[-1].masks = masks
+
+    def arrange(self, layout: Layout) -> None:
+        """Where the next step's tokens go."""
+        for layer in self:
+            layer.layout = layout

@@ -1,0 +1,83 @@
+"""What is asked of the engine, and what it tells while it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from sanbu.config import SanbuError
+from sanbu.strategies.kinds import Autoregressive
+
+Finish = Literal["stop", "length", "cancelled", "error"]
+
+
+class Busy(SanbuError):
+    """The queue is full: try again later."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One more token with its log-probability under the model alone, and the likeliest ones where they were asked for; or the end."""
+
+    token: int | None = None
+    logprob: float = 0.0
+    top: Sequence[tuple[int, float]] = ()
+    finish: Finish | None = None
+
+
+class Guide(Protocol):
+    """What may come next: a grammar that follows the tokens."""
+
+    def allowed(self) -> Tensor:
+        """bool_V: the tokens that may come next."""
+
+    def commit(self, token: int) -> None:
+        """A token has come."""
+
+    def ended(self) -> bool:
+        """Whether nothing more may come."""
+
+
+@dataclass
+class Request:
+    """A prompt, how to go on from it, and where it stands.
+
+    tokens are the prompt and what has come; table are its blocks; filled of its tokens are in the cache. penalties and bias follow OpenAI:
+    presence and frequency count what has come, bias is added to the logits of the ids it names.
+    """
+
+    prompt: Sequence[int]
+    config: Autoregressive
+    seed: int
+    deliver: Callable[[Event], None]
+    top: int = 0
+    presence: float = 0.0
+    frequency: float = 0.0
+    bias: dict[int, float] = field(default_factory=dict)
+    guide: Guide | None = None
+    tokens: list[int] = field(default_factory=list)
+    table: list[int] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)
+    filled: int = 0
+    cached: int = 0
+    cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.prompt)
+
+    def cancel(self) -> None:
+        """Stop before the next step; may be called from any thread."""
+        self.cancelled = True
+
+    @property
+    def come(self) -> list[int]:
+        """The tokens that have come."""
+        return self.tokens[len(self.prompt) :]
+
+    @property
+    def missing(self) -> int:
+        """Tokens that are not in the cache yet; one is left for each step of decoding."""
+        return len(self.tokens) - self.filled
