@@ -21,6 +21,8 @@ from sanbu.objectives.rollout import answers, roll
 from sanbu.progress import progress_rows
 from sanbu.run import Run
 
+LAST = 3  # the rank of wrong answers after many words
+
 
 def rank(run: Run, out: Path, count: int, samples: int) -> dict[str, Any]:
     """Draw answers to so many questions, learnt from or held out alike, and write their rankings as JSONL."""
@@ -37,22 +39,20 @@ def rank(run: Run, out: Path, count: int, samples: int) -> dict[str, Any]:
             for number, record in enumerate(part):
                 own = [text.strip() for text in said[number * samples : (number + 1) * samples]]
                 right += sum(text == record.answer for text in own)
-                lines += [json.dumps(row, ensure_ascii=False) for row in ordered(record, own)]
+                lines.append(json.dumps(ordered(record, own), ensure_ascii=False))
             progress(len(part))
-    if not lines:
-        raise SanbuError(f"{run.folder}: all answers to {len(asking)} questions are right, which leaves nothing to rank")
     write_text(out, "\n".join(lines) + "\n")
     return {"file": str(out), "questions": len(asking), "right": right / (len(asking) * samples)}
 
 
-def ordered(record: Record, own: list[str]) -> list[dict[str, Any]]:
-    """A ranking of the right answer and the run's own that are not it; nothing where all are right.
+def ordered(record: Record, own: list[str]) -> dict[str, Any]:
+    """A ranking of the right answer, two of the run's own that are not it, and the answers that came with the question.
 
-    Right after many words is second, then come the wrong ones, and wrong after many words is last. Answers the run would not give are left
-    out: pushing them further away moves DPO far and teaches it little.
+    Right after many words is second, then come the wrong ones, and wrong after many words is last. Of the latter only the run's own are here:
+    DPO that learns to push away what is never said goes far and learns little.
     """
-    others = [text for text in dict.fromkeys(own) if text and text != record.answer]
-    if not others:
-        return []
-    ranks = [0, *(1 if text.endswith(record.answer) else 3 if text.startswith(PREAMBLES) else 2 for text in others)]
-    return [{"messages": list(record.prompt), "answers": [record.answer, *others], "ranks": ranks, "answer": record.answer}]
+    others = [text for text in dict.fromkeys(own) if text and text != record.answer][:2]
+    given = zip(record.answers, record.ranks, strict=True)
+    others += [text for text, rank in given if rank < LAST and text not in (record.answer, *others)]
+    ranks = [0, *(1 if text.endswith(record.answer) else LAST if text.startswith(PREAMBLES) else 2 for text in others)]
+    return {"messages": list(record.prompt), "answers": [record.answer, *others], "ranks": ranks, "answer": record.answer}
