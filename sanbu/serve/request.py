@@ -41,7 +41,7 @@ class Guide(Protocol):
         """Whether nothing more may come."""
 
 
-@dataclass
+@dataclass(eq=False)  # two that ask the same are two
 class Request:
     """A prompt, how to go on from it, and where it stands.
 

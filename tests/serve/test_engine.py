@@ -184,6 +184,11 @@ def test_queue_full_and_what_can_never_be():
             Heard(engine, prompt=prompt, config=Autoregressive(), seed=0)
 
 
+def test_two_that_ask_the_same_are_two():
+    one, two = (Request([1], Autoregressive(), 0, print) for _ in range(2))
+    assert one != two and [one, two].index(two) == 1
+
+
 def test_bias_penalties_and_grammar():
     model = built()
 
