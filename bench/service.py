@@ -42,7 +42,7 @@ def asked() -> list[tuple[list[int], int]]:
     return made
 
 
-def continuous(kind: str) -> Callable[[], float]:
+def continuous() -> Callable[[], float]:
     """Generated tokens a second by the engine."""
     from sanbu.serve.engine import Engine
     from sanbu.serve.request import Request
@@ -62,7 +62,7 @@ def continuous(kind: str) -> Callable[[], float]:
     return measure
 
 
-def static(kind: str) -> Callable[[], float]:
+def static() -> Callable[[], float]:
     """Wanted tokens a second by the strategy, a batch at a time."""
     import torch
 
@@ -123,7 +123,7 @@ def main() -> None:
     for part in arguments.part or ("continuous", "prefix"):
         print(part, file=sys.stderr, flush=True)
         if part == "continuous":
-            found = side_by_side({"engine": (continuous, ("",)), "static": (static, ("",))}, arguments.rounds)
+            found = side_by_side({"engine": (continuous, ()), "static": (static, ())}, arguments.rounds)
             figures |= {"continuous.ratio": found["engine"] / found["static"]}
         else:
             found = side_by_side({kind: (first_token, (kind,)) for kind in ("unknown", "known")}, arguments.rounds)

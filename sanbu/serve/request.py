@@ -58,12 +58,12 @@ class Request:
     frequency: float = 0.0
     bias: dict[int, float] = field(default_factory=dict)
     guide: Guide | None = None
-    tokens: list[int] = field(default_factory=list)
-    table: list[int] = field(default_factory=list)
-    names: list[bytes] = field(default_factory=list)
-    filled: int = 0
-    cached: int = 0
-    cancelled: bool = False
+    tokens: list[int] = field(init=False, default_factory=list)
+    table: list[int] = field(init=False, default_factory=list)
+    names: list[bytes] = field(init=False, default_factory=list)
+    filled: int = field(init=False, default=0)
+    cached: int = field(init=False, default=0)
+    cancelled: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
