@@ -104,7 +104,7 @@ def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "skills
 def grpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     """Assistant, another way: GRPO on the checked answer, several answers judged against each other; sft=RUN."""
     objective = GRPO(rewards=(Checked(),), samples=8, kl=0.02)
-    return policy("grpo", size, sft, path, objective, 110, 40, {"model": sft, "reference": sft})
+    return policy("grpo", size, sft, path, objective, 80, 80, {"model": sft, "reference": sft})
 
 
 def policy(
@@ -133,13 +133,17 @@ def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     return recipe("dpo", data, same(sft), DPO(beta=0.3), optimizer, schedule, parents)
 
 
-def gpt1_classify(size: str = "nano", base: str = "", path: str = "skills", task: str = "classification") -> Recipe:
-    """GPT-1, second: discriminative fine-tuning by a linear head; base=RUN is the pretrained run, task= what the labels are."""
+def gpt1_classify(
+    size: str = "nano", base: str = "", path: str = "skills", task: str = "classification", text: str = "text"
+) -> Recipe:
+    """GPT-1, second: discriminative fine-tuning by a linear head; base=RUN is the pretrained run, task= what the labels are, text= the field of the file."""
     judge = {"choice": "choose", "regression": "regress"}.get(task, "classify")
     trunk = parent(base).model if base else GPT1(layers=4, heads=4, width=128, context=128, dropout=0.1)
     if size != "nano":
         trunk = GPT1(layers=12, heads=12, width=768, context=512)
-    data = Labelled.model_validate_json(json.dumps({"path": path, "task": task, "context": getattr(trunk, "context", 128)}))
+    data = Labelled.model_validate_json(
+        json.dumps({"path": path, "task": task, "text": text, "context": getattr(trunk, "context", 128)})
+    )
     data = data.model_copy(update={"tokenizer": spoken(base, size)})
     schedule = Schedule(steps=600, batch=32, evaluate_every=100, evaluate_rows=1024, checkpoint_every=200)
     optimizer = AdamW(

@@ -75,7 +75,7 @@ def held(logits_RV: Tensor, requests: Sequence[Request]) -> Tensor:
 
 def adjusted(logits_RV: Tensor, requests: Sequence[Request]) -> Tensor:
     """With bias, penalties and grammars; the same tensor where nobody asks for any."""
-    if not any(request.bias or request.presence or request.frequency or request.guide for request in requests):
+    if not any(request.bias or request.presence or request.frequency or request.may is not None for request in requests):
         return logits_RV
     logits_RV = logits_RV.clone()
     for row, request in zip(logits_RV, requests, strict=True):
@@ -84,6 +84,6 @@ def adjusted(logits_RV: Tensor, requests: Sequence[Request]) -> Tensor:
         if request.presence or request.frequency:
             counts = torch.bincount(torch.tensor(request.come, dtype=torch.long), minlength=len(row)).to(row)
             row -= request.frequency * counts + request.presence * (counts > 0)
-        if request.guide is not None:
-            row.masked_fill_(~request.guide.allowed(), -torch.inf)
+        if request.may is not None:
+            row.masked_fill_(~request.may.to(row.device), -torch.inf)
     return logits_RV

@@ -7,6 +7,7 @@ newest request gives its blocks back and is read again later; beginnings that ar
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
@@ -25,9 +26,10 @@ Work = list[tuple[Request, int]]  # who is in a step, with how many tokens
 
 
 class Engine:
-    """One decoder and the requests it answers. `submit` may be called from any thread; `step` from one.
+    """One decoder and the requests it answers: a lane of a Worker. `submit` may be called from any thread; `step` from one.
 
-    budget: tokens a step; rows: requests at once; queue: requests that may wait. counts are totals since the start.
+    budget: tokens a step; rows: requests at once; queue: requests that may wait. counts are totals since the start. What goes wrong with one
+    request ends that request alone.
     """
 
     def __init__(
@@ -48,34 +50,35 @@ class Engine:
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.counts: Counter[str] = Counter()
+        self.vocabulary = model.embedding.tokens.weight.shape[0]
         self.changed = threading.Condition()
-        self.going = True
 
-    def submit(self, request: Request) -> None:
-        """Let a request wait for its turn. Raises Busy when too many wait, SanbuError when it can never be answered."""
+    def submit(self, *requests: Request) -> None:
+        """Let requests wait for their turn, all or none. Raises Busy when too many wait, SanbuError when one can never be answered."""
+        for request in requests:
+            self._check(request)
+        with self.changed:
+            if len(self.waiting) + len(requests) > self.queue:
+                raise Busy(f"{len(self.waiting)} requests are waiting already, and {self.queue} may; try again later")
+            self.waiting.extend(requests)
+            self.counts["requests"] += len(requests)
+            self.changed.notify()
+
+    def _check(self, request: Request) -> None:
         if not 0 < len(request.prompt) < self.longest:
             raise SanbuError(f"the prompt has {len(request.prompt)} tokens; allowed: 1 to {self.longest - 1}")
-        with self.changed:
-            if len(self.waiting) >= self.queue:
-                raise Busy(f"{self.queue} requests are waiting already; try again later")
-            self.waiting.append(request)
-            self.counts["requests"] += 1
-            self.changed.notify()
+        strange = [token for token in [*request.bias, *request.prompt] if not 0 <= token < self.vocabulary]
+        if strange:
+            raise SanbuError(f"there is no token {strange[0]}; allowed: 0 to {self.vocabulary - 1}")
 
-    def run(self) -> None:
-        """Step while there is something to do, and wait where there is not, until `stop`."""
-        while True:
-            with self.changed:
-                self.changed.wait_for(lambda: self.waiting or self.running or not self.going)
-                if not self.going and not self.waiting and not self.running:
-                    return
-            self.step()
+    def busy(self) -> bool:
+        """Whether there is something to do."""
+        return bool(self.waiting or self.running)
 
-    def stop(self) -> None:
-        """Let `run` return when all is answered."""
-        with self.changed:
-            self.going = False
-            self.changed.notify()
+    def fail(self) -> None:
+        """End every request that runs; those that wait are tried later."""
+        for request in list(self.running):
+            self._finish(request, "error")
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -90,9 +93,24 @@ class Engine:
         logits_RV = self._forward(work, ready)
         for request, count in work:
             self._fill(request, count)
-        if ready:
-            for request, event in zip(ready, choose(logits_RV, ready), strict=True):
+        guided = [number for number, request in enumerate(ready) if self._guided(request)]
+        if guided:
+            able = [ready[number] for number in guided]
+            for request, event in zip(able, choose(logits_RV[guided], able), strict=True):
                 self._tell(request, event)
+
+    def _guided(self, request: Request) -> bool:
+        """Ask the guide what may come; False, and the request is over, where it allows nothing or fails."""
+        if request.guide is None:
+            return True
+        try:
+            request.may = request.guide.allowed()
+        except Exception:
+            request.may = None
+        if request.may is None or not bool(request.may.any()):
+            self._finish(request, "error")
+            return False
+        return True
 
     def _drop(self) -> None:
         with self.changed:
@@ -211,10 +229,9 @@ class Engine:
             return
         request.tokens.append(event.token)
         self.counts["generated_tokens"] += 1
-        if request.guide is not None:
-            request.guide.commit(event.token)
-        request.deliver(event)
-        if request.guide is not None and request.guide.ended():
+        if not self._told(request, event):
+            self._finish(request, "error")
+        elif request.guide is not None and request.guide.ended():
             self._finish(request, "stop")
         elif len(request.come) >= request.config.max_tokens or len(request.tokens) >= self.longest:
             self._finish(request, "length")
@@ -224,7 +241,18 @@ class Engine:
             self.running.remove(request)
         self._release(request)
         self.counts[f"finished_{how}"] += 1
-        request.deliver(Event(finish=how))
+        with contextlib.suppress(Exception):  # whoever asked is gone; there is nobody else to tell
+            request.deliver(Event(finish=how))
+
+    def _told(self, request: Request, event: Event) -> bool:
+        """Tell the guide and whoever asked; False when one of them fails."""
+        try:
+            if request.guide is not None:
+                request.guide.commit(request.tokens[-1])
+            request.deliver(event)
+        except Exception:
+            return False
+        return True
 
 
 def grouped(work: Work) -> list[Work]:

@@ -38,7 +38,7 @@ class Guide(Protocol):
         """A token has come."""
 
     def ended(self) -> bool:
-        """Whether nothing more may come."""
+        """Whether nothing more may come. `allowed` is asked only where this is False."""
 
 
 @dataclass(eq=False)  # two that ask the same are two
@@ -64,6 +64,7 @@ class Request:
     filled: int = field(init=False, default=0)
     cached: int = field(init=False, default=0)
     cancelled: bool = field(init=False, default=False)
+    may: Tensor | None = field(init=False, default=None)  # bool_V, what the guide allows next
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)

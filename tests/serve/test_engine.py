@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import threading
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from sanbu.models.kinds import GPT2, GPT3, Llama, Modern
 from sanbu.serve.blocks import ROOT, Blocks, chain
 from sanbu.serve.engine import Engine
 from sanbu.serve.request import Busy, Request
+from sanbu.serve.worker import Worker
 from sanbu.strategies.kinds import Autoregressive
 from sanbu.strategies.strategy import generate, last
 
@@ -245,16 +245,77 @@ def test_names_of_blocks_know_all_that_came_before():
 
 def test_nothing_leaks_after_many_requests_with_random_cancels():
     engine = Engine(built(MODELS[0]), 0, blocks=24, size=4, queue=10_000)
-    worker = threading.Thread(target=engine.run)
+    worker = Worker([engine])
     worker.start()
     draws, heard = random.Random(0), []
     for number in range(1000):
         heard.append(Heard(engine, **asked(number, most=6)))
         if draws.random() < 0.3:
             heard[draws.randrange(len(heard))].request.cancel()
-    engine.stop()
-    worker.join(120)
-    assert not worker.is_alive() and all(one.finish for one in heard)
+    worker.stop()
+    worker.thread.join(120)
+    assert not worker.thread.is_alive() and all(one.finish for one in heard)
     engine.blocks.check()
     assert engine.blocks.available() == 24 and not engine.running and not engine.waiting
     assert sum(engine.counts[f"finished_{how}"] for how in ("stop", "length", "cancelled")) == 1000
+
+
+class Broken:
+    """A guide that allows nothing, or fails where it is asked or told."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def allowed(self):
+        if self.where == "asked":
+            raise ValueError
+        return torch.full((V,), self.where != "nothing")
+
+    def commit(self, token):
+        if self.where == "told":
+            raise ValueError
+
+    def ended(self):
+        return False
+
+
+@pytest.mark.parametrize("where", ["nothing", "asked", "told", "deliver"])
+def test_what_goes_wrong_with_one_request_ends_that_one_alone(where):
+    model = built()
+    engine = Engine(model, None)
+    how = {"prompt": [3, 1], "config": Autoregressive(max_tokens=5), "seed": 4}
+
+    def deaf(event):
+        raise RuntimeError("gone")
+
+    if where == "deliver":
+        engine.submit(Request(deliver=deaf, **how))
+    else:
+        wrong = Heard(engine, guide=Broken(where), **how)
+    well = Heard(engine, **how)
+    finish(engine)
+    assert well.tokens == alone(model, how)[0]
+    assert engine.counts["finished_error"] == 1 and (where == "deliver" or wrong.finish == "error")
+    assert engine.blocks.available() == engine.blocks.count
+
+
+def test_a_step_that_fails_ends_what_it_was_about_and_the_worker_goes_on():
+    model = built()
+    engine = Engine(model, None)
+    worker = Worker([engine])
+    right, engine._forward = engine._forward, lambda *_: 1 / 0
+    failed = Heard(engine, **asked(1))
+    worker.start()
+    while failed.finish is None:
+        pass
+    engine._forward = right
+    well = Heard(engine, **asked(2))
+    worker.stop()
+    worker.thread.join(20)
+    assert failed.finish == "error" and well.tokens == alone(model, asked(2))[0]
+
+
+@pytest.mark.parametrize("wrong", [{"bias": {99: 1.0}}, {"bias": {-1: 1.0}}])
+def test_ids_outside_the_vocabulary_are_refused(wrong):
+    with pytest.raises(SanbuError, match=r"there is no token .*; allowed: 0 to 12"):
+        Heard(Engine(built(), None), **asked(1), **wrong)
