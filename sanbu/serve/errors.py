@@ -1,0 +1,75 @@
+"""What is wrong, in the shape that OpenAI's clients turn into their exceptions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from sanbu.config import SanbuError
+from sanbu.serve.request import Busy
+
+TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 405: "invalid_request_error",
+    413: "invalid_request_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error",
+}  # fmt: skip
+
+
+class APIError(Exception):
+    """An answer that is no answer: a status, a line for a person, and which field is meant."""
+
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None, wait: int = 0) -> None:
+        super().__init__(message)
+        self.status, self.param, self.code, self.wait = status, param, code, wait
+
+    def body(self) -> dict[str, Any]:
+        """{"error": ...} as the clients read it."""
+        kind = TYPES.get(self.status, "invalid_request_error")
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """The whole answer; a client that is to try again is told when."""
+        headers = {"Retry-After": str(self.wait)} if self.wait else {}
+        if self.status >= 500 and not self.wait:
+            headers["x-should-retry"] = "false"
+        return JSONResponse(self.body(), self.status, headers)
+
+
+def translated(error: Exception) -> APIError:
+    """Whatever went wrong as an APIError; what nobody foresaw tells nothing of the inside."""
+    if isinstance(error, APIError):
+        return error
+    if isinstance(error, Busy):
+        return APIError(429, str(error), code="queue_full", wait=1)
+    if isinstance(error, SanbuError):
+        return APIError(400, str(error))
+    return APIError(500, "something went wrong here; the server's log has it under this request's id")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error in this shape."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"] if part != "body"]
+        param = ".".join(place) or None
+        if first["type"] == "json_invalid":
+            return APIError(400, "the body is not JSON").response()
+        return APIError(400, f"{param}: {first['msg']}" if param else first["msg"], param).response()
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        what = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not allowed here"}
+        answer = APIError(error.status_code, what.get(error.status_code, str(error.detail))).response()
+        answer.headers.update(error.headers or {})
+        return answer
+
+    for kind in (APIError, SanbuError):
+
+        @app.exception_handler(kind)
+        async def known(request: Request, error: Exception) -> JSONResponse:
+            return translated(error).response()

@@ -1,0 +1,101 @@
+"""A run as it is served: its name, its lane, and how to ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sanbu.codecs.chat import ChatCodec, Message
+from sanbu.config import SanbuError, load, override
+from sanbu.models.transformer import Decoder
+from sanbu.recipe import Recipe
+from sanbu.run import Run
+from sanbu.serve.engine import Engine
+from sanbu.serve.grammar import Grammars
+from sanbu.serve.solo import Solo
+from sanbu.strategies.kinds import Autoregressive
+from sanbu.strategies.strategy import Batch
+
+
+class Served:
+    """One run. Text of its own strategy shares the steps of `engine`; whatever else is drawn waits in `solo`."""
+
+    def __init__(self, name: str, run: Run, solo: Solo, **limits: int) -> None:
+        self.name, self.run, self.solo = name, run, solo
+        self.created = int((run.folder / "recipe.json").stat().st_mtime)
+        family = run.recipe.model.family
+        if family == "scorer":
+            raise SanbuError(f"{run.folder} draws nothing: its model scores; serve the run it belongs to")
+        self.writes = family == "tokens"
+        self.engine: Engine | None = None
+        if self.writes and isinstance(run.model, Decoder):
+            self.engine = Engine(run.model, run.recipe.data.space().end, **limits)
+
+    @classmethod
+    def open(cls, folder: Path, name: str, solo: Solo, **limits: int) -> Served:
+        """A run folder, on the best device there is."""
+        return cls(name, Run.open(folder).to("auto"), solo, **limits)
+
+    @property
+    def context(self) -> int:
+        """The longest sequence of its model."""
+        return int(getattr(self.run.model, "context", 0))
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """What its answers can be held to."""
+        space = self.run.recipe.data.space()
+        return Grammars(self.run.codec.tokenizer, space.vocabulary, space.end)  # type: ignore[attr-defined]
+
+    def strategy(self, changes: dict[str, Any]) -> Recipe:
+        """The recipe with fields of its strategy changed. Raises SanbuError for what is unknown."""
+        kind = changes.get("kind")
+        own = {key: value for key, value in changes.items() if key != "kind"}
+        recipe = override(self.run.recipe, [f"strategy={kind}"] if kind else [])
+        known = type(recipe.strategy).model_fields
+        strange = next((key for key in own if key not in known), None)
+        if strange is not None:
+            raise SanbuError(f"strategy.{strange}: unknown; {recipe.strategy.kind!r} has {', '.join(sorted(set(known) - {'kind'}))}")  # type: ignore[attr-defined]
+        strategy = load(type(recipe.strategy), recipe.strategy.model_dump(mode="json") | own)
+        return load(Recipe, recipe.model_dump(mode="json") | {"strategy": strategy.model_dump(mode="json")})
+
+    def autoregressive(self) -> Autoregressive:
+        """How the run itself draws, where it draws token by token; else as models are trained, at temperature 1."""
+        mine = self.run.recipe.strategy
+        return mine if isinstance(mine, Autoregressive) else Autoregressive()
+
+    def ask(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of a conversation; a run of plain text goes on from the words of people alone."""
+        codec: Any = self.run.codec
+        if isinstance(codec, ChatCodec):
+            return codec.begin(list(messages))
+        words = [message["content"] for message in messages if message["role"] != "system"]
+        return codec.begin("\n".join(words) + "\n")
+
+    def begin(self, prompt: str | Sequence[int]) -> list[int]:
+        """The ids of a text to go on from; a list of ids is one already."""
+        if not isinstance(prompt, str):
+            return list(prompt)
+        from sanbu.codecs.text import TextCodec
+
+        return TextCodec.begin(self.run.codec, prompt)  # type: ignore[arg-type]  # not as a question, even of a run that answers
+
+    def condition(self, prompts: Sequence[Sequence[int]]) -> Batch:
+        """What a strategy begins from: rows of ids."""
+        from sanbu.data.chat import padded
+
+        return {"tokens": padded(list(prompts), 0), "length": torch.tensor([len(ids) for ids in prompts])}
+
+    @torch.inference_mode()
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """The mean of the last layer's states over the tokens, of length one, D."""
+        if not 0 < len(ids) <= self.context:
+            raise SanbuError(f"the input has {len(ids)} tokens; allowed: 1 to {self.context}")
+        tokens = torch.tensor([list(ids)], device=self.run.device)
+        hidden = self.run.model(tokens, readout=lambda head, hidden: hidden)[0].float().mean(0)
+        return hidden / hidden.norm().clamp(min=1e-12)
