@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +12,8 @@ import torch
 from torch import Tensor
 
 from sanbu.codecs.chat import ChatCodec, Message
-from sanbu.config import SanbuError, load, override
+from sanbu.config import SanbuError, override
 from sanbu.models.transformer import Decoder
-from sanbu.recipe import Recipe
 from sanbu.run import Run
 from sanbu.serve.engine import Engine
 from sanbu.serve.grammar import Grammars
@@ -52,21 +52,17 @@ class Served:
         space = self.run.recipe.data.space()
         return Grammars(self.run.codec.tokenizer, space.vocabulary, space.end)  # type: ignore[attr-defined]
 
-    def strategy(self, changes: dict[str, Any]) -> Recipe:
-        """The recipe with fields of its strategy changed. Raises SanbuError for what is unknown."""
-        kind = changes.get("kind")
-        own = {key: value for key, value in changes.items() if key != "kind"}
-        recipe = override(self.run.recipe, [f"strategy={kind}"] if kind else [])
-        known = type(recipe.strategy).model_fields
-        strange = next((key for key in own if key not in known), None)
-        if strange is not None:
-            raise SanbuError(f"strategy.{strange}: unknown; {recipe.strategy.kind!r} has {', '.join(sorted(set(known) - {'kind'}))}")  # type: ignore[attr-defined]
-        strategy = load(type(recipe.strategy), recipe.strategy.model_dump(mode="json") | own)
-        return load(Recipe, recipe.model_dump(mode="json") | {"strategy": strategy.model_dump(mode="json")})
+    def changes(self, strategy: dict[str, Any]) -> tuple[str, ...]:
+        """Overrides that turn the run's strategy into the one asked for. Raises SanbuError for what is unknown."""
+        kind = strategy.get("kind")
+        fields = [f"strategy.{key}={json.dumps(value)}" for key, value in strategy.items() if key != "kind"]
+        overrides = (*([f"strategy={kind}"] if kind else []), *fields)
+        override(self.run.recipe, overrides)
+        return overrides
 
-    def autoregressive(self) -> Autoregressive:
-        """How the run itself draws, where it draws token by token; else as models are trained, at temperature 1."""
-        mine = self.run.recipe.strategy
+    def autoregressive(self, changes: tuple[str, ...] = ()) -> Autoregressive:
+        """How a run draws token by token: its own way, where that is one."""
+        mine = override(self.run.recipe, changes).strategy
         return mine if isinstance(mine, Autoregressive) else Autoregressive()
 
     def ask(self, messages: Sequence[Message]) -> list[int]:
