@@ -1,0 +1,91 @@
+"""API keys: several, kept only as hashes, each with its own limits.
+
+The file is JSON: {"keys": [{"name": "ada", "sha256": "...", "requests_per_minute": 60, "tokens_per_minute": 10000}]}. A key is 32 random bytes, so a
+plain hash is enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sanbu.config import SanbuError
+from sanbu.files import read_json, write_json
+from sanbu.serve.errors import APIError
+
+
+class Key(BaseModel):
+    """What is known of a key; 0 is no limit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=64)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    requests_per_minute: int = Field(0, ge=0)
+    tokens_per_minute: int = Field(0, ge=0)
+
+
+class Keys:
+    """Who may ask. With no keys at all everybody may."""
+
+    def __init__(self, keys: tuple[Key, ...] = ()) -> None:
+        self.keys = keys
+        self.spent: dict[str, list[tuple[float, int]]] = defaultdict(list)
+
+    @classmethod
+    def load(cls, path: Path) -> Keys:
+        """From a file. Raises SanbuError in one line."""
+        content = read_json(path)
+        try:
+            keys = tuple(Key.model_validate(one) for one in content["keys"])
+        except (ValidationError, KeyError, TypeError) as error:
+            raise SanbuError(f"{path} is no file of keys: {str(error).splitlines()[0]}") from None
+        if not keys:
+            raise SanbuError(f"{path} has no keys; make one: sanbu key NAME --keys {path}")
+        return cls(keys)
+
+    def who(self, authorization: str) -> Key | None:
+        """The key of an Authorization header; None where none is needed. Raises APIError 401."""
+        if not self.keys:
+            return None
+        scheme, _, given = authorization.partition(" ")
+        digest = hashlib.sha256(given.strip().encode()).hexdigest()
+        found = [key for key in self.keys if hmac.compare_digest(key.sha256, digest)]  # all are compared: time tells nothing
+        if scheme.lower() != "bearer" or not found:
+            raise APIError(401, "a key is needed: Authorization: Bearer KEY", code="invalid_api_key")
+        return found[0]
+
+    def admit(self, key: Key) -> None:
+        """Count a request. Raises APIError 429 when the key's minute is used up."""
+        now = time.monotonic()
+        recent = self.spent[key.name] = [(when, tokens) for when, tokens in self.spent[key.name] if when > now - 60]
+        requests, tokens = sum(not tokens for _, tokens in recent), sum(tokens for _, tokens in recent)
+        for used, allowed, what in ((requests, key.requests_per_minute, "requests"), (tokens, key.tokens_per_minute, "tokens")):
+            if allowed and used >= allowed:
+                wait = max(1, round(60 - (now - recent[0][0])))
+                raise APIError(429, f"this key has had its {allowed} {what} of this minute", code="rate_limit_exceeded", wait=wait)
+        recent.append((now, 0))
+
+    def spend(self, key: Key, tokens: int) -> None:
+        """Tokens that a request of this key has used."""
+        if tokens:
+            self.spent[key.name].append((time.monotonic(), tokens))
+
+
+def make(path: Path, name: str, **limits: int) -> str:
+    """A new key in a file, which keeps its hash; the key itself is returned once. Raises SanbuError when the name is taken."""
+    content: dict[str, Any] = read_json(path) if path.exists() else {"keys": []}
+    if any(key["name"] == name for key in content["keys"]):
+        raise SanbuError(f"{path} has a key of the name {name!r} already")
+    secret = "sk-" + secrets.token_urlsafe(32)
+    key = Key(name=name, sha256=hashlib.sha256(secret.encode()).hexdigest(), **limits)
+    write_json(path, {"keys": [*content["keys"], key.model_dump()]})
+    path.chmod(0o600)
+    return secret

@@ -1,0 +1,94 @@
+"""POST /v1/responses, text only, whole or as events. Nothing is kept here: a conversation is sent whole each time."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sanbu.serve.ask import Asked, asked, compact, form
+from sanbu.serve.errors import APIError, translated
+from sanbu.serve.listen import Piece
+from sanbu.serve.schemas import ChatMessage, Drawing, ResponseBody
+from sanbu.serve.served import Served
+from sanbu.serve.tools import conversation
+
+
+class Response:
+    """One answer. `whole` or `stream`, once."""
+
+    def __init__(self, served: Served, body: ResponseBody) -> None:
+        for name in ("previous_response_id", "conversation", "background", "tools"):
+            if getattr(body, name):
+                raise APIError(400, f"{name} is not supported here; send the conversation whole, or use /v1/chat/completions", name)
+        self.body = body
+        said = [ChatMessage(role="user", content=body.input)] if isinstance(body.input, str) else list(body.input)
+        if body.instructions:
+            said = [ChatMessage(role="system", content=body.instructions), *said]
+        wanted = body.text.format if body.text else None
+        schema = form(wanted.type, wanted.schema_, served, "text.format") if wanted else None
+        drawing = Drawing(model=body.model, temperature=body.temperature, top_p=body.top_p)
+        prompt = served.ask(conversation(said)) if served.writes else []
+        self.asked: Asked = asked(served, drawing, [prompt], body.max_output_tokens, schema=schema)
+        self.id, self.item, self.created = f"resp_{uuid.uuid4().hex}", f"msg_{uuid.uuid4().hex}", int(time.time())
+        self.served = served
+
+    async def whole(self, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
+        """The answer when it has ended."""
+        text, end = "", None
+        async for piece in pieces:
+            text, end = text + piece.text, piece.finish
+        return self._response(text, end)
+
+    async def stream(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[tuple[str, str]]:
+        """Events by name, each with its data."""
+        number = 0
+
+        def event(kind: str, **content: Any) -> tuple[str, str]:
+            nonlocal number
+            number += 1
+            return kind, compact({"type": kind, "sequence_number": number - 1, **content})
+
+        place = {"item_id": self.item, "output_index": 0, "content_index": 0}
+        try:
+            for kind in ("response.created", "response.in_progress"):
+                yield event(kind, response=self._response("", None))
+            yield event("response.output_item.added", output_index=0, item=self._item("", "in_progress") | {"content": []})
+            yield event("response.content_part.added", **place, part=part(""))
+            text, end = "", None
+            async for piece in pieces:
+                text, end = text + piece.text, piece.finish
+                if piece.text:
+                    yield event("response.output_text.delta", **place, delta=piece.text, logprobs=[])
+            yield event("response.output_text.done", **place, text=text, logprobs=[])
+            yield event("response.content_part.done", **place, part=part(text))
+            yield event("response.output_item.done", output_index=0, item=self._item(text, "completed"))
+            answer = self._response(text, end)
+            yield event("response." + answer["status"], response=answer)
+        except Exception as error:
+            wrong = translated(error)
+            yield event("error", code=wrong.code, message=str(wrong), param=wrong.param)
+
+    def _item(self, text: str, status: str) -> dict[str, Any]:
+        return {"id": self.item, "type": "message", "role": "assistant", "status": status, "content": [part(text)]}
+
+    def _response(self, text: str, end: str | None) -> dict[str, Any]:
+        status = {None: "in_progress", "length": "incomplete"}.get(end, "completed")
+        usage = self.asked.usage()
+        return {
+            "id": self.id, "object": "response", "created_at": self.created, "status": status, "error": None,
+            "incomplete_details": {"reason": "max_output_tokens"} if end == "length" else None, "instructions": self.body.instructions,
+            "metadata": self.body.metadata or {}, "model": self.served.name, "output": [] if end is None else [self._item(text, status)],
+            "parallel_tool_calls": False, "temperature": self.body.temperature, "tool_choice": "none", "tools": [], "top_p": self.body.top_p,
+            "max_output_tokens": self.body.max_output_tokens, "previous_response_id": None,
+            "usage": None if end is None else {
+                "input_tokens": usage["prompt_tokens"], "input_tokens_details": {"cached_tokens": usage["prompt_tokens_details"]["cached_tokens"], "cache_write_tokens": 0},
+                "output_tokens": usage["completion_tokens"], "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": usage["total_tokens"],
+            },
+        }  # fmt: skip
+
+
+def part(text: str) -> dict[str, Any]:
+    """A piece of an item's content."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
