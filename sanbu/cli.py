@@ -35,6 +35,7 @@ def about() -> None:
     sanbu compare digits --run runs/digits      every strategy on the same pictures: quality, speed, diversity
     sanbu train assistant --run runs/life       base, sft, reward, ppo, dpo: the life of an assistant
     sanbu chat runs/life/sft runs/life/ppo      talk to its stages, side by side
+    sanbu serve runs/life/ppo runs/flow         an API in OpenAI's shape
     sanbu preview sft base=runs/life/base       which tokens are taught
     sanbu export runs/first --to huggingface --out folder
     """
@@ -357,7 +358,7 @@ def report(result: dict[str, Any], as_json: bool, text: str) -> None:
     typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text)
 
 
-from sanbu import cli_chat  # noqa: E402, F401 - its verbs join these
+from sanbu import cli_chat, cli_serve  # noqa: E402, F401 - their verbs join these
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from sanbu.serve.ask import Asked, asked, check_schema, compact, form
 from sanbu.serve.errors import APIError, translated
 from sanbu.serve.listen import Piece, Word
-from sanbu.serve.metrics import Metrics
 from sanbu.serve.schemas import ChatBody, Tool
 from sanbu.serve.served import Served
 from sanbu.serve.tools import call_in, conversation, required
@@ -33,7 +32,12 @@ class Chat:
         top = (body.top_logprobs or 0) if body.logprobs else None
         most = body.max_completion_tokens or body.max_tokens
         self.asked: Asked = asked(served, body, [prompt], most, top=top, schema=self.forced or schema)
-        self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": served.name, "system_fingerprint": "sanbu"}
+        self.head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": served.name,
+            "system_fingerprint": "sanbu",
+        }
 
     async def whole(self, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
         """The answers when all have ended."""
@@ -80,7 +84,9 @@ class Chat:
         if call:
             begun = {**call, "function": {"name": call["function"]["name"], "arguments": ""}}
             chunks.append(self._chunk(index, {"tool_calls": [{"index": 0, **begun}]}))
-            chunks.append(self._chunk(index, {"tool_calls": [{"index": 0, "function": {"arguments": call["function"]["arguments"]}}]}))
+            chunks.append(
+                self._chunk(index, {"tool_calls": [{"index": 0, "function": {"arguments": call["function"]["arguments"]}}]})
+            )
         elif text or piece.words:
             chunks.append(self._chunk(index, {"content": text}, words=piece.words))
         if end:
@@ -101,9 +107,13 @@ class Chat:
 
 def spelt(word: Word, pieces: Sequence[bytes]) -> dict[str, Any]:
     """A token with its bytes, and those it was chosen from."""
-    one = lambda spelling, logprob: {"token": spelling.decode("utf-8", "replace"), "bytes": list(spelling), "logprob": max(logprob, -9999.0)}  # noqa: E731
-    spelling = lambda token: pieces[token] if token < len(pieces) else b""  # noqa: E731
-    return {**one(word.spelling, word.logprob), "top_logprobs": [one(spelling(token), logprob) for token, logprob in word.top]}
+    top = [likely(pieces[token] if token < len(pieces) else b"", logprob) for token, logprob in word.top]
+    return {**likely(word.spelling, word.logprob), "top_logprobs": top}
+
+
+def likely(spelling: bytes, logprob: float) -> dict[str, Any]:
+    """A token as text and bytes; what is impossible is as unlikely as a number can say."""
+    return {"token": spelling.decode("utf-8", "replace"), "bytes": list(spelling), "logprob": max(logprob, -9999.0)}
 
 
 def gathered(asked: Asked) -> tuple[list[str], list[list[Word]], list[Any]]:
@@ -114,15 +124,13 @@ def gathered(asked: Asked) -> tuple[list[str], list[list[Word]], list[Any]]:
 
 def refuse(body: ChatBody) -> None:
     """Name what would change the answer and is not done."""
-    unknown = {"audio": body.audio, "functions": body.functions, "modalities": [m for m in body.modalities or () if m != "text"]}
+    unknown = {
+        "audio": body.audio,
+        "functions": body.functions,
+        "modalities": [m for m in body.modalities or () if m != "text"],
+    }
     for name, value in unknown.items():
         if value:
             raise APIError(400, f"{name} is not supported", name)
     if body.top_logprobs and not body.logprobs:
         raise APIError(400, "top_logprobs needs logprobs", "top_logprobs")
-
-
-def answer(served: Served, body: ChatBody, metrics: Metrics) -> tuple[Chat, AsyncIterator[Piece]]:
-    """A chat, submitted."""
-    chat = Chat(served, body)
-    return chat, chat.asked.pieces(metrics)

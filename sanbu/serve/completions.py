@@ -23,14 +23,23 @@ class Completion:
         self.body, self.served = body, served
         given = body.prompt
         many = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
-        prompts: list[Any] = given if many else [given]  # type: ignore[list-item, assignment]
+        prompts: list[Any] = given if many else [given]  # type: ignore[assignment]
         if not served.writes:
             raise APIError(400, f"{served.name} draws no text; ask /v1/images/generations", "model")
         ids = [served.begin(prompt) for prompt in prompts]
         self.asked = asked(served, body, ids, body.max_tokens or 16, top=body.logprobs)
         decode = served.run.codec.tokenizer  # type: ignore[attr-defined]
-        self.echoes = [prompt if isinstance(prompt, str) else spelled(decode.pieces, prompt) for prompt in prompts] if body.echo else [""] * len(ids)
-        self.head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": served.name}
+        self.echoes = (
+            [prompt if isinstance(prompt, str) else spelled(decode.pieces, prompt) for prompt in prompts]
+            if body.echo
+            else [""] * len(ids)
+        )
+        self.head = {
+            "id": f"cmpl-{uuid.uuid4().hex}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": served.name,
+        }
 
     async def whole(self, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
         """The texts when all have ended."""
@@ -53,7 +62,13 @@ class Completion:
         try:
             for index, echo in enumerate(said):
                 if echo:
-                    yield compact({**self.head, "choices": [{"index": index, "text": echo, "logprobs": None, "finish_reason": None}], **more})
+                    yield compact(
+                        {
+                            **self.head,
+                            "choices": [{"index": index, "text": echo, "logprobs": None, "finish_reason": None}],
+                            **more,
+                        }
+                    )
             async for piece in pieces:
                 if not (piece.text or piece.words or piece.finish):
                     continue

@@ -21,12 +21,17 @@ async def embedded(served: Served, body: EmbeddingBody) -> dict[str, Any]:
         raise APIError(400, f"{served.name} reads no text", "model")
     given = body.input
     many = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
-    texts: list[Any] = given if many else [given]  # type: ignore[list-item, assignment]
+    texts: list[Any] = given if many else [given]  # type: ignore[assignment]
     ids = [served.begin(text) for text in texts]
     size, width = served.engine.vocabulary, served.run.model.norm.weight.shape[0]  # type: ignore[union-attr, index]
     for number, row in enumerate(ids):
         if not 0 < len(row) <= served.context:
-            raise APIError(400, f"input {number} has {len(row)} tokens; allowed: 1 to {served.context}", "input", "context_length_exceeded")
+            raise APIError(
+                400,
+                f"input {number} has {len(row)} tokens; allowed: 1 to {served.context}",
+                "input",
+                "context_length_exceeded",
+            )
         if max(row) >= size:
             raise APIError(400, f"input {number}: there is no token {max(row)}; allowed: 0 to {size - 1}", "input")
     if body.dimensions is not None and body.dimensions > width:

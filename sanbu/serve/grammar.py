@@ -12,7 +12,7 @@ from torch import Tensor
 from sanbu.codecs.tokenizer import Tokenizer, encode
 from sanbu.config import SanbuError
 
-TIGHT = {"whitespace_flexible": False}  # small models would fill a page with spaces
+TIGHT: Any = {"whitespace_flexible": False}  # small models would fill a page with spaces
 
 
 class Words:

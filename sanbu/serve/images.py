@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sanbu.config import SanbuError
+from sanbu.config import SanbuError, override
 from sanbu.data.kinds import Images
 from sanbu.serve.ask import compact, seeded
 from sanbu.serve.errors import APIError, translated
@@ -29,7 +29,7 @@ class Drawn:
             raise APIError(400, f"{served.name} draws no pictures", "model")
         _, height, width = served.run.recipe.data.space().shape
         if body.size not in (None, "auto", f"{width}x{height}"):
-            raise APIError(400, f"size: given {body.size[:20]!r}, this run draws {width}x{height}", "size")  # type: ignore[index]
+            raise APIError(400, f"size: given {body.size[:20]!r}, this run draws {width}x{height}", "size")
         if body.response_format == "url":
             raise APIError(400, "response_format: pictures are sent as b64_json; none are kept here", "response_format")
         if body.stream and (body.n or 1) > 1:
@@ -59,22 +59,39 @@ class Drawn:
         pictures: list[np.ndarray] = []
         async for drawn in drafts:
             pictures = drawn
-        return {"created": int(time.time()), "data": [{"b64_json": png(picture)} for picture in pictures], "output_format": "png"}
+        return {
+            "created": int(time.time()),
+            "data": [{"b64_json": png(picture)} for picture in pictures],
+            "output_format": "png",
+        }
 
     async def stream(self, drafts: AsyncIterator[list[np.ndarray]]) -> AsyncIterator[tuple[str, str]]:
-        """So many drafts on the way, evenly in the order of steps as far as their number is known, and the picture."""
+        """So many drafts on the way, evenly among the steps where their number is known, and the picture."""
         most, sent, picture, count = self.body.partial_images or 0, 0, None, 0
-        about = {"created_at": int(time.time()), "output_format": "png", "size": "auto", "quality": "auto", "background": "opaque"}
+        expected = getattr(override(self.served.run.recipe, self.overrides).strategy, "steps", most)
+        shown = {max(1, round((i + 1) * expected / (most + 1))) for i in range(most)}
+        about = {
+            "created_at": int(time.time()),
+            "output_format": "png",
+            "size": "auto",
+            "quality": "auto",
+            "background": "opaque",
+        }
         try:
             async for drawn in drafts:
                 picture, count = drawn[0], count + 1
-                if sent < most:
+                if count in shown:
                     kind = "image_generation.partial_image"
                     yield kind, compact({"type": kind, "b64_json": png(picture), "partial_image_index": sent, **about})
                     sent += 1
             if picture is not None:
                 kind = "image_generation.completed"
-                usage = {"input_tokens": 0, "output_tokens": count, "total_tokens": count, "input_tokens_details": {"image_tokens": 0, "text_tokens": 0}}
+                usage = {
+                    "input_tokens": 0,
+                    "output_tokens": count,
+                    "total_tokens": count,
+                    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+                }
                 yield kind, compact({"type": kind, "b64_json": png(picture), "usage": usage, **about})
         except Exception as error:
             yield "error", compact(translated(error).body())

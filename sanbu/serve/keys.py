@@ -67,10 +67,15 @@ class Keys:
         now = time.monotonic()
         recent = self.spent[key.name] = [(when, tokens) for when, tokens in self.spent[key.name] if when > now - 60]
         requests, tokens = sum(not tokens for _, tokens in recent), sum(tokens for _, tokens in recent)
-        for used, allowed, what in ((requests, key.requests_per_minute, "requests"), (tokens, key.tokens_per_minute, "tokens")):
+        for used, allowed, what in (
+            (requests, key.requests_per_minute, "requests"),
+            (tokens, key.tokens_per_minute, "tokens"),
+        ):
             if allowed and used >= allowed:
                 wait = max(1, round(60 - (now - recent[0][0])))
-                raise APIError(429, f"this key has had its {allowed} {what} of this minute", code="rate_limit_exceeded", wait=wait)
+                raise APIError(
+                    429, f"this key has had its {allowed} {what} of this minute", code="rate_limit_exceeded", wait=wait
+                )
         recent.append((now, 0))
 
     def spend(self, key: Key, tokens: int) -> None:

@@ -111,7 +111,9 @@ async def together(
                 continue  # it met a stop text, and this is what was on its way
             now = time.perf_counter()
             if event.token is not None:
-                (metrics.first if answer.tokens == 0 else metrics.between).observe(now - (begun if answer.tokens == 0 else last))
+                (metrics.first if answer.tokens == 0 else metrics.between).observe(
+                    now - (begun if answer.tokens == 0 else last)
+                )
                 last = now
             piece = answer.hear(event)
             if piece.finish is not None:
@@ -129,7 +131,9 @@ async def together(
         metrics.generated.inc(sum(answer.tokens for answer in answers))
 
 
-async def steps(job_of: Callable[[Callable[[Any], None], Callable[[Finish], None]], Job], served: Served) -> AsyncIterator[Any]:
+async def steps(
+    job_of: Callable[[Callable[[Any], None], Callable[[Finish], None]], Job], served: Served
+) -> AsyncIterator[Any]:
     """What each step of a job yields; closing it cancels the job."""
     line = Line()
     job = job_of(line.sender(0), line.sender(1))

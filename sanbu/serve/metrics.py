@@ -30,7 +30,7 @@ class Metrics:
         self.ended = counter("sanbu:request_success", "answers by how they ended", "finished_reason")
         self.answers = counter("sanbu:http_responses", "HTTP answers", "path", "status")
         self.used = counter("sanbu:key_tokens", "tokens given and drawn, by key", "key")
-        self.registry.register(self)  # type: ignore[arg-type]
+        self.registry.register(self)
 
     def text(self) -> bytes:
         """The page."""

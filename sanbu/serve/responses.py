@@ -21,7 +21,9 @@ class Response:
     def __init__(self, served: Served, body: ResponseBody) -> None:
         for name in ("previous_response_id", "conversation", "background", "tools"):
             if getattr(body, name):
-                raise APIError(400, f"{name} is not supported here; send the conversation whole, or use /v1/chat/completions", name)
+                raise APIError(
+                    400, f"{name} is not supported here; send the conversation whole, or use /v1/chat/completions", name
+                )
         self.body = body
         said = [ChatMessage(role="user", content=body.input)] if isinstance(body.input, str) else list(body.input)
         if body.instructions:

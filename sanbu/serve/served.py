@@ -85,7 +85,7 @@ class Served:
         """What a strategy begins from: rows of ids."""
         from sanbu.data.chat import padded
 
-        return {"tokens": padded(list(prompts), 0), "length": torch.tensor([len(ids) for ids in prompts])}
+        return {"tokens": padded([list(ids) for ids in prompts], 0), "length": torch.tensor([len(ids) for ids in prompts])}
 
     @torch.inference_mode()
     def embed(self, ids: Sequence[int]) -> Tensor:

@@ -28,14 +28,21 @@ class Service:
         """Run folders by their names; two of one name are told apart by the folder they lie in. Raises SanbuError for what cannot be served."""
         solo = Solo()
         names = [folder.resolve().name for folder in folders]
-        full = [f"{folder.resolve().parent.name}-{name}" if names.count(name) > 1 else name for folder, name in zip(folders, names, strict=True)]
+        full = [
+            f"{folder.resolve().parent.name}-{name}" if names.count(name) > 1 else name
+            for folder, name in zip(folders, names, strict=True)
+        ]
         if len(set(full)) < len(full):
             raise SanbuError(f"two runs have one name: {', '.join(full)}")
-        return cls([Served.open(folder, name, solo, **limits) for folder, name in zip(folders, full, strict=True)], solo, keys)
+        return cls(
+            [Served.open(folder, name, solo, **limits) for folder, name in zip(folders, full, strict=True)], solo, keys
+        )
 
     def find(self, name: str) -> Served:
         """A served run. Raises APIError 404 with the nearest name."""
         if name not in self.served:
             near = nearest(name, self.served)
-            raise APIError(404, f"no model {name[:80]!r}; there are {', '.join(self.served)}{near}", "model", "model_not_found")
+            raise APIError(
+                404, f"no model {name[:80]!r}; there are {', '.join(self.served)}{near}", "model", "model_not_found"
+            )
         return self.served[name]

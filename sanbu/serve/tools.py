@@ -21,7 +21,12 @@ def conversation(messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) ->
     told: list[Message] = []
     if tools:
         functions = [tool.function.model_dump(exclude_none=True) for tool in tools]
-        told.append({"role": "system", "content": 'Functions you may call by answering {"name": ..., "arguments": {...}}: ' + compact(functions)})
+        told.append(
+            {
+                "role": "system",
+                "content": 'Functions you may call by answering {"name": ..., "arguments": {...}}: ' + compact(functions),
+            }
+        )
     for message in messages:
         role = {"developer": "system", "tool": "user"}.get(message.role, message.role)
         told.append({"role": role, "content": words(message)})
@@ -32,7 +37,10 @@ def words(message: ChatMessage) -> str:
     """What a message says, its calls as the model writes them."""
     content = message.content or ""
     text = content if isinstance(content, str) else "".join(part.text for part in content)
-    calls = [compact({"name": call.function.name, "arguments": loaded(call.function.arguments)}) for call in message.tool_calls or ()]
+    calls = [
+        compact({"name": call.function.name, "arguments": loaded(call.function.arguments)})
+        for call in message.tool_calls or ()
+    ]
     return "\n".join([text, *calls] if text else calls) if calls else text
 
 

@@ -1,0 +1,49 @@
+"""A socket, and logs as lines of JSON."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+from fastapi import FastAPI
+
+from sanbu.config import SanbuError
+
+
+def listen(app: FastAPI, host: str, port: int, names: Sequence[str]) -> None:
+    """Serve until told to stop; what is begun is finished, for 30 seconds at most. Raises SanbuError when the port is taken."""
+    log = logging.getLogger("sanbu.serve")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            place.bind((host, port))
+        except OSError as error:
+            raise SanbuError(f"--port {port}: {error.strerror}") from None
+        shown = f"[{host}]" if ":" in host else host
+        print(f"{', '.join(names)} at http://{shown}:{place.getsockname()[1]}/v1", flush=True)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=30, server_header=False
+        )
+        Server(config, app).run(sockets=[place])
+
+
+class Server(uvicorn.Server):
+    """Takes nothing new once it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self.app = app
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """A signal: drain."""
+        self.app.state.service.draining = True
+        super().handle_exit(sig, frame)  # type: ignore[arg-type]
