@@ -11,9 +11,11 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse
+from sse_starlette.sse import AppStatus
 
 from sanbu import __version__
 from sanbu.serve import schemas
+from sanbu.serve.ask import compact
 from sanbu.serve.chat import Chat
 from sanbu.serve.completions import Completion
 from sanbu.serve.embeddings import embedded
@@ -46,6 +48,7 @@ def application(
         service.worker.stop()
         await asyncio.to_thread(service.worker.thread.join, 30)
 
+    AppStatus.disable_automatic_graceful_drain()  # streams that have begun are finished; uvicorn ends what takes too long
     app = FastAPI(title="Sanbu", version=__version__, lifespan=life)
     app.state.service, app.state.seconds, app.state.prompts = service, seconds, prompts
     install(app)
@@ -197,18 +200,11 @@ async def limited(
             async for what in stream:
                 yield what
     except TimeoutError:
-        yield schemas_error("this took too long")
+        yield compact(APIError(503, "this took too long", code="timeout").body())
     finally:
         if end is not None:
             end()
         await source.aclose()  # type: ignore[attr-defined]
-
-
-def schemas_error(message: str) -> str:
-    """An error in the middle of a stream."""
-    from sanbu.serve.ask import compact
-
-    return compact(APIError(503, message, code="timeout").body())
 
 
 def events(stream: AsyncIterator[Any]) -> Response:

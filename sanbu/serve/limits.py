@@ -65,6 +65,8 @@ class Gate:
 
         async def answer(message: Message) -> None:
             nonlocal status, sent
+            if taken > self.largest and not sent:
+                raise TooLarge  # whatever the layers inside made of a body that broke off
             if message["type"] == "http.response.start":
                 status, sent = message["status"], True
                 MutableHeaders(scope=message)["x-request-id"] = number
@@ -74,11 +76,8 @@ class Gate:
             self._admit(scope, headers, state)
             await self.app(scope, read, answer)
         except Exception as error:
-            wrong = (
-                APIError(413, f"the body is larger than {self.largest:,} bytes")
-                if isinstance(error, TooLarge)
-                else translated(error)
-            )
+            wrong = self._large() if isinstance(error, TooLarge) else translated(error)
+            taken = 0
             if wrong.status == 500:
                 log.exception("request %s failed", number)
             if not sent:
@@ -97,7 +96,7 @@ class Gate:
             raise APIError(403, "this page may not ask here; sanbu serve --origin allows it")
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.largest:
-            raise APIError(413, f"the body is larger than {self.largest:,} bytes")
+            raise self._large()
         if self.service.draining and path.startswith(CLOSED):
             raise APIError(503, "this server is going down", wait=2)
         if path.startswith(CLOSED) and scope["method"] != "OPTIONS":
@@ -105,6 +104,9 @@ class Gate:
             if key is not None:
                 self.service.keys.admit(key)
                 state["key"] = key
+
+    def _large(self) -> APIError:
+        return APIError(413, f"the body is larger than {self.largest:,} bytes")
 
     def _note(self, scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
         """One line of JSON, without what was asked; and the figures."""

@@ -26,11 +26,25 @@ def trained(folder, name, *overrides):
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
-    said = [[{"role": "user", "content": f"What is {a}?"}, {"role": "assistant", "content": f"It is é{a}."}] for a in range(300)]
+    said = [
+        [{"role": "user", "content": f"What is {a}?"}, {"role": "assistant", "content": f"It is é{a}."}] for a in range(300)
+    ]
     (place / "said.jsonl").write_text("\n".join(json.dumps({"messages": one}) for one in said), encoding="utf-8")
     (place / "text.txt").write_text("Größe, 大小, 🙂 and more. " * 300, encoding="utf-8")
-    chat = [f"data.path={place / 'said.jsonl'}", "data.tokenizer.vocabulary=300", "data.context=512", "model.context=512", "schedule.steps=20"]
-    plain = [f"data.path={place / 'text.txt'}", "data.tokenizer=byte", "data.context=128", "model.context=128", "schedule.steps=8"]
+    chat = [
+        f"data.path={place / 'said.jsonl'}",
+        "data.tokenizer.vocabulary=300",
+        "data.context=512",
+        "model.context=512",
+        "schedule.steps=20",
+    ]
+    plain = [
+        f"data.path={place / 'text.txt'}",
+        "data.tokenizer=byte",
+        "data.context=128",
+        "model.context=128",
+        "schedule.steps=8",
+    ]
     return [
         trained(place / "talk", "sft", *chat, *SMALL),
         trained(place / "bytes", "gpt2", *plain, *SMALL),

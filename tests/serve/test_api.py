@@ -39,7 +39,11 @@ def streamed(stream):
     return texts, ends, usage
 
 
-@pytest.mark.parametrize("how", [{"temperature": 0}, {"seed": 5}, {"seed": 5, "n": 3}, {"seed": 1, "stop": ["é", "i"]}, {"seed": 2, "top_p": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [{"temperature": 0}, {"seed": 5}, {"seed": 5, "n": 3}, {"seed": 1, "stop": ["é", "i"]}, {"seed": 2, "top_p": 0.5}],
+    ids=str,
+)
 @pytest.mark.parametrize("model", ["talk", "bytes"])
 def test_a_chat_says_the_same_streamed_and_whole(client, model, how):
     how = {"model": model, "messages": ASKED, "max_tokens": 30, **how}
@@ -72,7 +76,15 @@ def test_choices_are_drawn_with_seeds_that_follow_each_other(client):
 @pytest.mark.parametrize("stop", [None, ["i", "\N{REPLACEMENT CHARACTER}"]])
 def test_the_tokens_of_logprobs_spell_the_text(client, model, stop):
     for seed in range(6):
-        how = {"model": model, "messages": ASKED, "max_tokens": 24, "seed": seed, "logprobs": True, "top_logprobs": 3, "stop": stop}
+        how = {
+            "model": model,
+            "messages": ASKED,
+            "max_tokens": 24,
+            "seed": seed,
+            "logprobs": True,
+            "top_logprobs": 3,
+            "stop": stop,
+        }
         whole = client.chat.completions.create(**how).choices[0]
         words = whole.logprobs.content
         spelt = b"".join(bytes(word.bytes) for word in words).decode("utf-8", "replace")
@@ -93,7 +105,11 @@ def test_completions_of_texts_and_ids_with_echo(client, served):
     assert client.completions.create(prompt=[ids], **how).choices[0].text == alone.text
     echoed = client.completions.create(model="bytes", prompt="and ", max_tokens=10, seed=3, echo=True).choices[0].text
     assert echoed == "and " + alone.text
-    parts = [c.text for chunk in client.completions.create(model="bytes", prompt="and ", max_tokens=10, seed=3, echo=True, stream=True) for c in chunk.choices]
+    parts = [
+        c.text
+        for chunk in client.completions.create(model="bytes", prompt="and ", max_tokens=10, seed=3, echo=True, stream=True)
+        for c in chunk.choices
+    ]
     assert "".join(parts) == echoed
     assert alone.logprobs.text_offset[0] == 0 and len(alone.logprobs.top_logprobs) == len(alone.logprobs.tokens)
 
@@ -119,10 +135,19 @@ def test_a_required_tool_is_called(client):
         assert said.finish_reason == "tool_calls" and said.message.content is None
         call = said.message.tool_calls[0].function
         assert call.name in names and json.loads(call.arguments)["n"] in (1, 2, 30)
-        deltas = [d for chunk in client.chat.completions.create(**how, tool_choice=choice, stream=True) for c in chunk.choices for d in c.delta.tool_calls or ()]
+        deltas = [
+            d
+            for chunk in client.chat.completions.create(**how, tool_choice=choice, stream=True)
+            for c in chunk.choices
+            for d in c.delta.tool_calls or ()
+        ]
         assert deltas[0].id and deltas[0].function.name == call.name
         assert "".join(delta.function.arguments for delta in deltas) == call.arguments
-    told = [*ASKED, {"role": "assistant", "content": None, "tool_calls": [said.message.tool_calls[0].model_dump()]}, {"role": "tool", "tool_call_id": "x", "content": "7"}]
+    told = [
+        *ASKED,
+        {"role": "assistant", "content": None, "tool_calls": [said.message.tool_calls[0].model_dump()]},
+        {"role": "tool", "tool_call_id": "x", "content": "7"},
+    ]
     free = client.chat.completions.create(model="talk", messages=told, tools=tools, max_tokens=8)
     assert free.choices[0].message.tool_calls is None
 
@@ -176,7 +201,9 @@ def test_pictures_whole_and_as_they_come(client, runs):
 def test_another_strategy_by_extra_body(client, runs):
     beams = {"kind": "beam-search", "beams": 3}
     how = {"model": "talk", "messages": ASKED, "max_tokens": 12, "extra_body": {"strategy": beams}}
-    alone = Run.open(runs[0]).generate("What is 3?", overrides=("strategy=beam-search", "strategy.beams=3", "strategy.max_tokens=12"))
+    alone = Run.open(runs[0]).generate(
+        "What is 3?", overrides=("strategy=beam-search", "strategy.beams=3", "strategy.max_tokens=12")
+    )
     assert client.chat.completions.create(**how).choices[0].message.content == alone
     assert streamed(client.chat.completions.create(**how, stream=True))[0] == {0: alone}
     with pytest.raises(openai.BadRequestError, match="logprobs needs the strategy 'autoregressive'"):
