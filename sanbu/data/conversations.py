@@ -94,7 +94,7 @@ def lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if text.lstrip().startswith("["):
         yield from enumerate(parsed(text, f"{file}"), 1)
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # and not at U+2028 or U+0085, which JSON may hold as they are
         if line.strip():
             value = parsed(line, f"{file}, line {number}")
             if not isinstance(value, dict):

@@ -17,7 +17,7 @@ from sanbu.config import SanbuError
 from sanbu.data import skills
 from sanbu.data.chat import packed
 from sanbu.data.chat_kinds import Chat, Labelled, Mappings, Pairs, Prompts, Rankings
-from sanbu.data.conversations import records, skilled
+from sanbu.data.conversations import lines, records, skilled
 from sanbu.data.kinds import Text
 
 TALK = [
@@ -338,3 +338,10 @@ def test_mappings_show_every_letter_before_any_again():
             maps.add(tuple(sorted(pairs.items())))
         seen.append(maps)
     assert not seen[0] & seen[1]
+
+
+def test_a_line_of_json_ends_at_a_line_feed_alone(tmp_path):
+    said = ["a\u2028b", "c\x85d", "e\r"]
+    path = tmp_path / "odd.jsonl"
+    path.write_bytes("\r\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in said).encode())
+    assert [record["text"] for _, record in lines(path)] == said
