@@ -12,7 +12,12 @@ from sanbu.cli import Json, Overrides, RunFolder, app, chosen, report
 
 @app.command()
 def chat(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN... [PATH=VALUE]...", help="run folders, then changes")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN|URL... [PATH=VALUE]...", help="run folders, or servers as http://host:port#MODEL; then changes"
+        ),
+    ],
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="one question; without it, a conversation")] = None,
     system: Annotated[str | None, typer.Option("--system", help="what the assistant is told before")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
@@ -24,11 +29,18 @@ def chat(
     sanbu chat runs/life/ppo
     sanbu chat runs/life/base runs/life/sft runs/life/ppo --prompt "What is 12 + 30?"
     sanbu chat runs/life/sft strategy.temperature=0 --prompt "What is 12 + 30?" --json
+    sanbu chat http://localhost:8000#ppo        (a key, where one is needed, in the variable SANBU_API_KEY)
     """
-    from sanbu.talk import Speaker, converse, say
+    from sanbu.remote import RemoteSpeaker
+    from sanbu.talk import Speaker, Speaks, converse, say
 
-    folders = [name for name in runs if "=" not in name]
-    speakers = [Speaker.open(Path(name), tuple(name for name in runs if "=" in name), system) for name in folders]
+    folders, changes = [name for name in runs if "=" not in name], tuple(name for name in runs if "=" in name)
+    speakers: list[Speaks] = [
+        RemoteSpeaker(name, changes, system)
+        if name.startswith(("http://", "https://"))
+        else Speaker.open(Path(name), changes, system)
+        for name in folders
+    ]
     if prompt is None:
         converse(speakers, seed)
         return

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import typer
 
@@ -15,11 +15,20 @@ from sanbu.config import SanbuError
 from sanbu.run import Run
 
 
+class Speaks(Protocol):
+    """Somebody who answers, and keeps the conversation."""
+
+    name: str
+
+    def answer(self, words: str, seed: int) -> Iterator[str]:
+        """What comes, piece by piece."""
+
+
 class Speaker:
     """A run that answers. A run of plain text is given the words alone and goes on from them."""
 
     def __init__(self, run: Run, overrides: tuple[str, ...], system: str | None) -> None:
-        self.run, self.overrides = run, overrides
+        self.run, self.overrides, self.name = run, overrides, run.folder.name
         self.told: list[Message] = [{"role": "system", "content": system}] if system else []
         self.said = list(self.told)
 
@@ -52,7 +61,7 @@ class Speaker:
         return [self.said]
 
 
-def say(speakers: Sequence[Speaker], words: str, seed: int, quiet: bool = False) -> list[str]:
+def say(speakers: Sequence[Speaks], words: str, seed: int, quiet: bool = False) -> list[str]:
     """Every speaker's answer to the same words, shown as it comes."""
     texts = ["" for _ in speakers]
     streams = zip_longest(*(speaker.answer(words, seed) for speaker in speakers), fillvalue="")
@@ -74,21 +83,21 @@ def say(speakers: Sequence[Speaker], words: str, seed: int, quiet: bool = False)
     return texts
 
 
-def beside(speakers: Sequence[Speaker], texts: Sequence[str]) -> Any:
+def beside(speakers: Sequence[Speaks], texts: Sequence[str]) -> Any:
     """Answers in columns under the names of their runs."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(expand=True)
     for speaker in speakers:
-        table.add_column(speaker.run.folder.name, ratio=1)
+        table.add_column(speaker.name, ratio=1)
     table.add_row(*(Text(text.strip()) for text in texts))
     return table
 
 
-def converse(speakers: Sequence[Speaker], seed: int) -> None:
+def converse(speakers: Sequence[Speaks], seed: int) -> None:
     """Until an empty line, or the end of the input."""
-    names = ", ".join(speaker.run.folder.name for speaker in speakers)
+    names = ", ".join(speaker.name for speaker in speakers)
     typer.echo(f"{names}: ask something; an empty line ends.")
     turn = 0
     while True:

@@ -1,0 +1,93 @@
+"""A run that somebody else serves, in OpenAI's shape: asked over HTTP, answering as it is drawn."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sanbu.codecs.chat import Message
+from sanbu.config import ConfigError, SanbuError
+
+
+class RemoteSpeaker:
+    """A model at a URL, http://host:port/v1#MODEL; without a name, the first one there. The key is in the variable SANBU_API_KEY."""
+
+    def __init__(self, url: str, overrides: Sequence[str] = (), system: str | None = None) -> None:
+        try:
+            import httpx
+        except ImportError:
+            raise SanbuError("asking a server needs httpx: pip install 'sanbu[serve]'") from None
+        address, _, model = url.partition("#")
+        key = os.environ.get("SANBU_API_KEY", "none")
+        self.library = httpx
+        base = address.rstrip("/").removesuffix("/v1") + "/v1/"
+        self.client = httpx.Client(
+            base_url=base, headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(60, connect=5)
+        )
+        self.name = model or self._first()
+        self.strategy = dict(map(changed, overrides))
+        self.said: list[Message] = [{"role": "system", "content": system}] if system else []
+
+    def answer(self, words: str, seed: int) -> Iterator[str]:
+        """What comes, piece by piece; at the end the conversation has both sides. Raises SanbuError for what the server refuses."""
+        self.said.append({"role": "user", "content": words})
+        body: dict[str, Any] = {"model": self.name, "messages": self.said, "stream": True, "seed": seed}
+        if self.strategy:
+            body["strategy"] = self.strategy
+        whole = ""
+        try:
+            with self.client.stream("POST", "chat/completions", json=body) as answer:
+                self._check(answer)
+                for line in answer.iter_lines():
+                    piece = spoken(line)
+                    whole += piece
+                    yield piece
+        except self.library.HTTPError as error:
+            raise SanbuError(f"{self.client.base_url}: {error}") from None
+        self.said.append({"role": "assistant", "content": whole.strip()})
+
+    def _first(self) -> str:
+        try:
+            answer = self.client.get("models")
+            self._check(answer)
+            found = answer.json()["data"]
+        except (self.library.HTTPError, self.library.InvalidURL, ValueError, KeyError) as error:
+            raise SanbuError(f"{self.client.base_url} does not answer as a server of models: {error}") from None
+        if not found:
+            raise SanbuError(f"{self.client.base_url} serves no model")
+        return str(found[0]["id"])
+
+    def _check(self, answer: Any) -> None:
+        if answer.status_code < 400:
+            return
+        answer.read()
+        try:
+            message = answer.json()["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            message = answer.text[:200]
+        raise SanbuError(f"{self.client.base_url} refuses ({answer.status_code}): {message}")
+
+
+def spoken(line: str) -> str:
+    """What a line of the stream says; comments and the end say nothing. Raises SanbuError for an error on the way."""
+    if not line.startswith("data: ") or line == "data: [DONE]":
+        return ""
+    chunk = json.loads(line.removeprefix("data: "))
+    if "error" in chunk:
+        raise SanbuError(str(chunk["error"]["message"]))
+    return "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+
+
+def changed(text: str) -> tuple[str, Any]:
+    """A change of the strategy, strategy.temperature=0.5 say, as the server takes it."""
+    path, _, value = text.partition("=")
+    if path == "strategy":
+        return "kind", value
+    if not path.startswith("strategy."):
+        raise ConfigError(f"{path}: of a server's run only the strategy can be changed: strategy.temperature=0.5")
+    try:
+        return path.removeprefix("strategy."), json.loads(value)
+    except ValueError:
+        return path.removeprefix("strategy."), value
