@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,8 +30,11 @@ def serve(
     ] = 256,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="a request may take")] = 600,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="write what is asked to the log too")] = False,
+    studio: Annotated[bool, typer.Option("--studio/--no-studio", help="the page at /, where it is installed")] = True,
+    root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="the runs that the page shows")] = Path("runs"),
+    open_page: Annotated[bool, typer.Option("--open", help="open the page in the browser")] = False,
 ) -> None:
-    """Serve runs over HTTP as OpenAI's clients ask: chat, completions, responses, images, embeddings. Ctrl-C or TERM ends what is begun, then stops.
+    """Serve runs over HTTP as OpenAI's clients ask, and as a page. Ctrl-C or TERM ends what is begun, then stops.
 
     \b
     sanbu serve runs/life/ppo --port 8000
@@ -54,7 +57,22 @@ def serve(
         raise ConfigError(f"--origin: given {wrong!r}, allowed: http://... or https://...")
     service = Service.open(runs, Keys.load(keys) if keys else None, blocks=blocks, rows=rows, queue=queue)
     api = application(service, seconds=seconds, origins=origin or (), local=local, prompts=log_prompts)
-    listen(api, host, port, list(service.served))
+    page = studio and with_page(api, service, root, local, keys is not None)
+    listen(api, host, port, list(service.served), open_page and page)
+
+
+def with_page(api: Any, service: Any, root: Path, local: bool, closed: bool) -> bool:
+    """Put the page beside the API, where it can be; else say why not."""
+    if closed:
+        typer.echo("sanbu: no page, since it has no key; sanbu chat http://HOST:PORT has", err=True)
+        return False
+    if find_spec("gradio") is None:
+        typer.echo("sanbu: no page; pip install 'sanbu[studio]'", err=True)
+        return False
+    from sanbu.studio.page import mount
+
+    mount(api, service, root, local)
+    return True
 
 
 @app.command()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+import webbrowser
 from collections.abc import Sequence
+from threading import Timer
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,8 +15,8 @@ from fastapi import FastAPI
 from sanbu.config import SanbuError
 
 
-def listen(app: FastAPI, host: str, port: int, names: Sequence[str]) -> None:
-    """Serve until told to stop; what is begun is finished, for 30 seconds at most. Raises SanbuError when the port is taken."""
+def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool = False) -> None:
+    """Serve until told to stop; what is begun is finished, for 30 seconds at most. show: in the browser. Raises SanbuError when the port is taken."""
     log = logging.getLogger("sanbu.serve")
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -29,10 +31,13 @@ def listen(app: FastAPI, host: str, port: int, names: Sequence[str]) -> None:
         except OSError as error:
             raise SanbuError(f"--port {port}: {error.strerror}") from None
         shown = f"[{host}]" if ":" in host else host
-        print(f"{', '.join(names)} at http://{shown}:{place.getsockname()[1]}/v1", flush=True)
+        address = f"http://{shown}:{place.getsockname()[1]}"
+        print(f"{', '.join(names)} at {address}/v1", flush=True)
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=30, server_header=False
         )
+        if show:
+            Timer(1, webbrowser.open, [address]).start()
         Server(config, app).run(sockets=[place])
 
 

@@ -1,0 +1,106 @@
+"""Image: pictures of a run as they come to be. Compare: the same by every run, and what was measured."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from sanbu.codecs.images import enlarged, grid
+from sanbu.serve.errors import translated
+from sanbu.serve.images import Drawn
+from sanbu.serve.schemas import ImageBody
+from sanbu.serve.served import Served
+from sanbu.serve.service import Service
+from sanbu.studio.words import say
+
+
+def image_tab(service: Service) -> None:
+    """Every draft of every step, enlarged."""
+    runs = {one.name: one for one in service.served.values() if not one.writes}
+    with gr.Row():
+        name = gr.Dropdown(list(runs), value=next(iter(runs), None), label=say("model"), elem_id="image-model")
+        label = gr.Textbox(label=say("of"), elem_id="image-label")
+        count = gr.Slider(1, 64, 16, step=1, label=say("count"))
+        seed = gr.Number(0, precision=0, label=say("seed"))
+    with gr.Row():
+        draw = gr.Button(say("draw"), variant="primary", elem_id="draw")
+        stop = gr.Button(say("stop"))
+    state = gr.Textbox(label=say("progress"), elem_id="image-state", interactive=False)
+    shown = gr.Image(
+        label=say("picture"), elem_id="image-shown", format="png", height=420, buttons=["download", "fullscreen"]
+    )
+
+    async def drawn(name: str, label: str, count: float, seed: float) -> AsyncIterator[tuple[Any, str]]:
+        if name in runs:
+            async for picture, text in drafts(runs[name], label, int(count), int(seed or 0)):
+                yield picture, text
+
+    event = draw.click(drawn, [name, label, count, seed], [shown, state], concurrency_limit=4)
+    stop.click(None, cancels=[event])
+
+
+def compare_tab(service: Service, root: Path) -> None:
+    """The same label by every picture run, with the time it took; and the latest comparison that was measured."""
+    runs = [one for one in service.served.values() if not one.writes]
+    with gr.Row():
+        label = gr.Textbox(label=say("of"))
+        seed = gr.Number(0, precision=0, label=say("seed"))
+        draw = gr.Button(say("every"), variant="primary", elem_id="draw-every")
+    with gr.Row():
+        shown = [gr.Image(label=one.name, format="png", height=260, elem_id=f"compare-{one.name}") for one in runs]
+    told = [gr.Textbox(show_label=False, interactive=False) for _ in runs]
+
+    async def every(label: str, seed: float) -> AsyncIterator[list[Any]]:
+        pictures: list[Any] = [None] * len(runs)
+        texts = [""] * len(runs)
+        for number, one in enumerate(runs):
+            async for pictures[number], texts[number] in drafts(one, label, 16, int(seed or 0)):
+                yield [*pictures, *texts]
+
+    draw.click(every, [label, seed], [*shown, *told], concurrency_limit=2)
+    found = sorted(root.glob("**/compare.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        gr.Markdown(say("none_compared"))
+        return
+    content = json.loads(found[-1].read_text(encoding="utf-8"))
+    rows = [{key: value for key, value in row.items() if isinstance(value, (int, float, str))} for row in content["rows"]]
+    columns = list(rows[0]) if rows else []
+    gr.Dataframe(
+        [[rounded(row.get(key)) for key in columns] for row in rows], headers=columns, label=say("table"), interactive=False
+    )
+    picture = found[-1].with_name("compare.png")
+    if picture.exists():
+        gr.Image(str(picture), label=say("plot"), interactive=False)
+
+
+def rounded(value: Any) -> Any:
+    """A figure as a table shows it."""
+    return round(value, 4) if isinstance(value, float) else value
+
+
+async def drafts(served: Served, label: str, count: int, seed: int) -> AsyncIterator[tuple[np.ndarray | None, str]]:
+    """A grid of every draft, and what it took. Closing it stops the drawing."""
+    begun, steps, source = time.perf_counter(), 0, None
+    try:
+        body = ImageBody.model_validate({"prompt": label, "n": count, "seed": seed, "model": served.name})
+        source = Drawn(served, body).drafts()
+        async for pictures in source:
+            steps += 1
+            yield rgb(pictures), f"{steps} steps, {time.perf_counter() - begun:.2f} s"
+    except Exception as error:
+        yield None, str(translated(error))
+    finally:
+        if source is not None:
+            await source.aclose()  # type: ignore[attr-defined]
+
+
+def rgb(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures as one, enlarged, in colour."""
+    made = enlarged(grid(pictures))
+    return np.repeat(made[..., None], 3, 2) if made.ndim == 2 else made

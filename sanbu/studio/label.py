@@ -1,0 +1,183 @@
+"""Label: a person ranks answers without knowing who wrote which; the orders become the rankings that rewards and DPO learn from."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from filelock import FileLock
+
+from sanbu.config import SanbuError
+from sanbu.files import write_text
+from sanbu.serve.chat import Chat
+from sanbu.serve.schemas import ChatBody
+from sanbu.serve.served import Served
+from sanbu.serve.service import Service
+from sanbu.studio.words import say
+
+MOST = 9
+Row = dict[str, Any]
+
+
+def label_tab(service: Service, file: Path) -> None:
+    """The tab; every saved order is a line of `file`."""
+    runs = {one.name: one for one in service.served.values() if one.writes}
+    gr.Markdown(say("written"))
+    who = gr.CheckboxGroup(list(runs), value=list(runs)[:4], label=say("who"))
+    with gr.Row():
+        question = gr.Textbox(label=say("question"), elem_id="question", scale=4)
+        each = gr.Slider(1, MOST, 1, step=1, label=say("answers"))
+    with gr.Row():
+        fetch = gr.Button(say("fetch"), variant="primary", elem_id="fetch")
+        review = gr.Button(say("review"), elem_id="review")
+    boxes = [gr.Textbox(label=str(i + 1), interactive=False, visible=False, elem_id=f"answer-{i + 1}") for i in range(MOST)]
+    order = gr.Textbox(label=say("order"), elem_id="order")
+    save = gr.Button(say("save"), variant="primary", elem_id="save-order")
+    saved = gr.Textbox(label=say("saved"), interactive=False, elem_id="saved", lines=3)
+    held = gr.State(None)  # stays on this side: the page does not know who wrote which
+
+    async def asked(names: Sequence[str], text: str, each: float) -> list[Any]:
+        try:
+            row = await answers(service, [runs[name] for name in names if name in runs], text, int(each))
+        except Exception as error:
+            return [None, *shown(None), "", str(error)]
+        return [row, *shown(row), "", ""]
+
+    def again() -> list[Any]:
+        kept = read(file)
+        row = shuffled(random.choice(kept)) if kept else None
+        return [row, *shown(row), row["messages"][-1]["content"] if row else "", ""]
+
+    def ranked(row: Row | None, text: str) -> list[Any]:
+        try:
+            if row is None:
+                raise SanbuError("get answers first")
+            ranks = read_order(text, len(row["answers"]))
+        except SanbuError as error:
+            return [row, text, str(error)]
+        append(file, {**row, "ranks": ranks, "time": int(time.time())})
+        return [None, "", told({**row, "ranks": ranks}, read(file), file)]
+
+    for trigger in (fetch.click, question.submit):
+        trigger(asked, [who, question, each], [held, *boxes, order, saved])
+    review.click(again, None, [held, *boxes, question, saved])
+    for trigger in (save.click, order.submit):
+        trigger(ranked, [held, order], [held, order, saved])
+
+
+async def answers(service: Service, runs: Sequence[Served], question: str, each: int) -> Row:
+    """A row of different answers in an order by chance, with who wrote which. Raises SanbuError where there are fewer than two."""
+    if not question.strip():
+        raise SanbuError("ask something first")
+    messages = [{"role": "user", "content": question}]
+
+    async def one(served: Served, n: int) -> list[str]:
+        body = ChatBody.model_validate({"model": served.name, "messages": messages, "max_tokens": 128, "n": n})
+        chat = Chat(served, body)
+        made = await chat.whole(chat.asked.pieces(service.metrics))
+        return [choice["message"]["content"] or "" for choice in made["choices"]]
+
+    each = min(each, MOST // max(1, len(runs)))
+    said = await asyncio.gather(*(one(served, each) for served in runs))
+    writers: dict[str, list[str]] = {}
+    for served, texts in zip(runs, said, strict=True):
+        for text in texts:
+            writers.setdefault(text.strip(), []).append(served.name)
+    if len(writers) < 2:
+        raise SanbuError("every answer is the same; ask for more answers or of more runs")
+    return shuffled({"messages": messages, "answers": list(writers), "runs": list(writers.values())})
+
+
+def shuffled(row: Row) -> Row:
+    """The same answers in another order, without ranks."""
+    places = random.sample(range(len(row["answers"])), len(row["answers"]))
+    return {"messages": row["messages"], **{key: [row[key][i] for i in places] for key in ("answers", "runs")}}
+
+
+def read_order(text: str, count: int) -> list[int]:
+    """`2 1=3` as the rank of each answer, 0 for the best. Raises SanbuError unless every number comes once."""
+    groups = [
+        re.split(r"\s*=\s*", part) for part in re.sub(r"\s*=\s*", "=", text.replace(",", " ").replace(">", " ")).split()
+    ]
+    given = [number for group in groups for number in group]
+    if sorted(given) != sorted(str(i + 1) for i in range(count)):
+        raise SanbuError(
+            f"given {text!r}; write each number from 1 to {count} once, the best first, such as {example(count)!r}"
+        )
+    ranks = {number: rank for rank, group in enumerate(groups) for number in group}
+    return [ranks[str(i + 1)] for i in range(count)]
+
+
+def example(count: int) -> str:
+    """An order of so many."""
+    return " ".join(map(str, range(count, 0, -1)))
+
+
+def append(file: Path, row: Row) -> None:
+    """One more line, written whole or not at all; several people may save at once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(file) + ".lock"):
+        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        write_text(file, before + json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read(file: Path) -> list[Row]:
+    """Every row that was saved."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line] if file.exists() else []
+
+
+def preferences(rows: Iterable[Row]) -> Counter[tuple[str, str, str]]:
+    """How often (question, better, worse) was judged; ties are left out."""
+    return Counter(
+        (json.dumps(row["messages"]), *((one, other) if i < j else (other, one)))
+        for row in rows
+        for (one, i), (other, j) in combinations(zip(row["answers"], row["ranks"], strict=True), 2)
+        if i != j
+    )
+
+
+def agreement(rows: Iterable[Row]) -> tuple[float, int]:
+    """Of two judgements of the same pair, the share that agree; and how many such twos there are."""
+    judged = preferences(rows)
+    alike = sum(count * (count - 1) // 2 for count in judged.values())
+    unlike = sum(count * judged[question, worse, better] for (question, better, worse), count in judged.items()) // 2
+    return alike / max(1, alike + unlike), alike + unlike
+
+
+def won(rows: Iterable[Row]) -> dict[str, tuple[int, int]]:
+    """Of each run: pairs it won against other runs, and pairs."""
+    wins, pairs = Counter[str](), Counter[str]()
+    for row in rows:
+        for (one, i), (other, j) in combinations(zip(row["runs"], row["ranks"], strict=True), 2):
+            if i != j:
+                for name in {*one} ^ {*other}:
+                    pairs[name] += 1
+                    wins[name] += (name in one) == (i < j)
+    return {name: (wins[name], pairs[name]) for name in sorted(pairs)}
+
+
+def told(row: Row, rows: Sequence[Row], file: Path) -> str:
+    """Who wrote which, how runs do, and how far judgements agree."""
+    best = sorted(zip(row["ranks"], row["runs"], strict=True), key=lambda pair: pair[0])
+    share, twos = agreement(rows)
+    lines = [
+        " > ".join("+".join(names) for _, names in best),
+        ", ".join(f"{name} {wins}/{pairs}" for name, (wins, pairs) in won(rows).items()),
+        f"{len(rows)} rankings in {file.name}" + (f", agreement {share:.0%} of {twos}" if twos else ""),
+    ]
+    return "\n".join(lines)
+
+
+def shown(row: Row | None) -> list[Any]:
+    """The boxes of a row's answers; the rest are hidden."""
+    texts = row["answers"] if row else []
+    return [gr.Textbox(texts[i] if i < len(texts) else "", visible=i < len(texts)) for i in range(MOST)]

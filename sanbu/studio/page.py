@@ -1,0 +1,60 @@
+"""The page: its tabs, put beside the API on the same socket. It asks nothing of any other machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr  # noqa: E402 - it counts who imports it otherwise
+from fastapi import FastAPI  # noqa: E402
+
+from sanbu.serve.service import Service  # noqa: E402
+from sanbu.studio.chat import chat_tab  # noqa: E402
+from sanbu.studio.image import compare_tab, image_tab  # noqa: E402
+from sanbu.studio.label import label_tab  # noqa: E402
+from sanbu.studio.recipes import recipes_tab  # noqa: E402
+from sanbu.studio.runs import runs_tab  # noqa: E402
+from sanbu.studio.words import TEXTS, say  # noqa: E402
+
+FONTS = ("system-ui", "sans-serif")
+STYLE = """
+footer {display: none !important}
+#image-shown img, [id^=compare-] img {image-rendering: pixelated}
+@media (max-width: 640px) {.row {flex-wrap: wrap}}
+"""
+
+
+def page(service: Service, root: Path, local: bool = True) -> gr.Blocks:
+    """Tabs for what is served. root: where runs live; local: whoever opens it may train and write there too."""
+    served = service.served.values()
+    with gr.Blocks(title="Sanbu 三步", analytics_enabled=False, fill_width=True) as blocks:
+        gr.Markdown("## 三步 Sanbu")
+        with gr.Tabs():
+            if any(one.writes for one in served):
+                with gr.Tab(say("chat"), id="chat"):
+                    chat_tab(service)
+            if not all(one.writes for one in served):
+                with gr.Tab(say("image"), id="image"):
+                    image_tab(service)
+            with gr.Tab(say("compare"), id="compare"):
+                compare_tab(service, root)
+            with gr.Tab(say("runs"), id="runs"):
+                runs_tab(root)
+            if local:
+                if any(one.writes for one in served):
+                    with gr.Tab(say("label"), id="label"):
+                        label_tab(service, root / "rankings.jsonl")
+                with gr.Tab(say("recipes"), id="recipes"):
+                    recipes_tab(root)
+    blocks.queue(api_open=False)
+    return blocks
+
+
+def mount(app: FastAPI, service: Service, root: Path, local: bool = True) -> FastAPI:
+    """The application with the page at /."""
+    return gr.mount_gradio_app(
+        app, page(service, root, local), path="/", footer_links=[], ssr_mode=False, i18n=TEXTS, css=STYLE, show_error=True,
+        enable_monitoring=False, theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
+    )  # fmt: skip

@@ -1,0 +1,139 @@
+"""Recipes: browse them, change fields, and train in a process of its own, which can be stopped and outlives the page."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from sanbu import recipes
+from sanbu.config import SanbuError, override, walk
+from sanbu.recipe import Recipe
+from sanbu.studio.runs import how_far, rows_of
+from sanbu.studio.words import say
+
+
+class Training:
+    """The one training that was begun here."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.process, self.folder, self.steps = root, None, None, 1
+        self.process: subprocess.Popen[bytes] | None
+        self.folder: Path | None
+
+    def start(self, name: str, changes: list[str], folder: str, steps: int) -> str:
+        """Begin. Raises SanbuError while another one runs, or where the folder is taken or lies elsewhere."""
+        if self.running():
+            raise SanbuError(f"{self.folder} is being trained; stop it first")
+        place = (self.root / folder).resolve()
+        if not place.is_relative_to(self.root.resolve()) or place == self.root.resolve():
+            raise SanbuError(f"{folder!r} lies outside {self.root}")
+        if (place / "recipe.json").exists():
+            raise SanbuError(f"{place.name} is a run already; choose another folder")
+        self.root.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "sanbu", "train", name, *changes, "--run", str(place)]
+        with (self.root / "studio.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        self.folder, self.steps = place, steps
+        return f"{folder}: begun"
+
+    def running(self) -> bool:
+        """Whether it still trains."""
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self) -> str:
+        """Save and stop, as Ctrl-C does."""
+        if self.process is None or not self.running():
+            return "nothing is being trained"
+        self.process.send_signal(signal.SIGINT)
+        return "stopping: it saves first"
+
+    def told(self) -> tuple[str, float]:
+        """Where it stands, and the part that is done."""
+        if self.process is None or self.folder is None:
+            return "", 0.0
+        name = self.folder.relative_to(self.root.resolve()).as_posix()
+        rows = rows_of(self.root, name)
+        done = rows[-1].get("step", 0) if rows else 0
+        spent = sum(row.get("time/seconds", 0.0) for row in rows)
+        left = spent / done * (self.steps - done) if done else 0.0
+        code = self.process.poll()
+        if code is None:
+            return f"{name}: {how_far(self.root, name) or 'starting'}" + (
+                f", about {left:.0f} s left" if done else ""
+            ), done / self.steps
+        if code == 0:
+            return f"{name}: done. {how_far(self.root, name)}", 1.0
+        lines = (self.root / "studio.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"{name}: ended with {code}. {lines[-1] if lines else ''}", done / self.steps
+
+
+def recipes_tab(root: Path) -> None:
+    """The tab. What is trained appears under Runs."""
+    training = Training(root)
+    names = list(recipes.all())
+    with gr.Row():
+        name = gr.Dropdown(names, value=names[0], label=say("name"), elem_id="recipe-name")
+        arguments = gr.Textbox(label=say("arguments"), elem_id="recipe-arguments")
+        folder = gr.Textbox(label=say("folder"), elem_id="recipe-folder")
+    about = gr.Textbox(label=say("about"), interactive=False, elem_id="recipe-about")
+    with gr.Row():
+        start = gr.Button(say("start"), variant="primary", elem_id="start")
+        stop = gr.Button(say("stop"), elem_id="stop-training")
+    state = gr.Textbox(label=say("progress"), interactive=False, elem_id="training")
+    bar = gr.HTML(progress(0.0))
+    headers = ["field", "value", "kind", "about"]
+    fields = gr.Dataframe(headers=headers, interactive=True, static_columns=[0, 2, 3], wrap=True, max_height=480, label=say("fields"),
+                          elem_id="fields", show_search="filter", column_widths=["25%", "20%", "20%", "35%"], row_count=(1, "fixed"))  # fmt: skip
+
+    def browsed(name: str, arguments: str) -> list[Any]:
+        try:
+            recipe = made(name, arguments)
+        except SanbuError as error:
+            return [gr.skip(), str(error), gr.skip()]
+        return [rows(recipe), (recipes.find(name).__doc__ or "").split("\n")[0], f"{name}-{time.strftime('%H%M%S')}"]
+
+    def begun(name: str, arguments: str, folder: str, table: Any) -> str:
+        try:
+            given = [(str(path), str(value)) for path, value, *_ in table.values.tolist()]
+            known = {path: value for path, value, *_ in rows(made(name, arguments))}
+            changes = [*arguments.split(), *(f"{path}={value}" for path, value in given if known.get(path) != value)]
+            return training.start(name, changes, folder.strip(), made(name, " ".join(changes)).resolve().schedule.steps)
+        except SanbuError as error:
+            return str(error)
+
+    def looked() -> list[Any]:
+        text, part = training.told()
+        return [text if text else gr.skip(), progress(part)]
+
+    for trigger in (name.change, arguments.submit):
+        trigger(browsed, [name, arguments], [fields, about, folder])
+    gr.on(None, browsed, [name, arguments], [fields, about, folder])
+    start.click(begun, [name, arguments, folder, fields], state)
+    stop.click(training.stop, None, state)
+    gr.Timer(2).tick(looked, None, [state, bar], show_progress="hidden")
+
+
+def made(name: str, assignments: str) -> Recipe:
+    """A recipe with its arguments and changes. Raises SanbuError for what is unknown."""
+    recipe, changes = recipes.make(name, assignments.split())
+    return override(recipe, changes)
+
+
+def rows(recipe: Recipe) -> list[list[str]]:
+    """Every field as texts: its path, value, what it may be, and what it is for."""
+    from sanbu.cli import plain
+
+    return [[path, plain(value), kind, text] for path, value, kind, text in walk(recipe)]
+
+
+def progress(part: float) -> str:
+    """A bar."""
+    return f'<progress max="1" value="{part:.4f}" style="width:100%"></progress>'
