@@ -5,7 +5,7 @@ RUN := runs/demo
 
 .PHONY: demo test lint install install-test clean
 
-demo: install  ## draw digits by a flow, train the life of an assistant on this Python alone, and talk to it
+demo: install  ## draw digits in six ways, train the life of an assistant on this Python alone, and open both in the studio
 	@$(VENV)/bin/sanbu demo --run $(RUN)
 
 test: install-test lint  ## lint, types, tests
@@ -22,7 +22,7 @@ install-test: $(VENV)/.installed-test
 $(VENV)/.installed: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet "torch==2.13.0"
-	$(VENV)/bin/python -m pip install --quiet --editable .
+	$(VENV)/bin/python -m pip install --quiet --editable ".[studio]"
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

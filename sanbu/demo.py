@@ -1,24 +1,22 @@
-"""What `make demo` shows: a hundred digits drawn by a flow, then the life of an assistant, which ends in a conversation."""
+"""What `make demo` shows: six ways to draw digits side by side, the life of an assistant, and both in the studio."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import rich
 import typer
 
-from sanbu import recipes
-from sanbu.config import override
 from sanbu.console import Console
+from sanbu.evaluation.compare import compare_contest
 from sanbu.evaluation.kinds import measure
-from sanbu.gallery import draw
+from sanbu.evaluation.report import table, write
 from sanbu.life import live
-from sanbu.loop import train
 from sanbu.plots import loss_curve, policy_curve
-from sanbu.recipe import Recipe
-from sanbu.recipes import lives
-from sanbu.run import Run
-from sanbu.talk import Speaker, converse, say
+from sanbu.recipes import contests, lives
+from sanbu.talk import Speaker, say
 
 ASKED = (
     "What is 12 + 7?",
@@ -27,29 +25,36 @@ ASKED = (
     "What does heapq.merge do?",
 )
 SHOWN = ("base", "sft", "ppo", "dpo")
+SECONDS = 20
 
 
 def demonstrate(folder: Path) -> None:
-    """Train both, going on where one was begun; then talk to base, sft, ppo and dpo side by side, or ask four questions where nobody types."""
-    digits = trained(override(recipes.flow(), ["schedule.steps=1000"]), folder.with_name(folder.name + "-digits"))
-    grid = draw(digits, digits.folder / "generated", None, 100, 0, ())["grid"]
-    typer.echo(f"a hundred digits, ten of each: {grid}\n")
+    """Train both, going on where one was begun; then open the studio, or ask four questions where nobody sits before it."""
+    digits = folder.with_name(folder.name + "-digits")
+    if not (digits / "compare.json").exists():
+        rows = compare_contest(contests.find("digits"), digits, SECONDS, 1)
+        write(rows, digits, f"digits: {SECONDS} CPU seconds each")
+        rich.print(table(rows))
+    typer.echo(f"six ways to draw digits, side by side: {digits / 'compare.html'}\n")
     stages, _ = lives.make("assistant", [])
     runs = live(stages, folder, (), Console)
     for run in runs.values():
         loss_curve(run)
     typer.echo(f"right answers and reward over the KL: {policy_curve(runs['ppo'])}")
     typer.echo(measure([folder / name for name in SHOWN[1:]], None, 0, None, "0", folder, 256)[1] + "\n")
-    speakers = [Speaker.open(folder / name) for name in SHOWN]
+    shown = [*(folder / name for name in SHOWN), *sorted((digits / "runs").glob("*-0"))]
     if sys.stdin.isatty():
-        converse(speakers, 0)
+        open_studio(shown, folder.parent)
         return
+    speakers = [Speaker.open(place) for place in shown[: len(SHOWN)]]
     for question in ASKED:
         typer.echo(f"> {question}")
         say(speakers, question, 0)
+    typer.echo(f"to go on in the browser: sanbu serve {' '.join(map(str, shown))} --runs {folder.parent} --open")
 
 
-def trained(recipe: Recipe, folder: Path) -> Run:
-    """A run of the recipe, gone on with where there is one."""
-    resume = (folder / "recipe.json").exists()
-    return train(Run.open(folder).recipe if resume else recipe, folder, resume=resume, watcher=Console())
+def open_studio(runs: Sequence[Path], root: Path) -> None:
+    """Serve runs and their page until told to stop."""
+    from sanbu.cli_serve import serve
+
+    serve(list(runs), port=0, root=root, open_page=True)

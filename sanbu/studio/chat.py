@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from sanbu.serve.served import Served
 from sanbu.serve.service import Service
 from sanbu.studio.words import say
 
-COLUMNS = 4
+COLUMNS, JOINER = 4, "\u2060"
 History = list[dict[str, Any]]
 
 
@@ -26,7 +27,7 @@ def chat_tab(service: Service) -> None:
     who = gr.CheckboxGroup(names, value=names, label=say("who"), elem_id="who", visible=len(names) > 1)
     with gr.Row():
         boxes = [
-            gr.Chatbot(label=name, elem_id=f"said-{name}", height=420, editable="user", buttons=["copy"], render_markdown=False, sanitize_html=True)
+            gr.Chatbot(label=name, elem_id=f"said-{name}", height=420, editable="user", buttons=["copy"], render_markdown=False, sanitize_html=True, allow_tags=False)
             for name in names
         ]  # fmt: skip
     words = gr.Textbox(placeholder=say("ask"), show_label=False, elem_id="words", autofocus=True, max_lines=4)
@@ -38,7 +39,7 @@ def chat_tab(service: Service) -> None:
     with gr.Row():
         system = gr.Textbox(label=say("system"))
         temperature = gr.Slider(0, 2, 1.0, label=say("temperature"))
-        most = gr.Slider(1, 512, 64, step=1, label=say("tokens"))
+        most = gr.Slider(1, 512, 64, step=1, label=say("tokens"), elem_id="most")
         seed = gr.Number(0, precision=0, label=say("seed"))
     options = [who, system, temperature, most, seed]
 
@@ -47,7 +48,7 @@ def chat_tab(service: Service) -> None:
         for name, history in zip(names, histories, strict=True):
             if name in chosen and text.strip():
                 history.append({"role": "user", "content": text})
-        yield ["", *histories]
+        yield ["", *shown(histories)]
         async for said in answers(service, runs, histories, chosen, how):
             yield ["", *said]
 
@@ -60,7 +61,7 @@ def chat_tab(service: Service) -> None:
         async for said in answers(service, runs, histories, chosen, how):
             yield said
 
-    events = [
+    events: list[Any] = [
         trigger(asked, [words, *boxes, *options], [words, *boxes], concurrency_limit=8)
         for trigger in (send.click, words.submit)
     ]
@@ -84,8 +85,16 @@ def plain(history: Any) -> History:
     for message in history or ():
         content = message["content"]
         text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-        made.append({"role": message["role"], "content": text})
+        made.append({"role": message["role"], "content": text.replace(JOINER, "")})
     return made
+
+
+def shown(histories: Sequence[History]) -> list[History]:
+    """The same words for a page that reads them as markup: whatever could begin a tag or an entity is parted by a joiner of no width."""
+    return [
+        [{**message, "content": re.sub(r"[<&](?=\S)", rf"\g<0>{JOINER}", message["content"])} for message in history]
+        for history in histories
+    ]
 
 
 def edited(service: Service, served: Served) -> Any:
@@ -94,7 +103,7 @@ def edited(service: Service, served: Served) -> Any:
     async def again(data: gr.EditData, history: Any, *options: Any) -> AsyncIterator[History]:
         place = data.index if isinstance(data.index, int) else data.index[0]
         histories, _, how = split([plain(history)[: place + 1], *options], 1)
-        histories[0][place]["content"] = str(data.value)
+        histories[0][place]["content"] = str(data.value).replace(JOINER, "")
         async for said in answers(service, [served], histories, [served.name], how):
             yield said[0]
 
@@ -137,7 +146,7 @@ async def answers(
             left -= await fresh.get() < 0
             while not fresh.empty():
                 left -= fresh.get_nowait() < 0
-            yield histories
+            yield shown(histories)
             await asyncio.sleep(0.03)  # a page draws no faster
     finally:
         for task in tasks:

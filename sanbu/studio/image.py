@@ -36,13 +36,20 @@ def image_tab(service: Service) -> None:
         label=say("picture"), elem_id="image-shown", format="png", height=420, buttons=["download", "fullscreen"]
     )
 
-    async def drawn(name: str, label: str, count: float, seed: float) -> AsyncIterator[tuple[Any, str]]:
+    draft = gr.Slider(1, 2, 1, step=1, label=say("draft"), elem_id="draft", visible=False)
+    kept = gr.State([])
+
+    async def drawn(name: str, label: str, count: float, seed: float) -> AsyncIterator[list[Any]]:
+        made: list[np.ndarray] = []
         if name in runs:
             async for picture, text in drafts(runs[name], label, int(count), int(seed or 0)):
-                yield picture, text
+                made += [picture] if picture is not None else []
+                yield [picture, text, gr.skip(), gr.skip()]
+        yield [gr.skip(), gr.skip(), made, gr.Slider(1, max(2, len(made)), len(made), visible=len(made) > 1)]
 
-    event = draw.click(drawn, [name, label, count, seed], [shown, state], concurrency_limit=4)
+    event = draw.click(drawn, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=4)
     stop.click(None, cancels=[event])
+    draft.input(lambda made, number: made[int(number) - 1] if made else None, [kept, draft], shown, show_progress="hidden")
 
 
 def compare_tab(service: Service, root: Path) -> None:

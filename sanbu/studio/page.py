@@ -7,16 +7,16 @@ from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-import gradio as gr  # noqa: E402 - it counts who imports it otherwise
-from fastapi import FastAPI  # noqa: E402
+import gradio as gr
+from fastapi import FastAPI
 
-from sanbu.serve.service import Service  # noqa: E402
-from sanbu.studio.chat import chat_tab  # noqa: E402
-from sanbu.studio.image import compare_tab, image_tab  # noqa: E402
-from sanbu.studio.label import label_tab  # noqa: E402
-from sanbu.studio.recipes import recipes_tab  # noqa: E402
-from sanbu.studio.runs import runs_tab  # noqa: E402
-from sanbu.studio.words import TEXTS, say  # noqa: E402
+from sanbu.serve.service import Service
+from sanbu.studio.chat import chat_tab
+from sanbu.studio.image import compare_tab, image_tab
+from sanbu.studio.label import label_tab
+from sanbu.studio.recipes import recipes_tab
+from sanbu.studio.runs import runs_tab
+from sanbu.studio.words import TEXTS, say
 
 FONTS = ("system-ui", "sans-serif")
 STYLE = """

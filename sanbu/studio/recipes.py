@@ -22,9 +22,9 @@ class Training:
     """The one training that was begun here."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.process, self.folder, self.steps = root, None, None, 1
-        self.process: subprocess.Popen[bytes] | None
-        self.folder: Path | None
+        self.root, self.steps = root, 1
+        self.process: subprocess.Popen[bytes] | None = None
+        self.folder: Path | None = None
 
     def start(self, name: str, changes: list[str], folder: str, steps: int) -> str:
         """Begin. Raises SanbuError while another one runs, or where the folder is taken or lies elsewhere."""
@@ -91,14 +91,18 @@ def recipes_tab(root: Path) -> None:
     bar = gr.HTML(progress(0.0))
     headers = ["field", "value", "kind", "about"]
     fields = gr.Dataframe(headers=headers, interactive=True, static_columns=[0, 2, 3], wrap=True, max_height=480, label=say("fields"),
-                          elem_id="fields", show_search="filter", column_widths=["25%", "20%", "20%", "35%"], row_count=(1, "fixed"))  # fmt: skip
+                          elem_id="fields", show_search="filter", column_widths=["25%", "20%", "20%", "35%"])  # fmt: skip
 
-    def browsed(name: str, arguments: str) -> list[Any]:
+    def browsed(name: str | None, arguments: str | None) -> list[Any]:
         try:
-            recipe = made(name, arguments)
+            recipe = made(name or names[0], arguments or "")
         except SanbuError as error:
             return [gr.skip(), str(error), gr.skip()]
-        return [rows(recipe), (recipes.find(name).__doc__ or "").split("\n")[0], f"{name}-{time.strftime('%H%M%S')}"]
+        return [
+            rows(recipe),
+            (recipes.find(recipe.name).__doc__ or "").split("\n")[0],
+            f"{recipe.name}-{time.strftime('%H%M%S')}",
+        ]
 
     def begun(name: str, arguments: str, folder: str, table: Any) -> str:
         try:
@@ -115,7 +119,7 @@ def recipes_tab(root: Path) -> None:
 
     for trigger in (name.change, arguments.submit):
         trigger(browsed, [name, arguments], [fields, about, folder])
-    gr.on(None, browsed, [name, arguments], [fields, about, folder])
+    gr.on(None, lambda: browsed(None, None), None, [fields, about, folder])
     start.click(begun, [name, arguments, folder, fields], state)
     stop.click(training.stop, None, state)
     gr.Timer(2).tick(looked, None, [state, bar], show_progress="hidden")

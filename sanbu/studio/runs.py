@@ -30,7 +30,9 @@ def runs_tab(root: Path) -> None:
     with gr.Row():
         progress = gr.Textbox(label=say("progress"), interactive=False, elem_id="run-progress")
         parents = gr.Textbox(label=say("parents"), interactive=False, elem_id="parents")
-    pictures = gr.Gallery(label=say("over"), height=300, columns=6, format="png", elem_id="run-pictures")
+    pictures = gr.Gallery(
+        label=say("over"), height=300, columns=6, object_fit="contain", format="png", elem_id="run-pictures"
+    )
     texts = gr.Textbox(label=say("over"), lines=6, max_lines=20, interactive=False, elem_id="run-texts")
     with gr.Accordion(say("recipe"), open=False):
         recipe = gr.Textbox(show_label=False, lines=10, max_lines=40, interactive=False, elem_id="run-recipe")
@@ -56,7 +58,7 @@ def runs_tab(root: Path) -> None:
     figure.change(look, [name, figure], [curve, progress])
     name.focus(refreshed, name, name)
     gr.Timer(2).tick(look, [name, figure], [curve, progress], show_progress="hidden")
-    gr.on(None, chosen, name, everything)
+    gr.on(None, lambda: chosen(next(iter(found(root)), None)), None, everything)
 
 
 def found(root: Path) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
 WORDS = {
@@ -54,13 +56,10 @@ WORDS = {
     "over": ("Samples on the way, latest first", "训练途中的样本，最新在前"),
     "draft": ("Draft", "草稿"),
 }
-TEXTS = gr.I18n(
-    en={name: pair[0] for name, pair in WORDS.items()},
-    zh={name: pair[1] for name, pair in WORDS.items()},
-    **{"zh-CN": {name: pair[1] for name, pair in WORDS.items()}},
-)
+ENGLISH, CHINESE = ({f"sanbu_{name}": pair[language] for name, pair in WORDS.items()} for language in (0, 1))
+TEXTS = gr.I18n(en=ENGLISH, zh=CHINESE, **{"zh-CN": CHINESE})
 
 
-def say(name: str) -> str:
+def say(name: str) -> Any:
     """A word of the page, in the reader's language."""
-    return TEXTS(name)  # type: ignore[no-any-return]
+    return TEXTS(f"sanbu_{name}")

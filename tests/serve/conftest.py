@@ -55,9 +55,11 @@ def runs(tmp_path_factory):
 class Served:
     """A service on a socket of its own, in a thread."""
 
-    def __init__(self, folders, keys=None, limits=(), **more):
+    def __init__(self, folders, keys=None, limits=(), before=None, **more):
         self.service = Service.open(folders, keys, **dict(limits))
         self.app = application(self.service, **more)
+        if before is not None:
+            before(self.app, self.service)
         self.server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="critical", timeout_graceful_shutdown=5))
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 

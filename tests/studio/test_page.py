@@ -1,0 +1,188 @@
+"""What people do on the page, done by a browser."""
+
+import json
+import time
+
+from sanbu.data.conversations import records
+
+
+def said(page, run):
+    """What a run has said so far."""
+    return [
+        text.replace("\u2060", "")
+        for text in page.locator(f"#said-{run} [data-testid=bot] .message-content").all_inner_texts()
+    ]
+
+
+def wait(what, seconds=20):
+    """Until something holds."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+    return found
+
+
+def go(page, tab):
+    page.get_by_role("tab", name=tab, exact=True).first.click()
+
+
+def ask(page, text):
+    page.fill("#words textarea", text)
+    page.keyboard.press("Enter")
+
+
+def slowly(monkeypatch, studio, name):
+    """Let a run take its time, so that it can be stopped on its way."""
+    engine = studio.service.served[name].engine
+    step = engine.step
+    monkeypatch.setattr(engine, "step", lambda: (time.sleep(0.05), step())[1])
+    return engine
+
+
+def test_two_runs_answer_side_by_side_each_in_its_own_words(opened, client):
+    page = opened()
+    ask(page, "What is 7?")
+    wait(lambda: page.is_enabled("#send") and "".join(said(page, "talk")) and "".join(said(page, "bytes")))
+    asked = {"messages": [{"role": "user", "content": "What is 7?"}], "max_tokens": 64, "seed": 0}
+    whole = client.chat.completions.create(model="talk", **asked).choices[0].message.content
+    wait(lambda: "".join(said(page, "talk")).split() == whole.split())
+
+
+def test_stop_really_stops(opened, studio, monkeypatch):
+    engine = slowly(monkeypatch, studio, "bytes")
+    page = opened()
+    page.locator("#most input[type=number]").fill("100")
+    ask(page, "a")
+    wait(lambda: "".join(said(page, "bytes")))
+    before = engine.counts["finished_cancelled"]
+    page.click("#stop")
+    wait(lambda: engine.counts["finished_cancelled"] == before + 1, 2)
+    assert not engine.busy() and len("".join(said(page, "bytes"))) < 100
+
+
+def test_who_leaves_is_not_answered_any_more(opened, studio, monkeypatch):
+    engine = slowly(monkeypatch, studio, "bytes")
+    page = opened()
+    page.locator("#most input[type=number]").fill("100")
+    ask(page, "a")
+    wait(lambda: "".join(said(page, "bytes")))
+    before = engine.counts["finished_cancelled"]
+    page.close()
+    wait(lambda: engine.counts["finished_cancelled"] == before + 1, 5)
+
+
+def test_another_answer_and_a_changed_question(opened):
+    page = opened()
+    ask(page, "What is 7?")
+    first = wait(lambda: "".join(said(page, "bytes")) if not page.locator(".generating").count() else "")
+    page.click("#again")
+    second = wait(lambda: text if (text := "".join(said(page, "bytes"))) and text != first else "")
+    assert len(said(page, "bytes")) == 1 and second
+    page.locator("#said-bytes button[aria-label*=dit], #said-bytes button[title*=dit]").first.click()
+    page.locator("#said-bytes textarea").first.fill("Größe")
+    page.locator("#said-bytes button[aria-label*=ubmit], #said-bytes button[title*=ubmit]").first.click()
+    wait(
+        lambda: (
+            "Größe" in page.inner_text("#said-bytes") and len(said(page, "bytes")) == 1 and said(page, "bytes")[0] != second
+        )
+    )
+
+
+def test_markup_that_a_person_or_a_run_says_is_only_text(opened, studio, monkeypatch):
+    page = opened()
+    markup = "<img src=x onerror='window.hurt=1'><script>window.hurt=1</script><b>bold</b>[x](javascript:alert(1))"
+    codec = studio.service.served["talk"].run.codec
+    monkeypatch.setattr(codec.tokenizer, "pieces", [markup.encode()] * len(codec.tokenizer.pieces), raising=False)
+    ask(page, markup)
+    wait(lambda: "".join(said(page, "talk")))
+    time.sleep(1)
+    assert page.evaluate("window.hurt") is None
+    assert not page.locator("#said-talk b, #said-talk img, #said-talk a").count()
+
+
+def test_pictures_come_to_be_and_every_draft_can_be_seen(opened):
+    page = opened()
+    go(page, "Image")
+    page.click("#draw")
+    wait(lambda: page.input_value("#image-state textarea, #image-state input").startswith("4 steps"))
+    last = wait(lambda: page.get_attribute("#image-shown img", "src"))
+    page.locator("#draft input[type=number]").fill("1")
+    page.keyboard.press("Tab")
+    wait(lambda: page.get_attribute("#image-shown img", "src") != last)
+
+
+def test_a_label_that_is_not_there_is_said(opened):
+    page = opened()
+    go(page, "Image")
+    page.fill("#image-label textarea, #image-label input", "zebra")
+    page.click("#draw")
+    wait(lambda: "zebra" in page.input_value("#image-state textarea, #image-state input"))
+
+
+def test_every_picture_run_draws_the_same(opened):
+    page = opened()
+    go(page, "Compare")
+    page.click("#draw-every")
+    wait(lambda: page.locator("#compare-digits img").count())
+
+
+def test_the_curve_of_a_run_lives(opened, studio):
+    page = opened()
+    go(page, "Runs")
+    wait(lambda: page.locator("#curve canvas, #curve svg").count())
+    page.locator("#run input").click()
+    page.get_by_role("option", name="talk").click()
+    told = "#run-progress textarea, #run-progress input"
+    wait(lambda: page.input_value(told).startswith("20 / 20: loss"))
+    with (studio.root / "talk" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 21, "loss": 0.125}) + "\n")
+    wait(lambda: page.input_value(told).startswith("21 / 20: loss 0.125"))
+
+
+def test_a_person_ranks_answers_without_knowing_whose_they_are(opened, studio):
+    page = opened()
+    go(page, "Label")
+    page.locator("#question textarea, #question input").fill("What is 5?")
+    page.keyboard.press("Enter")
+    wait(lambda: page.locator("#answer-2").is_visible())
+    assert "talk" not in page.inner_text("#answer-1") + page.inner_text("#answer-2")
+    order = page.locator("#order textarea, #order input")
+    order.fill("2 3")
+    page.keyboard.press("Enter")
+    wait(lambda: "each number from 1 to 2" in page.input_value("#saved textarea"))
+    order.fill("2 1")
+    page.keyboard.press("Enter")
+    wait(lambda: "1 rankings" in page.input_value("#saved textarea"))
+    assert {"talk", "bytes"} == set(page.input_value("#saved textarea").split("\n")[0].split(" > "))
+    (record,) = records(str(studio.root / "rankings.jsonl"))
+    assert record.ranks == (1, 0) and record.prompt[-1]["content"] == "What is 5?"
+
+
+def test_a_recipe_is_changed_trained_and_stopped(opened, studio):
+    page = opened()
+    go(page, "Recipes")
+    wait(lambda: page.input_value("#recipe-folder textarea, #recipe-folder input"))
+    arguments = page.locator("#recipe-arguments textarea, #recipe-arguments input")
+    state = "#training textarea, #training input"
+    arguments.fill("model.layrs=1")
+    page.click("#start")
+    wait(lambda: "did you mean 'layers'" in page.input_value(state))
+    arguments.fill(
+        f"data.path={studio.root / 'text.txt'} model.layers=1 model.width=16 model.heads=2 schedule.steps=100000 data.tokenizer=byte"
+    )
+    page.locator("#recipe-folder textarea, #recipe-folder input").fill("../outside")
+    page.click("#start")
+    wait(lambda: "lies outside" in page.input_value(state))
+    page.locator("#recipe-folder textarea, #recipe-folder input").fill("mine")
+    page.click("#start")
+    wait(lambda: "s left" in page.input_value(state), 60)
+    page.click("#stop-training")
+    wait(lambda: "mine: done" in page.input_value(state) or "mine: ended" in page.input_value(state), 30)
+    assert list((studio.root / "mine" / "checkpoints").glob("step-*"))
+
+
+def test_chinese_on_a_phone(opened):
+    page = opened(locale="zh-CN", viewport={"width": 390, "height": 800})
+    assert page.get_by_role("tab", name="对话").count() or page.get_by_text("发送", exact=True).count()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
