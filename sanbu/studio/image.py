@@ -59,9 +59,12 @@ def compare_tab(service: Service, root: Path) -> None:
         label = gr.Textbox(label=say("of"))
         seed = gr.Number(0, precision=0, label=say("seed"))
         draw = gr.Button(say("every"), variant="primary", elem_id="draw-every")
+    shown, told = [], []
     with gr.Row():
-        shown = [gr.Image(label=one.name, format="png", height=260, elem_id=f"compare-{one.name}") for one in runs]
-    told = [gr.Textbox(show_label=False, interactive=False) for _ in runs]
+        for one in runs:
+            with gr.Column(min_width=160):
+                shown.append(gr.Image(label=one.name, format="png", height=220, elem_id=f"compare-{one.name}", buttons=[]))
+                told.append(gr.Textbox(show_label=False, container=False, interactive=False))
 
     async def every(label: str, seed: float) -> AsyncIterator[list[Any]]:
         pictures: list[Any] = [None] * len(runs)
