@@ -30,6 +30,9 @@ def serve(
     ] = 256,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="a request may take")] = 600,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="write what is asked to the log too")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="weights of text runs in eight bits: a quarter of the memory")
+    ] = False,
     studio: Annotated[bool, typer.Option("--studio/--no-studio", help="the page at /, where it is installed")] = True,
     root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="the runs that the page shows")] = Path("runs"),
     open_page: Annotated[bool, typer.Option("--open", help="open the page in the browser")] = False,
@@ -55,7 +58,7 @@ def serve(
     wrong = next((page for page in origin or () if not page.startswith(("http://", "https://"))), None)
     if wrong is not None:
         raise ConfigError(f"--origin: given {wrong!r}, allowed: http://... or https://...")
-    service = Service.open(runs, Keys.load(keys) if keys else None, blocks=blocks, rows=rows, queue=queue)
+    service = Service.open(runs, Keys.load(keys) if keys else None, int8, blocks=blocks, rows=rows, queue=queue)
     api = application(service, seconds=seconds, origins=origin or (), local=local, prompts=log_prompts)
     page = studio and with_page(api, service, root, local, keys is not None)
     listen(api, host, port, list(service.served), open_page and page)

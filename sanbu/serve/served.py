@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sanbu.codecs.chat import ChatCodec, Message
 from sanbu.config import SanbuError, override
+from sanbu.layers.int8 import quantized
 from sanbu.models.transformer import Decoder
 from sanbu.run import Run
 from sanbu.serve.engine import Engine
@@ -37,9 +38,12 @@ class Served:
             self.engine = Engine(run.model, run.recipe.data.space().end, **limits)
 
     @classmethod
-    def open(cls, folder: Path, name: str, solo: Solo, **limits: int) -> Served:
-        """A run folder, on the best device there is."""
-        return cls(name, Run.open(folder).to("auto"), solo, **limits)
+    def open(cls, folder: Path, name: str, solo: Solo, int8: bool = False, **limits: int) -> Served:
+        """A run folder, on the best device there is. int8: a text run's linear layers in eight bits."""
+        run = Run.open(folder).to("auto")
+        if int8 and run.recipe.model.family == "tokens":
+            quantized(run.model)
+        return cls(name, run, solo, **limits)
 
     @property
     def context(self) -> int:

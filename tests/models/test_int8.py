@@ -1,0 +1,60 @@
+"""Weights in eight bits against the same weights written out."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sanbu.data.kinds import Space
+from sanbu.layers.int8 import ROWS, Int8Linear, quantized
+from sanbu.models.kinds import GPT2, Llama
+
+
+def linear(bias=True):
+    torch.manual_seed(0)
+    return nn.Linear(96, 160, bias)
+
+
+def test_a_weight_is_off_by_half_a_step_at_most_and_the_largest_is_exact():
+    one = linear()
+    found = Int8Linear(one)
+    off = (found.whole * found.scale[:, None] - one.weight).abs()
+    assert (off <= found.scale[:, None] / 2 + 1e-7).all()
+    assert torch.equal(found.whole.abs().amax(1), torch.full((160,), 127, dtype=torch.int8))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 3, ROWS, ROWS + 1])
+def test_products_are_those_of_the_weights_written_out(rows, bias):
+    """Few rows pass through bfloat16, whose products are off by one in 2^8 of their sizes at most."""
+    found, x = Int8Linear(linear(bias)), torch.randn(rows, 96)
+    weight = found.whole * found.scale[:, None]
+    wanted = F.linear(x, weight, found.bias)
+    limit = (x.abs() @ weight.abs().T) * (3 / 256) if rows <= ROWS else torch.full_like(wanted, 1e-5)
+    assert ((found(x) - wanted).abs() <= limit).all()
+
+
+def test_a_row_is_the_same_alone_and_among_others():
+    found, x = Int8Linear(linear()), torch.randn(ROWS, 96)
+    together = found(x)
+    assert all(torch.equal(found(x[i : i + 1])[0], together[i]) for i in range(ROWS))
+
+
+def test_no_weight_at_all_stays_nothing():
+    one = linear()
+    nn.init.zeros_(one.weight)
+    assert torch.equal(Int8Linear(one)(torch.randn(2, 96)), one.bias.detach().expand(2, -1))
+
+
+@pytest.mark.parametrize("config", [GPT2, Llama])
+def test_a_model_in_eight_bits_says_nearly_the_same(config):
+    torch.manual_seed(0)
+    model = config(layers=2, heads=4, width=64, context=32).build(Space((32,), 100)).eval()
+    tokens = torch.randint(100, (4, 32))
+    with torch.no_grad():
+        before = model(tokens)
+        embedding = model.embedding.tokens.weight.clone()
+        after = quantized(model)(tokens)
+    assert not any(isinstance(module, nn.Linear) for module in model.modules())
+    assert torch.equal(model.embedding.tokens.weight, embedding)
+    assert (after - before).pow(2).mean().sqrt() < 0.02 * before.std()
