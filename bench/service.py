@@ -1,8 +1,10 @@
-"""The engine beside other ways to answer the same requests: python -m bench.service [--part continuous|prefix] [--rounds N] [--json]
+"""The service beside other ways to answer the same requests: python -m bench.service [--part NAME] [--rounds N] [--run DIR] [--json]
 
-A random GPT-2 shape (6 layers, width 256, context 1,024), one thread. continuous: 64 requests of unequal lengths, 16 at once; the peer is the strategy
+clients: tokens a second over HTTP at 1, 8 and 32 clients, beside transformers serve and llama-cpp-python's server (see bench.clients). load: 200 clients
+for two minutes. overhead: milliseconds a token beside the engine's steps.
+continuous and prefix: a random GPT-2 shape (6 layers, width 256, context 1,024), one thread. continuous: 64 requests of unequal lengths, 16 at once; the peer is the strategy
 itself in static batches of 16, each as long as its longest. prefix: seconds to the first token behind 512 shared tokens, known or not.
-The last line is one JSON object: continuous.ratio, prefix.ratio.
+The last line is one JSON object: continuous.ratio, prefix.ratio, clients.N.ratio_transformers, clients.N.ratio_llamacpp, load.errors, overhead_ms.
 """
 
 from __future__ import annotations
@@ -10,14 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from bench import clients, load
 from bench.together import side_by_side
 
 VOCABULARY, CONTEXT, ROWS = 4096, 1024, 16
+SERVED: dict[str, Callable[[Path, int], dict[str, float]]] = {
+    "clients": clients.measure,
+    "overhead": load.overhead,
+    "load": lambda folder, rounds: load.load(folder),
+}
+PARTS = ("continuous", "prefix", *SERVED)
 
 
 def built() -> Any:
@@ -115,13 +127,19 @@ def first_token(kind: str) -> Callable[[], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("continuous", "prefix"), action="append")
+    parser.add_argument("--part", choices=PARTS, action="append")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--run", type=Path, help="where models are kept for the next time; else nowhere")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures: dict[str, float] = {}
-    for part in arguments.part or ("continuous", "prefix"):
+    folder = arguments.run or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in arguments.part or PARTS:
         print(part, file=sys.stderr, flush=True)
+        if part in SERVED:
+            figures |= SERVED[part](folder, arguments.rounds)
+            continue
         if part == "continuous":
             found = side_by_side({"engine": (continuous, ()), "static": (static, ())}, arguments.rounds)
             figures |= {"continuous.ratio": found["engine"] / found["static"]}
@@ -129,6 +147,8 @@ def main() -> None:
             found = side_by_side({kind: (first_token, (kind,)) for kind in ("unknown", "known")}, arguments.rounds)
             figures |= {"prefix.ratio": found["unknown"] / found["known"]}
         figures |= {f"{part}.{name}": value for name, value in found.items()}
+    if arguments.run is None:
+        shutil.rmtree(folder)
     print(json.dumps(figures))
 
 

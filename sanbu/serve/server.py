@@ -34,7 +34,12 @@ def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool 
         address = f"http://{shown}:{place.getsockname()[1]}"
         print(f"{', '.join(names)} at {address}/v1", flush=True)
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=30, server_header=False
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=30,
+            server_header=False,
+            timeout_keep_alive=75,  # longer than clients keep a connection, so that they close it and never ask on a closed one
         )
         if show:
             Timer(1, webbrowser.open, [address]).start()
