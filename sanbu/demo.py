@@ -20,9 +20,9 @@ from sanbu.talk import Speaker, say
 
 ASKED = (
     "What is 12 + 7?",
-    "What is k d p q z backwards?",
+    "How often is b in a c b a b?",
     "What is the largest of 31 7 90 55?",
-    "What does heapq.merge do?",
+    "Is lambda a keyword of Python?",
 )
 SHOWN = ("base", "sft", "ppo", "dpo")
 SECONDS = 20

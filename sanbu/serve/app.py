@@ -49,7 +49,9 @@ def application(
         await asyncio.to_thread(service.worker.thread.join, 30)
 
     AppStatus.disable_automatic_graceful_drain()  # streams that have begun are finished; uvicorn ends what takes too long
-    app = FastAPI(title="Sanbu", version=__version__, lifespan=life)
+    app = FastAPI(
+        title="Sanbu", version=__version__, lifespan=life, docs_url=None, redoc_url=None
+    )  # both want another machine
     app.state.service, app.state.seconds, app.state.prompts = service, seconds, prompts
     install(app)
     app.include_router(routes, prefix="/v1")
@@ -150,7 +152,7 @@ async def metrics(request: Request) -> Response:
 @about.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 async def nothing(rest: str) -> Response:
     """What is not there, in the API's own shape."""
-    raise APIError(404, f"there is no /v1/{rest[:80]}; see /docs", code="not_found")
+    raise APIError(404, f"there is no /v1/{rest[:80]}; see /openapi.json", code="not_found")
 
 
 def found(request: Request, body: Any) -> Served:
