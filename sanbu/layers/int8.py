@@ -24,7 +24,7 @@ class Int8Linear(nn.Module):
         scale = weight.abs().amax(1).clamp(min=1e-12) / 127
         self.register_buffer("whole", (weight / scale[:, None]).round().to(torch.int8).contiguous())
         self.register_buffer("scale", scale)
-        self.bias = linear.bias
+        self.bias, self.out_features = linear.bias, linear.out_features
 
     def forward(self, x: Tensor) -> Tensor:
         """Of x_...I, ...O in the type of x."""
@@ -36,9 +36,9 @@ class Int8Linear(nn.Module):
 
 
 def quantized(model: nn.Module) -> nn.Module:
-    """The same model, every linear layer of it in eight bits; embeddings stay."""
+    """The same model, every plain linear layer of it in eight bits; embeddings stay, and layers that do more."""
     for name, module in list(model.named_children()):
-        if isinstance(module, nn.Linear):
+        if type(module) is nn.Linear:
             setattr(model, name, Int8Linear(module))
         else:
             quantized(module)

@@ -63,12 +63,11 @@ class Decoder(nn.Module):
 
     def cache(self, rows: int, slots: int) -> Cache:
         """Empty keys and values for so many rows and positions, in this model's type and place."""
-        made = []
+        made, like = [], self.embedding.tokens.weight
         for block in self.blocks.values():
             attention = block.attention
-            weight = attention.key.weight
-            shape = (rows, weight.shape[0] // attention.head_width, slots, attention.head_width)
-            made.append(KeyValues(weight.new_zeros(shape), weight.new_zeros(shape)))
+            shape = (rows, attention.key.out_features // attention.head_width, slots, attention.head_width)
+            made.append(KeyValues(like.new_zeros(shape), like.new_zeros(shape)))
         return made
 
     def tie(self) -> None:

@@ -8,6 +8,10 @@ from torch.nn import functional as F
 from sanbu.data.kinds import Space
 from sanbu.layers.int8 import ROWS, Int8Linear, quantized
 from sanbu.models.kinds import GPT2, Llama
+from sanbu.serve.engine import Engine
+from sanbu.serve.request import Request
+from sanbu.strategies.kinds import Autoregressive
+from sanbu.strategies.strategy import generate, last
 
 
 def linear(bias=True):
@@ -58,3 +62,18 @@ def test_a_model_in_eight_bits_says_nearly_the_same(config):
     assert not any(isinstance(module, nn.Linear) for module in model.modules())
     assert torch.equal(model.embedding.tokens.weight, embedding)
     assert (after - before).pow(2).mean().sqrt() < 0.02 * before.std()
+
+
+def test_it_is_served_as_the_strategy_says_it(tmp_path):
+    torch.manual_seed(0)
+    model = quantized(GPT2(layers=2, heads=4, width=64, context=64).build(Space((64,), 100)).eval())
+    said = []
+    engine = Engine(model, None)
+    engine.submit(Request([1, 2, 3], Autoregressive(max_tokens=8, temperature=0), 0, lambda event: said.append(event.token)))
+    while engine.busy():
+        engine.step()
+    strategy = Autoregressive(max_tokens=8, temperature=0).build(Space((64,), 100))
+    condition = {"tokens": torch.tensor([[1, 2, 3]]), "length": torch.tensor([3])}
+    with torch.inference_mode():
+        alone = last(generate(strategy, {"model": model}, condition, torch.arange(1))).sample[0, 3:]
+    assert said[:-1] == alone[:8].tolist()
