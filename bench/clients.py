@@ -88,6 +88,8 @@ def commands(folder: Path, port: int) -> dict[str, tuple[list[str], str]]:
             "1",
             "--n_threads_batch",
             "1",
+            "--interrupt_requests",
+            "false",
         ]
         found["llamacpp"] = (llama, gguf)
     return found

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ROWS = 16  # up to so many rows reading the weights is what takes time; beyond, the products are
+ROWS = 32  # up to so many rows reading the weights is what takes time; beyond, the products are
 
 
 class Int8Linear(nn.Module):
@@ -30,8 +30,9 @@ class Int8Linear(nn.Module):
         """Of x_...I, ...O in the type of x."""
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) > ROWS or x.device.type != "cpu":
-            return F.linear(x, (self.whole * self.scale[:, None]).to(x.dtype), self.bias)
-        found = torch._weight_int8pack_mm(rows.bfloat16(), self.whole, self.scale.bfloat16()).to(x.dtype)
+            found = F.linear(rows, self.whole.to(x.dtype)) * self.scale.to(x.dtype)
+        else:
+            found = torch._weight_int8pack_mm(rows.bfloat16(), self.whole, self.scale.bfloat16()).to(x.dtype)
         return (found if self.bias is None else found + self.bias).view(*x.shape[:-1], -1)
 
 

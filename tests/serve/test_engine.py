@@ -244,20 +244,20 @@ def test_names_of_blocks_know_all_that_came_before():
 
 
 def test_nothing_leaks_after_many_requests_with_random_cancels():
-    engine = Engine(built(MODELS[0]), 0, blocks=24, size=4, queue=10_000)
+    engine = Engine(built(MODELS[0]), 0, blocks=24, size=4, queue=20_000)
     worker = Worker([engine])
     worker.start()
     draws, heard = random.Random(0), []
-    for number in range(1000):
+    for number in range(10_000):
         heard.append(Heard(engine, **asked(number, most=6)))
         if draws.random() < 0.3:
             heard[draws.randrange(len(heard))].request.cancel()
     worker.stop()
-    worker.thread.join(120)
+    worker.thread.join(240)
     assert not worker.thread.is_alive() and all(one.finish for one in heard)
     engine.blocks.check()
     assert engine.blocks.available() == 24 and not engine.running and not engine.waiting
-    assert sum(engine.counts[f"finished_{how}"] for how in ("stop", "length", "cancelled")) == 1000
+    assert sum(engine.counts[f"finished_{how}"] for how in ("stop", "length", "cancelled")) == 10_000
 
 
 class Broken:
