@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ROWS = 32  # up to so many rows reading the weights is what takes time; beyond, the products are
+ROWS = 64  # up to so many rows reading the weights is what takes time; beyond, the products are
 
 
 class Int8Linear(nn.Module):
