@@ -3,6 +3,8 @@
 import json
 import time
 
+import httpx
+
 from sanbu.data.conversations import records
 
 
@@ -186,3 +188,20 @@ def test_chinese_on_a_phone(opened):
     page = opened(locale="zh-CN", viewport={"width": 390, "height": 800})
     assert page.get_by_role("tab", name="对话").count() or page.get_by_text("发送", exact=True).count()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_page_gives_away_no_file_and_answers_to_no_other_page(studio):
+    for path in ("/etc/passwd", "../../../etc/passwd", str(studio.root / "talk" / "recipe.json"), "pyproject.toml", "rankings.jsonl"):
+        for route in (f"/gradio_api/file={path}", f"/file={path}", f"/static/{path}", f"/assets/{path}"):
+            assert httpx.get(studio.url + route).status_code in (400, 403, 404), route
+    foreign = {"origin": "https://elsewhere.example"}
+    assert httpx.post(studio.url + "/gradio_api/queue/join", json={}, headers=foreign).status_code == 403
+    assert httpx.get(studio.url + "/", headers={"host": "elsewhere.example"}).status_code == 403
+    assert httpx.get(studio.url + "/gradio_api/startup-events", headers=foreign).status_code == 403
+
+
+def test_the_api_is_there_beside_the_page(studio, client):
+    assert {one.id for one in client.models.list()} == {"talk", "bytes", "digits"}
+    lost = httpx.get(studio.url + "/v1/nothing")
+    assert lost.status_code == 404 and lost.json()["error"]["code"] == "not_found"
+    assert httpx.get(studio.url + "/").text.count("<script") and "googleapis" not in httpx.get(studio.url + "/theme.css").text
