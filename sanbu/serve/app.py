@@ -149,12 +149,6 @@ async def metrics(request: Request) -> Response:
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@about.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-async def nothing(rest: str) -> Response:
-    """What is not there, in the API's own shape."""
-    raise APIError(404, f"there is no /v1/{rest[:80]}; see /openapi.json", code="not_found")
-
-
 def found(request: Request, body: Any) -> Served:
     """The run a body names; noted for the log."""
     state = request.app.state

@@ -119,7 +119,6 @@ async def answers(
     async def listen(number: int) -> None:
         history = histories[number]
         history.append({"role": "assistant", "content": ""})
-        pieces = None
         try:
             said = [message for message in history[:-1] if message["content"]]
             told = [{"role": "system", "content": how["system"]}] if how["system"] else []
@@ -127,15 +126,12 @@ async def answers(
                 "model": runs[number].name, "messages": told + said, "temperature": float(how["temperature"]),
                 "max_tokens": how["max_tokens"], "seed": how["seed"],
             })  # fmt: skip
-            pieces = Chat(runs[number], body).asked.pieces(service.metrics)
-            async for piece in pieces:
+            async for piece in Chat(runs[number], body).asked.pieces(service.metrics):
                 history[-1]["content"] += piece.text
                 fresh.put_nowait(number)
         except Exception as error:
             history[-1]["content"] += f"\n[{translated(error)}]"
         finally:
-            if pieces is not None:
-                await pieces.aclose()  # type: ignore[attr-defined]
             fresh.put_nowait(-1)
 
     asking = [i for i, one in enumerate(runs) if one.name in chosen and histories[i] and histories[i][-1]["role"] == "user"]

@@ -10,6 +10,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from fastapi import FastAPI
 
+from sanbu.serve.errors import APIError
 from sanbu.serve.service import Service
 from sanbu.studio.chat import chat_tab
 from sanbu.studio.image import compare_tab, image_tab
@@ -53,8 +54,14 @@ def page(service: Service, root: Path, local: bool = True) -> gr.Blocks:
 
 
 def mount(app: FastAPI, service: Service, root: Path, local: bool = True) -> FastAPI:
-    """The application with the page at /."""
+    """The application with the page at /; what the API has not is said in its own shape."""
+    app.add_api_route("/v1/{rest:path}", nothing, methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
     return gr.mount_gradio_app(
         app, page(service, root, local), path="/", footer_links=[], ssr_mode=False, i18n=TEXTS, css=STYLE, show_error=True,
         enable_monitoring=False, theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
     )  # fmt: skip
+
+
+async def nothing(rest: str) -> None:
+    """Raises APIError 404."""
+    raise APIError(404, f"there is nothing at /v1/{rest[:80]}; see /openapi.json", code="not_found")

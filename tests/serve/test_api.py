@@ -219,3 +219,11 @@ def test_models_are_listed_and_found_with_and_without_v1(client, served):
         assert bare.chat.completions.create(model="talk", messages=ASKED, max_tokens=2).usage.completion_tokens <= 2
     with pytest.raises(openai.NotFoundError, match="no model 'tolk'; there are talk, bytes, digits.*talk"):
         client.chat.completions.create(model="tolk", messages=ASKED)
+
+
+def test_usage_says_what_was_known_already(client):
+    asked = {"model": "talk", "messages": [{"role": "user", "content": "What is 7? " * 12}], "max_tokens": 2}
+    client.chat.completions.create(**asked)
+    usage = client.chat.completions.create(**asked).usage
+    known = usage.prompt_tokens_details.cached_tokens
+    assert known % 16 == 0 and usage.prompt_tokens - 16 <= known < usage.prompt_tokens

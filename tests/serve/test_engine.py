@@ -238,6 +238,21 @@ def test_random_operations_keep_the_blocks_invariants(operations):
     assert blocks.available() == 6
 
 
+def test_idle_blocks_that_a_request_will_use_are_no_room_for_it():
+    """Of four blocks two are known and idle, one is in use: a request that wants them, one more and one to grow has to wait."""
+    engine = Engine(built(), None, blocks=4, size=4)
+    known = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    Heard(engine, prompt=known, config=Autoregressive(max_tokens=1), seed=0)
+    finish(engine)
+    first = Heard(engine, prompt=[10], config=Autoregressive(max_tokens=3), seed=0)
+    engine.step()
+    second = Heard(engine, prompt=known, config=Autoregressive(max_tokens=1), seed=0)
+    engine.step()
+    assert engine.running == [first.request] and second.request in engine.waiting
+    finish(engine)
+    assert engine.counts["preemptions"] == 0 and second.finish == "length"
+
+
 def test_names_of_blocks_know_all_that_came_before():
     names = {chain(chain(ROOT, a), b) for a, b in itertools.product(itertools.product(range(3), repeat=2), repeat=2)}
     assert len(names) == 81
