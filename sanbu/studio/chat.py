@@ -41,7 +41,8 @@ def chat_tab(service: Service) -> None:
         temperature = gr.Slider(0, 2, 1.0, label=say("temperature"))
         most = gr.Slider(1, 512, 64, step=1, label=say("tokens"), elem_id="most")
         seed = gr.Number(0, precision=0, label=say("seed"))
-    options = [who, system, temperature, most, seed]
+        remember = gr.Checkbox(True, label=say("remember"), elem_id="remember")
+    options = [who, system, temperature, most, seed, remember]
 
     async def asked(text: str, *rest: Any) -> AsyncIterator[list[Any]]:
         histories, chosen, how = split(rest, len(runs))
@@ -74,9 +75,16 @@ def chat_tab(service: Service) -> None:
 
 def split(rest: Sequence[Any], count: int) -> tuple[list[History], Sequence[str], dict[str, Any]]:
     """What the page sends: histories, who answers, and how."""
-    chosen, system, temperature, most, seed = rest[count:]
+    chosen, system, temperature, most, seed, remember = rest[count:]
     histories = [plain(history) for history in rest[:count]]
-    return histories, chosen, {"system": system, "temperature": temperature, "max_tokens": int(most), "seed": int(seed or 0)}
+    how = {
+        "system": system,
+        "temperature": temperature,
+        "max_tokens": int(most),
+        "seed": int(seed or 0),
+        "remember": remember,
+    }
+    return histories, chosen, how
 
 
 def plain(history: Any) -> History:
@@ -120,7 +128,7 @@ async def answers(
         history = histories[number]
         history.append({"role": "assistant", "content": ""})
         try:
-            said = [message for message in history[:-1] if message["content"]]
+            said = [message for message in history[:-1] if message["content"]][0 if how["remember"] else -1 :]
             told = [{"role": "system", "content": how["system"]}] if how["system"] else []
             body = ChatBody.model_validate({
                 "model": runs[number].name, "messages": told + said, "temperature": float(how["temperature"]),

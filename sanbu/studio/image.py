@@ -102,7 +102,7 @@ async def drafts(served: Served, label: str, count: int, seed: int) -> AsyncIter
         source = Drawn(served, body).drafts()
         async for pictures in source:
             steps += 1
-            yield rgb(pictures), f"{steps} steps, {time.perf_counter() - begun:.2f} s"
+            yield rgb(pictures), f"{steps} step{'s' if steps > 1 else ''}, {time.perf_counter() - begun:.2f} s"
     except Exception as error:
         yield None, str(translated(error))
     finally:

@@ -23,6 +23,7 @@ WORDS = {
     "temperature": ("Temperature", "温度"),
     "tokens": ("Tokens at most", "最多词元数"),
     "seed": ("Seed", "随机种子"),
+    "remember": ("What was said before counts", "记住之前的对话"),
     "model": ("Run", "运行"),
     "of": ("Label: a number or name, or empty for all in turn", "类别：编号或名称；留空则依次取全部"),
     "count": ("Pictures", "张数"),

@@ -51,6 +51,18 @@ def test_two_runs_answer_side_by_side_each_in_its_own_words(opened, client):
     wait(lambda: "".join(said(page, "talk")).split() == whole.split())
 
 
+def test_what_was_said_before_counts_or_not(opened, studio, client):
+    page = opened()
+    page.locator("#most input[type=number]").fill("8")
+    ask(page, "What is 7?")
+    wait(lambda: len("".join(said(page, "bytes"))) and not studio.service.served["bytes"].engine.busy())
+    page.uncheck("#remember input")
+    ask(page, "What is 8?")
+    asked = {"messages": [{"role": "user", "content": "What is 8?"}], "max_tokens": 8, "seed": 0}
+    whole = client.chat.completions.create(model="talk", **asked).choices[0].message.content
+    wait(lambda: len(said(page, "talk")) == 2 and said(page, "talk")[1].split() == whole.split())
+
+
 def test_stop_really_stops(opened, studio, monkeypatch):
     engine = slowly(monkeypatch, studio, "bytes")
     page = opened()
