@@ -23,7 +23,7 @@ async def embedded(served: Served, body: EmbeddingBody) -> dict[str, Any]:
     many = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
     texts: list[Any] = given if many else [given]  # type: ignore[assignment]
     ids = [served.begin(text) for text in texts]
-    size, width = served.engine.vocabulary, served.run.model.norm.weight.shape[0]  # type: ignore[union-attr, index]
+    size, width = served.engine.vocabulary, served.engine.model.embedding.tokens.embedding_dim
     for number, row in enumerate(ids):
         if not 0 < len(row) <= served.context:
             raise APIError(

@@ -39,6 +39,7 @@ def runs(tmp_path_factory):
         "schedule.steps=20",
     ]
     plain = [
+        "model=modern",  # unlike the other in every part
         f"data.path={place / 'text.txt'}",
         "data.tokenizer=byte",
         "data.context=128",
