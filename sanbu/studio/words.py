@@ -7,7 +7,6 @@ from typing import Any
 import gradio as gr
 
 WORDS = {
-    "title": ("Sanbu studio", "三步工作室"),
     "chat": ("Chat", "对话"),
     "image": ("Image", "图像"),
     "compare": ("Compare", "比较"),
@@ -46,7 +45,6 @@ WORDS = {
     "saved": ("What happened", "结果"),
     "written": ("Who wrote which is said once the order is saved.", "保存排序后才显示各回答出自哪个运行。"),
     "review": ("Rank one again", "重新标注一题"),
-    "wins": ("Pairs won", "各运行胜出的对数"),
     "recipes": ("Recipes", "配方"),
     "name": ("Recipe", "配方"),
     "arguments": ("Arguments, such as size=paper", "参数，如 size=paper"),
