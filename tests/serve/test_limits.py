@@ -133,6 +133,7 @@ def test_keys_are_needed_counted_and_never_kept(runs, tmp_path):
             with pytest.raises((openai.AuthenticationError, openai.OpenAIError)):
                 closed.client(wrong or " ").models.list()
         assert httpx.get(closed.url + "/metrics").status_code == 401 and httpx.get(closed.url + "/health").status_code == 200
+        assert httpx.get(closed.url + "/v1/models", headers={"authorization": f"Basic {one}"}).status_code == 401
         good = closed.client(one)
         used = sum(good.chat.completions.create(**CHAT).usage.total_tokens for _ in range(3))
         text = httpx.get(closed.url + "/metrics", headers={"authorization": f"Bearer {one}"}).text
