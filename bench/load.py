@@ -63,7 +63,7 @@ def timed_server(pipe: Any, run: str, port: int) -> None:
     service = Service.open([Path(run)])
     engine = next(iter(service.served.values())).engine
     assert engine is not None
-    step, spent = engine.step, [0.0, 0]
+    step, spent = engine.step, [0.0]
 
     def timed() -> None:
         begun = time.perf_counter()
@@ -75,7 +75,7 @@ def timed_server(pipe: Any, run: str, port: int) -> None:
     def told() -> None:
         pipe.send("ready")
         while pipe.recv():
-            spent[0], spent[1], before = 0.0, 0, engine.counts["generated_tokens"]
+            spent[0], before = 0.0, engine.counts["generated_tokens"]
             pipe.send("begun")
             pipe.recv()
             pipe.send((spent[0], engine.counts["generated_tokens"] - before))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -197,18 +197,6 @@ def check_schema(served: Served, schema: dict[str, Any], param: str) -> None:
         raise APIError(400, f"{param}: {error}", param) from None
 
 
-async def closing(pieces: AsyncIterator[Any], each: Callable[[Any], Any]) -> None:
-    """Read to the end, and close whatever happens."""
-    try:
-        async for piece in pieces:
-            each(piece)
-    finally:
-        await pieces.aclose()  # type: ignore[attr-defined]
-
-
 def compact(content: Any) -> str:
     """JSON for the wire."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-
-
-__all__ = ["Asked", "asked", "check_schema", "closing", "compact", "form"]

@@ -28,7 +28,6 @@ CLOSED = (
     "/embeddings",
     "/images/",
     "/responses",
-    "/studio",
 )
 LOCAL = ("localhost", "127.0.0.1", "::1")
 

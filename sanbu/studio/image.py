@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from PIL import Image
 
 from sanbu.codecs.images import enlarged, grid
 from sanbu.serve.errors import translated
@@ -86,7 +87,7 @@ def compare_tab(service: Service, root: Path) -> None:
     )
     picture = found[-1].with_name("compare.png")
     if picture.exists():
-        gr.Image(str(picture), label=say("plot"), interactive=False)
+        gr.Image(np.asarray(Image.open(picture).convert("RGB")), label=say("plot"), interactive=False)
 
 
 def rounded(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -95,7 +96,7 @@ def recipes_tab(root: Path) -> None:
 
     def browsed(name: str | None, arguments: str | None) -> list[Any]:
         try:
-            recipe = made(name or names[0], arguments or "")
+            recipe = made(name or names[0], words(arguments or ""))
         except SanbuError as error:
             return [gr.skip(), str(error), gr.skip()]
         return [
@@ -107,9 +108,9 @@ def recipes_tab(root: Path) -> None:
     def begun(name: str, arguments: str, folder: str, table: Any) -> str:
         try:
             given = [(str(path), str(value)) for path, value, *_ in table.values.tolist()]
-            known = {path: value for path, value, *_ in rows(made(name, arguments))}
-            changes = [*arguments.split(), *(f"{path}={value}" for path, value in given if known.get(path) != value)]
-            return training.start(name, changes, folder.strip(), made(name, " ".join(changes)).resolve().schedule.steps)
+            known = {path: value for path, value, *_ in rows(made(name, words(arguments)))}
+            changes = [*words(arguments), *(f"{path}={value}" for path, value in given if known.get(path) != value)]
+            return training.start(name, changes, folder.strip(), made(name, changes).resolve().schedule.steps)
         except SanbuError as error:
             return str(error)
 
@@ -125,9 +126,17 @@ def recipes_tab(root: Path) -> None:
     gr.Timer(2).tick(looked, None, [state, bar], show_progress="hidden")
 
 
-def made(name: str, assignments: str) -> Recipe:
+def words(text: str) -> list[str]:
+    """Arguments as a shell parts them. Raises SanbuError for a quotation without an end."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise SanbuError(f"{text!r}: {error}") from None
+
+
+def made(name: str, assignments: list[str]) -> Recipe:
     """A recipe with its arguments and changes. Raises SanbuError for what is unknown."""
-    recipe, changes = recipes.make(name, assignments.split())
+    recipe, changes = recipes.make(name, assignments)
     return override(recipe, changes)
 
 
