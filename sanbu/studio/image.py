@@ -79,8 +79,12 @@ def compare_tab(service: Service, root: Path) -> None:
     if not found:
         gr.Markdown(say("none_compared"))
         return
-    content = json.loads(found[-1].read_text(encoding="utf-8"))
-    rows = [{key: value for key, value in row.items() if isinstance(value, (int, float, str))} for row in content["rows"]]
+    try:
+        content = json.loads(found[-1].read_text(encoding="utf-8"))["rows"]
+        rows = [{key: value for key, value in row.items() if isinstance(value, (int, float, str))} for row in content]
+    except (ValueError, KeyError, TypeError, AttributeError):  # damaged by hand: the page opens without it
+        gr.Markdown(say("unreadable"))
+        return
     columns = list(rows[0]) if rows else []
     gr.Dataframe(
         [[rounded(row.get(key)) for key in columns] for row in rows], headers=columns, label=say("table"), interactive=False

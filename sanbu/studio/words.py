@@ -33,6 +33,7 @@ WORDS = {
     "table": ("Measured by sanbu compare", "sanbu compare 的测量"),
     "plot": ("Quality against speed", "质量与速度"),
     "none_compared": ("No comparison yet: sanbu compare digits", "尚无比较：sanbu compare digits"),
+    "unreadable": ("this comparison cannot be read; compare again", "无法读取此比较，请重新比较"),
     "figure": ("Figure", "指标"),
     "curve": ("Curve", "曲线"),
     "recipe": ("Recipe", "配方"),
