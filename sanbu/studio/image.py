@@ -82,16 +82,17 @@ def compare_tab(service: Service, root: Path) -> None:
     try:
         content = json.loads(found[-1].read_text(encoding="utf-8"))["rows"]
         rows = [{key: value for key, value in row.items() if isinstance(value, (int, float, str))} for row in content]
-    except (ValueError, KeyError, TypeError, AttributeError):  # damaged by hand: the page opens without it
+        plot = found[-1].with_name("compare.png")
+        picture = np.asarray(Image.open(plot).convert("RGB")) if plot.exists() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged by hand: the page opens without it
         gr.Markdown(say("unreadable"))
         return
     columns = list(rows[0]) if rows else []
     gr.Dataframe(
         [[rounded(row.get(key)) for key in columns] for row in rows], headers=columns, label=say("table"), interactive=False
     )
-    picture = found[-1].with_name("compare.png")
-    if picture.exists():
-        gr.Image(np.asarray(Image.open(picture).convert("RGB")), label=say("plot"), interactive=False)
+    if picture is not None:
+        gr.Image(picture, label=say("plot"), interactive=False)
 
 
 def rounded(value: Any) -> Any:
