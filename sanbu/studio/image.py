@@ -82,12 +82,12 @@ def compare_tab(service: Service, root: Path) -> None:
     try:
         content = json.loads(found[-1].read_text(encoding="utf-8"))["rows"]
         rows = [{key: value for key, value in row.items() if isinstance(value, (int, float, str))} for row in content]
+        columns = list(rows[0])
         plot = found[-1].with_name("compare.png")
         picture = np.asarray(Image.open(plot).convert("RGB")) if plot.exists() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged by hand: the page opens without it
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # damaged by hand: the page opens without it
         gr.Markdown(say("unreadable"))
         return
-    columns = list(rows[0]) if rows else []
     gr.Dataframe(
         [[rounded(row.get(key)) for key in columns] for row in rows], headers=columns, label=say("table"), interactive=False
     )
