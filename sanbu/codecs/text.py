@@ -72,7 +72,10 @@ class TextCodec:
 
 
 class Reader:
-    """One row's text as it comes. What is given out never changes, ends before a stop text, and holds whole characters."""
+    """One row's text as it comes. What is given out never changes, ends before a stop text, and holds whole characters.
+
+    Of several stop texts the first that is complete counts, and of those the longest, however the text is cut into tokens.
+    """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self.pieces, self.stop = tokenizer.pieces, [text for text in stop if text]
@@ -84,9 +87,9 @@ class Reader:
         if self.stopped:
             return ""
         self.held += self.decoder.decode(spelling(self.pieces, ids), final)
-        found = [at for at in (self.held.find(text) for text in self.stop) if at >= 0]
-        if found:
-            self.stopped, sure = True, min(found)
+        ends = [(self.held.find(text) + len(text), self.held.find(text)) for text in self.stop if text in self.held]
+        if ends:
+            self.stopped, sure = True, min(ends)[1]
         else:
             sure = len(self.held) - (0 if final else self._may_begin())
         out, self.held = self.held[:sure], self.held[sure:]

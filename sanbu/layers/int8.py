@@ -5,9 +5,13 @@ One scale for each output, the largest weight being 127 (weight-only quantizatio
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sanbu.layers.replace import replaced
 
 ROWS = 64  # up to so many rows reading the weights is what takes time; beyond, the products are
 
@@ -38,9 +42,9 @@ class Int8Linear(nn.Module):
 
 def quantized(model: nn.Module) -> nn.Module:
     """The same model, every plain linear layer of it in eight bits; embeddings stay, and layers that do more."""
-    for name, module in list(model.named_children()):
-        if type(module) is nn.Linear:
-            setattr(model, name, Int8Linear(module))
-        else:
-            quantized(module)
-    return model
+    return replaced(model, Int8Linear, lambda linear: True)
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """Another model in eight bits; the first is as it was, and all but the linear layers is shared with it."""
+    return quantized(copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}))

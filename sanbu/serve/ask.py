@@ -36,6 +36,7 @@ class Asked:
     frequency: float = 0.0
     bias: dict[int, float] = field(default_factory=dict)
     schema: dict[str, Any] | None = None
+    expected: Sequence[int] = ()  # what the answers may turn out to be
     answers: list[Answer] = field(init=False, default_factory=list)
     requests: list[Request] = field(init=False, default_factory=list)
 
@@ -51,7 +52,10 @@ class Asked:
         return {
             "prompt_tokens": self.prompt_tokens, "completion_tokens": said, "total_tokens": self.prompt_tokens + said,
             "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": sum(request.right for request in self.requests),
+                "rejected_prediction_tokens": sum(request.wrong for request in self.requests),
+            },
         }  # fmt: skip
 
     def pieces(self, metrics: Metrics) -> AsyncIterator[Piece]:
@@ -68,7 +72,8 @@ class Asked:
             guide: Guide | None = None if self.schema is None else self.served.grammars.schema(self.schema)
             self.requests.append(
                 Request(
-                    prompt, config, self.seed + number % self.n, line.sender(number), self.top or 0, self.presence, self.frequency, self.bias, guide
+                    prompt, config, self.seed + number % self.n, line.sender(number), self.top or 0, self.presence, self.frequency, self.bias, guide,
+                    self.expected,
                 )
             )  # fmt: skip
         engine.submit(*self.requests)

@@ -12,7 +12,7 @@ from sanbu.serve.errors import APIError, translated
 from sanbu.serve.listen import Piece, Word
 from sanbu.serve.schemas import ChatBody, Tool
 from sanbu.serve.served import Served
-from sanbu.serve.tools import call_in, conversation, required
+from sanbu.serve.tools import call_in, conversation, joined, required
 
 
 class Chat:
@@ -31,7 +31,8 @@ class Chat:
         prompt = served.ask(conversation(body.messages, self.tools)) if served.writes else []
         top = (body.top_logprobs or 0) if body.logprobs else None
         most = body.max_completion_tokens or body.max_tokens
-        self.asked: Asked = asked(served, body, [prompt], most, top=top, schema=self.forced or schema)
+        expected = served.spell(joined(body.prediction.content)) if body.prediction else []
+        self.asked: Asked = asked(served, body, [prompt], most, top=top, schema=self.forced or schema, expected=expected)
         self.head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),

@@ -2,12 +2,14 @@
 (Agrawal and others, 2024).
 
 A step takes every request that decodes and fills what is left of its token budget with prompts, the oldest first. When blocks run out the
-newest request gives its blocks back and is read again later; beginnings that are known are not read at all.
+newest request gives its blocks back and is read again later; beginnings that are known are not read at all. A small step has room for guesses of
+what comes next, which cost little beside the token they follow.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
@@ -23,13 +25,15 @@ from sanbu.serve.paged import Group, Layout, PagedCache
 from sanbu.serve.request import Busy, Event, Finish, Request
 
 Work = list[tuple[Request, int]]  # who is in a step, with how many tokens
+DRAFTS = 3  # tokens that a twin says before the model looks
 
 
 class Engine:
     """One decoder and the requests it answers: a lane of a Worker. `submit` may be called from any thread; `step` from one.
 
-    budget: tokens a step; rows: requests at once; queue: requests that may wait. counts are totals since the start. What goes wrong with one
-    request ends that request alone.
+    budget: tokens a step; rows: requests at once; queue: requests that may wait; guesses: tokens of a step up to which guesses are added. twin is
+    another model of the same shape, nearly as good and faster, that guesses where nothing was found to guess. counts are totals since the start.
+    What goes wrong with one request ends that request alone.
     """
 
     def __init__(
@@ -41,8 +45,11 @@ class Engine:
         budget: int = 512,
         rows: int = 64,
         queue: int = 256,
+        guesses: int = 8,
+        twin: Decoder | None = None,
     ) -> None:
         self.model, self.end, self.budget, self.rows, self.queue = model.eval(), end, budget, rows, queue
+        self.guesses, self.twin, self.trust = guesses, twin, 1.0
         self.blocks = Blocks(blocks, size)
         self.cache = PagedCache(model, blocks, size)
         self.longest = min(model.context, blocks * size)
@@ -89,15 +96,96 @@ class Engine:
         if not work:
             return
         self.counts["steps"] += 1
-        ready = [request for request, count in work if count == request.missing]
-        logits_RV = self._forward(work, ready)
+        work = self._guess(work)
+        self.counts["tokens"] += sum(count for _, count in work)
+        ready = [request for request, count in work if count - len(request.guess) == request.missing]
+        logits_RV = self._forward(self.model, work, ready)
         for request, count in work:
-            self._fill(request, count)
-        guided = [number for number, request in enumerate(ready) if self._guided(request)]
-        if guided:
-            able = [ready[number] for number in guided]
-            for request, event in zip(able, choose(logits_RV[guided], able), strict=True):
-                self._tell(request, event)
+            self._fill(request, count - len(request.guess))
+        self._decide(ready, logits_RV)
+
+    def _guess(self, work: Work) -> Work:
+        """The same work with guesses, where it is small and everybody in it draws: what must come, what stood in the text before, or what the twin says."""
+        room = (self.guesses - sum(count for _, count in work)) // len(work)
+        if room < 1 or any(count < request.missing for request, count in work):
+            return work
+        for request, _ in work:
+            space = self._space(request, room)
+            request.guess = forced(request)[:space] or request.guesser.guess(request.tokens, space)
+        self._draft(
+            [request for request, _ in work if not request.guess and request.guide is None and request.missing == 1], room
+        )
+        return [(request, count + len(request.guess)) for request, count in work]
+
+    def _space(self, request: Request, most: int) -> int:
+        """For how many guesses a request has a use and blocks, spare ones that nobody who runs can need."""
+        left = request.config.max_tokens - len(request.come) - 1
+        most = max(0, min(most, left, self.longest - len(request.tokens)))
+        while len(request.table) * self.blocks.size < len(request.tokens) + most and self.blocks.available() > len(
+            self.running
+        ):
+            request.table.append(self.blocks.take())
+        return min(most, len(request.table) * self.blocks.size - len(request.tokens))
+
+    def _draft(self, requests: Sequence[Request], room: int) -> None:
+        """Let the twin go on from what the model has kept. What the twin keeps is written over when its guesses go through the model."""
+        most = min([DRAFTS, room, *(self._space(request, room) for request in requests)])
+        if self.twin is None or not requests or most < 1 or (self.trust < 0.5 and self.counts["steps"] % 32):
+            return
+        for _ in range(most):
+            logits_RV = self._forward(self.twin, [(request, 1) for request in requests], requests)
+            for request, event in zip(requests, choose(logits_RV, requests), strict=True):
+                assert event.token is not None
+                request.tokens.append(event.token)
+                request.filled += 1
+        for request in requests:
+            request.guess, request.drafted = request.tokens[-most:], True
+            del request.tokens[-most:]
+            request.filled -= most
+
+    def _decide(self, ready: Sequence[Request], logits_RV: Tensor) -> None:
+        """Each request draws from its own rows, and once more for every guess that it has drawn itself."""
+        going, row = [], 0
+        for request in ready:
+            going.append((request, row))
+            row += 1 + len(request.guess)
+        for number in itertools.count():
+            going = [(request, row) for request, row in going if self._guided(request)]
+            if not going:
+                break
+            able = [request for request, _ in going]
+            events = choose(logits_RV[[row + number for _, row in going]], able)
+            going = [
+                (request, row)
+                for (request, row), event in zip(going, events, strict=True)
+                if self._hears(request, event, number)
+            ]
+        for request in ready:
+            self._learn(request)
+
+    def _hears(self, request: Request, event: Event, number: int) -> bool:
+        """Tell what was drawn; True where it is what had been guessed, so that what comes after it is known too."""
+        guessed = request.guess[number : number + 1] == [event.token]
+        request.met += guessed
+        self._tell(request, event)
+        if guessed and request in self.running:
+            self._fill(request, 1)
+            return True
+        return False
+
+    def _learn(self, request: Request) -> None:
+        """Count which guesses were right, and guess accordingly from now on."""
+        if not request.guess:
+            return
+        right, made = request.met, len(request.guess)
+        request.right, request.wrong = request.right + right, request.wrong + made - right
+        self.counts["guesses"] += made
+        self.counts["guesses_right"] += right
+        if request.drafted:
+            self.trust += 0.1 * (right / made - self.trust)
+        else:
+            request.guesser.learn(right)
+        request.guess, request.met, request.drafted = [], 0, False
 
     def _guided(self, request: Request) -> bool:
         """Ask the guide what may come; False, and the request is over, where it allows nothing or fails."""
@@ -181,11 +269,11 @@ class Engine:
             self.blocks.give(block)
         request.table, request.filled, request.names = [], 0, []
 
-    def _forward(self, work: Work, ready: Sequence[Request]) -> Tensor:
-        """logits_RV of the last token of each request that is ready to draw."""
+    def _forward(self, model: Decoder, work: Work, ready: Sequence[Request]) -> Tensor:
+        """logits_RV of the last token of each request that is ready to draw, and of its guesses."""
         groups = grouped(work)
         order = [pair for group in groups for pair in group]
-        tokens = [token for request, count in order for token in request.tokens[request.filled : request.filled + count]]
+        tokens = [token for request, count in order for token in request.ahead(count)]
         positions = [place for request, count in order for place in range(request.filled, request.filled + count)]
         position_1T = torch.tensor([positions], device=self.device)
         self.cache.arrange(self._layout(groups, position_1T[0]))
@@ -193,10 +281,10 @@ class Engine:
         for request, count in order:
             place += count
             ends[id(request)] = place
-        last = torch.tensor([ends[id(request)] for request in ready], dtype=torch.long, device=self.device)
-        self.counts["tokens"] += len(tokens)
+        rows = [ends[id(request)] - back for request in ready for back in range(len(request.guess), -1, -1)]
+        last = torch.tensor(rows, dtype=torch.long, device=self.device)
         token_1T = torch.tensor([tokens], device=self.device)
-        return self.model(token_1T, position_1T, self.cache, lambda head, hidden: head(hidden[0, last])).float()
+        return model(token_1T, position_1T, self.cache, lambda head, hidden: head(hidden[0, last])).float()
 
     def _layout(self, groups: Sequence[Work], position_T: Tensor) -> Layout:
         made, slots, start = [], [], 0
@@ -253,6 +341,16 @@ class Engine:
         except Exception:
             return False
         return True
+
+
+def forced(request: Request) -> list[int]:
+    """What a request's guide leaves no choice about; nothing where it has none, or fails: then it fails again where it is asked for more."""
+    if request.guide is None:
+        return []
+    try:
+        return request.guide.forced()
+    except Exception:
+        return []
 
 
 def grouped(work: Work) -> list[Work]:

@@ -72,6 +72,10 @@ class SchemaGuide:
         if not self.matcher.consume_token(token):
             raise ValueError(f"token {token} is not in the grammar")
 
+    def forced(self) -> list[int]:
+        """Tokens that the form leaves no choice about, spelt as the tokenizer would."""
+        return list(self.matcher.compute_ff_tokens())
+
     def ended(self) -> bool:
         """Whether the form is complete and nothing can follow."""
         return bool(self.matcher.is_stopped())

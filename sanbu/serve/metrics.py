@@ -67,10 +67,14 @@ COUNTS = {
     "prefix_cache_hits": "prompt tokens that were known already",
     "model_calls": "passes through the model",
     "computed_tokens": "tokens that went through the model",
+    "spec_decode_num_draft_tokens": "tokens that were guessed",
+    "spec_decode_num_accepted_tokens": "guesses that were right",
 }
 KEYS = {
     "num_preemptions": "preemptions",
     "prefix_cache_hits": "cached_tokens",
     "model_calls": "steps",
     "computed_tokens": "tokens",
+    "spec_decode_num_draft_tokens": "guesses",
+    "spec_decode_num_accepted_tokens": "guesses_right",
 }

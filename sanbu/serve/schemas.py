@@ -95,6 +95,13 @@ class Drawing(Body):
     user: str | None = None
 
 
+class Prediction(Body):
+    """What the answer is expected to be, a text to be changed a little say: only its speed depends on it."""
+
+    type: Literal["content"]
+    content: Text | Annotated[list[TextPart], Field(min_length=1)]
+
+
 class ChatBody(Drawing):
     """POST /v1/chat/completions"""
 
@@ -107,6 +114,7 @@ class ChatBody(Drawing):
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
+    prediction: Prediction | None = None
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
     functions: list[Any] | None = None

@@ -6,14 +6,16 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from sanbu.codecs.chat import ChatCodec, Message
+from sanbu.codecs.tokenizer import encode
 from sanbu.config import SanbuError, override
-from sanbu.layers.int8 import quantized
+from sanbu.layers.int8 import quantized, twin
+from sanbu.layers.packed import packed
 from sanbu.models.transformer import Decoder
 from sanbu.run import Run
 from sanbu.serve.engine import Engine
@@ -22,11 +24,14 @@ from sanbu.serve.solo import Solo
 from sanbu.strategies.kinds import Autoregressive
 from sanbu.strategies.strategy import Batch
 
+# of a text run's linear layers; with both, those in eight bits guess for the others
+Weights = Literal["full", "int8", "full+int8"]
+
 
 class Served:
     """One run. Text of its own strategy shares the steps of `engine`; whatever else is drawn waits in `solo`."""
 
-    def __init__(self, name: str, run: Run, solo: Solo, **limits: int) -> None:
+    def __init__(self, name: str, run: Run, solo: Solo, twin: Decoder | None = None, **limits: int) -> None:
         self.name, self.run, self.solo = name, run, solo
         self.created = int((run.folder / "recipe.json").stat().st_mtime)
         family = run.recipe.model.family
@@ -35,15 +40,19 @@ class Served:
         self.writes = family == "tokens"
         self.engine: Engine | None = None
         if self.writes and isinstance(run.model, Decoder):
-            self.engine = Engine(run.model, run.recipe.data.space().end, **limits)
+            self.engine = Engine(run.model, run.recipe.data.space().end, twin=twin, **limits)
 
     @classmethod
-    def open(cls, folder: Path, name: str, solo: Solo, int8: bool = False, **limits: int) -> Served:
-        """A run folder, on the best device there is. int8: a text run's linear layers in eight bits."""
-        run = Run.open(folder).to("auto")
-        if int8 and run.recipe.model.family == "tokens":
-            quantized(run.model)
-        return cls(name, run, solo, **limits)
+    def open(cls, folder: Path, name: str, solo: Solo, weights: Weights = "full", **limits: int) -> Served:
+        """A run folder, on the best device there is, its weights as they are wanted."""
+        run, guessing = Run.open(folder).to("auto"), None
+        if run.recipe.model.family == "tokens" and isinstance(run.model, Decoder):
+            if weights == "int8":
+                quantized(run.model)
+            elif weights == "full+int8":
+                guessing = twin(run.model)
+            packed(run.model)
+        return cls(name, run, solo, cast("Decoder | None", guessing), **limits)
 
     @property
     def context(self) -> int:
@@ -84,6 +93,10 @@ class Served:
         from sanbu.codecs.text import TextCodec
 
         return TextCodec.begin(self.run.codec, prompt)  # type: ignore[arg-type]  # not as a question, even of a run that answers
+
+    def spell(self, text: str) -> list[int]:
+        """The ids of a text alone."""
+        return encode(self.run.codec.tokenizer, text)  # type: ignore[attr-defined]
 
     def condition(self, prompts: Sequence[Sequence[int]]) -> Batch:
         """What a strategy begins from: rows of ids."""

@@ -9,7 +9,7 @@ from sanbu.config import SanbuError, nearest
 from sanbu.serve.errors import APIError
 from sanbu.serve.keys import Keys
 from sanbu.serve.metrics import Metrics
-from sanbu.serve.served import Served
+from sanbu.serve.served import Served, Weights
 from sanbu.serve.solo import Solo
 from sanbu.serve.worker import Worker
 
@@ -24,7 +24,7 @@ class Service:
         self.worker = Worker([*(one.engine for one in served if one.engine is not None), solo])
 
     @classmethod
-    def open(cls, folders: Sequence[Path], keys: Keys | None = None, int8: bool = False, **limits: int) -> Service:
+    def open(cls, folders: Sequence[Path], keys: Keys | None = None, weights: Weights = "full", **limits: int) -> Service:
         """Run folders by their names; two of one name are told apart by the folder they lie in. Raises SanbuError for what cannot be served."""
         solo = Solo()
         names = [folder.resolve().name for folder in folders]
@@ -35,7 +35,9 @@ class Service:
         if len(set(full)) < len(full):
             raise SanbuError(f"two runs have one name: {', '.join(full)}")
         return cls(
-            [Served.open(folder, name, solo, int8, **limits) for folder, name in zip(folders, full, strict=True)], solo, keys
+            [Served.open(folder, name, solo, weights, **limits) for folder, name in zip(folders, full, strict=True)],
+            solo,
+            keys,
         )
 
     def find(self, name: str) -> Served:

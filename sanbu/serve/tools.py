@@ -13,7 +13,7 @@ from typing import Any
 from sanbu.codecs.chat import Message
 from sanbu.serve.ask import compact
 from sanbu.serve.errors import APIError
-from sanbu.serve.schemas import ChatBody, ChatMessage, NamedTool, Tool
+from sanbu.serve.schemas import ChatBody, ChatMessage, NamedTool, TextPart, Tool
 
 
 def conversation(messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> list[Message]:
@@ -35,13 +35,17 @@ def conversation(messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) ->
 
 def words(message: ChatMessage) -> str:
     """What a message says, its calls as the model writes them."""
-    content = message.content or ""
-    text = content if isinstance(content, str) else "".join(part.text for part in content)
+    text = joined(message.content or "")
     calls = [
         compact({"name": call.function.name, "arguments": loaded(call.function.arguments)})
         for call in message.tool_calls or ()
     ]
     return "\n".join([text, *calls] if text else calls) if calls else text
+
+
+def joined(content: str | Sequence[TextPart]) -> str:
+    """A content as one text."""
+    return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
 def loaded(text: str) -> Any:

@@ -118,7 +118,7 @@ def test_preemption_with_few_blocks_is_unlimited_blocks():
 def test_a_known_beginning_is_not_read_again_and_changes_nothing():
     model = built()
     prompt = [1 + number % 12 for number in range(33)]
-    engine = Engine(model, None, size=8)
+    engine = Engine(model, None, size=8, guesses=0)
     first = Heard(engine, prompt=prompt, config=Autoregressive(max_tokens=9), seed=5)
     finish(engine)
     read = engine.counts["tokens"]
@@ -137,7 +137,7 @@ def test_neighbours_do_not_change_a_bit_at_equal_shapes():
     same = {"prompt": [3, 1, 4, 1, 5], "config": Autoregressive(max_tokens=8, temperature=0.0), "seed": 0}
     found = []
     for others in ([2, 7, 1, 8, 2], [9, 9, 9, 9, 9]):
-        engine = Engine(model, None)
+        engine = Engine(model, None, guesses=0)  # a neighbour's guesses would be rows more
         one = Heard(engine, **same)
         for _ in range(3):
             Heard(engine, prompt=others, config=Autoregressive(max_tokens=8), seed=1)
@@ -162,7 +162,7 @@ def test_who_leaves_frees_blocks_within_a_step():
 
 def test_a_prompt_is_read_beside_those_who_decode():
     """Chunked prefill: a long prompt never stops the others."""
-    engine = Engine(built(), None, budget=4)
+    engine = Engine(built(), None, budget=4, guesses=0)
     short = Heard(engine, prompt=[1], config=Autoregressive(max_tokens=12), seed=0)
     engine.step()
     long = Heard(engine, prompt=[2] * 24, config=Autoregressive(max_tokens=2), seed=0)

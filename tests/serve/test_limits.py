@@ -136,7 +136,11 @@ def test_keys_are_needed_counted_and_never_kept(runs, tmp_path):
         assert httpx.get(closed.url + "/v1/models", headers={"authorization": f"Basic {one}"}).status_code == 401
         good = closed.client(one)
         used = sum(good.chat.completions.create(**CHAT).usage.total_tokens for _ in range(3))
-        text = httpx.get(closed.url + "/metrics", headers={"authorization": f"Bearer {one}"}).text
+        for _ in range(500):  # a request is counted once its answer has gone out
+            text = httpx.get(closed.url + "/metrics", headers={"authorization": f"Bearer {one}"}).text
+            if f'sanbu:key_tokens_total{{key="one"}} {float(used)}' in text:
+                break
+            time.sleep(0.01)
         assert f'sanbu:key_tokens_total{{key="one"}} {float(used)}' in text
         for _ in range(2):
             closed.client(two).models.list()
@@ -240,7 +244,12 @@ def test_what_is_asked_is_not_in_the_log_unless_wanted(runs, caplog):
         with Served(runs[:1], prompts=prompts) as one, caplog.at_level(logging.INFO, logger="sanbu.serve.requests"):
             caplog.clear()
             one.client().chat.completions.create(**CHAT)
-            lines = [json.loads(record.message) for record in caplog.records if record.name == "sanbu.serve.requests"]
+            lines = []
+            for _ in range(500):  # the line is written once the answer has gone out
+                lines = [json.loads(record.message) for record in caplog.records if record.name == "sanbu.serve.requests"]
+                if lines:
+                    break
+                time.sleep(0.01)
             assert lines[-1]["status"] == 200 and lines[-1]["model"] == "talk" and lines[-1]["tokens"] > 0
             assert ("What is 3?" in json.dumps(lines)) == prompts
 

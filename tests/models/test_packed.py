@@ -1,0 +1,90 @@
+"""Packed layers against the plain ones."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from sanbu.data.kinds import Space
+from sanbu.layers import packed as module
+from sanbu.layers.int8 import Int8Linear, twin
+from sanbu.layers.packed import SMALLEST, PackedLinear, packed, packing_pays, packs
+from sanbu.models.kinds import GPT2, Modern
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
+
+
+@pytest.fixture(autouse=True)
+def every_layer(monkeypatch):
+    """Pack whatever the size, on whatever machine."""
+    monkeypatch.setattr(module, "SMALLEST", 1)
+    monkeypatch.setattr(module, "packing_pays", lambda: True)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 8, 33, 513])
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_are_those_of_the_plain_layer(rows, bias):
+    plain = nn.Linear(96, 160, bias)
+    found, x = PackedLinear(plain), torch.randn(2, rows, 96)
+    for one in (x, x.transpose(0, 1), x[0, 0], x[:, ::2]):
+        torch.testing.assert_close(found(one), plain(one).detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_neighbours_do_not_change_a_bit_at_equal_shapes():
+    found, x = PackedLinear(nn.Linear(96, 160)), torch.randn(8, 96)
+    other = torch.cat([x[:1], torch.randn(7, 96)])
+    assert torch.equal(found(x)[0], found(other)[0])
+
+
+@pytest.mark.parametrize("config", [GPT2, Modern])
+def test_a_packed_model_says_the_same_and_keeps_its_embedding(config):
+    model = config(layers=2, heads=4, width=64, context=32).build(Space((32,), 100)).eval()
+    tokens = torch.randint(100, (4, 32))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_()
+        before, embedding = model(tokens), model.embedding.tokens.weight.clone()
+        after = packed(model)(tokens)
+    assert not any(type(one) is nn.Linear for one in model.modules())
+    assert torch.equal(model.embedding.tokens.weight, embedding)
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+
+
+def test_the_plain_weights_are_let_go():
+    model = nn.Sequential(nn.Linear(64, 64))
+    plain = weakref.ref(model[0].weight)
+    packed(model)
+    gc.collect()
+    assert plain() is None
+
+
+def test_small_layers_and_other_types_stay(monkeypatch):
+    monkeypatch.setattr(module, "SMALLEST", SMALLEST)
+    assert packs(nn.Linear(512, 512)) and not packs(nn.Linear(511, 512)) and not packs(nn.Linear(512, 512).double())
+    monkeypatch.setattr(module, "packing_pays", lambda: False)
+    model = nn.Sequential(nn.Linear(1024, 1024))
+    assert packed(model) is model and type(model[0]) is nn.Linear
+
+
+def test_whether_it_pays_is_measured_and_draws_no_random_number():
+    torch.manual_seed(3)
+    packing_pays.cache_clear()
+    assert packing_pays() in (True, False)
+    first = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(first, torch.rand(1))
+
+
+def test_a_twin_shares_all_but_the_linear_layers():
+    model = GPT2(layers=2, heads=4, width=64, context=32).build(Space((32,), 100)).eval()
+    before = {name: one.clone() for name, one in model.named_parameters()}
+    other = twin(model)
+    assert type(other.blocks["0"].mlp.up) is Int8Linear and type(model.blocks["0"].mlp.up) is nn.Linear
+    assert other.embedding.tokens.weight is model.embedding.tokens.weight
+    assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
+    assert {block.attention.pattern for block in other.blocks.values()} == {
+        block.attention.pattern for block in model.blocks.values()
+    }

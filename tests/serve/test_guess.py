@@ -1,0 +1,162 @@
+"""Guesses change how fast an answer comes, and nothing of it."""
+
+import itertools
+import random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sanbu.serve.engine import DRAFTS, Engine
+from sanbu.serve.guess import SAME, Guesser, Lookup
+from sanbu.strategies.kinds import Autoregressive
+from tests.serve.test_engine import MODELS, SPACE, Heard, V, alone, asked, built, finish
+
+RULES = [{"temperature": 0.0}, {}, {"temperature": 0.6, "top_k": 5}, {"top_p": 0.8}, {"repetition_penalty": 1.3}]
+
+
+def told(model, hows, **limits):
+    """What requests are told, and the engine."""
+    engine = Engine(model, SPACE.end, **limits)
+    heard = [Heard(engine, **how) for how in hows]
+    for _ in range(10_000):
+        if not engine.busy():
+            break
+        engine.step()
+        engine.blocks.check()
+        assert all(
+            not request.guess and len(request.table) * engine.blocks.size >= request.filled for request in engine.running
+        )
+        assert all(request.missing >= 1 for request in engine.running), "what is kept is what has come"
+    assert engine.blocks.available() == engine.blocks.count
+    return [(one.tokens, [event.logprob for event in one.events], one.finish) for one in heard], engine
+
+
+@pytest.mark.parametrize("config", MODELS, ids=lambda config: config.kind)
+@pytest.mark.parametrize("twin", ["none", "itself", "another"])
+@pytest.mark.parametrize(
+    "limits", [{}, {"blocks": 12, "size": 4, "rows": 2}, {"budget": 3, "rows": 2}, {"rows": 1}], ids=str
+)
+def test_with_guesses_each_request_is_told_what_the_strategy_says_alone(config, twin, limits):
+    model = built(config)
+    guesser = {"none": None, "itself": model, "another": built(config, seed=1)}[twin]
+    hows = [asked(number, most=24, **RULES[number % len(RULES)]) for number in range(10)]
+    said, engine = told(model, hows, guesses=8, twin=guesser, **limits)
+    for (tokens, logprobs, _), how in zip(said, hows, strict=True):
+        wanted, likely = alone(model, how)
+        assert tokens == wanted and logprobs == pytest.approx(likely, abs=1e-5)
+    made, right = engine.counts["guesses"], engine.counts["guesses_right"]
+    assert {"none": right <= made, "itself": right > 0, "another": right < made}[twin]
+
+
+def test_a_twin_that_is_the_model_itself_is_always_right():
+    """Three tokens and one more a step: 23 tokens in six steps, and the prompt's."""
+    model = built()
+    how = {"prompt": [1, 2], "config": Autoregressive(max_tokens=23), "seed": 3, "bias": {0: -1e4}}
+    _, engine = told(model, [how], twin=model, guesses=8)
+    engine.counts["guesses"] -= engine.counts["guesses"] - engine.counts["guesses_right"]  # a lookup that was wrong, if any
+    assert engine.counts["steps"] <= 1 + -(-22 // (DRAFTS + 1)) + 1
+
+
+def test_what_was_expected_comes_in_an_eighth_of_the_steps():
+    model = built()
+    how = {"prompt": [3, 1, 4, 1, 5], "config": Autoregressive(max_tokens=32), "seed": 3, "bias": {0: -1e4}}
+    (said,), plain = told(model, [how], guesses=0)
+    for expected in (said[0], [7, *said[0]], [*said[0][:9], 1, 1, *said[0][9:]], [5] * 40, []):
+        (again,), engine = told(model, [{**how, "expected": expected}])
+        assert again[0] == said[0] and again[1] == pytest.approx(said[1], abs=1e-9) and again[2] == said[2]
+        if expected == said[0]:
+            assert (
+                engine.counts["steps"] <= 7 and plain.counts["steps"] == 32
+            )  # the first three have no room to hope for more
+
+
+def test_penalties_grammars_and_ends_are_the_same_with_guesses():
+    model = built()
+
+    class Odd:
+        """Odd tokens, ten of them."""
+
+        def __init__(self):
+            self.heard = []
+
+        def allowed(self):
+            return torch.arange(V) % 2 == 1
+
+        def commit(self, token):
+            self.heard.append(token)
+
+        def ended(self):
+            return len(self.heard) == 10
+
+    common = {"prompt": [1, 2, 3, 1, 2, 3, 1, 2], "seed": 5}
+    hard = Autoregressive(max_tokens=30, temperature=1.5)
+    hows = [
+        lambda: {"config": hard, "guide": Odd()},
+        lambda: {"config": hard, "presence": 1.0, "frequency": 0.5},
+        lambda: {"config": hard, "bias": {5: 2.0}, "top": 3},
+        lambda: {"config": Autoregressive(max_tokens=30, temperature=0.0), "bias": {3: 6.0, 0: -1e4}},
+    ]
+    for how in hows:
+        (said,), _ = told(model, [{**common, **how()}], guesses=0)
+        given = how()
+        (again,), engine = told(model, [{**common, **given, "expected": said[0]}], twin=model)
+        assert again[0] == said[0] and again[2] == said[2] and engine.counts["guesses_right"] > 0
+        if "guide" in given:
+            assert given["guide"].heard == said[0], "a grammar hears what has come, once"
+
+
+def test_guesses_take_no_block_that_another_needs():
+    """With three blocks for three requests there is none to spare."""
+    model = built()
+    hows = [asked(number, most=20) for number in range(6)]
+    plain, _ = told(model, hows, guesses=0)
+    tight, _ = told(model, hows, guesses=64, twin=model, blocks=3, size=16)
+    assert [one[0] for one in tight] == [one[0] for one in plain]
+
+
+def test_a_twin_that_is_wrong_is_asked_seldom():
+    model, strange = built(), built(seed=9)
+    how = {"prompt": [1], "config": Autoregressive(max_tokens=40, temperature=2.0), "seed": 0, "bias": {0: -1e4}}
+    hows = [{**how, "seed": seed} for seed in range(8)]
+    _, engine = told(model, hows, twin=strange, rows=1)
+    assert engine.trust < 0.5 and engine.counts["tokens"] < 1.5 * engine.counts["generated_tokens"]
+
+
+def brute(text, ending, most):
+    """What followed the last time the ending stood in the text."""
+    places = [at for at in range(SAME, len(text)) if text[at - SAME : at] == ending[-SAME:] and len(ending) >= SAME]
+    if not places:
+        return []
+    return list(itertools.islice(itertools.cycle(text[places[-1] :]), most))
+
+
+@given(st.lists(st.integers(0, 2), max_size=40), st.lists(st.integers(0, 2), max_size=5), st.integers(0, 9))
+def test_a_lookup_finds_what_followed_the_last_time(text, ending, most):
+    assert Lookup(text).guess(ending, most) == brute(text, ending, most)
+    grown = Lookup()
+    for token in text:
+        grown.add([token])
+    assert grown.guess(text, most) == brute(text, text, most)
+
+
+def test_hope_grows_and_falls():
+    guesser = Guesser([1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11, 12, 13])
+    assert guesser.guess([1, 2, 3], 7) == [4, 5, 6]
+    guesser.learn(3)
+    assert guesser.guess([1, 2, 3, 4, 5, 6, 7], 7) == [8, 9, 10, 11, 12, 13, 8]  # what ends is begun again
+    guesser.learn(0)
+    assert guesser.guess([1, 2, 3, 4], 7) == [5] and guesser.guess([1, 2, 3, 4, 9], 7) == []
+
+
+def test_guesses_are_counted_right_and_wrong():
+    draws, model = random.Random(0), built()
+    hows = [asked(number, most=20) for number in range(6)]
+    for how in hows:
+        how["expected"] = [token if draws.random() < 0.8 else draws.randrange(V) for token in alone(model, how)[0]]
+    engine = Engine(model, SPACE.end)
+    heard = [Heard(engine, **how) for how in hows]
+    finish(engine)
+    right, wrong = (sum(getattr(one.request, name) for one in heard) for name in ("right", "wrong"))
+    assert right == engine.counts["guesses_right"] and right + wrong == engine.counts["guesses"] > right
