@@ -165,9 +165,11 @@ class Engine:
 
     def _hears(self, request: Request, event: Event, number: int) -> bool:
         """Tell what was drawn; True where it is what had been guessed, so that what comes after it is known too."""
-        guessed = request.guess[number : number + 1] == [event.token]
+        left = request.guess[number:]
+        guessed = left[:1] == [event.token]
         request.met += guessed
-        self._tell(request, event)
+        request.right, request.wrong = request.right + guessed, request.wrong + (0 if guessed else len(left))
+        self._tell(request, event)  # who hears it may look at the counts
         if guessed and request in self.running:
             self._fill(request, 1)
             return True
@@ -178,7 +180,6 @@ class Engine:
         if not request.guess:
             return
         right, made = request.met, len(request.guess)
-        request.right, request.wrong = request.right + right, request.wrong + made - right
         self.counts["guesses"] += made
         self.counts["guesses_right"] += right
         if request.drafted:

@@ -124,6 +124,39 @@ def test_an_answer_held_to_a_schema_is_valid(client, seed):
     assert streamed(client.chat.completions.create(**how, stream=True))[0] == {0: said.message.content}
 
 
+def test_what_a_schema_leaves_no_choice_about_is_guessed(client, served):
+    engine = served.service.find("talk").engine
+    before = engine.counts["steps"]
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
+    usage = client.chat.completions.create(model="talk", messages=ASKED, response_format=form, temperature=0).usage
+    assert usage.completion_tokens_details.accepted_prediction_tokens > 0
+    assert engine.counts["steps"] - before < usage.completion_tokens
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_predicted_text_comes_sooner_and_changes_nothing(client, served, stream):
+    """OpenAI's predicted outputs: right, nearly right, wrong, in parts."""
+    how = {"model": "talk", "messages": ASKED, "max_tokens": 40, "temperature": 0, "logit_bias": {"0": -100}}
+    plain = client.chat.completions.create(**how)
+    said = plain.choices[0].message.content
+    engine = served.service.find("talk").engine
+    for text in (
+        said,
+        said[:10] + "!" + said[10:],
+        "no such thing",
+        [{"type": "text", "text": said[:8]}, {"type": "text", "text": said[8:]}],
+    ):
+        before = engine.counts["steps"]
+        more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+        answer = client.chat.completions.create(**how, prediction={"type": "content", "content": text}, **more)
+        texts, _, usage = streamed(answer) if stream else ({0: answer.choices[0].message.content}, {}, answer.usage)
+        assert texts == {0: said} and usage.completion_tokens == plain.usage.completion_tokens
+        details = usage.completion_tokens_details
+        assert details.accepted_prediction_tokens + engine.counts["steps"] - before >= usage.completion_tokens
+        if text == said:
+            assert details.accepted_prediction_tokens > 20 and engine.counts["steps"] - before < 20
+
+
 def test_a_required_tool_is_called(client):
     tools = [
         {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {"n": {"enum": [1, 2, 30]}}, "required": ["n"], "additionalProperties": False}}}

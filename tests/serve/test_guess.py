@@ -159,4 +159,5 @@ def test_guesses_are_counted_right_and_wrong():
     heard = [Heard(engine, **how) for how in hows]
     finish(engine)
     right, wrong = (sum(getattr(one.request, name) for one in heard) for name in ("right", "wrong"))
-    assert right == engine.counts["guesses_right"] and right + wrong == engine.counts["guesses"] > right
+    assert right == engine.counts["guesses_right"] > 0 and wrong > 0
+    assert engine.counts["guesses"] - 7 * len(heard) <= right + wrong <= engine.counts["guesses"]  # an end leaves some undecided
