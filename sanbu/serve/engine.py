@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 
@@ -22,10 +23,8 @@ from sanbu.models.transformer import Decoder
 from sanbu.serve.blocks import ROOT, Blocks, chain
 from sanbu.serve.choose import choose
 from sanbu.serve.paged import Group, Layout, PagedCache
-from sanbu.serve.request import Busy, Event, Finish, Request
-
-Work = list[tuple[Request, int]]  # who is in a step, with how many tokens
-DRAFTS = 3  # tokens that a twin says before the model looks
+from sanbu.serve.request import Busy, Event, Finish, Request, Work
+from sanbu.serve.speculate import Speculation
 
 
 class Engine:
@@ -49,7 +48,7 @@ class Engine:
         twin: Decoder | None = None,
     ) -> None:
         self.model, self.end, self.budget, self.rows, self.queue = model.eval(), end, budget, rows, queue
-        self.guesses, self.twin, self.trust = guesses, twin, 1.0
+        self.ahead = Speculation(self, guesses, twin)
         self.blocks = Blocks(blocks, size)
         self.cache = PagedCache(model, blocks, size)
         self.longest = min(model.context, blocks * size)
@@ -96,52 +95,15 @@ class Engine:
         if not work:
             return
         self.counts["steps"] += 1
-        work = self._guess(work)
+        begun, said = time.perf_counter(), self.counts["generated_tokens"]
+        work = self.ahead.guess(work)
         self.counts["tokens"] += sum(count for _, count in work)
         ready = [request for request, count in work if count - len(request.guess) == request.missing]
-        logits_RV = self._forward(self.model, work, ready)
+        logits_RV = self.forward(self.model, work, ready)
         for request, count in work:
             self._fill(request, count - len(request.guess))
         self._decide(ready, logits_RV)
-
-    def _guess(self, work: Work) -> Work:
-        """The same work with guesses, where it is small and everybody in it draws: what must come, what stood in the text before, or what the twin says."""
-        room = (self.guesses - sum(count for _, count in work)) // len(work)
-        if room < 1 or any(count < request.missing for request, count in work):
-            return work
-        for request, _ in work:
-            space = self._space(request, room)
-            request.guess = forced(request)[:space] or request.guesser.guess(request.tokens, space)
-        self._draft(
-            [request for request, _ in work if not request.guess and request.guide is None and request.missing == 1], room
-        )
-        return [(request, count + len(request.guess)) for request, count in work]
-
-    def _space(self, request: Request, most: int) -> int:
-        """For how many guesses a request has a use and blocks, spare ones that nobody who runs can need."""
-        left = request.config.max_tokens - len(request.come) - 1
-        most = max(0, min(most, left, self.longest - len(request.tokens)))
-        while len(request.table) * self.blocks.size < len(request.tokens) + most and self.blocks.available() > len(
-            self.running
-        ):
-            request.table.append(self.blocks.take())
-        return min(most, len(request.table) * self.blocks.size - len(request.tokens))
-
-    def _draft(self, requests: Sequence[Request], room: int) -> None:
-        """Let the twin go on from what the model has kept. What the twin keeps is written over when its guesses go through the model."""
-        most = min([DRAFTS, room, *(self._space(request, room) for request in requests)])
-        if self.twin is None or not requests or most < 1 or (self.trust < 0.5 and self.counts["steps"] % 32):
-            return
-        for _ in range(most):
-            logits_RV = self._forward(self.twin, [(request, 1) for request in requests], requests)
-            for request, event in zip(requests, choose(logits_RV, requests), strict=True):
-                assert event.token is not None
-                request.tokens.append(event.token)
-                request.filled += 1
-        for request in requests:
-            request.guess, request.drafted = request.tokens[-most:], True
-            del request.tokens[-most:]
-            request.filled -= most
+        self.ahead.timed(time.perf_counter() - begun, self.counts["generated_tokens"] - said)
 
     def _decide(self, ready: Sequence[Request], logits_RV: Tensor) -> None:
         """Each request draws from its own rows, and once more for every guess that it has drawn itself."""
@@ -161,7 +123,7 @@ class Engine:
                 if self._hears(request, event, number)
             ]
         for request in ready:
-            self._learn(request)
+            self.ahead.learn(request)
 
     def _hears(self, request: Request, event: Event, number: int) -> bool:
         """Tell what was drawn; True where it is what had been guessed, so that what comes after it is known too."""
@@ -174,19 +136,6 @@ class Engine:
             self._fill(request, 1)
             return True
         return False
-
-    def _learn(self, request: Request) -> None:
-        """Count which guesses were right, and guess accordingly from now on."""
-        if not request.guess:
-            return
-        right, made = request.met, len(request.guess)
-        self.counts["guesses"] += made
-        self.counts["guesses_right"] += right
-        if request.drafted:
-            self.trust += 0.1 * (right / made - self.trust)
-        else:
-            request.guesser.learn(right)
-        request.guess, request.met, request.drafted = [], 0, False
 
     def _guided(self, request: Request) -> bool:
         """Ask the guide what may come; False, and the request is over, where it allows nothing or fails."""
@@ -270,7 +219,7 @@ class Engine:
             self.blocks.give(block)
         request.table, request.filled, request.names = [], 0, []
 
-    def _forward(self, model: Decoder, work: Work, ready: Sequence[Request]) -> Tensor:
+    def forward(self, model: Decoder, work: Work, ready: Sequence[Request]) -> Tensor:
         """logits_RV of the last token of each request that is ready to draw, and of its guesses."""
         groups = grouped(work)
         order = [pair for group in groups for pair in group]
@@ -342,16 +291,6 @@ class Engine:
         except Exception:
             return False
         return True
-
-
-def forced(request: Request) -> list[int]:
-    """What a request's guide leaves no choice about; nothing where it has none, or fails: then it fails again where it is asked for more."""
-    if request.guide is None:
-        return []
-    try:
-        return request.guide.forced()
-    except Exception:
-        return []
 
 
 def grouped(work: Work) -> list[Work]:

@@ -74,7 +74,6 @@ class Request:
     guesser: Guesser = field(init=False)
     guess: list[int] = field(init=False, default_factory=list)  # what goes through the model in this step beside its tokens
     met: int = field(init=False, default=0)  # how many of them have come
-    drafted: bool = field(init=False, default=False)  # whether a twin made them
     right: int = field(init=False, default=0)
     wrong: int = field(init=False, default=0)
 
@@ -99,3 +98,6 @@ class Request:
     def missing(self) -> int:
         """Tokens that are not in the cache yet; one is left for each step of decoding."""
         return len(self.tokens) - self.filled
+
+
+Work = list[tuple[Request, int]]  # who is in a step, with how many tokens
