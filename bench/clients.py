@@ -1,7 +1,8 @@
 """Clients that ask servers over HTTP: python -m bench.clients --ask URL MODEL CLIENTS TOKENS, or as parts of bench.service.
 
-The same random GPT-2 shape (12 layers, width 768, 8,192 tokens: 92M parameters) for `sanbu serve`, `transformers serve` and llama-cpp-python's server,
-float32, one thread each, the same client. Every client streams completions of unequal prompts that share nothing.
+The same GPT-2 shape (12 layers, width 768, 8,192 tokens: 92M parameters, trained for 60 short steps) for `sanbu serve`, `transformers serve` and
+llama-cpp-python's server, float32, one thread each, the same client. Every client streams completions of unequal prompts that share nothing, drawn at
+temperature 1, which repeats next to nothing; `greedy` is one client at temperature 0, which does. A token is a piece of text that came.
 """
 
 from __future__ import annotations
@@ -24,8 +25,14 @@ from typing import Any
 import httpx
 
 TOKENS, VOCABULARY = 32, 8192
-COUNTS = {1: 3, 8: 8, 32: 32}  # requests by clients at once
-SHAPE = ["model.layers=12", "model.heads=12", "model.width=768", "model.context=1024", "data.context=1024"]
+CASES = {
+    "1": (1, 6, 1.0),
+    "8": (8, 16, 1.0),
+    "32": (32, 32, 1.0),
+    "greedy": (1, 6, 0.0),
+}  # clients at once, requests, temperature
+OURS = {"sanbu": [], "sanbu-drafts": ["--int8-drafts"], "sanbu-int8": ["--int8"]}
+SHAPE = ["model.layers=12", "model.heads=12", "model.width=768", "model.context=1024", "data.context=128"]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
 
 
@@ -33,16 +40,17 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 
 
 def prepare(folder: Path) -> None:
-    """A run of the shape after one step of training, and the same weights as a folder for transformers and a GGUF file."""
+    """A run of the shape, trained for some minutes, and the same weights as a folder for transformers and a GGUF file."""
     sanbu = [sys.executable, "-m", "sanbu"]
     changes = [
         *SHAPE,
         f"data.tokenizer.vocabulary={VOCABULARY}",
-        "schedule.steps=1",
-        "schedule.batch=1",
-        "schedule.micro_batch=1",
+        "schedule.steps=60",
+        "schedule.batch=4",
+        "schedule.micro_batch=4",
     ]
-    changes += ["schedule.evaluate_every=0", "schedule.sample_every=0", "machine.threads=1"]
+    changes += ["schedule.evaluate_every=0", "schedule.sample_every=0", "machine.precision=float32"]
+    changes += ["optimizer=adamw", "optimizer.learning_rate=6e-4"]
     if not (folder / "run" / "model.safetensors").exists():
         subprocess.run(
             [*sanbu, "train", "gpt2", *changes, "--run", str(folder / "run")], check=True, stdout=subprocess.DEVNULL
@@ -69,7 +77,7 @@ def commands(folder: Path, port: int) -> dict[str, tuple[list[str], str]]:
     python, at = sys.executable, ["--host", "127.0.0.1", "--port", str(port)]
     hf = str(folder / "hf")
     sanbu = [python, "-m", "sanbu", "serve", str(folder / "run"), *at, "--no-studio"]
-    found = {"sanbu": (sanbu, "run"), "sanbu-int8": ([*sanbu, "--int8"], "run")}
+    found = {name: ([*sanbu, *more], "run") for name, more in OURS.items()}
     serve = [str(Path(python).with_name("transformers")), "serve", hf, *at, "--device", "cpu", "--dtype", "float32"]
     found["transformers"] = (serve, hf)
     found["transformers-cb"] = ([*serve, "--continuous-batching"], hf)
@@ -127,9 +135,8 @@ def free_port() -> int:
 # -- the client ------------------------------------------------------------------------------------------------------------
 
 
-async def stream(client: httpx.AsyncClient, url: str, model: str, prompt: str, tokens: int) -> tuple[int, list[float]]:
-    """Tokens of one streamed answer, and when each piece of it came, from the asking."""
-    body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True}
+async def stream(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> list[float]:
+    """When each piece of one streamed answer came, from the asking."""
     begun, times = time.perf_counter(), []
     async with client.stream("POST", f"{url}/v1/completions", json=body) as answer:
         if answer.status_code != 200:
@@ -137,7 +144,7 @@ async def stream(client: httpx.AsyncClient, url: str, model: str, prompt: str, t
         async for line in answer.aiter_lines():
             if line.startswith("data: {") and any(choice.get("text") for choice in json.loads(line[6:]).get("choices", ())):
                 times.append(time.perf_counter() - begun)
-    return tokens, times
+    return times
 
 
 def prompts(count: int, draws: random.Random) -> list[str]:
@@ -146,23 +153,27 @@ def prompts(count: int, draws: random.Random) -> list[str]:
     return [" ".join(draws.choice(words) for _ in range(draws.randrange(16, 65))) for _ in range(count)]
 
 
-async def ask(url: str, model: str, clients: int, requests: int, tokens: int, seed: int) -> dict[str, float]:
+async def ask(
+    url: str, model: str, clients: int, requests: int, tokens: int, seed: int, temperature: float = 0.0
+) -> dict[str, float]:
     """Tokens a second over all, time to the first piece and between pieces."""
     waiting = prompts(requests, random.Random(seed))
-    found: list[tuple[int, list[float]]] = []
+    how = {"model": model, "max_tokens": tokens, "temperature": temperature, "stream": True}
+    found: list[list[float]] = []
 
     async def one() -> None:
         while waiting:
-            found.append(await stream(client, url, model, waiting.pop(), tokens))
+            prompt = waiting.pop()
+            found.append(await stream(client, url, {**how, "prompt": prompt, "seed": 1000 * seed + len(waiting)}))
 
     async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=None)) as client:
         begun = time.perf_counter()
         await asyncio.gather(*(one() for _ in range(clients)))
         spent = time.perf_counter() - begun
-    firsts = [times[0] for _, times in found if times]
-    between = [b - a for _, times in found for a, b in itertools.pairwise(times)] or [0.0]
+    firsts = [times[0] for times in found if times]
+    between = [b - a for times in found for a, b in itertools.pairwise(times)] or [0.0]
     return {
-        "rate": sum(count for count, _ in found) / spent,
+        "rate": sum(map(len, found)) / spent,
         **{f"first_{name}": quantile(firsts, part) for name, part in (("p50", 0.5), ("p95", 0.95))},
         **{f"between_{name}": quantile(between, part) for name, part in (("p50", 0.5), ("p95", 0.95))},
     }
@@ -184,18 +195,19 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
             with running(command, port, folder / f"{name}.log"):
                 url = f"http://127.0.0.1:{port}"
                 asyncio.run(ask(url, model, 1, 1, 4, 999))  # whatever is done at the first request
-                for clients, requests in COUNTS.items():
-                    figures = asyncio.run(ask(url, model, clients, requests, TOKENS, 100 * number + clients))
+                for case, (clients, requests, temperature) in CASES.items():
+                    figures = asyncio.run(ask(url, model, clients, requests, TOKENS, 100 * number + clients, temperature))
                     told = ", ".join(f"{key} {value:.3g}" for key, value in figures.items())
-                    print(f"  {name}, {clients} clients: {told}", file=sys.stderr, flush=True)
+                    print(f"  {name}, {case}: {told}", file=sys.stderr, flush=True)
                     for key, value in figures.items():
-                        found.setdefault(f"clients.{clients}.{name}.{key}", []).append(value)
+                        found.setdefault(f"clients.{case}.{name}.{key}", []).append(value)
     figures = {key: statistics.median(values) for key, values in found.items()}
-    for clients in COUNTS:
-        rate = {name: figures.get(f"clients.{clients}.{name}.rate", 0.0) for name in commands(folder, 0)}
-        for peer in set(rate) - {"sanbu", "sanbu-int8"}:
-            figures[f"clients.{clients}.ratio_{peer}"] = rate["sanbu"] / rate[peer]
-            figures[f"clients.{clients}.int8_ratio_{peer}"] = rate["sanbu-int8"] / rate[peer]
+    for case in CASES:
+        rate = {name: figures.get(f"clients.{case}.{name}.rate", 0.0) for name in commands(folder, 0)}
+        for peer in set(rate) - set(OURS):
+            for name in OURS:
+                which = name.removeprefix("sanbu")  # "", "-drafts", "-int8"
+                figures[f"clients.{case}.ratio_{peer}{which}"] = rate[name] / rate[peer]
     return figures
 
 
