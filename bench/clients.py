@@ -31,7 +31,15 @@ CASES = {
     "32": (32, 32, 1.0),
     "greedy": (1, 6, 0.0),
 }  # clients at once, requests, temperature
-OURS = {"sanbu": [], "sanbu-drafts": ["--int8-drafts"], "sanbu-int8": ["--int8"]}
+OURS = {
+    name: ["--weights", weights]
+    for name, weights in {
+        "sanbu": "full",
+        "sanbu-bfloat16": "bfloat16",
+        "sanbu-int8": "int8",
+        "sanbu-drafts": "full+int8",
+    }.items()
+}
 SHAPE = ["model.layers=12", "model.heads=12", "model.width=768", "model.context=1024", "data.context=128"]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
 
@@ -78,9 +86,10 @@ def commands(folder: Path, port: int) -> dict[str, tuple[list[str], str]]:
     hf = str(folder / "hf")
     sanbu = [python, "-m", "sanbu", "serve", str(folder / "run"), *at, "--no-studio"]
     found = {name: ([*sanbu, *more], "run") for name, more in OURS.items()}
-    serve = [str(Path(python).with_name("transformers")), "serve", hf, *at, "--device", "cpu", "--dtype", "float32"]
-    found["transformers"] = (serve, hf)
-    found["transformers-cb"] = ([*serve, "--continuous-batching"], hf)
+    serve = [str(Path(python).with_name("transformers")), "serve", hf, *at, "--device", "cpu", "--dtype"]
+    for name, dtype in {"transformers": "float32", "transformers-bfloat16": "bfloat16"}.items():
+        found[name] = ([*serve, dtype], hf)
+        found[f"{name}-cb"] = ([*serve, dtype, "--continuous-batching"], hf)
     gguf = str(folder / "model.gguf")
     if Path(gguf).exists():
         llama = [

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
 from sanbu.cli import Json, app, report
-from sanbu.config import ConfigError, SanbuError
-
-if TYPE_CHECKING:
-    from sanbu.serve.served import Weights
+from sanbu.config import ConfigError, SanbuError, nearest
 
 
 @app.command()
@@ -33,17 +30,13 @@ def serve(
     ] = 256,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="a request may take")] = 600,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="write what is asked to the log too")] = False,
-    int8: Annotated[
-        bool,
-        typer.Option("--int8", help="weights of text runs in eight bits: a quarter of the memory, nearly the same answers"),
-    ] = False,
-    int8_drafts: Annotated[
-        bool,
+    weights: Annotated[
+        str,
         typer.Option(
-            "--int8-drafts",
-            help="weights in eight bits guess for the full ones: the same answers, sooner, for a quarter more memory",
+            "--weights",
+            help="of text runs: full; bfloat16, half as large; int8, a quarter; full+int8, where int8 guesses for full",
         ),
-    ] = False,
+    ] = "full",
     studio: Annotated[bool, typer.Option("--studio/--no-studio", help="the page at /, where it is installed")] = True,
     root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="the runs that the page shows")] = Path("runs"),
     open_page: Annotated[bool, typer.Option("--open", help="open the page in the browser")] = False,
@@ -60,6 +53,7 @@ def serve(
         raise SanbuError(f"serving needs {', '.join(needed)}: pip install 'sanbu[serve]'")
     from sanbu.serve.app import application
     from sanbu.serve.keys import Keys
+    from sanbu.serve.served import Weights
     from sanbu.serve.server import listen
     from sanbu.serve.service import Service
 
@@ -69,10 +63,13 @@ def serve(
     wrong = next((page for page in origin or () if not page.startswith(("http://", "https://"))), None)
     if wrong is not None:
         raise ConfigError(f"--origin: given {wrong!r}, allowed: http://... or https://...")
-    if int8 and int8_drafts:
-        raise ConfigError("--int8-drafts: weights in eight bits guess for the full ones, and with --int8 there are none")
-    weights: Weights = "int8" if int8 else "full+int8" if int8_drafts else "full"
-    service = Service.open(runs, Keys.load(keys) if keys else None, weights, blocks=blocks, rows=rows, queue=queue)
+    if weights not in get_args(Weights):
+        raise ConfigError(
+            f"--weights: given {weights!r}, allowed: {', '.join(get_args(Weights))}{nearest(weights, get_args(Weights))}"
+        )
+    service = Service.open(
+        runs, Keys.load(keys) if keys else None, cast("Weights", weights), blocks=blocks, rows=rows, queue=queue
+    )
     api = application(service, seconds=seconds, origins=origin or (), local=local, prompts=log_prompts)
     page = studio and with_page(api, service, root, local, keys is not None)
     listen(api, host, port, list(service.served), open_page and page)

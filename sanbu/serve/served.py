@@ -15,7 +15,7 @@ from sanbu.codecs.chat import ChatCodec, Message
 from sanbu.codecs.tokenizer import encode
 from sanbu.config import SanbuError, override
 from sanbu.layers.int8 import quantized, twin
-from sanbu.layers.packed import packed
+from sanbu.layers.packed import halved, packed
 from sanbu.models.transformer import Decoder
 from sanbu.run import Run
 from sanbu.serve.engine import Engine
@@ -24,8 +24,9 @@ from sanbu.serve.solo import Solo
 from sanbu.strategies.kinds import Autoregressive
 from sanbu.strategies.strategy import Batch
 
-# of a text run's linear layers; with both, those in eight bits guess for the others
-Weights = Literal["full", "int8", "full+int8"]
+Weights = Literal[
+    "full", "bfloat16", "int8", "full+int8"
+]  # of a text run; with two, those in eight bits guess for the others
 
 
 class Served:
@@ -47,12 +48,8 @@ class Served:
         """A run folder, on the best device there is, its weights as they are wanted."""
         run, guessing = Run.open(folder).to("auto"), None
         if run.recipe.model.family == "tokens" and isinstance(run.model, Decoder):
-            if weights == "int8":
-                quantized(run.model)
-            elif weights == "full+int8":
-                guessing = twin(run.model)
-            packed(run.model)
-        return cls(name, run, solo, cast("Decoder | None", guessing), **limits)
+            guessing = lightened(run.model, weights)
+        return cls(name, run, solo, guessing, **limits)
 
     @property
     def context(self) -> int:
@@ -112,3 +109,15 @@ class Served:
         tokens = torch.tensor([list(ids)], device=self.run.device)
         hidden = self.run.model(tokens, readout=lambda head, hidden: hidden)[0].float().mean(0)
         return hidden / hidden.norm().clamp(min=1e-12)
+
+
+def lightened(model: Decoder, weights: Weights) -> Decoder | None:
+    """Change a model's linear layers into what is wanted, in place; the twin that guesses for it, if there is one."""
+    guessing = twin(model) if weights == "full+int8" else None
+    if weights == "int8":
+        quantized(model)
+    elif weights == "bfloat16":
+        model.bfloat16() if model.embedding.tokens.weight.is_cuda else halved(model)
+    else:
+        packed(model)
+    return cast("Decoder | None", guessing)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from sanbu.config import SanbuError
 from sanbu.data.kinds import Space
 from sanbu.layers import packed as module
 from sanbu.layers.int8 import Int8Linear, twin
-from sanbu.layers.packed import SMALLEST, PackedLinear, packed, packing_pays, packs
+from sanbu.layers.packed import SMALLEST, PackedLinear, halved, packed, packing_pays, packs
 from sanbu.models.kinds import GPT2, Modern
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
@@ -51,6 +52,19 @@ def test_a_packed_model_says_the_same_and_keeps_its_embedding(config):
     assert not any(type(one) is nn.Linear for one in model.modules())
     assert torch.equal(model.embedding.tokens.weight, embedding)
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+
+
+def test_a_halved_model_says_nearly_the_same_in_float32():
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        with pytest.raises(SanbuError, match="has none"):
+            halved(nn.Linear(8, 8))
+        pytest.skip("this processor has no products in bfloat16")
+    model = GPT2(layers=2, heads=4, width=64, context=32).build(Space((32,), 100)).eval()
+    tokens = torch.randint(100, (4, 32))
+    with torch.no_grad():
+        before, after = model(tokens), halved(model)(tokens)
+    assert {one.weight.dtype for one in model.modules() if isinstance(one, PackedLinear)} == {torch.bfloat16}
+    assert after.dtype == torch.float32 and 0 < (after - before).pow(2).mean().sqrt() < 0.01 * before.std()
 
 
 def test_the_plain_weights_are_let_go():

@@ -56,8 +56,8 @@ def runs(tmp_path_factory):
 class Served:
     """A service on a socket of its own, in a thread."""
 
-    def __init__(self, folders, keys=None, limits=(), before=None, **more):
-        self.service = Service.open(folders, keys, **dict(limits))
+    def __init__(self, folders, keys=None, limits=(), before=None, weights="full", **more):
+        self.service = Service.open(folders, keys, weights, **dict(limits))
         self.app = application(self.service, **more)
         if before is not None:
             before(self.app, self.service)

@@ -330,3 +330,6 @@ def test_what_cannot_be_served_is_one_line_and_exit_code_2(runs, tmp_path):
         place.listen()
         assert "in use" in said(runs[0], "--port", place.getsockname()[1])
     assert "two runs have one name" in said(runs[0], runs[0])
+    assert "given 'int4', allowed: full, bfloat16, int8, full+int8; did you mean 'int8'?" in said(
+        runs[0], "--weights", "int4"
+    )
