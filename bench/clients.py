@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-TOKENS, VOCABULARY = 32, 8192
+TOKENS, VOCABULARY, END = 32, 8192, 0
 CASES = {
     "1": (1, 6, 1.0),
     "8": (8, 16, 1.0),
@@ -163,11 +163,20 @@ def prompts(count: int, draws: random.Random) -> list[str]:
 
 
 async def ask(
-    url: str, model: str, clients: int, requests: int, tokens: int, seed: int, temperature: float = 0.0
+    url: str,
+    model: str,
+    clients: int,
+    requests: int,
+    tokens: int,
+    seed: int,
+    temperature: float = 0.0,
+    end: int | None = None,
 ) -> dict[str, float]:
-    """Tokens a second over all, time to the first piece and between pieces."""
+    """Tokens a second over all, time to the first piece and between pieces. end: a token that must not come."""
     waiting = prompts(requests, random.Random(seed))
     how = {"model": model, "max_tokens": tokens, "temperature": temperature, "stream": True}
+    if end is not None:
+        how["logit_bias"] = {str(end): -100}
     found: list[list[float]] = []
 
     async def one() -> None:
@@ -201,11 +210,16 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
         for name in commands(folder, 0):
             port = free_port()
             command, model = commands(folder, port)[name]
+            end = (
+                None if name.startswith("transformers") else END
+            )  # transformers serve draws none: it is greedy at any temperature
             with running(command, port, folder / f"{name}.log"):
                 url = f"http://127.0.0.1:{port}"
                 asyncio.run(ask(url, model, 1, 1, 4, 999))  # whatever is done at the first request
                 for case, (clients, requests, temperature) in CASES.items():
-                    figures = asyncio.run(ask(url, model, clients, requests, TOKENS, 100 * number + clients, temperature))
+                    figures = asyncio.run(
+                        ask(url, model, clients, requests, TOKENS, 100 * number + clients, temperature, end)
+                    )
                     told = ", ".join(f"{key} {value:.3g}" for key, value in figures.items())
                     print(f"  {name}, {case}: {told}", file=sys.stderr, flush=True)
                     for key, value in figures.items():

@@ -73,7 +73,8 @@ class Engine:
     def _check(self, request: Request) -> None:
         if not 0 < len(request.prompt) < self.longest:
             raise SanbuError(f"the prompt has {len(request.prompt)} tokens; allowed: 1 to {self.longest - 1}")
-        strange = [token for token in [*request.bias, *request.prompt] if not 0 <= token < self.vocabulary]
+        named = [*request.bias, *request.prompt, *request.expected]
+        strange = [token for token in named if not 0 <= token < self.vocabulary]
         if strange:
             raise SanbuError(f"there is no token {strange[0]}; allowed: 0 to {self.vocabulary - 1}")
 

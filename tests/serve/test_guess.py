@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sanbu.config import SanbuError
 from sanbu.serve.engine import Engine
 from sanbu.serve.guess import SAME, Guesser, Lookup, Pace
 from sanbu.serve.speculate import DRAFTS
@@ -161,6 +162,11 @@ def test_hope_grows_and_falls():
     assert guesser.guess([1, 2, 3, 4, 5, 6, 7], 7) == [8, 9, 10, 11, 12, 13, 8]  # what ends is begun again
     guesser.learn(0)
     assert guesser.guess([1, 2, 3, 4], 7) == [5] and guesser.guess([1, 2, 3, 4, 9], 7) == []
+
+
+def test_what_is_expected_must_be_tokens():
+    with pytest.raises(SanbuError, match="no token 99; allowed: 0 to 12"):
+        Heard(Engine(built(), None), **asked(1), expected=[1, 99])
 
 
 def test_guesses_are_counted_right_and_wrong():
