@@ -36,7 +36,8 @@ class PackedLinear(nn.Module):
 
 def packed(model: nn.Module) -> nn.Module:
     """The same model, its large linear layers packed where that pays on this machine; an embedding keeps its own matrix."""
-    return replaced(model, PackedLinear, packs) if packing_pays() else model
+    large = any(type(module) is nn.Linear and packs(module) for module in model.modules())
+    return replaced(model, PackedLinear, packs) if large and packing_pays() else model
 
 
 def halved(model: nn.Module) -> nn.Module:
