@@ -31,15 +31,7 @@ CASES = {
     "32": (32, 32, 1.0),
     "greedy": (1, 6, 0.0),
 }  # clients at once, requests, temperature
-OURS = {
-    name: ["--weights", weights]
-    for name, weights in {
-        "sanbu": "full",
-        "sanbu-bfloat16": "bfloat16",
-        "sanbu-int8": "int8",
-        "sanbu-drafts": "full+int8",
-    }.items()
-}
+OURS = {"sanbu": "full", "sanbu-bfloat16": "bfloat16", "sanbu-int8": "int8"}  # --weights
 SHAPE = ["model.layers=12", "model.heads=12", "model.width=768", "model.context=1024", "data.context=128"]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
 
@@ -85,7 +77,7 @@ def commands(folder: Path, port: int) -> dict[str, tuple[list[str], str]]:
     python, at = sys.executable, ["--host", "127.0.0.1", "--port", str(port)]
     hf = str(folder / "hf")
     sanbu = [python, "-m", "sanbu", "serve", str(folder / "run"), *at, "--no-studio"]
-    found = {name: ([*sanbu, *more], "run") for name, more in OURS.items()}
+    found = {name: ([*sanbu, "--weights", weights], "run") for name, weights in OURS.items()}
     serve = [str(Path(python).with_name("transformers")), "serve", hf, *at, "--device", "cpu", "--dtype"]
     for name, dtype in {"transformers": "float32", "transformers-bfloat16": "bfloat16"}.items():
         found[name] = ([*serve, dtype], hf)

@@ -34,7 +34,7 @@ def serve(
         str,
         typer.Option(
             "--weights",
-            help="of text runs: full; bfloat16, half as large; int8, a quarter; full+int8, where int8 guesses for full",
+            help="of text runs: full; bfloat16, half as large; int8, a quarter",
         ),
     ] = "full",
     studio: Annotated[bool, typer.Option("--studio/--no-studio", help="the page at /, where it is installed")] = True,

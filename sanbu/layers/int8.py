@@ -5,8 +5,6 @@ One scale for each output, the largest weight being 127 (weight-only quantizatio
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,8 +41,3 @@ class Int8Linear(nn.Module):
 def quantized(model: nn.Module) -> nn.Module:
     """The same model, every plain linear layer of it in eight bits; embeddings stay, and layers that do more."""
     return replaced(model, Int8Linear, lambda linear: True)
-
-
-def twin(model: nn.Module) -> nn.Module:
-    """Another model in eight bits; the first is as it was, and all but the linear layers is shared with it."""
-    return quantized(copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}))

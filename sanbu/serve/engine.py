@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 
@@ -30,9 +29,8 @@ from sanbu.serve.speculate import Speculation
 class Engine:
     """One decoder and the requests it answers: a lane of a Worker. `submit` may be called from any thread; `step` from one.
 
-    budget: tokens a step; rows: requests at once; queue: requests that may wait; guesses: tokens of a step up to which guesses are added. twin is
-    another model of the same shape, nearly as good and faster, that guesses where nothing was found to guess. counts are totals since the start.
-    What goes wrong with one request ends that request alone.
+    budget: tokens a step; rows: requests at once; queue: requests that may wait; guesses: tokens of a step up to which guesses are added. counts are
+    totals since the start. What goes wrong with one request ends that request alone.
     """
 
     def __init__(
@@ -45,10 +43,9 @@ class Engine:
         rows: int = 64,
         queue: int = 256,
         guesses: int = 8,
-        twin: Decoder | None = None,
     ) -> None:
         self.model, self.end, self.budget, self.rows, self.queue = model.eval(), end, budget, rows, queue
-        self.ahead = Speculation(self, guesses, twin)
+        self.ahead = Speculation(self, guesses)
         self.blocks = Blocks(blocks, size)
         self.cache = PagedCache(model, blocks, size)
         self.longest = min(model.context, blocks * size)
@@ -96,15 +93,13 @@ class Engine:
         if not work:
             return
         self.counts["steps"] += 1
-        begun, said = time.perf_counter(), self.counts["generated_tokens"]
         work = self.ahead.guess(work)
         self.counts["tokens"] += sum(count for _, count in work)
         ready = [request for request, count in work if count - len(request.guess) == request.missing]
-        logits_RV = self.forward(self.model, work, ready)
+        logits_RV = self._forward(work, ready)
         for request, count in work:
             self._fill(request, count - len(request.guess))
         self._decide(ready, logits_RV)
-        self.ahead.timed(time.perf_counter() - begun, self.counts["generated_tokens"] - said)
 
     def _decide(self, ready: Sequence[Request], logits_RV: Tensor) -> None:
         """Each request draws from its own rows, and once more for every guess that it has drawn itself."""
@@ -220,7 +215,7 @@ class Engine:
             self.blocks.give(block)
         request.table, request.filled, request.names = [], 0, []
 
-    def forward(self, model: Decoder, work: Work, ready: Sequence[Request]) -> Tensor:
+    def _forward(self, work: Work, ready: Sequence[Request]) -> Tensor:
         """logits_RV of the last token of each request that is ready to draw, and of its guesses."""
         groups = grouped(work)
         order = [pair for group in groups for pair in group]
@@ -235,7 +230,7 @@ class Engine:
         rows = [ends[id(request)] - back for request in ready for back in range(len(request.guess), -1, -1)]
         last = torch.tensor(rows, dtype=torch.long, device=self.device)
         token_1T = torch.tensor([tokens], device=self.device)
-        return model(token_1T, position_1T, self.cache, lambda head, hidden: head(hidden[0, last])).float()
+        return self.model(token_1T, position_1T, self.cache, lambda head, hidden: head(hidden[0, last])).float()
 
     def _layout(self, groups: Sequence[Work], position_T: Tensor) -> Layout:
         made, slots, start = [], [], 0

@@ -50,22 +50,3 @@ class Guesser:
     def learn(self, right: int) -> None:
         """So many of the last guesses were right."""
         self.hope = 1 + 2 * right
-
-
-class Pace:
-    """Which of two ways is faster, measured as one goes: seconds a token over the last few times; the other is tried now and then."""
-
-    def __init__(self, every: int = 32) -> None:
-        self.spent, self.said = {False: 0.0, True: 0.0}, {False: 0.0, True: 0.0}
-        self.every, self.turn = every, 0
-
-    def choose(self) -> bool:
-        """Whether to go the second way now."""
-        self.turn += 1
-        second = self.spent[True] * self.said[False] <= self.spent[False] * self.said[True]
-        return second != (self.turn % self.every == 2)
-
-    def learn(self, second: bool, seconds: float, tokens: int) -> None:
-        """So long it took to say so many."""
-        self.spent[second] = 0.9 * self.spent[second] + seconds
-        self.said[second] = 0.9 * self.said[second] + tokens

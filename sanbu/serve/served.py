@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from sanbu.codecs.chat import ChatCodec, Message
 from sanbu.codecs.tokenizer import encode
 from sanbu.config import SanbuError, override
-from sanbu.layers.int8 import quantized, twin
+from sanbu.layers.int8 import quantized
 from sanbu.layers.packed import halved, packed
 from sanbu.models.transformer import Decoder
 from sanbu.run import Run
@@ -24,15 +24,13 @@ from sanbu.serve.solo import Solo
 from sanbu.strategies.kinds import Autoregressive
 from sanbu.strategies.strategy import Batch
 
-Weights = Literal[
-    "full", "bfloat16", "int8", "full+int8"
-]  # of a text run; with two, those in eight bits guess for the others
+Weights = Literal["full", "bfloat16", "int8"]  # of a text run's linear layers
 
 
 class Served:
     """One run. Text of its own strategy shares the steps of `engine`; whatever else is drawn waits in `solo`."""
 
-    def __init__(self, name: str, run: Run, solo: Solo, twin: Decoder | None = None, **limits: int) -> None:
+    def __init__(self, name: str, run: Run, solo: Solo, **limits: int) -> None:
         self.name, self.run, self.solo = name, run, solo
         self.created = int((run.folder / "recipe.json").stat().st_mtime)
         family = run.recipe.model.family
@@ -41,15 +39,15 @@ class Served:
         self.writes = family == "tokens"
         self.engine: Engine | None = None
         if self.writes and isinstance(run.model, Decoder):
-            self.engine = Engine(run.model, run.recipe.data.space().end, twin=twin, **limits)
+            self.engine = Engine(run.model, run.recipe.data.space().end, **limits)
 
     @classmethod
     def open(cls, folder: Path, name: str, solo: Solo, weights: Weights = "full", **limits: int) -> Served:
         """A run folder, on the best device there is, its weights as they are wanted."""
-        run, guessing = Run.open(folder).to("auto"), None
+        run = Run.open(folder).to("auto")
         if run.recipe.model.family == "tokens" and isinstance(run.model, Decoder):
-            guessing = lightened(run.model, weights)
-        return cls(name, run, solo, guessing, **limits)
+            lighten(run.model, weights)
+        return cls(name, run, solo, **limits)
 
     @property
     def context(self) -> int:
@@ -111,13 +109,13 @@ class Served:
         return hidden / hidden.norm().clamp(min=1e-12)
 
 
-def lightened(model: Decoder, weights: Weights) -> Decoder | None:
-    """Change a model's linear layers into what is wanted, in place; the twin that guesses for it, if there is one."""
-    guessing = twin(model) if weights == "full+int8" else None
+def lighten(model: Decoder, weights: Weights) -> None:
+    """Change a model's linear layers, in place, into what is wanted."""
     if weights == "int8":
         quantized(model)
-    elif weights == "bfloat16":
-        model.bfloat16() if model.embedding.tokens.weight.is_cuda else halved(model)
-    else:
+    elif weights == "full":
         packed(model)
-    return cast("Decoder | None", guessing)
+    elif model.embedding.tokens.weight.is_cuda:
+        model.bfloat16()
+    else:
+        halved(model)

@@ -10,7 +10,6 @@ from torch import nn
 from sanbu.config import SanbuError
 from sanbu.data.kinds import Space
 from sanbu.layers import packed as module
-from sanbu.layers.int8 import Int8Linear, twin
 from sanbu.layers.packed import SMALLEST, PackedLinear, halved, packed, packing_pays, packs
 from sanbu.models.kinds import GPT2, Modern
 
@@ -92,15 +91,3 @@ def test_whether_it_pays_is_measured_and_draws_no_random_number():
     first = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(first, torch.rand(1))
-
-
-def test_a_twin_shares_all_but_the_linear_layers():
-    model = GPT2(layers=2, heads=4, width=64, context=32).build(Space((32,), 100)).eval()
-    before = {name: one.clone() for name, one in model.named_parameters()}
-    other = twin(model)
-    assert type(other.blocks["0"].mlp.up) is Int8Linear and type(model.blocks["0"].mlp.up) is nn.Linear
-    assert other.embedding.tokens.weight is model.embedding.tokens.weight
-    assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
-    assert {block.attention.pattern for block in other.blocks.values()} == {
-        block.attention.pattern for block in model.blocks.values()
-    }

@@ -318,12 +318,12 @@ def test_a_step_that_fails_ends_what_it_was_about_and_the_worker_goes_on():
     model = built()
     engine = Engine(model, None)
     worker = Worker([engine])
-    right, engine.forward = engine.forward, lambda *_: 1 / 0
+    right, engine._forward = engine._forward, lambda *_: 1 / 0
     failed = Heard(engine, **asked(1))
     worker.start()
     while failed.finish is None:
         pass
-    engine.forward = right
+    engine._forward = right
     well = Heard(engine, **asked(2))
     worker.stop()
     worker.thread.join(20)

@@ -94,7 +94,7 @@ def test_no_json_no_method_no_name_no_path(served):
     given = httpx.get(served.url + "/v1/models", headers={"x-request-id": "mine-1"})
     assert given.headers["x-request-id"] == "mine-1"
     assert (
-        httpx.get(served.url + "/v1/models", headers={"x-request-id": "bad id\x7f"})
+        httpx.get(served.url + "/v1/models", headers={"x-request-id": "bad id"})
         .headers["x-request-id"]
         .startswith("req_")
     )
@@ -330,6 +330,4 @@ def test_what_cannot_be_served_is_one_line_and_exit_code_2(runs, tmp_path):
         place.listen()
         assert "in use" in said(runs[0], "--port", place.getsockname()[1])
     assert "two runs have one name" in said(runs[0], runs[0])
-    assert "given 'int4', allowed: full, bfloat16, int8, full+int8; did you mean 'int8'?" in said(
-        runs[0], "--weights", "int4"
-    )
+    assert "given 'int4', allowed: full, bfloat16, int8; did you mean 'int8'?" in said(runs[0], "--weights", "int4")
