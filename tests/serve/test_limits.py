@@ -94,9 +94,7 @@ def test_no_json_no_method_no_name_no_path(served):
     given = httpx.get(served.url + "/v1/models", headers={"x-request-id": "mine-1"})
     assert given.headers["x-request-id"] == "mine-1"
     assert (
-        httpx.get(served.url + "/v1/models", headers={"x-request-id": "bad id"})
-        .headers["x-request-id"]
-        .startswith("req_")
+        httpx.get(served.url + "/v1/models", headers={"x-request-id": "bad id"}).headers["x-request-id"].startswith("req_")
     )
 
 
