@@ -73,7 +73,9 @@ WRONG: dict[int | str, dict[str, Any]] = {
 @routes.post("/chat/completions", responses=WRONG)
 async def chat(body: schemas.ChatBody, request: Request) -> Response:
     """Answer a conversation."""
-    return await answered(request, body, Chat(found(request, body), body))
+    made = Chat(found(request, body), body)
+    request.state.left_out = made.left_out
+    return await answered(request, body, made)
 
 
 @routes.post("/completions", responses=WRONG)

@@ -68,7 +68,10 @@ class Gate:
                 raise TooLarge  # whatever the layers inside made of a body that broke off
             if message["type"] == "http.response.start":
                 status, sent = message["status"], True
-                MutableHeaders(scope=message)["x-request-id"] = number
+                heads = MutableHeaders(scope=message)
+                heads["x-request-id"] = number
+                if state.get("left_out"):
+                    heads["x-left-out"] = state["left_out"]
             await send(message)
 
         try:
@@ -126,6 +129,8 @@ class Gate:
             line["key"] = key.name
         log.info(
             json.dumps(
-                line | {name: state[name] for name in ("model", "tokens", "asked") if name in state}, ensure_ascii=False
+                line
+                | {name: state[name] for name in ("model", "tokens", "asked", "left_out") if state.get(name) is not None},
+                ensure_ascii=False,
             )
         )

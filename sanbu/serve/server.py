@@ -28,6 +28,7 @@ def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool 
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             place.bind((host, port))
+            place.listen()  # who reads the address below may ask at once
         except OSError as error:
             raise SanbuError(f"--port {port}: {error.strerror}") from None
         shown = f"[{host}]" if ":" in host else host

@@ -186,6 +186,24 @@ def test_a_required_tool_is_called(client):
     assert free.choices[0].message.tool_calls is None
 
 
+def test_functions_too_long_for_the_context_are_left_out_and_that_is_said(client):
+    """As Open WebUI offers them with every question; where a call is required there is nothing to leave out."""
+    tools = [
+        {"type": "function", "function": {"name": "look", "description": "word " * 900, "parameters": {"type": "object"}}}
+    ]
+    how = {"model": "talk", "messages": ASKED, "temperature": 0, "max_tokens": 8}
+    plain = client.chat.completions.with_raw_response.create(**how)
+    given = client.chat.completions.with_raw_response.create(**how, tools=tools)
+    assert given.headers["x-left-out"] == "tools" and "x-left-out" not in plain.headers
+    assert given.parse().choices[0].message.content == plain.parse().choices[0].message.content
+    short = client.chat.completions.with_raw_response.create(**how, tools=[{**tools[0], "function": {"name": "look"}}])
+    assert "x-left-out" not in short.headers and short.parse().usage.prompt_tokens > plain.parse().usage.prompt_tokens
+    with pytest.raises(openai.BadRequestError, match="allowed: 1 to 511"):
+        client.chat.completions.create(**{**how, "messages": [{"role": "user", "content": "x " * 900}]}, tools=tools)
+    with pytest.raises(openai.BadRequestError, match="allowed: 1 to 511"):
+        client.chat.completions.create(**how, tools=tools, tool_choice="required")
+
+
 def test_bias_decides_and_penalties_spread(client, served):
     token = served.service.find("bytes").begin("q")[-1]
     how = {"model": "bytes", "prompt": "and ", "max_tokens": 8, "temperature": 0}
