@@ -125,7 +125,7 @@ def asked(served: Served, body: Drawing, prompts: Sequence[Sequence[int]], most:
     n, wanted = body.n or 1, dict(body.strategy or {})
     kind = wanted.get("kind", "autoregressive" if served.engine is not None else None)
     alike = kind == "autoregressive" and served.engine is not None
-    fields = rules(body, most)
+    fields = rules(body, served.context if most is None and alike else most)  # to the end, where nothing else is asked for
     if kind is not None and kind != "autoregressive":
         from sanbu.strategies.kinds import StrategyConfig
 

@@ -186,6 +186,14 @@ def test_a_required_tool_is_called(client):
     assert free.choices[0].message.tool_calls is None
 
 
+def test_an_answer_without_limit_goes_to_its_end_or_the_contexts(client):
+    how = {"model": "talk", "messages": ASKED, "temperature": 0, "logit_bias": {"0": -100}}
+    whole = client.chat.completions.create(**how)
+    assert whole.usage.total_tokens == 512 and whole.choices[0].finish_reason == "length"
+    short = client.chat.completions.create(**how, extra_body={"strategy": {"max_tokens": 5}})
+    assert short.usage.completion_tokens == 5
+
+
 def test_functions_too_long_for_the_context_are_left_out_and_that_is_said(client):
     """As Open WebUI offers them with every question; where a call is required there is nothing to leave out."""
     tools = [
