@@ -68,7 +68,7 @@ def show(
     """
     from dataclasses import asdict
 
-    from sanbu.config import dump, walk
+    from sanbu.config import dump, plain, walk
     from sanbu.evaluation.cost import cost
 
     recipe = chosen(name, overrides).resolve()
@@ -344,13 +344,6 @@ def chosen(name: str, overrides: Sequence[str] | None) -> Any:
         return override(Run.open(name).recipe, overrides or ())
     recipe, rest = recipes.make(name, list(overrides or ()))
     return override(recipe, rest)
-
-
-def plain(value: Any) -> str:
-    """A value as an override would give it."""
-    if value is None:
-        return "none"
-    return value if isinstance(value, str) and value.isprintable() else json.dumps(value, default=str)
 
 
 def report(result: dict[str, Any], as_json: bool, text: str) -> None:

@@ -228,3 +228,10 @@ def _type_name(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, Choice):
         return "|".join(annotation.kinds())
     return {"NoneType": "none"}.get(name := getattr(annotation, "__name__", str(annotation)), name)
+
+
+def plain(value: Any) -> str:
+    """A value as an override would give it."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value, default=str)

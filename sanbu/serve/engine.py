@@ -45,7 +45,6 @@ class Engine:
         guesses: int = 8,
     ) -> None:
         self.model, self.end, self.budget, self.rows, self.queue = model.eval(), end, budget, rows, queue
-        self.ahead = Speculation(self, guesses)
         self.blocks = Blocks(blocks, size)
         self.cache = PagedCache(model, blocks, size)
         self.longest = min(model.context, blocks * size)
@@ -53,6 +52,7 @@ class Engine:
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.counts: Counter[str] = Counter()
+        self.ahead = Speculation(guesses, self.blocks, self.longest, self.counts)
         self.vocabulary = model.embedding.tokens.weight.shape[0]
         self.changed = threading.Condition()
 
@@ -93,7 +93,7 @@ class Engine:
         if not work:
             return
         self.counts["steps"] += 1
-        work = self.ahead.guess(work)
+        work = self.ahead.guess(work, len(self.running))
         self.counts["tokens"] += sum(count for _, count in work)
         ready = [request for request, count in work if count - len(request.guess) == request.missing]
         logits_RV = self._forward(work, ready)

@@ -6,45 +6,49 @@ the same with guesses and without; what they change is how many tokens a step sa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
 
+from sanbu.serve.blocks import Blocks
 from sanbu.serve.request import Request, Work
-
-if TYPE_CHECKING:
-    from sanbu.serve.engine import Engine
 
 
 class Speculation:
-    """Guesses for the steps of an engine, up to so many rows a step: few rows take about as long as one."""
+    """Guesses for the steps of an engine, up to so many rows a step: few rows take about as long as one.
 
-    def __init__(self, engine: Engine, rows: int) -> None:
-        self.engine, self.rows = engine, rows
+    blocks and counts are the engine's; no request becomes longer than `longest`.
+    """
 
-    def guess(self, work: Work) -> Work:
-        """The same work with guesses where it is small and everybody in it draws: what must come, or what followed where the same stood before."""
+    def __init__(self, rows: int, blocks: Blocks, longest: int, counts: Counter[str]) -> None:
+        self.rows, self.blocks, self.longest, self.counts = rows, blocks, longest, counts
+
+    def guess(self, work: Work, running: int) -> Work:
+        """The same work with guesses where it is small and everybody in it draws: what must come, or what followed where the same stood before.
+
+        running: requests that may need a block; so many are left to them.
+        """
         room = (self.rows - sum(count for _, count in work)) // len(work)
         if room < 1 or any(count < request.missing for request, count in work):
             return work
         for request, _ in work:
-            space = self._space(request, room)
+            space = self._space(request, room, running)
             request.guess = forced(request)[:space] or request.guesser.guess(request.tokens, space)
         return [(request, count + len(request.guess)) for request, count in work]
 
     def learn(self, request: Request) -> None:
         """Count the guesses that were right, and hope for more or for fewer next time."""
         if request.guess:
-            self.engine.counts["guesses"] += len(request.guess)
-            self.engine.counts["guesses_right"] += request.met
+            self.counts["guesses"] += len(request.guess)
+            self.counts["guesses_right"] += request.met
             request.guesser.learn(request.met)
         request.guess, request.met = [], 0
 
-    def _space(self, request: Request, most: int) -> int:
+    def _space(self, request: Request, most: int, running: int) -> int:
         """For how many guesses a request has a use and blocks, spare ones that nobody who runs can need."""
-        blocks, held = self.engine.blocks, len(request.tokens)
-        most = max(0, min(most, request.config.max_tokens - len(request.come) - 1, self.engine.longest - held))
-        while len(request.table) * blocks.size < held + most and blocks.available() > len(self.engine.running):
-            request.table.append(blocks.take())
-        return min(most, len(request.table) * blocks.size - held)
+        size, held = self.blocks.size, len(request.tokens)
+        most = max(0, min(most, request.config.max_tokens - len(request.come) - 1, self.longest - held))
+        while len(request.table) * size < held + most and self.blocks.available() > running:
+            request.table.append(self.blocks.take())
+        return min(most, len(request.table) * size - held)
 
 
 def forced(request: Request) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from sanbu import recipes
-from sanbu.config import SanbuError, override, walk
+from sanbu.config import SanbuError, override, plain, walk
 from sanbu.recipe import Recipe
 from sanbu.studio.runs import how_far, rows_of
 from sanbu.studio.words import say
@@ -142,7 +142,6 @@ def made(name: str, assignments: list[str]) -> Recipe:
 
 def rows(recipe: Recipe) -> list[list[str]]:
     """Every field as texts: its path, value, what it may be, and what it is for."""
-    from sanbu.cli import plain
 
     return [[path, plain(value), kind, text] for path, value, kind, text in walk(recipe)]
 
