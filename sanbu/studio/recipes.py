@@ -142,7 +142,6 @@ def made(name: str, assignments: list[str]) -> Recipe:
 
 def rows(recipe: Recipe) -> list[list[str]]:
     """Every field as texts: its path, value, what it may be, and what it is for."""
-
     return [[path, plain(value), kind, text] for path, value, kind, text in walk(recipe)]
 
 
