@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import Counter
 
 import pytest
 import torch
@@ -9,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanbu.config import SanbuError
+from sanbu.serve.blocks import Blocks
 from sanbu.serve.engine import Engine
 from sanbu.serve.guess import SAME, Guesser, Lookup
+from sanbu.serve.request import Request
+from sanbu.serve.speculate import Speculation
 from sanbu.strategies.kinds import Autoregressive
 from tests.serve.test_engine import MODELS, SPACE, Heard, V, alone, asked, built, finish
 
@@ -152,3 +156,61 @@ def test_guesses_are_counted_right_and_wrong():
     assert (
         engine.counts["guesses"] - 7 * len(heard) <= right + wrong <= engine.counts["guesses"]
     )  # an end leaves some undecided
+
+
+def small(tokens=6, most=100, size=2, count=40, expected=range(1, 13)):
+    """A request that draws next, with its blocks, and who guesses for it."""
+    blocks = Blocks(count, size)
+    request = Request([1] * tokens, Autoregressive(max_tokens=most), 0, print, expected=[*expected])
+    request.table = [blocks.take() for _ in range(-(-tokens // size))]
+    request.filled = tokens - 1
+    request.guesser.hope = 100
+    return request, blocks
+
+
+@pytest.mark.parametrize(
+    ("limits", "running", "rows", "made"),
+    [
+        ({}, 1, 8, 7),  # a row for the token itself
+        ({}, 1, 1, 0),
+        ({"most": 4}, 1, 8, 3),  # the last token needs no guess after it
+        ({"tokens": 14}, 1, 8, 2),  # of a sequence of 16
+        ({"count": 3}, 1, 8, 0),  # six tokens fill three blocks, and there is none to spare
+        ({"count": 6}, 2, 8, 2),  # of three spare blocks two stay for those who run
+        ({"count": 6}, 3, 8, 0),
+    ],
+    ids=str,
+)
+def test_how_many_guesses_there_is_room_for(limits, running, rows, made):
+    request, blocks = small(**limits)
+    work = Speculation(rows, blocks, 16, Counter()).guess([(request, 1)], running)
+    assert len(request.guess) == made and work == [(request, 1 + made)]
+    blocks.check()
+    assert len(request.table) * blocks.size >= len(request.tokens) + made
+
+
+def test_no_guesses_beside_a_prompt_that_is_read():
+    one, blocks = small()
+    other = Request([1] * 9, Autoregressive(), 1, print)
+    assert Speculation(100, blocks, 40, Counter()).guess([(one, 1), (other, 4)], 2) == [(one, 1), (other, 4)]
+
+
+def test_guesses_end_where_the_context_does():
+    model = built()
+    how = {
+        "prompt": [1 + number % 12 for number in range(40)],
+        "config": Autoregressive(max_tokens=100),
+        "seed": 1,
+        "bias": {0: -1e4},
+    }
+    (plain,), _ = told(model, [how], guesses=0)
+    (said,), engine = told(model, [{**how, "expected": plain[0] * 2}])
+    assert said[0] == plain[0] and len(said[0]) == 8 and said[2] == "length" and engine.counts["guesses_right"] > 0
+
+
+@given(st.lists(st.integers(0, 2), max_size=30), st.integers(0, 6))
+def test_a_guesser_follows_what_comes(tokens, most):
+    guesser = Guesser(tokens[:2])
+    guesser.hope = 100
+    for size in range(2, len(tokens) + 1):
+        assert guesser.guess(tokens[:size], most) == brute(tokens[:size], tokens[:size], most)
