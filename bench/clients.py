@@ -31,7 +31,6 @@ CASES = {
     "32": (32, 32, 1.0),
     "greedy": (1, 6, 0.0),
 }  # clients at once, requests, temperature
-OURS = {"sanbu": "full", "sanbu-bfloat16": "bfloat16", "sanbu-int8": "int8"}  # --weights
 SHAPE = ["model.layers=12", "model.heads=12", "model.width=768", "model.context=1024", "data.context=128"]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
 
@@ -72,16 +71,26 @@ def prepare(folder: Path) -> None:
 # -- servers ---------------------------------------------------------------------------------------------------------------
 
 
+WEIGHTS = {"float32": "full", "bfloat16": "bfloat16", "int8": "int8"}  # as sanbu serve calls them
+
+
+def types() -> list[str]:
+    """The types that both sides compute in, the fastest that this processor has last."""
+    import torch
+
+    return ["float32", "bfloat16"] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ["float32"]
+
+
 def commands(folder: Path, port: int) -> dict[str, tuple[list[str], str]]:
     """How each server is started, and what it calls the model: transformers as it comes, and with its continuous batching."""
     python, at = sys.executable, ["--host", "127.0.0.1", "--port", str(port)]
     hf = str(folder / "hf")
     sanbu = [python, "-m", "sanbu", "serve", str(folder / "run"), *at, "--no-studio"]
-    found = {name: ([*sanbu, "--weights", weights], "run") for name, weights in OURS.items()}
     serve = [str(Path(python).with_name("transformers")), "serve", hf, *at, "--device", "cpu", "--dtype"]
-    for name, dtype in {"transformers": "float32", "transformers-bfloat16": "bfloat16"}.items():
-        found[name] = ([*serve, dtype], hf)
-        found[f"{name}-cb"] = ([*serve, dtype, "--continuous-batching"], hf)
+    found = {f"sanbu-{kind}": ([*sanbu, "--weights", WEIGHTS[kind]], "run") for kind in (*types(), "int8")}
+    for kind in types():
+        found[f"transformers-{kind}"] = ([*serve, kind], hf)
+        found[f"transformers_cb-{kind}"] = ([*serve, kind, "--continuous-batching"], hf)
     gguf = str(folder / "model.gguf")
     if Path(gguf).exists():
         llama = [
@@ -218,12 +227,22 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
                         found.setdefault(f"clients.{case}.{name}.{key}", []).append(value)
     figures = {key: statistics.median(values) for key, values in found.items()}
     for case in CASES:
-        rate = {name: figures.get(f"clients.{case}.{name}.rate", 0.0) for name in commands(folder, 0)}
-        for peer in set(rate) - set(OURS):
-            for name in OURS:
-                which = name.removeprefix("sanbu")  # "", "-drafts", "-int8"
-                figures[f"clients.{case}.ratio_{peer}{which}"] = rate[name] / rate[peer]
+        rate = {name: figures[f"clients.{case}.{name}.rate"] for name in commands(folder, 0)}
+        figures |= {f"clients.{case}.{name}": ratio for name, ratio in ratios(rate).items()}
     return figures
+
+
+def ratios(rate: dict[str, float]) -> dict[str, float]:
+    """Ours over each peer's, both in one type: ratio_transformers in the fastest that this processor has, and in each by name."""
+    found = {
+        f"ratio_{peer}_{kind}": rate[f"sanbu-{kind}"] / rate[f"{peer}-{kind}"]
+        for kind in types()
+        for peer in ("transformers", "transformers_cb")
+    }
+    found["ratio_transformers"] = found[f"ratio_transformers_{types()[-1]}"]
+    if "llamacpp" in rate:
+        found["ratio_llamacpp"] = rate["sanbu-float32"] / rate["llamacpp"]
+    return found
 
 
 def main() -> None:
