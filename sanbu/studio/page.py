@@ -23,6 +23,8 @@ FONTS = ("system-ui", "sans-serif")
 STYLE = """
 footer {display: none !important}
 #image-shown img, [id^=compare-] img {image-rendering: pixelated}
+#curve {padding-bottom: 2.5em}
+#curve, #curve div, #curve svg {overflow: visible !important}
 @media (max-width: 640px) {.row {flex-wrap: wrap}}
 """
 

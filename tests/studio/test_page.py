@@ -152,6 +152,11 @@ def test_the_curve_of_a_run_lives(opened, studio):
     with (studio.root / "talk" / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 21, "loss": 0.125}) + "\n")
     wait(lambda: page.input_value(told).startswith("21 / 20: loss 0.125"))
+    names = page.locator("#curve .role-legend-label text")
+    wait(lambda: names.count())
+    box, plot = names.first.bounding_box(), page.locator("#curve").bounding_box()
+    assert box["y"] + box["height"] < plot["y"] + plot["height"], "which line is which is cut off"
+    assert page.locator("#curve svg").first.evaluate("one => getComputedStyle(one).overflow") == "visible"
 
 
 def test_a_person_ranks_answers_without_knowing_whose_they_are(opened, studio):
