@@ -30,14 +30,12 @@ class Chat:
             check_schema(served, self.forced, "tools")
         prompt = served.ask(conversation(body.messages, self.tools)) if served.writes else []
         self.left_out: str | None = None
-        if (
-            self.tools and self.forced is None and len(prompt) >= served.context
-        ):  # a model that may call none is answered without
-            self.tools, self.left_out = [], "tools"
-            prompt = served.ask(conversation(body.messages)) if served.writes else []
+        if served.writes and self.tools and self.forced is None and len(prompt) >= served.context:
+            self.tools, self.left_out = [], "tools"  # a model that may call none answers without
+            prompt = served.ask(conversation(body.messages))
         top = (body.top_logprobs or 0) if body.logprobs else None
         most = body.max_completion_tokens or body.max_tokens
-        expected = served.spell(joined(body.prediction.content)) if body.prediction else []
+        expected = served.spell(joined(body.prediction.content)) if served.writes and body.prediction else []
         self.asked: Asked = asked(served, body, [prompt], most, top=top, schema=self.forced or schema, expected=expected)
         self.head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",

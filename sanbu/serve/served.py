@@ -115,7 +115,7 @@ def lighten(model: Decoder, weights: Weights) -> None:
         quantized(model)
     elif weights == "full":
         packed(model)
-    elif model.embedding.tokens.weight.is_cuda:
-        model.bfloat16()
-    else:
+    elif model.embedding.tokens.weight.device.type == "cpu":
         halved(model)
+    else:
+        model.bfloat16()

@@ -48,6 +48,7 @@ WRONG = [
     ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_schema"}}, 400, "response_format", "needs a schema"),
     ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}}, 400, "response_format", "cannot be followed"),
     ("/v1/chat/completions", {**CHAT, "prediction": {"type": "text", "content": "x"}}, 400, "prediction.type", "'content'"),
+    ("/v1/chat/completions", {**CHAT, "model": "digits", "prediction": {"type": "content", "content": "x"}, "tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "model", "draws no text"),
     ("/v1/chat/completions", {**CHAT, "prediction": {"type": "content"}}, 400, "prediction.content", "required"),
     ("/v1/chat/completions", {**CHAT, "tool_choice": "required"}, 400, "tool_choice", "no tools"),
     ("/v1/chat/completions", {**CHAT, "model": "digits"}, 400, "model", "draws no text"),
