@@ -1,7 +1,7 @@
 """Clients that ask servers over HTTP: python -m bench.clients --ask URL MODEL CLIENTS TOKENS, or as parts of bench.service.
 
 The same GPT-2 shape (12 layers, width 768, 8,192 tokens: 92M parameters, trained for 60 short steps) for `sanbu serve`, `transformers serve` and
-llama-cpp-python's server, float32, one thread each, the same client. Every client streams completions of unequal prompts that share nothing, drawn at
+llama-cpp-python's server, one thread each, the same client; float32, and the first two in bfloat16 too where the processor has such products. Every client streams completions of unequal prompts that share nothing, drawn at
 temperature 1, which repeats next to nothing; `greedy` is one client at temperature 0, which does. A token is a piece of text that came.
 """
 
@@ -25,12 +25,8 @@ from typing import Any
 import httpx
 
 TOKENS, VOCABULARY, END = 32, 8192, 0
-CASES = {
-    "1": (1, 6, 1.0),
-    "8": (8, 16, 1.0),
-    "32": (32, 32, 1.0),
-    "greedy": (1, 6, 0.0),
-}  # clients at once, requests, temperature
+# clients at once, requests, temperature
+CASES = {"1": (1, 6, 1.0), "8": (8, 16, 1.0), "32": (32, 32, 1.0), "greedy": (1, 6, 0.0)}
 SHAPE = ["model.layers=12", "model.heads=12", "model.width=768", "model.context=1024", "data.context=128"]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
 
@@ -211,9 +207,7 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
         for name in commands(folder, 0):
             port = free_port()
             command, model = commands(folder, port)[name]
-            end = (
-                None if name.startswith("transformers") else END
-            )  # transformers serve draws none: it is greedy at any temperature
+            end = None if name.startswith("transformers") else END  # greedy at any temperature, it ends nothing early here
             with running(command, port, folder / f"{name}.log"):
                 url = f"http://127.0.0.1:{port}"
                 asyncio.run(ask(url, model, 1, 1, 4, 999))  # whatever is done at the first request

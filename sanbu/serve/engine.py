@@ -52,7 +52,7 @@ class Engine:
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.counts: Counter[str] = Counter()
-        self.ahead = Speculation(guesses, self.blocks, self.longest, self.counts)
+        self.speculation = Speculation(guesses, self.blocks, self.longest, self.counts)
         self.vocabulary = model.embedding.tokens.weight.shape[0]
         self.changed = threading.Condition()
 
@@ -93,7 +93,7 @@ class Engine:
         if not work:
             return
         self.counts["steps"] += 1
-        work = self.ahead.guess(work, len(self.running))
+        work = self.speculation.guess(work, len(self.running))
         self.counts["tokens"] += sum(count for _, count in work)
         ready = [request for request, count in work if count - len(request.guess) == request.missing]
         logits_RV = self._forward(work, ready)
@@ -119,7 +119,7 @@ class Engine:
                 if self._hears(request, event, number)
             ]
         for request in ready:
-            self.ahead.learn(request)
+            self.speculation.learn(request)
 
     def _hears(self, request: Request, event: Event, number: int) -> bool:
         """Tell what was drawn; True where it is what had been guessed, so that what comes after it is known too."""

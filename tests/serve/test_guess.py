@@ -103,8 +103,7 @@ def test_penalties_grammars_and_ends_are_the_same_with_guesses():
             assert given["guide"].heard == said[0], "a grammar hears what has come, once"
 
 
-def test_guesses_take_no_block_that_another_needs():
-    """With three blocks for three requests there is none to spare."""
+def test_guesses_change_nothing_where_blocks_are_few():
     model = built()
     hows = [asked(number, most=20) for number in range(6)]
     plain, _ = told(model, hows, guesses=0)
