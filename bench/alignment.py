@@ -45,17 +45,19 @@ def prepare(folder: Path) -> None:
 
 def ours(folder: str, what: str) -> Callable[[], float]:
     """Work a second of the loop's own rounds."""
-    from sanbu.codecs.kinds import TokenizerFile
-    from sanbu.data.chat_kinds import Chat, Pairs, Prompts
-    from sanbu.data.kinds import Space
-    from sanbu.machine import decide
-    from sanbu.models.kinds import GPT2
-    from sanbu.objectives.alignment import DPO, GRPO
-    from sanbu.objectives.kinds import ChunkedNextToken
-    from sanbu.optimizers.kinds import AdamW
-    from sanbu.recipe import MachineConfig, Recipe, Schedule
+    from sanbu.codecs.bpe import TokenizerFile
+    from sanbu.data.chat import Chat, Prompts
+    from sanbu.data.preferences import Pairs
+    from sanbu.machine import MachineConfig, decide
+    from sanbu.models.tokens.gpt import GPT2
+    from sanbu.objectives.next_token import ChunkedNextToken
+    from sanbu.objectives.policy.group import GRPO
+    from sanbu.objectives.preference import DPO
+    from sanbu.optimizers.gradient import AdamW
+    from sanbu.recipe import Recipe, Schedule
     from sanbu.run import Run
-    from sanbu.strategies.kinds import Autoregressive
+    from sanbu.space import Space
+    from sanbu.strategies.autoregressive import Autoregressive
     from sanbu.training import Training
 
     common = {

@@ -151,9 +151,9 @@ def pixelcnn(rows: int = 16) -> Figures:
     """Drawing 28 x 28 pixel by pixel: what is kept against a whole pass a pixel, the usual loop."""
     import torch
 
-    from sanbu.data.kinds import Space
-    from sanbu.models.kinds import PixelCNN
-    from sanbu.strategies.kinds import PixelByPixel
+    from sanbu.models.pixels.pixelcnn import PixelCNN
+    from sanbu.space import Space
+    from sanbu.strategies.pixel_by_pixel import PixelByPixel
     from sanbu.strategies.strategy import generate, last
 
     torch.set_num_threads(1)
@@ -189,7 +189,7 @@ def compare(data: str, seconds: float) -> Figures:
     """The table of strategies at 28 x 28, with convolutions; on a GPU where there is one."""
     import torch
 
-    from sanbu.data.kinds import Images
+    from sanbu.data.image_rows import Images
     from sanbu.evaluation.compare import compare_contest
     from sanbu.evaluation.report import plain, write
     from sanbu.recipes.contests import convolutions
@@ -207,10 +207,11 @@ def nats(data: str, seconds: float) -> Figures:
     import math
 
     from sanbu.config import override
-    from sanbu.data.kinds import Images
+    from sanbu.data.image_rows import Images
     from sanbu.evaluation.contest import Contestant, hold
     from sanbu.evaluation.pictures import bits_per_dimension
-    from sanbu.models.kinds import PerceptronVAE, PixelCNN
+    from sanbu.models.latents.vae import PerceptronVAE
+    from sanbu.models.pixels.pixelcnn import PixelCNN
     from sanbu.recipes import pixelcnn as pixelcnn_recipe
     from sanbu.recipes import vae as vae_recipe
 

@@ -37,8 +37,8 @@ def built() -> Any:
     """The model both sides use."""
     import torch
 
-    from sanbu.data.kinds import Space
-    from sanbu.models.kinds import GPT2
+    from sanbu.models.tokens.gpt import GPT2
+    from sanbu.space import Space
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -59,7 +59,7 @@ def continuous() -> Callable[[], float]:
     """Generated tokens a second by the engine."""
     from sanbu.serve.engine import Engine
     from sanbu.serve.request import Request
-    from sanbu.strategies.kinds import Autoregressive
+    from sanbu.strategies.autoregressive import Autoregressive
 
     model, requests = built(), asked()
 
@@ -80,8 +80,8 @@ def static() -> Callable[[], float]:
     import torch
 
     from sanbu.data.chat import padded
-    from sanbu.data.kinds import Space
-    from sanbu.strategies.kinds import Autoregressive
+    from sanbu.space import Space
+    from sanbu.strategies.autoregressive import Autoregressive
     from sanbu.strategies.strategy import generate, last
 
     model, requests = built(), asked()
@@ -104,7 +104,7 @@ def first_token(kind: str) -> Callable[[], float]:
     """Seconds from asking to the first token, the median of 8."""
     from sanbu.serve.engine import Engine
     from sanbu.serve.request import Request
-    from sanbu.strategies.kinds import Autoregressive
+    from sanbu.strategies.autoregressive import Autoregressive
 
     model, draws = built(), random.Random(0)
     shared = [draws.randrange(VOCABULARY) for _ in range(512)]

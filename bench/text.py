@@ -34,15 +34,14 @@ def our_training(compiled: bool, chunked: bool) -> Callable[[], float]:
     """Tokens/s of the loop's own step: objective, problem, fused AdamW."""
     import torch
 
-    from sanbu.data.kinds import Space
-    from sanbu.machine import decide
-    from sanbu.models.kinds import GPT2
+    from sanbu.machine import MachineConfig, decide
+    from sanbu.models.tokens.gpt import GPT2
     from sanbu.noise import Noise
     from sanbu.objectives.next_token import next_token, next_token_chunked
     from sanbu.objectives.objective import Turn
-    from sanbu.optimizers.kinds import AdamW
+    from sanbu.optimizers.gradient import AdamW
     from sanbu.optimizers.search import Problem
-    from sanbu.recipe import MachineConfig
+    from sanbu.space import Space
 
     machine = decide(MachineConfig(compile="on" if compiled else "off"))
     models = {"model": machine.prepare(GPT2(**SHAPE).build(Space((TIME,), VOCABULARY)))}
@@ -139,10 +138,10 @@ def our_generation(rows: int, compiled: bool) -> Callable[[], float]:
     """Tokens/s of greedy generation through the strategy, drafts and all."""
     import torch
 
-    from sanbu.data.kinds import Space
     from sanbu.machine import column_major
-    from sanbu.models.kinds import GPT2
-    from sanbu.strategies.kinds import Autoregressive
+    from sanbu.models.tokens.gpt import GPT2
+    from sanbu.space import Space
+    from sanbu.strategies.autoregressive import Autoregressive
     from sanbu.strategies.strategy import generate, last
 
     space = Space((TIME,), VOCABULARY)

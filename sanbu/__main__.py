@@ -1,6 +1,6 @@
 """`python -m sanbu` is `sanbu`."""
 
-from sanbu.cli import main
+from sanbu.cli.main import main
 
 if __name__ == "__main__":
     main()

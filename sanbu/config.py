@@ -12,10 +12,15 @@ import json
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
+from importlib import import_module
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema, to_jsonable_python
+
+Auto = Literal["auto"]
+Positive = Annotated[int, Field(ge=1)]
 
 
 class SanbuError(Exception):
@@ -33,15 +38,41 @@ class Config(BaseModel):
 
 
 class Choice(Config):
-    """The base of a slot that several kinds can fill."""
+    """The base of a slot that several kinds can fill.
+
+    table: "package:NAME", a dictionary in that package from the name of a kind to the file that defines it. A kind's file is imported
+    when the kind is first named. Classes defined elsewhere are found as soon as they are defined.
+    """
+
+    table: ClassVar[str] = ""
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The name of every kind that fits here. Imports nothing for a base that owns its table."""
+        listed = list(contents(cls.table)) if "table" in cls.__dict__ else list(cls.kinds())
+        return list(dict.fromkeys([*listed, *cls.defined()]))
+
+    @classmethod
+    def find(cls, name: str) -> type[Self] | None:
+        """The class of that kind, or None; imports the file that defines it."""
+        if name not in cls.defined() and name in contents(cls.table):
+            module_of(cls.table, name)
+        return cls.defined().get(name)
 
     @classmethod
     def kinds(cls) -> dict[str, type[Self]]:
-        """Every final class from this one down, by the name of its kind."""
+        """Every kind that fits here by its name; imports the whole table."""
+        for name in contents(cls.table):
+            module_of(cls.table, name)
+        return cls.defined()
+
+    @classmethod
+    def defined(cls) -> dict[str, type[Self]]:
+        """Every final class from this one down that has been imported or defined so far, by the name of its kind."""
         name = kind_of(cls)
         found: dict[str, type[Self]] = {} if name is None else {name: cls}
         for child in cls.__subclasses__():
-            found |= child.kinds()
+            found |= child.defined()
         return found
 
     @classmethod
@@ -54,18 +85,30 @@ class Choice(Config):
     def _choose(cls, value: Any, handler: Callable[[Any], Self]) -> Self:
         if not isinstance(value, Mapping):
             return handler(value)
-        kinds = cls.kinds()
-        kind = value.get("kind")
-        if kind not in kinds:
-            text = f"the allowed kinds are: {', '.join(sorted(kinds))}{nearest(str(kind), kinds)}"
+        name = str(value.get("kind"))
+        kind = cls.find(name)
+        if kind is None:
+            text = f"the allowed kinds are: {', '.join(sorted(cls.names()))}{nearest(name, cls.names())}"
             raise PydanticCustomError("kind", "{text}", {"text": text})
-        return kinds[kind].model_validate_json(json.dumps(value))
+        return kind.model_validate_json(json.dumps(value))
 
 
-def kind_of(cls: type[BaseModel]) -> str | None:
-    """The name of a final kind, or None for an abstract base."""
-    field = cls.model_fields.get("kind")
+def kind_of(config: BaseModel | type[BaseModel]) -> str | None:
+    """The name of a config's kind, or None for an abstract base and for a config that is not a choice."""
+    fields = (config if isinstance(config, type) else type(config)).model_fields
+    field = fields.get("kind")
     return get_args(field.annotation)[0] if field and get_origin(field.annotation) is Literal else None
+
+
+def contents(table: str) -> dict[str, str]:
+    """The dictionary at "package:NAME"; empty where no table is named."""
+    package, _, name = table.partition(":")
+    return getattr(import_module(package), name) if table else {}
+
+
+def module_of(table: str, name: str) -> ModuleType:
+    """The module of one entry of a table, imported when it is asked for."""
+    return import_module(f"{table.partition(':')[0]}.{contents(table)[name]}")
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
@@ -82,12 +125,12 @@ def dump(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", serialize_as_any=True)
 
 
-def load(cls: type[C], values: Mapping[str, Any]) -> C:
-    """Validate plain JSON values once. Raises ConfigError in one line."""
+def load(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
+    """Validate plain JSON values once. Raises ConfigError in one line; `where` is put before the path of the field."""
     try:
         return cls.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        raise ConfigError(one_line(error, cls)) from None
+        raise ConfigError((where + "." if where else "") + one_line(error, cls)) from None
 
 
 def override(config: C, assignments: Iterable[str]) -> C:
@@ -100,6 +143,49 @@ def override(config: C, assignments: Iterable[str]) -> C:
     for path, text in sorted(map(_split, assignments), key=lambda pair: pair[0].count(".")):
         _assign(type(config), values, path, text)
     return load(type(config), values)
+
+
+def change(config: C, fields: Mapping[str, Any], where: str = "") -> C:
+    """The config with these fields, validated; a value may be a config, plain JSON values, or the name of a kind.
+
+    `kind` takes the defaults of another kind first. where: how the config is called in errors.
+    Raises ConfigError naming the field, what was given, what is allowed and the nearest match.
+    """
+    values, cls = dump(config), type(config)
+    kind = fields.get("kind", kind_of(config))
+    if kind != kind_of(config) and isinstance(config, Choice):
+        cls = base_of(type(config)).find(kind)
+        if cls is None:
+            names = sorted(base_of(type(config)).names())
+            raise ConfigError(f"{where}: unknown kind {kind!r}; allowed: {', '.join(names)}{nearest(str(kind), names)}")
+        values = defaults(cls) | {"kind": kind}
+    for name, value in fields.items():
+        if name not in cls.model_fields:
+            known = [field for field in cls.model_fields if field != "kind"]
+            place = f"{where}.{name}" if where else name
+            raise ConfigError(f"{place}: no field {name!r}; fields: {', '.join(known)}{nearest(name, known)}")
+        values[name] = plain_value(value, cls.model_fields[name].annotation, name)
+    return load(cls, values, where)
+
+
+def plain_value(value: Any, annotation: Any, path: str) -> Any:
+    """JSON values of a config, of several, or of the defaults of a kind that is named."""
+    base = choice_of(annotation)
+    if base is not None and isinstance(value, str):
+        holder: dict[str, Any] = {}
+        _choose_kind(base, holder, path, path, value)
+        return holder[path]
+    if isinstance(value, Config):
+        return dump(value)
+    if isinstance(value, Mapping):
+        return {key: plain_value(each, None, key) for key, each in value.items()}
+    return to_jsonable_python(value)
+
+
+def base_of(cls: type[Choice]) -> type[Choice]:
+    """The abstract base of a kind that owns its table, or the class below Choice."""
+    family = [each for each in cls.__mro__ if issubclass(each, Choice) and each is not Choice]
+    return next((each for each in family if "table" in each.__dict__), family[-1])
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -119,15 +205,23 @@ def _assign(cls: type[Config], values: dict[str, Any], path: str, text: str) -> 
             raise ConfigError(f"{path}: {parent} is {json.dumps(values.get(parent))}, which has no fields")
         values = values[parent]
         if (base := choice_of(annotation)) is not None:
-            annotation = base.kinds()[values["kind"]]
+            annotation = base.find(values["kind"])
     annotation = _field(annotation, name, path)
     base = choice_of(annotation)
     if base is None or text == "none" or text.startswith("{"):
         values[name] = parse_value(text, annotation)
-    elif text not in (kinds := base.kinds()):
-        raise ConfigError(f"{path}: unknown kind {text!r}; allowed: {', '.join(sorted(kinds))}{nearest(text, kinds)}")
-    elif not isinstance(values.get(name), dict) or values[name]["kind"] != text:
-        values[name] = defaults(kinds[text])
+    else:
+        _choose_kind(base, values, name, path, text)
+
+
+def _choose_kind(base: type[Choice], values: dict[str, Any], name: str, path: str, text: str) -> None:
+    """Put the defaults of a kind into a slot, unless the slot holds that kind already."""
+    kind = base.find(text)
+    if kind is None:
+        names = sorted(base.names())
+        raise ConfigError(f"{path}: unknown kind {text!r}; allowed: {', '.join(names)}{nearest(text, names)}")
+    if not isinstance(values.get(name), dict) or values[name]["kind"] != text:
+        values[name] = defaults(kind)
 
 
 def defaults(kind: type[Choice]) -> dict[str, Any]:
@@ -137,7 +231,9 @@ def defaults(kind: type[Choice]) -> dict[str, Any]:
         for name, field in kind.model_fields.items()
         if not field.is_required()
     }
-    return {name: dump(value) if isinstance(value, Config) else to_jsonable_python(value) for name, value in fields.items()}
+    return {
+        name: dump(value) if isinstance(value, Config) else to_jsonable_python(value) for name, value in fields.items()
+    }
 
 
 def _field(annotation: Any, name: str, path: str) -> Any:
@@ -212,9 +308,9 @@ def walk(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str, str]
         value = getattr(config, name)
         path = f"{prefix}{name}"
         if isinstance(value, Config):
-            if (kind := kind_of(type(value))) is not None:
+            if (kind := kind_of(value)) is not None:
                 base = choice_of(field.annotation)
-                yield path, kind, "|".join(base.kinds()) if base else "kind", (type(value).__doc__ or "").split("\n")[0]
+                yield path, kind, "|".join(base.names()) if base else "kind", (type(value).__doc__ or "").split("\n")[0]
             yield from walk(value, path + ".")
         elif name != "kind":
             yield path, value, _type_name(field.annotation), field.description or ""
@@ -226,7 +322,7 @@ def _type_name(annotation: Any) -> str:
     if get_origin(annotation) in (Union, types.UnionType):
         return "|".join(_type_name(part) for part in get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, Choice):
-        return "|".join(annotation.kinds())
+        return "|".join(annotation.names())
     return {"NoneType": "none"}.get(name := getattr(annotation, "__name__", str(annotation)), name)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,16 @@ def read_json(path: Path) -> Any:
         raise FileError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
         raise FileError(f"{path} is damaged: it does not read as JSON") from None
+
+
+def fingerprint(paths: Iterable[Path], more: str = "") -> str:
+    """A hash of the names and the contents of files, after a hash of `more`."""
+    digest = hashlib.sha256(more.encode())
+    for path in paths:
+        digest.update(path.name.encode())
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -10,16 +10,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from sanbu.config import SanbuError
-from sanbu.recipe import MachineConfig
+from sanbu.config import Auto, Config, Positive, SanbuError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+
+
+class MachineConfig(Config):
+    """What the run asks of the machine; `auto` measures."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the forward and backward pass")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the models")
+    recompute: Literal["off", "on"] = Field(
+        "off", description="activations of each block again in the backward pass: slower, less memory"
+    )
+    threads: Positive | Auto = Field("auto", description="CPU threads of one operation")
 
 
 class MachineError(SanbuError):

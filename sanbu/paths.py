@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Pair = tuple["Tensor", "Tensor"]
 
 
-class Path(Choice):
+class NoisePath(Choice):
     """How noise mixes into a sample. Times are tensors of any shape; every method is elementwise."""
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Path(Choice):
         return self.place(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
 
 
-class Linear(Path):
+class LinearPath(NoisePath):
     """alpha = 1 - t, sigma = t: flow matching (Lipman and others, 2023) and rectified flow (Liu and others, 2023)."""
 
     kind: Literal["linear"] = "linear"
@@ -76,7 +76,7 @@ class Linear(Path):
         return ratio / (1 + ratio)
 
 
-class Cosine(Path):
+class CosinePath(NoisePath):
     """alpha = cos(pi t / 2), sigma = sin(pi t / 2) (Nichol and Dhariwal, 2021, without their offset).
 
     t ends at 0.999, where a thousandth of the clean sample is left, so that predicted noise still says something.
@@ -100,7 +100,7 @@ class Cosine(Path):
         return ratio.atan() * (2 / math.pi)
 
 
-class Betas(Path):
+class Betas(NoisePath):
     """DDPM's chain: alpha^2 falls by 1 - beta a step, beta linear from first to last (Ho, Jain and Abbeel, 2020).
 
     t = i / steps after i steps of noise; between steps log alpha^2 is linear in t.
@@ -116,7 +116,9 @@ class Betas(Path):
         """log alpha^2 after 0 ... steps steps, float64."""
         import torch
 
-        betas = torch.linspace(self.first, self.last, self.steps, dtype=torch.float64, device="cpu")  # not meta: it is kept
+        betas = torch.linspace(
+            self.first, self.last, self.steps, dtype=torch.float64, device="cpu"
+        )  # not meta: it is kept
         return torch.cat((betas.new_zeros(1), torch.log1p(-betas).cumsum(0)))
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,7 +163,7 @@ class Betas(Path):
         return self.steps * t - 1
 
 
-class Exploding(Path):
+class Exploding(NoisePath):
     """alpha = 1, sigma = t: the path of EDM, sampled on a grid even in sigma^(1/rho) (Karras and others, 2022)."""
 
     kind: Literal["exploding"] = "exploding"
@@ -199,30 +201,30 @@ class Exploding(Path):
 
 # -- what a network predicts ---------------------------------------------------------------------------------------------
 
-Target = Callable[[Path, "Tensor", float], Pair]
+Target = Callable[[NoisePath, "Tensor", float], Pair]
 
 
-def noise(path: Path, t: Tensor, deviation: float) -> Pair:
+def noise(path: NoisePath, t: Tensor, deviation: float) -> Pair:
     """e (Ho and others, 2020)."""
     return t * 0, t * 0 + 1
 
 
-def clean(path: Path, t: Tensor, deviation: float) -> Pair:
+def clean(path: NoisePath, t: Tensor, deviation: float) -> Pair:
     """x."""
     return t * 0 + 1, t * 0
 
 
-def velocity(path: Path, t: Tensor, deviation: float) -> Pair:
+def velocity(path: NoisePath, t: Tensor, deviation: float) -> Pair:
     """dx_t / dt = alpha' x + sigma' e (Lipman and others, 2023)."""
     return path.rates(t)
 
 
-def rotation(path: Path, t: Tensor, deviation: float) -> Pair:
+def rotation(path: NoisePath, t: Tensor, deviation: float) -> Pair:
     """v = alpha e - sigma x, the velocity by angle of a path with alpha^2 + sigma^2 = 1 (Salimans and Ho, 2022)."""
     return -path.sigma(t), path.alpha(t)
 
 
-def preconditioned(path: Path, t: Tensor, deviation: float) -> Pair:
+def preconditioned(path: NoisePath, t: Tensor, deviation: float) -> Pair:
     """(x - c_skip x_t) / c_out, of unit variance where the data's deviation is as given (Karras and others, 2022)."""
     a, s = path.alpha(t), path.sigma(t)
     total = a**2 * deviation**2 + s**2
@@ -234,12 +236,12 @@ TARGETS: dict[str, Target] = {f.__name__: f for f in (noise, clean, velocity, ro
 TargetName = Literal["noise", "clean", "velocity", "rotation", "preconditioned"]
 
 
-def mix(path: Path, x: Tensor, e: Tensor, t_B: Tensor) -> Tensor:
+def mix(path: NoisePath, x: Tensor, e: Tensor, t_B: Tensor) -> Tensor:
     """x_t for a time a row."""
     return spread(path.alpha(t_B), x) * x + spread(path.sigma(t_B), x) * e
 
 
-def solve(path: Path, factors: Pair, x_t: Tensor, output: Tensor, t_B: Tensor) -> Pair:
+def solve(path: NoisePath, factors: Pair, x_t: Tensor, output: Tensor, t_B: Tensor) -> Pair:
     """(x, e) from x_t = alpha x + sigma e and output = c_x x + c_e e; factors and times a row."""
     a, s, c_x, c_e = (spread(part, x_t) for part in (path.alpha(t_B), path.sigma(t_B), *factors))
     determinant = a * c_e - s * c_x
@@ -254,7 +256,7 @@ def spread(values_B: Tensor, like: Tensor) -> Tensor:
 # -- how much each time counts -------------------------------------------------------------------------------------------
 
 
-def weight(name: str, path: Path, factors: Pair, t_B: Tensor, deviation: float) -> Tensor:
+def weight(name: str, path: NoisePath, factors: Pair, t_B: Tensor, deviation: float) -> Tensor:
     """The weight of the squared error of a prediction.
 
     uniform: 1. min-snr: min(SNR, 5) on the error of x (Hang and others, 2023). edm: (sigma^2 + d^2) / (sigma d)^2 on the error

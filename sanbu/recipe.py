@@ -1,25 +1,20 @@
-"""A recipe: the five choices, the schedule of the run and the machine it asks for. No torch here."""
+"""A recipe: the five choices, the schedule of the run and the machine it asks for."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from sanbu.config import Config, kind_of
-from sanbu.data import chat_kinds
-from sanbu.data.kinds import DataConfig
-from sanbu.models import adapted
-from sanbu.models.kinds import ModelConfig
-from sanbu.objectives import alignment
-from sanbu.objectives.kinds import ObjectiveConfig
-from sanbu.optimizers.kinds import Adam, AdamW, AverageConfig, Muon, OptimizerConfig
-from sanbu.strategies.kinds import StrategyConfig
-
-KINDS_BESIDE = (chat_kinds, adapted, alignment)  # imported so that a slot knows their kinds
-Auto = Literal["auto"]
-Positive = Annotated[int, Field(ge=1)]
+from sanbu.config import Auto, Config, ConfigError, Positive, change, kind_of, nearest, override
+from sanbu.data.data import DataConfig
+from sanbu.layers.average import AverageConfig
+from sanbu.machine import MachineConfig
+from sanbu.models.model import ModelConfig
+from sanbu.objectives.objective import ObjectiveConfig
+from sanbu.optimizers.search import OptimizerConfig
+from sanbu.strategies.strategy import StrategyConfig
 
 
 class Schedule(Config):
@@ -38,18 +33,6 @@ class Schedule(Config):
         0, ge=0, description="looks without gain after which a run stops; its best weights are kept then; 0 never"
     )
     keep: int = Field(2, ge=1, description="latest checkpoints kept; the best is kept besides")
-
-
-class MachineConfig(Config):
-    """What the run asks of the machine; `auto` measures."""
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the forward and backward pass")
-    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the models")
-    recompute: Literal["off", "on"] = Field(
-        "off", description="activations of each block again in the backward pass: slower, less memory"
-    )
-    threads: Positive | Auto = Field("auto", description="CPU threads of one operation")
 
 
 class Recipe(Config):
@@ -77,18 +60,37 @@ class Recipe(Config):
         self.model.check(space)
         if "guide" not in self.parents:
             self.strategy.check(space)
-        self._fits("objective", self.objective, ObjectiveConfig)
-        self._fits("strategy", self.strategy, StrategyConfig)
+        self._fits("objective", self.objective)
+        self._fits("strategy", self.strategy)
         return self
 
-    def _fits(self, slot: str, part: Config, base: type[ObjectiveConfig] | type[StrategyConfig]) -> None:
+    def _fits(self, slot: str, part: ObjectiveConfig | StrategyConfig) -> None:
         """Objective and strategy must be able to call the model."""
         family = self.model.family
-        wanted = {name: kind.families for name, kind in base.kinds().items()}
-        mine = kind_of(type(part))
-        if family and mine in wanted and wanted[mine] and family not in wanted[mine]:
-            allowed = ", ".join(name for name, families in wanted.items() if family in families)
-            raise ValueError(f"{slot}: given {mine!r}, but the model {kind_of(type(self.model))!r} needs one of: {allowed}")
+        if not family or not part.families or family in part.families:
+            return
+        base = ObjectiveConfig if isinstance(part, ObjectiveConfig) else StrategyConfig
+        allowed = ", ".join(name for name, kind in base.kinds().items() if family in kind.families)
+        raise ValueError(
+            f"{slot}: given {kind_of(part)!r}, but the model {kind_of(self.model)!r} needs one of: {allowed}"
+        )
+
+    def change(self, *overrides: str, **fields: Any) -> Recipe:
+        """This recipe with changes, validated once.
+
+        overrides: texts such as "model=llama" or "model.width=64", as on the command line. fields: of the recipe or of its schedule, as
+        in change(steps=10, average=None, data=Text(...)); a slot also takes the name of a kind.
+        Raises ConfigError naming what was given, what is allowed and the nearest match.
+        """
+        schedule = {name: fields.pop(name) for name in list(fields) if name in Schedule.model_fields}
+        unknown = next((name for name in fields if name not in Recipe.model_fields), None)
+        if unknown is not None:
+            known = [*Recipe.model_fields, *Schedule.model_fields]
+            raise ConfigError(f"{unknown}: no such field of a recipe or its schedule{nearest(unknown, known)}")
+        if schedule:
+            fields["schedule"] = change(fields.get("schedule", self.schedule), schedule, "schedule")
+        changed = change(self, fields) if fields else self
+        return override(changed, overrides) if overrides else changed
 
     def resolve(self) -> Recipe:
         """This recipe with every `auto` of batch and learning rate turned into the number its one dial, the width, gives."""
@@ -96,13 +98,12 @@ class Recipe(Config):
         batch = self.schedule.batch if self.schedule.batch != "auto" else auto_batch(self.model.dial(), elements)
         micro = self.schedule.micro_batch if self.schedule.micro_batch != "auto" else auto_micro_batch(elements)
         rate = auto_learning_rate(self.model.dial())
-        return self.model_copy(
-            update={
-                "data": self.data.resolve(),
-                "schedule": self.schedule.model_copy(update={"batch": batch, "micro_batch": min(micro, batch)}),
-                "optimizer": with_rate(self.optimizer, rate),
-                "players": {name: with_rate(optimizer, rate) for name, optimizer in self.players.items()},
-            }
+        return self.change(
+            data=self.data.resolve(),
+            batch=batch,
+            micro_batch=min(micro, batch),
+            optimizer=self.optimizer.resolve(rate),
+            players={name: optimizer.resolve(rate) for name, optimizer in self.players.items()},
         )
 
 
@@ -126,12 +127,3 @@ def auto_batch(width: int, elements: int) -> int:
 def auto_micro_batch(elements: int) -> int:
     """At most about 16k tokens at a time through the model."""
     return max(1, 2**14 // elements)
-
-
-def with_rate(optimizer: OptimizerConfig, rate: float) -> OptimizerConfig:
-    """An optimizer with its `auto` learning rate filled in."""
-    if isinstance(optimizer, Muon):
-        return optimizer.model_copy(update={"rest": with_rate(optimizer.rest, rate)})
-    if isinstance(optimizer, (Adam, AdamW)) and optimizer.learning_rate == "auto":
-        return optimizer.model_copy(update={"learning_rate": rate})
-    return optimizer

@@ -15,16 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from sanbu.config import Choice, dump, load
-from sanbu.data.kinds import Space
 from sanbu.files import load_weights, pack, read_tensors, unpack, weights, write_tensors
-from sanbu.models.kinds import ModelConfig
+from sanbu.models.model import ModelConfig
 from sanbu.noise import Noise
-from sanbu.objectives.kinds import ObjectiveConfig
-from sanbu.objectives.objective import Batch, Loss, Turn, each_row
-from sanbu.optimizers.kinds import OptimizerConfig
-from sanbu.optimizers.search import Problem, Search
-from sanbu.strategies.kinds import StrategyConfig
-from sanbu.strategies.strategy import Draft, Models, generate
+from sanbu.objectives.objective import Loss, ObjectiveConfig, Turn, row_count
+from sanbu.optimizers.search import OptimizerConfig, Problem, Search
+from sanbu.space import Batch, Draft, Models, Space
+from sanbu.strategies.strategy import StrategyConfig, generate
 
 
 def check_config(config: Choice) -> None:
@@ -84,7 +81,7 @@ def check_objective(config: ObjectiveConfig, model: nn.Module, batch: Batch, oth
 
 def check_additive(turn: Turn, models: Models) -> None:
     """Sums and counts of a batch are the sums over its rows."""
-    rows = [{name: t[i : i + 1] for name, t in turn.batch.items()} for i in range(each_row(turn.batch))]
+    rows = [{name: t[i : i + 1] for name, t in turn.batch.items()} for i in range(row_count(turn.batch))]
     whole, parts = turn.loss(models, turn.batch), [turn.loss(models, row) for row in rows]
     for name, total in whole.sums.items():
         torch.testing.assert_close(total, sum(part.sums[name] for part in parts), rtol=1e-5, atol=1e-5)
@@ -102,8 +99,10 @@ def check_search(config: OptimizerConfig, steps: int = 20) -> None:
         return Loss({"rows": (models["model"](batch["x"]) - batch["y"]).square().sum()})
 
     def run(search: Search, model: nn.Module, start: int, stop: int) -> list[float]:
-        turn = Turn("model", batch, loss, lambda batch: {"rows": float(each_row(batch))})
-        problems = (Problem({"model": model}, turn, {"model": model}, Noise("check", step)) for step in range(start, stop))
+        turn = Turn("model", batch, loss, lambda batch: {"rows": float(row_count(batch))})
+        problems = (
+            Problem({"model": model}, turn, {"model": model}, Noise("check", step)) for step in range(start, stop)
+        )
         return [search.step(problem)["loss"] for problem in problems]
 
     def fresh() -> tuple[Search, nn.Module]:
@@ -119,24 +118,32 @@ def check_search(config: OptimizerConfig, steps: int = 20) -> None:
     other, copy = fresh()
     copy.load_state_dict(model.state_dict())
     other.load_state_dict(unpack(tree, saved))
-    assert run(search, model, steps, 2 * steps) == run(other, copy, steps, 2 * steps), "a restored search goes another way"
+    assert run(search, model, steps, 2 * steps) == run(other, copy, steps, 2 * steps), (
+        "a restored search goes another way"
+    )
 
 
 def check_strategy(config: StrategyConfig, models: Mapping[str, nn.Module], space: Space, condition: Batch) -> None:
     """What is committed stays; rows that are done stay done; a row is the same alone and in a batch."""
     check_config(config)
-    rows = each_row(condition)
+    rows = row_count(condition)
     seeds = torch.arange(rows)
     final: Draft | None = None
     committed: Any = None
     done = evaluations = sample = committed
     for draft in generate(config.build(space), models, condition, seeds):
-        assert draft.committed.shape[0] == draft.done.shape[0] == draft.evaluations.shape[0] == rows, "axis 0 is not the row"
+        assert draft.committed.shape[0] == draft.done.shape[0] == draft.evaluations.shape[0] == rows, (
+            "axis 0 is not the row"
+        )
         if committed is not None and sample is not None:
             kept = draft.committed[:, : committed.shape[1]]
             assert bool((kept >= committed).all()), "something committed was reopened"
-            assert draft.sample[:, : sample.shape[1]][committed].equal(sample[committed]), "something committed was changed"
-            assert bool((draft.done >= done).all()) and bool((draft.evaluations >= evaluations).all()), "a row came back"
+            assert draft.sample[:, : sample.shape[1]][committed].equal(sample[committed]), (
+                "something committed was changed"
+            )
+            assert bool((draft.done >= done).all()) and bool((draft.evaluations >= evaluations).all()), (
+                "a row came back"
+            )
         committed, sample = draft.committed.clone(), draft.sample.clone()
         done, evaluations, final = draft.done.clone(), draft.evaluations.clone(), draft
     assert final is not None and bool(final.done.all()), "the generation ended with rows not done"
@@ -147,7 +154,9 @@ def check_strategy(config: StrategyConfig, models: Mapping[str, nn.Module], spac
             pass
         assert one is not None
         mine, theirs = one.sample[0][one.committed[0]], final.sample[row][final.committed[row]]
-        near = mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4)  # real numbers may round
+        near = mine.shape == theirs.shape and torch.allclose(
+            mine, theirs, rtol=1e-4, atol=1e-4
+        )  # real numbers may round
         assert near if mine.is_floating_point() else mine.equal(theirs), f"row {row} is another alone"
 
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sanbu.config import SanbuError, dump
-from sanbu.data.kinds import Data
+from sanbu.codecs.codec import stops_of
+from sanbu.config import SanbuError, kind_of
+from sanbu.data.data import Data
 from sanbu.files import load_weights, weights
 from sanbu.layers.average import Following
 from sanbu.machine import Machine
 from sanbu.noise import Noise, key
-from sanbu.objectives.objective import Batch, Models, Turn
-from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search, add, add_pairs, ratios
+from sanbu.objectives.objective import Round, Turn, evaluate
+from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
 from sanbu.run import Run
-from sanbu.strategies.strategy import Draft, generate, last
+from sanbu.space import Batch
+from sanbu.strategies.strategy import draw
 
 
 class Training:
@@ -31,7 +34,7 @@ class Training:
         parents = {name: Run.open(path) for name, path in recipe.parents.items()}
         self.data: Data = recipe.data.build()
         check_parents(recipe, parents, self.data)
-        self.objective = recipe.objective.build()
+        self.objective, self.strategy = recipe.objective.build(), recipe.strategy.build(recipe.data.space())
         self.models = build_models(recipe, parents, self.objective.attach, machine)
         self._check()
         self.searches = {player: self._search(player) for player in self.objective.players}
@@ -68,24 +71,17 @@ class Training:
         batch |= {name: table[batch["row"]] for name, table in self.known.items()}
         seed_dropout(key(self.recipe.schedule.seed, "experience", self.step), 0)
         with torch.no_grad(), self.machine.scope():
-            return self.objective.experience(self.at_hand(), batch, self.noise("experience"))
+            return self.objective.experience(self._round(batch, "experience"))
 
-    def at_hand(self, models: Models | None = None) -> dict[str, Any]:
-        """What an experience is made with: the models, `draw(condition, seeds)` as the recipe's strategy draws, and `read(ids)`."""
-        models = self.models if models is None else models
-        return {**models, "draw": partial(self._draw, models), "read": lambda ids: self.data.codec.read(ids)}
-
-    def _draw(self, models: Models, condition: Batch, seeds: Tensor) -> Draft:
-        model, learning = models["model"], models["model"].training
-        model.eval()
-        try:
-            return last(generate(self.recipe.strategy.build(self.recipe.data.space()), models, condition, seeds))
-        finally:
-            model.train(learning)
+    def _round(self, batch: Batch, purpose: str) -> Round:
+        """What the objective may use at this step."""
+        return Round(
+            self.models, batch, self.noise(purpose), partial(draw, self.strategy, self.models), self.data.codec.read
+        )
 
     def _begin_round(self, batch: Batch, turn: int = 0) -> None:
         self._batch, self.turn, self.metrics = batch, turn, {}
-        self._turns = self.objective.draw_turns(self.models, batch, self.noise("turns"))
+        self._turns = self.objective.draw_turns(self._round(batch, "turns"))
         for _ in range(turn):
             next(self._turns)
         self._next = next(self._turns, None)
@@ -132,27 +128,28 @@ class Training:
 
     def evaluate(self) -> Metrics:
         """The objective on held-out rows, with the averaged model where there is one; always the same rows and noise."""
-        terms: dict[str, Any] = {}
-        counts: dict[str, float] = {}
-        pairs: dict[str, Any] = {}
-        models = {**self.models, "model": self.sampler()}
-        models["model"].eval()
+        model = self.sampler().eval()
+        with self.machine.scope():
+            found = evaluate(self.objective, self._held_out_rounds(model))
+        model.train()
+        return found
+
+    def _held_out_rounds(self, model: nn.Module) -> Iterator[Round]:
+        models = {**self.models, "model": model}
         noise = Noise(self.recipe.schedule.seed, "evaluate", device=self.machine.device)
         rows = min(self.recipe.schedule.evaluate_rows, self.data.held_out_rows)
-        with torch.no_grad(), self.machine.scope():
-            for start in range(0, rows, self._rows):
-                batch = self._to_device(self.data.held_out(start, min(self._rows, rows - start)))
-                for turn in self.objective.draw_turns(
-                    models, self.objective.experience(self.at_hand(models), batch, noise), noise
-                ):
-                    loss = turn.loss(models, turn.batch)
-                    add(terms, loss.sums)
-                    for name, count in turn.count(turn.batch).items():
-                        counts[name] = counts.get(name, 0.0) + count
-                    add_pairs(pairs, loss.metrics)
-        models["model"].train()
-        loss_value = sum(float(total) / max(counts[name], 1e-12) for name, total in terms.items())
-        return {"loss": loss_value, **ratios(pairs)}
+        for start in range(0, rows, self._rows):
+            batch = self._to_device(self.data.held_out(start, min(self._rows, rows - start)))
+            yield Round(
+                models, batch, noise, partial(draw, self.strategy, models), self.data.codec.read, learning=False
+            )
+
+    def sample(self, count: int) -> list[Any]:
+        """Samples from the model as it is now, as a person reads them; sample i is drawn with seed i."""
+        codec, models = self.data.codec, {**self.models, "model": self.sampler()}
+        follower = codec.follow(stops_of(self.recipe.strategy))
+        draw(self.strategy, models, codec.condition(None, count), torch.arange(count), follower.update)
+        return follower.results()
 
     def sampler(self) -> nn.Module:
         """The weights one samples from: the average, where the recipe keeps one."""
@@ -177,10 +174,10 @@ class Training:
             "searches": {player: search.state_dict() for player, search in self.searches.items()},
         }
 
-    def restore(self, state: dict[str, Any], run: Run) -> None:
+    def restore(self, state: dict[str, Any], folder: Path) -> None:
         """Take up a state."""
         for name, module in self._changing().items():
-            load_weights(module, state["models"][name], run.folder)
+            load_weights(module, state["models"][name], folder)
         for player, search in self.searches.items():
             search.load_state_dict(state["searches"][player])
         self.step = state["step"]
@@ -223,14 +220,16 @@ class Training:
 
     def _check(self) -> None:
         if self._micro_batch < self._rows and not self.objective.additive:
-            kind = self.recipe.objective.model_dump()["kind"]
+            kind = kind_of(self.recipe.objective)
             raise SanbuError(
                 f"schedule.micro_batch: given {self._micro_batch}, but the objective {kind!r} couples the rows of a batch"
                 f" and cannot be split; allowed: {self._rows}, the whole batch"
             )
         if unknown := self.recipe.players.keys() - self.objective.players.keys():
             players = ", ".join(self.objective.players)
-            raise SanbuError(f"players: given {', '.join(sorted(unknown))!r}, but this objective's players are: {players}")
+            raise SanbuError(
+                f"players: given {', '.join(sorted(unknown))!r}, but this objective's players are: {players}"
+            )
 
 
 def build_models(
@@ -256,15 +255,15 @@ def check_parents(recipe: Recipe, parents: dict[str, Run], data: Data) -> None:
     for name in recipe.objective.needs():
         if name not in parents:
             raise SanbuError(
-                f"parents.{name}: the objective {dump(recipe.objective)['kind']!r} needs a run here: parents.{name}=RUN"
+                f"parents.{name}: the objective {kind_of(recipe.objective)!r} needs a run here: parents.{name}=RUN"
             )
-    ours = getattr(getattr(data.codec, "tokenizer", None), "pieces", None)
+    ours = data.codec.vocabulary()
     for name, run in parents.items():
-        theirs = getattr(getattr(run.codec, "tokenizer", None), "pieces", ours) if ours is not None else ours
-        if theirs != ours:
-            sizes = f"{len(theirs or ())} tokens against {len(ours or ())}"
+        theirs = run.codec.vocabulary()
+        if ours is not None and theirs is not None and list(theirs) != list(ours):
+            sizes = f"{len(theirs)} tokens against {len(ours)}"
             raise SanbuError(
-                f"parents.{name}: {run.folder} has another vocabulary than this run's data ({sizes}, or other words)"
+                f"parents.{name}: {run.folder} has another vocabulary than this run's data ({sizes}, or other tokens)"
             )
 
 

@@ -1,63 +1,55 @@
-"""Who is told while a recipe is trained. A watcher is told; it never changes anything."""
+"""Watchers: what is told about a run while it is trained. Subclass `Watcher` and override what you need."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from sanbu.run import Run
     from sanbu.training import Training
 
+STOP: Final = "stop"  # what `Watcher.step` returns to end the run after this step
 
-class Watcher(Protocol):
-    """Told of a run's beginning, each step, each sample, and the end."""
 
-    def begin(self, run: Run, training: Training) -> None: ...
+class Watcher:
+    """Told of the beginning of a run, of each step, each sample, and the end. Every method does nothing by default.
 
-    def step(self, row: Mapping[str, Any]) -> None: ...
+    >>> class Patient(sanbu.Watcher):
+    ...     def step(self, row):
+    ...         return sanbu.STOP if row["loss"] < 2.0 else None
+    """
 
-    def sample(self, path: Path, results: Sequence[Any]) -> None: ...
+    def begin(self, run: Run, training: Training) -> None:
+        """Called once, when everything is built and before the first step."""
 
-    def end(self, run: Run, interrupted: bool) -> None: ...
+    def step(self, row: Mapping[str, Any]) -> str | None:
+        """Called with the metrics of each step; returning STOP saves a checkpoint and ends the run."""
+
+    def sample(self, path: Path, results: Sequence[Any]) -> None:
+        """Called with the samples that were drawn during training, and the file they were written to."""
+
+    def end(self, run: Run, interrupted: bool) -> None:
+        """Called after the last checkpoint; interrupted: there are steps left."""
 
     def close(self) -> None:
         """Called last, also after an error."""
 
 
-class Silent:
-    """Says nothing."""
-
-    def begin(self, run: Run, training: Training) -> None:
-        pass
-
-    def step(self, row: Mapping[str, Any]) -> None:
-        pass
-
-    def sample(self, path: Path, results: Sequence[Any]) -> None:
-        pass
-
-    def end(self, run: Run, interrupted: bool) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class Watchers:
+class Watchers(Watcher):
     """Several watchers, told in turn."""
 
-    def __init__(self, *watchers: Watcher) -> None:
-        self.watchers = watchers
+    def __init__(self, watchers: Sequence[Watcher]) -> None:
+        self.watchers = tuple(watchers)
 
     def begin(self, run: Run, training: Training) -> None:
         for watcher in self.watchers:
             watcher.begin(run, training)
 
-    def step(self, row: Mapping[str, Any]) -> None:
-        for watcher in self.watchers:
-            watcher.step(row)
+    def step(self, row: Mapping[str, Any]) -> str | None:
+        answers = [watcher.step(row) for watcher in self.watchers]
+        return STOP if STOP in answers else None
 
     def sample(self, path: Path, results: Sequence[Any]) -> None:
         for watcher in self.watchers:

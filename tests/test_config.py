@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sanbu import recipes
 from sanbu.config import ConfigError, dump, load, override, walk
-from sanbu.models.kinds import Llama
+from sanbu.models.tokens.llama import Llama
 from sanbu.recipe import Recipe, auto_learning_rate
 
 GPT2 = recipes.gpt2()

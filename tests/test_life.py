@@ -12,14 +12,14 @@ import torch
 
 from sanbu import training
 from sanbu.config import ConfigError, SanbuError, override
+from sanbu.display.health import diagnose, overoptimised, panel
 from sanbu.files import read_tensors
-from sanbu.health import diagnose, overoptimised, panel
-from sanbu.life import live
 from sanbu.loop import train
 from sanbu.noise import Noise
-from sanbu.optimizers.kinds import SGD
-from sanbu.recipes import lives
+from sanbu.optimizers.gradient import SGD
 from sanbu.recipes import make as recipe_of
+from sanbu.recipes import pipelines
+from sanbu.recipes.stages import live
 from sanbu.run import Run
 from sanbu.watcher import Silent
 from tests.tenants.crash import after
@@ -52,7 +52,7 @@ def begun(folder):
     folder.mkdir(exist_ok=True)
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, PAIRS)), encoding="utf-8")
     (folder / "text.txt").write_text("What is it? It is 1 + 2 = 3. " * 200, encoding="utf-8")
-    return lives.make("assistant", [f"path={folder / 'pairs.jsonl'}", f"text={folder / 'text.txt'}", *SMALL, *EVERY])
+    return pipelines.make("assistant", [f"path={folder / 'pairs.jsonl'}", f"text={folder / 'text.txt'}", *SMALL, *EVERY])
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_what_the_demo_does_without_a_terminal(life, tmp_path):
 
 
 def test_a_long_conversation_forgets_its_oldest_turns(life):
-    from sanbu.talk import Speaker, say
+    from sanbu.cli.talk import Speaker, say
 
     speaker = Speaker.open(life / "sft", ("strategy.max_tokens=4",), "Be short.")
     for turn in range(12):
@@ -280,7 +280,7 @@ def test_a_parent_that_is_missing_is_named(life, tmp_path):
 
 def test_lora_merges_into_the_same_function_and_learns_little(life, tmp_path):
     from sanbu.interop.merge import merged_run
-    from sanbu.models.adapted import LoRA
+    from sanbu.models.tokens.lora import LoRA
 
     recipe = Run.open(life / "dpo").recipe
     recipe = recipe.model_copy(update={"model": LoRA(base=recipe.model, rank=2)})

@@ -6,21 +6,21 @@ from typing import Literal
 
 import pytest
 import torch
+from sanbu.checkpoints import RunError
 
 from sanbu import recipes
 from sanbu.config import SanbuError, override
-from sanbu.data.kinds import Space
 from sanbu.layers.average import Average
 from sanbu.loop import train
 from sanbu.machine import decide
-from sanbu.models.kinds import ModelConfig
+from sanbu.models.model import ModelConfig
 from sanbu.noise import Noise
-from sanbu.objectives.kinds import ObjectiveConfig
 from sanbu.objectives.next_token import next_token, next_token_chunked
-from sanbu.objectives.objective import Loss, Objective, Turn
-from sanbu.optimizers.kinds import SGD, AdamW
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Turn
+from sanbu.optimizers.gradient import SGD, AdamW
 from sanbu.optimizers.search import NotFinite, Problem
-from sanbu.run import Run, RunError
+from sanbu.run import Run
+from sanbu.space import Space
 from sanbu.training import Training
 from tests.tenants import gan, genetic, ppo, vae
 from tests.tenants.common import CPU, rows
@@ -57,7 +57,7 @@ def small(tmp_path):
 
 def after_steps(objective, batches, micro, steps=4):
     """Weights after several steps of plain SGD, which shows a wrong scale (AdamW would hide it)."""
-    from sanbu.models.kinds import GPT2
+    from sanbu.models.tokens.gpt import GPT2
     from sanbu.testing import seeded
 
     model = seeded(lambda: GPT2(layers=2, heads=2, width=16, context=12).build(Space((12,), 40)))
@@ -89,7 +89,7 @@ def test_micro_batches_with_unequal_tokens_are_one_batch(objective, micro):
 
 def test_a_step_is_the_plain_step_that_torch_would_make():
     """The loss is the mean over taught tokens, and SGD moves by exactly its gradient."""
-    from sanbu.models.kinds import GPT2
+    from sanbu.models.tokens.gpt import GPT2
     from sanbu.testing import seeded
 
     tokens = Noise("tokens").integers(40, 5, 13)

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from sanbu import recipes
-from sanbu.averages import combined, rebuild
 from sanbu.config import SanbuError, override
+from sanbu.display.gallery import draw
 from sanbu.evaluation.compare import compare_runs
 from sanbu.evaluation.contest import Contestant, hold
 from sanbu.evaluation.report import advice, plain, write
 from sanbu.files import read_tensors
-from sanbu.gallery import draw
+from sanbu.interop.averages import combined, rebuild
 from sanbu.layers.average import power_of
 from sanbu.loop import train
 from sanbu.run import Run

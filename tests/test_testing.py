@@ -5,14 +5,33 @@ from typing import Literal
 import pytest
 import torch
 
-from sanbu.data.kinds import Space
-from sanbu.models.adapted import LoRA, Scorer
-from sanbu.models.kinds import GPT2, ModelConfig, PerceptronDenoiser, PerceptronGAN, PerceptronVAE, PixelCNN
-from sanbu.objectives import alignment
-from sanbu.objectives.kinds import ObjectiveConfig
-from sanbu.objectives.objective import Loss, Objective
-from sanbu.optimizers.kinds import Adam, AdamW, Constant, Muon, OptimizerConfig
-from sanbu.strategies.kinds import OneShot, PixelByPixel, Prediction, Refinement, StrategyConfig
+from sanbu.models.denoisers.denoiser import PerceptronDenoiser
+from sanbu.models.generators.gan import PerceptronGAN
+from sanbu.models.latents.vae import PerceptronVAE
+from sanbu.models.model import ModelConfig
+from sanbu.models.pixels.pixelcnn import PixelCNN
+from sanbu.models.scorers.scorer import Scorer
+from sanbu.models.tokens.gpt import GPT2
+from sanbu.models.tokens.lora import LoRA
+from sanbu.objectives.discriminative import Discriminative
+from sanbu.objectives.next_token import InContext
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig
+from sanbu.objectives.policy.group import GRPO, RLOO
+from sanbu.objectives.policy.policy import PolicyConfig
+from sanbu.objectives.policy.ppo import PPO
+from sanbu.objectives.policy.rewards import Checked, Learned
+from sanbu.objectives.preference import DPO, IPO, KTO, ConservativeDPO
+from sanbu.objectives.reward_model import BradleyTerry, PlackettLuce
+from sanbu.optimizers.gradient import Adam, AdamW
+from sanbu.optimizers.muon import Muon
+from sanbu.optimizers.rate import ConstantRate
+from sanbu.optimizers.search import OptimizerConfig
+from sanbu.space import Space
+from sanbu.strategies.one_shot import OneShot
+from sanbu.strategies.pixel_by_pixel import PixelByPixel
+from sanbu.strategies.prediction import Prediction
+from sanbu.strategies.refinement import Refinement
+from sanbu.strategies.strategy import StrategyConfig
 from sanbu.testing import check_model, check_objective, check_search, check_strategy
 
 SPACE = Space((12,), 30, 0)
@@ -34,20 +53,20 @@ def of_text(base):
 TALE = GPT2(layers=2, heads=2, width=16, context=16)
 ADAPTED = [LoRA(base=TALE, rank=2), Scorer(trunk=TALE, outputs=3), Scorer(trunk=LoRA(base=TALE, rank=2))]
 ALIGNED = [
-    (alignment.BradleyTerry(), Scorer(trunk=TALE)),
-    (alignment.PlackettLuce(), Scorer(trunk=TALE)),
-    (alignment.DPO(), TALE),
-    (alignment.ConservativeDPO(), TALE),
-    (alignment.IPO(), TALE),
-    (alignment.KTO(), TALE),
-    (alignment.PPO(samples=2, epochs=2, parts=2), TALE),
-    (alignment.PPO(rewards=(alignment.Learned(), alignment.Checked()), kl_target=1.0, whiten_rewards=True), TALE),
-    (alignment.GRPO(samples=3), TALE),
-    (alignment.RLOO(samples=3), TALE),
-    (alignment.Discriminative(), Scorer(trunk=TALE, outputs=3)),
-    (alignment.Discriminative(judge="choose"), Scorer(trunk=TALE)),
-    (alignment.Discriminative(judge="regress"), Scorer(trunk=TALE)),
-    (alignment.InContext(), TALE),
+    (BradleyTerry(), Scorer(trunk=TALE)),
+    (PlackettLuce(), Scorer(trunk=TALE)),
+    (DPO(), TALE),
+    (ConservativeDPO(), TALE),
+    (IPO(), TALE),
+    (KTO(), TALE),
+    (PPO(samples=2, epochs=2, parts=2), TALE),
+    (PPO(rewards=(Learned(), Checked()), kl_target=1.0, whiten_rewards=True), TALE),
+    (GRPO(samples=3), TALE),
+    (RLOO(samples=3), TALE),
+    (Discriminative(), Scorer(trunk=TALE, outputs=3)),
+    (Discriminative(judge="choose"), Scorer(trunk=TALE)),
+    (Discriminative(judge="regress"), Scorer(trunk=TALE)),
+    (InContext(), TALE),
 ]
 
 
@@ -94,9 +113,9 @@ def test_objectives_of_alignment(number):
     model = config.build(SPACE)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    if isinstance(objective, alignment.PolicyConfig):
+    if isinstance(objective, PolicyConfig):
         batch, others = QUESTIONS, {**cast(model, space=SPACE), "reward": Scorer(trunk=TALE).build(SPACE)}
-    elif isinstance(objective, alignment.InContext):
+    elif isinstance(objective, InContext):
         batch, others = {"tokens": TOKENS, "targets": TOKENS.roll(-1, 1).where(TOKENS % 2 == 0, -100)}, {}
     else:
         batch, others = pairs(answers=2), {"reference": TALE.build(SPACE)}
@@ -127,7 +146,7 @@ def test_searches(kind):
     fields = {
         Adam: {"learning_rate": 0.01},
         AdamW: {"learning_rate": 0.01},
-        Muon: {"rest": AdamW(learning_rate=0.01), "rate": Constant()},
+        Muon: {"rest": AdamW(learning_rate=0.01), "rate": ConstantRate()},
     }
     check_search(kind(**fields.get(kind, {})))
 
@@ -172,7 +191,7 @@ class Fickle(StrategyConfig):
     kind: Literal["broken-strategy"] = "broken-strategy"
 
     def build(self, space):
-        from sanbu.strategies.kinds import Autoregressive
+        from sanbu.strategies.autoregressive import Autoregressive
 
         strategy = Autoregressive(max_tokens=10).build(space)
         begin = strategy.begin

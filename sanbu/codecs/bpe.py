@@ -4,21 +4,70 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tokenizers
+from pydantic import Field
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from sanbu.codecs.kinds import END, RESERVED
-from sanbu.codecs.tokenizer import Ids, TokenizerError
-from sanbu.files import write_text
+from sanbu.codecs.tokenizer import (
+    END,
+    END_TOKENS,
+    RESERVED,
+    START_TOKENS,
+    Ids,
+    Tokenizer,
+    TokenizerConfig,
+    TokenizerError,
+)
+from sanbu.config import ConfigError
+from sanbu.files import fingerprint, write_text
+
+
+class BPE(TokenizerConfig):
+    """Byte-level byte-pair encoding, trained on the data (Sennrich and others, 2016; Radford and others, 2019)."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocabulary: int = Field(4096, ge=258, description="tokens, the 256 bytes and the end of text among them")
+
+    def size(self) -> int:
+        return self.vocabulary
+
+    def end(self) -> int:
+        return 0
+
+    def build(self, documents: Iterable[str]) -> Tokenizer:
+        return train(documents, self.vocabulary)
+
+    def load(self, folder: Path) -> FileTokenizer:
+        return kept(folder, self.end(), self.end())
 
 
 def train(documents: Iterable[str], vocabulary: int) -> FileTokenizer:
     """Byte-level BPE on these documents (Sennrich and others, 2016), split as GPT-2 splits; the end is token 0."""
     return trained(documents, vocabulary, pre_tokenizers.ByteLevel(add_prefix_space=False), [END])
+
+
+class ChatBPE(TokenizerConfig):
+    """Byte-level BPE with every digit a token of its own, and tokens for padding, roles and tasks that no text can write."""
+
+    kind: Literal["chat-bpe"] = "chat-bpe"
+    vocabulary: int = Field(4096, ge=264, description="tokens, the 256 bytes and seven reserved ones among them")
+
+    def size(self) -> int:
+        return self.vocabulary
+
+    def end(self) -> int:
+        return 0
+
+    def build(self, documents: Iterable[str]) -> Tokenizer:
+        return train_chat(documents, self.vocabulary)
+
+    def load(self, folder: Path) -> FileTokenizer:
+        return kept(folder, self.end(), self.end())
 
 
 def train_chat(documents: Iterable[str], vocabulary: int) -> FileTokenizer:
@@ -40,6 +89,93 @@ def trained(documents: Iterable[str], vocabulary: int, split: Any, reserved: lis
     )
     tokenizer.train_from_iterator(documents, trainer)
     return FileTokenizer(tokenizer, 0, 0)
+
+
+class TokenizerFile(TokenizerConfig):
+    """Any tokenizer.json, as the tokenizers library writes it."""
+
+    kind: Literal["file"] = "file"
+    path: str = Field(description="a tokenizer.json, or a folder that holds one")
+    vocabulary: int | Literal["auto"] = Field("auto", description="size of the model's vocabulary; auto reads the file")
+    end_id: int | Literal["auto"] | None = Field(
+        "auto", description="the id that ends a document; auto looks for its usual names"
+    )
+
+    start_id: int | Literal["auto"] | None = Field(
+        "auto", description="the id that begins one; auto looks, and takes the end"
+    )
+
+    def file(self) -> Path:
+        """The file itself. Raises ConfigError when it is missing."""
+        path = Path(self.path)
+        path = path / "tokenizer.json" if path.is_dir() else path
+        if not path.is_file():
+            raise ConfigError(f"data.tokenizer.path: there is no file {path}")
+        return path
+
+    def size(self) -> int:
+        return max(vocabulary_of(self.file()).values()) + 1 if self.vocabulary == "auto" else self.vocabulary
+
+    def end(self) -> int | None:
+        if self.end_id != "auto":
+            return self.end_id
+        return first_of(END_TOKENS, vocabulary_of(self.file()))
+
+    def resolve(self) -> TokenizerFile:
+        known = {"vocabulary": self.size(), "end_id": self.end(), "start_id": self.start()}
+        return self.model_copy(update=known)
+
+    def start(self) -> int | None:
+        """The id that begins a document."""
+        if self.start_id != "auto":
+            return self.start_id
+        found = first_of(START_TOKENS, vocabulary_of(self.file()))
+        return self.end() if found is None else found
+
+    def build(self, documents: Iterable[str]) -> Tokenizer:
+        return FileTokenizer.load(self.file(), self.end(), self.start())
+
+    def load(self, folder: Path) -> FileTokenizer:
+        return kept(folder, self.end(), self.start())
+
+    def fingerprint(self) -> str:
+        return fingerprint([self.file()])
+
+
+def first_of(names: Iterable[str], ids: dict[str, int]) -> int | None:
+    """The id of the first of these tokens that a vocabulary has."""
+    return next((ids[name] for name in names if name in ids), None)
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, changed: float) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ConfigError(f"{path} is not a tokenizer.json: it does not read as JSON") from None
+
+
+def vocabulary_of(path: Path) -> dict[str, int]:
+    """Token text to id, of a tokenizer.json; added tokens included. Raises ConfigError when it is not one."""
+    content = _read(path, path.stat().st_mtime)
+    model = content.get("model")
+    if not isinstance(model, dict) or "vocab" not in model:
+        raise ConfigError(f"{path} is not a tokenizer.json: it has no model with a vocabulary")
+    vocabulary = model["vocab"]
+    pairs = (
+        vocabulary.items() if isinstance(vocabulary, dict) else ((entry[0], i) for i, entry in enumerate(vocabulary))
+    )
+    return dict(pairs) | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
+
+
+def kept(folder: Path, end: int | None, start: int | None) -> FileTokenizer:
+    """The tokenizer.json of a run folder. Raises TokenizerError when there is none."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise TokenizerError(
+            f"{folder} has no tokenizer.json: the model can be called from Python, but cannot read text"
+        )
+    return FileTokenizer.load(path, end, start)
 
 
 class FileTokenizer:

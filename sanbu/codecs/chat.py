@@ -7,14 +7,11 @@ so that a model learns to stop. The mask comes from the renderer itself, never f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import ClassVar, Literal, Protocol
 
-from torch import Tensor
-
-from sanbu.codecs.kinds import ASSISTANT, SYSTEM, USER
-from sanbu.codecs.text import TextCodec
-from sanbu.codecs.tokenizer import Tokenizer, encode
-from sanbu.config import SanbuError, nearest
+from sanbu.codecs.text import Readers, TokenCodec
+from sanbu.codecs.tokenizer import ASSISTANT, SYSTEM, USER, Tokenizer, encode
+from sanbu.config import Choice, SanbuError, nearest
 
 Message = dict[str, str]
 Rendered = tuple[list[int], list[bool]]
@@ -37,13 +34,37 @@ class Template(Protocol):
         """Ids up to where the assistant is to go on."""
 
 
-class Turns:
+class TemplateConfig(Choice):
+    """How a conversation is written down for the model."""
+
+    table: ClassVar[str] = "sanbu.codecs:TEMPLATES"
+
+    def build(self, tokenizer: Tokenizer) -> Template:
+        raise NotImplementedError
+
+    def resolve(self) -> TemplateConfig:
+        """This config with the text of a template file in it."""
+        return self
+
+
+class Turns(TemplateConfig):
+    """Our own: a token for each role, an end after each answer."""
+
+    kind: Literal["turns"] = "turns"
+
+    def build(self, tokenizer: Tokenizer) -> Template:
+        return TurnsTemplate(tokenizer)
+
+
+class TurnsTemplate:
     """Our own template: a role's token, then what is said; an end closes the assistant. Without such tokens the roles are written out."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         if tokenizer.end is None:
-            raise ConversationError("data.tokenizer: conversations need a token that ends an answer, and this one has none")
+            raise ConversationError(
+                "data.tokenizer: conversations need a token that ends an answer, and this one has none"
+            )
         self.end = tokenizer.end
         self.marks = {role: tokenizer.special(name) for role, name in MARKERS.items()}
         self.marked = None not in self.marks.values()
@@ -83,10 +104,10 @@ class Turns:
         return self.known.get(text) or encode(self.tokenizer, text)
 
 
-class ChatCodec(TextCodec):
+class ChatCodec(TokenCodec):
     """Questions as people type them; answers as text."""
 
-    def __init__(self, tokenizer: Tokenizer, template: Any) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: TemplateConfig) -> None:
         super().__init__(tokenizer)
         self.template: Template = template.build(tokenizer)
 
@@ -94,9 +115,9 @@ class ChatCodec(TextCodec):
         """The ids of a question, or of a conversation that ends with one."""
         return self.template.ask(messages_of(prompt))
 
-    def read(self, sample: Tensor) -> str:
-        """The text of ids; padding says nothing."""
-        return super().read(sample[sample >= 0])
+    def follow(self, stop: Sequence[str] = ()) -> Readers:
+        """Readers of drafts that stop at these texts."""
+        return Readers(self.tokenizer, stop)
 
 
 def messages_of(prompt: str | Sequence[Message]) -> list[Message]:
@@ -115,5 +136,7 @@ def checked(messages: list[Message], where: str) -> list[Message]:
                 f"{where}, message {number}: unknown role {role!r}; allowed: {', '.join(ROLES)}{nearest(str(role), ROLES)}"
             )
         if not isinstance(content, str):
-            raise ConversationError(f"{where}, message {number}: its content is {type(content).__name__}, and must be text")
+            raise ConversationError(
+                f"{where}, message {number}: its content is {type(content).__name__}, and must be text"
+            )
     return messages

@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sanbu.codecs.codec import Written
 from sanbu.config import SanbuError, nearest
-from sanbu.data.kinds import Space
 from sanbu.files import read_json, replacing, write_json
-from sanbu.strategies.strategy import Batch, Draft
+from sanbu.space import Batch, Draft, Space
+
+SHOWN = 100  # pictures in a grid
 
 
 def to_unit(levels: Tensor, space: Space) -> Tensor:
@@ -34,6 +36,8 @@ def to_levels(sample: Tensor, space: Space) -> Tensor:
 class ImageCodec:
     """Between people and pictures of one space. names: of the classes, where they have any."""
 
+    medium, unit = "image", "pictures"
+
     def __init__(self, space: Space, names: Sequence[str] = ()) -> None:
         self.space, self.names = space, tuple(names)
 
@@ -46,6 +50,13 @@ class ImageCodec:
     def save(self, folder: Path) -> None:
         if self.names:
             write_json(folder / "labels.json", list(self.names))
+
+    def vocabulary(self) -> None:
+        """Levels stand for brightness in every run; there is nothing to agree on beyond the space."""
+        return None
+
+    def request(self, prompt: str | None, label: str | None) -> dict[str, str | None]:
+        return {"label": label, "picture": prompt}
 
     def condition(self, prompt: Any, rows: int) -> Batch:
         """label_B, and known_BCHW with its mask where part of a picture is given.
@@ -92,10 +103,14 @@ class ImageCodec:
                 pixels = np.asarray(opened.convert("RGBA"))
                 grey = np.asarray(opened.convert("RGB").convert("L"))[..., None]
         except OSError as error:
-            raise SanbuError(f"{picture} is not a picture that can be read: {str(error).splitlines()[0][:80]}") from None
+            raise SanbuError(
+                f"{picture} is not a picture that can be read: {str(error).splitlines()[0][:80]}"
+            ) from None
         channels, height, width = self.space.shape
         if pixels.shape[:2] != (height, width):
-            raise SanbuError(f"{picture} is {pixels.shape[1]} x {pixels.shape[0]}, but this run draws {width} x {height}")
+            raise SanbuError(
+                f"{picture} is {pixels.shape[1]} x {pixels.shape[0]}, but this run draws {width} x {height}"
+            )
         colour = torch.from_numpy((grey if channels == 1 else pixels[..., :3]).transpose(2, 0, 1).astype(np.float32))
         seen = torch.from_numpy(pixels[..., 3] > 127).expand(channels, -1, -1)
         return to_levels(colour / 127.5 - 1, self.space), seen
@@ -106,15 +121,34 @@ class ImageCodec:
         pixels = levels.round().byte().numpy().transpose(1, 2, 0)
         return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
-    def follow(self, strategy: Any) -> Pictures:
-        """Keeps the last draft."""
+    def follow(self, stop: Sequence[str] = ()) -> Pictures:
+        """A reader that keeps the last draft; pictures have no text to stop at."""
         return Pictures(self)
+
+    def amount(self, batch: Batch) -> int:
+        return len(batch["levels"])
+
+    def show(self, sample: np.ndarray) -> str:
+        return ""
 
     def render(self, samples: Sequence[Any], path: Path) -> Path:
         """A grid as PNG, pixels enlarged to be seen."""
         path = path.with_name(path.name + ".png")
         write_image(path, enlarged(grid(samples)))
         return path
+
+    def export(self, samples: Sequence[np.ndarray], folder: Path, frames: Sequence[Sequence[Any]] = ()) -> Written:
+        """A PNG for each picture, a grid of the first 100, and an animation of how these came to be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(samples):
+            write_image(folder / f"{number:04d}.png", picture)
+        overview = self.render(samples[:SHOWN], folder / "grid")
+        written: Written = {"pictures": len(samples), "folder": str(folder), "grid": str(overview)}
+        if len(frames) > 1:
+            path = folder / "refinement.gif"
+            write_animation(path, [enlarged(grid(frame)) for frame in frames])
+            written["animation"] = str(path)
+        return written
 
 
 class Pictures:
@@ -128,6 +162,11 @@ class Pictures:
         """Keep the draft."""
         self.sample = draft.sample
         return draft.done
+
+    @property
+    def pieces(self) -> list[np.ndarray]:
+        """Each row as it stands."""
+        return self.results()
 
     def results(self) -> list[np.ndarray]:
         """Each row as uint8 [H, W] or [H, W, 3]."""

@@ -12,13 +12,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import Field
 
-from sanbu.codecs.chat import ConversationError, Message, Rendered
+from sanbu.codecs.chat import ConversationError, Message, Rendered, Template, TemplateConfig
 from sanbu.codecs.tokenizer import Tokenizer
 
 SECONDS = 2.0
@@ -36,12 +37,29 @@ class Sandbox(ImmutableSandboxedEnvironment):  # type: ignore[misc]
         return super().call_binop(context, operator, left, right)
 
 
+class Jinja(TemplateConfig):
+    """A chat template as model makers publish it, run in a sandbox."""
+
+    kind: Literal["jinja"] = "jinja"
+    path: str = Field("", description="a folder with tokenizer_config.json or chat_template.jinja, or such a file")
+    source: str = Field("", description="the template itself; read from path when a run begins")
+    end: str = Field("", description="what the template calls eos_token; by default the tokenizer's end")
+
+    def build(self, tokenizer: Tokenizer) -> Template:
+        return JinjaTemplate(self.source or source_of(self.path), tokenizer, self.end)
+
+    def resolve(self) -> Jinja:
+        return self if self.source else self.model_copy(update={"source": source_of(self.path)})
+
+
 class JinjaTemplate:
     """A template as model makers publish it, on a tokenizer.json."""
 
     def __init__(self, source: str, tokenizer: Tokenizer, end: str) -> None:
         if not hasattr(tokenizer, "spelled"):
-            raise ConversationError("data.template: a jinja template needs a tokenizer.json, whose special tokens it writes")
+            raise ConversationError(
+                "data.template: a jinja template needs a tokenizer.json, whose special tokens it writes"
+            )
         self.tokenizer: Any = tokenizer
         self.names = {"bos_token": self._name(tokenizer.start), "eos_token": end or self._name(tokenizer.end)}
         sandbox = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
@@ -58,7 +76,9 @@ class JinjaTemplate:
             if message["role"] == "assistant":
                 before, after = self._write(messages[:number], True), self._write(messages[: number + 1])
                 if not after.startswith(before) or not text.startswith(after):
-                    raise ConversationError("data.template: it rewrites earlier turns, so no mask can be made; take turns")
+                    raise ConversationError(
+                        "data.template: it rewrites earlier turns, so no mask can be made; take turns"
+                    )
                 spans.append((len(before), len(after)))
         ids, offsets = self.tokenizer.spelled(text)
         return ids, [any(first <= a and b <= last for first, last in spans) for a, b in offsets]
@@ -79,7 +99,9 @@ class JinjaTemplate:
         except (TemplateError, TypeError, ValueError, OverflowError, RecursionError, KeyError) as error:
             raise ConversationError(f"data.template: {str(error).splitlines()[0] or type(error).__name__}") from None
         if len(text) > LONGEST:
-            raise ConversationError(f"data.template: it writes {len(text):,} characters; at most {LONGEST:,} are allowed")
+            raise ConversationError(
+                f"data.template: it writes {len(text):,} characters; at most {LONGEST:,} are allowed"
+            )
         return text
 
     def _name(self, token: int | None) -> str:

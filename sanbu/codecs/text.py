@@ -9,66 +9,102 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from sanbu.codecs.kinds import Byte, Characters, TokenizerConfig, TokenizerFile
-from sanbu.codecs.tokenizer import ByteTokenizer, CharacterTokenizer, Tokenizer, TokenizerError, decode, encode, spelling
+from sanbu.codecs.codec import Written
+from sanbu.codecs.tokenizer import Tokenizer, TokenizerError, decode, encode, spelling
+from sanbu.config import SanbuError
 from sanbu.files import write_text
-from sanbu.strategies.strategy import Batch, Draft
+from sanbu.space import Batch, Draft
+
+RULE = "\n" + "-" * 80 + "\n"  # between samples in one file
 
 
-class TextCodec:
-    """A tokenizer with what a strategy needs around it."""
+class TokenCodec:
+    """What the codecs over a tokenizer share. Subclasses say how a prompt becomes ids (`begin`)."""
+
+    medium, unit = "text", "tokens"
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
 
-    @classmethod
-    def load(cls, folder: Path, config: TokenizerConfig) -> TextCodec:
-        """The tokenizer that a run folder keeps."""
-        if isinstance(config, Byte):
-            return cls(ByteTokenizer())
-        if isinstance(config, Characters):
-            return cls(CharacterTokenizer(config.alphabet))
-        from sanbu.codecs.bpe import FileTokenizer
+    def begin(self, prompt: Any) -> list[int]:
+        """The ids of one prompt. Raises TokenizerError when there is nothing to begin from."""
+        raise NotImplementedError
 
-        kept = TokenizerFile(path=str(folder / "tokenizer.json"))
-        if not (folder / "tokenizer.json").exists():
-            raise TokenizerError(f"{folder} has no tokenizer.json: its weights can be called, but not given text")
-        start = config.start() if isinstance(config, TokenizerFile) else config.end()
-        return cls(FileTokenizer.load(kept.file(), config.end(), start))
-
-    def save(self, folder: Path) -> None:
-        self.tokenizer.save(folder)
-
-    def condition(self, prompt: str | Sequence[str] | None, rows: int) -> Batch:
-        """tokens_BT, padded on the right, and length_B; each prompt `rows` times. No prompt begins a new document."""
-        prompts = [prompt or ""] if prompt is None or isinstance(prompt, str) else list(prompt)
-        ids = [self.begin(text) for text in prompts for _ in range(rows)]
-        longest = max(map(len, ids))
-        tokens = torch.tensor([row + [0] * (longest - len(row)) for row in ids])
-        return {"tokens": tokens, "length": torch.tensor([len(row) for row in ids])}
-
-    def begin(self, prompt: str) -> list[int]:
-        """The ids of a prompt, begun as a document begins. Raises TokenizerError when there is nothing."""
+    def plain(self, text: str) -> list[int]:
+        """The ids of a document that begins with this text. Raises TokenizerError when there are none."""
         ids = [] if self.tokenizer.start is None else [self.tokenizer.start]
-        ids += encode(self.tokenizer, prompt)
+        ids += encode(self.tokenizer, text)
         if not ids:
             raise TokenizerError("this tokenizer has no token to begin from; give a prompt")
         return ids
 
+    def save(self, folder: Path) -> None:
+        self.tokenizer.save(folder)
+
+    def vocabulary(self) -> Sequence[bytes]:
+        return self.tokenizer.pieces
+
+    def request(self, prompt: str | None, label: str | None) -> str | None:
+        if label is not None:
+            raise SanbuError(f"--label: given {label}, but this run draws text, which has no labels; leave --label out")
+        return prompt
+
+    def condition(self, prompt: Any, rows: int) -> Batch:
+        """tokens_BT, padded on the right, and length_B; each prompt `rows` times. None begins a new document."""
+        prompts = [prompt or ""] if prompt is None or isinstance(prompt, str) else list(prompt)
+        return batch_of([self.begin(text) for text in prompts for _ in range(rows)])
+
     def read(self, sample: Tensor) -> str:
-        """The text of ids."""
-        return decode(self.tokenizer, sample.tolist())
+        """The text of ids; padding, which is negative, is left out."""
+        return decode(self.tokenizer, sample[sample >= 0].tolist())
 
-    def follow(self, strategy: Any) -> Readers:
-        """Readers of drafts that stop at the strategy's stop texts."""
-        return Readers(self.tokenizer, strategy.stop)
+    def amount(self, batch: Batch) -> int:
+        return batch["tokens"].numel()
 
-    def render(self, samples: Sequence[Any], path: Path) -> Path:
-        """One text file, samples apart by a line of dashes."""
+    def show(self, sample: str) -> str:
+        return sample
+
+    def render(self, samples: Sequence[str], path: Path) -> Path:
+        """One text file, samples separated by a line of dashes."""
         path = path.with_name(path.name + ".txt")
-        write_text(path, ("\n" + "-" * 80 + "\n").join(samples) + "\n")
+        write_text(path, RULE.join(samples) + "\n")
         return path
+
+    def export(self, samples: Sequence[str], folder: Path, frames: Sequence[Sequence[str]] = ()) -> Written:
+        """A text file for each sample; the way they were drawn leaves nothing to write."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, text in enumerate(samples):
+            write_text(folder / f"{number:04d}.txt", text)
+        return {
+            "samples": len(samples),
+            "folder": str(folder),
+            "overview": str(self.render(samples, folder / "samples")),
+        }
+
+
+class TextCodec(TokenCodec):
+    """Plain text: a prompt is the beginning of a document."""
+
+    def begin(self, prompt: str) -> list[int]:
+        """The ids of a prompt, begun as a document begins."""
+        return self.plain(prompt)
+
+    def follow(self, stop: Sequence[str] = ()) -> Readers:
+        """Readers of drafts that stop at these texts."""
+        return Readers(self.tokenizer, stop)
+
+
+def batch_of(ids: Sequence[Sequence[int]]) -> Batch:
+    """tokens_BT padded on the right with 0, and length_B."""
+    return {"tokens": padded(ids, 0), "length": torch.tensor([len(row) for row in ids])}
+
+
+def padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
+    """Rows of unequal length as one tensor of int64, filled on the right; at least one column."""
+    tensors = [torch.tensor(list(row) or [filler], dtype=torch.long) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=filler)
 
 
 class Reader:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import string
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
+from pydantic import Field
 
-from sanbu.config import SanbuError
+from sanbu.config import Choice, SanbuError
 from sanbu.files import write_json
+
+END = "<|endoftext|>"
+START_TOKENS = ("<s>", "<|begin_of_text|>", "<bos>", "[CLS]")
+END_TOKENS = (END, "</s>", "<|end_of_text|>", "<eos>", "[SEP]")
+PAD, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"
+DELIMITER, EXTRACT = "<|delimiter|>", "<|extract|>"
+RESERVED = (END, PAD, SYSTEM, USER, ASSISTANT, DELIMITER, EXTRACT)
 
 Ids = np.ndarray
 
@@ -64,6 +73,57 @@ def piece_lengths(tokenizer: Tokenizer, vocabulary: int) -> np.ndarray:
     return lengths
 
 
+def padding_of(tokenizer: Tokenizer) -> int:
+    """The padding token, or the end token; padding targets are masked by position, not by id."""
+    special = tokenizer.special(PAD)
+    return special if special is not None else tokenizer.end or 0
+
+
+class TokenizerConfig(Choice):
+    """How text becomes tokens."""
+
+    table: ClassVar[str] = "sanbu.codecs:TOKENIZERS"
+
+    def size(self) -> int:
+        """The vocabulary, known without the data."""
+        raise NotImplementedError
+
+    def end(self) -> int | None:
+        """The id that ends a document."""
+        raise NotImplementedError
+
+    def build(self, documents: Iterable[str]) -> Tokenizer:
+        """The tokenizer, trained on the documents where it is learnt."""
+        raise NotImplementedError
+
+    def load(self, folder: Path) -> Tokenizer:
+        """The tokenizer that a run folder keeps."""
+        return self.build(())
+
+    def fingerprint(self) -> str:
+        """A hash of the file a tokenizer is read from; empty where there is none."""
+        return ""
+
+    def resolve(self) -> TokenizerConfig:
+        """This config with every `auto` replaced by what its file says."""
+        return self
+
+
+class Byte(TokenizerConfig):
+    """One token a byte of UTF-8."""
+
+    kind: Literal["byte"] = "byte"
+
+    def size(self) -> int:
+        return 257
+
+    def end(self) -> int:
+        return 256
+
+    def build(self, documents: Iterable[str]) -> Tokenizer:
+        return ByteTokenizer()
+
+
 class ByteTokenizer:
     """256 bytes and the end."""
 
@@ -79,6 +139,22 @@ class ByteTokenizer:
 
     def save(self, folder: Path) -> None:
         write_json(folder / "tokenizer.sanbu.json", {"kind": "byte"})
+
+
+class Characters(TokenizerConfig):
+    """One token a character of a stated alphabet; other characters are refused."""
+
+    kind: Literal["characters"] = "characters"
+    alphabet: str = Field("\n" + string.printable[:95], min_length=1, description="the characters, each once")
+
+    def size(self) -> int:
+        return len(self.alphabet) + 1
+
+    def end(self) -> int:
+        return len(self.alphabet)
+
+    def build(self, documents: Iterable[str]) -> Tokenizer:
+        return CharacterTokenizer(self.alphabet)
 
 
 class CharacterTokenizer:

@@ -5,32 +5,56 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from pydantic import Field, model_validator
 
-from sanbu.codecs.chat import ChatCodec, ConversationError, Rendered
-from sanbu.codecs.kinds import PAD, TokenizerConfig, TokenizerFile
+from sanbu.codecs.chat import ChatCodec, ConversationError, Rendered, TemplateConfig, Turns
+from sanbu.codecs.codec import Codec
+from sanbu.codecs.text import padded
+from sanbu.codecs.tokenizer import Byte, TokenizerConfig, padding_of
 from sanbu.config import SanbuError, dump
-from sanbu.data import chat_kinds, conversations
+from sanbu.data import conversations
 from sanbu.data.conversations import Record
+from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
-from sanbu.data.sources import fingerprint
+from sanbu.data.text_rows import Text
+from sanbu.space import IGNORED, Batch, Space
 
-Batch = dict[str, Tensor]
-IGNORED = -100
+
+class ConversationConfig(DataConfig):
+    """What all data of conversations has in common."""
+
+    path: str = Field("skills", description="JSONL of conversations or preferences; skills: questions made here")
+    tokenizer: TokenizerConfig = Field(Byte(), description="that of the run one starts from")
+    template: TemplateConfig = Turns()
+    context: int = Field(128, ge=8, description="tokens at most")
+    validation: float = Field(
+        0.05, ge=0, lt=1, description="share of the questions held out, by a hash of the question"
+    )
+    too_long: Literal["refuse", "drop"] = Field("refuse", description="what becomes of a record that does not fit")
+
+    def space(self) -> Space:
+        return Space((self.context,), self.tokenizer.size(), self.tokenizer.end())
+
+    def resolve(self) -> Self:
+        return self.model_copy(update={"tokenizer": self.tokenizer.resolve(), "template": self.template.resolve()})
+
+    def codec(self, folder: Path) -> Codec:
+        return ChatCodec(self.tokenizer.load(folder), self.template)
 
 
 class Split:
     """What all data of conversations has: records in two parts, a codec, a fingerprint."""
 
-    def __init__(self, config: chat_kinds.ConversationConfig) -> None:
+    def __init__(self, config: ConversationConfig) -> None:
         self.config, self.space = config, config.space()
         self.codec = ChatCodec(config.tokenizer.build(()), config.template)
-        self.pad = first(self.codec.tokenizer.special(PAD), self.codec.tokenizer.end)
-        about = json.dumps([1, conversations.fingerprint(config.path), dump(config), tokenizer_hash(config.tokenizer)])
+        self.pad = padding_of(self.codec.tokenizer)
+        about = json.dumps([1, conversations.fingerprint(config.path), dump(config), config.tokenizer.fingerprint()])
         self.fingerprint = f"{dump(config)['kind']}-" + hashlib.sha256(about.encode()).hexdigest()[:24]
         self.train: list[Record] = []
         self.held_out_records: list[Record] = []
@@ -53,27 +77,36 @@ class Split:
         return False
 
 
+class Chat(ConversationConfig):
+    """Conversations to imitate: only what the assistant says is taught."""
+
+    kind: Literal["chat"] = "chat"
+
+    def build(self) -> Data:
+        return ChatRows(self)
+
+
 class ChatRows(Split):
     """Rows of `context` tokens that hold whole conversations; targets are -100 but for what the assistant says.
 
     A row is filled best fit, longest first, so that little of it is padding. positions_BT restart at 0 with each conversation.
     """
 
-    def __init__(self, config: chat_kinds.Chat) -> None:
+    def __init__(self, config: Chat) -> None:
         super().__init__(config)
         self.parts = {"train": self._pack(self.train), "held_out": self._pack(self.held_out_records)}
         self.rows, self.held_out_rows = (len(rows) for _, rows in self.parts.values())
         if not self.rows:
-            raise SanbuError(f"data.path: {config.path!r} holds no conversation that fits in data.context={config.context}")
+            raise SanbuError(
+                f"data.path: {config.path!r} holds no conversation that fits in data.context={config.context}"
+            )
 
     def describe(self) -> str:
         """How many conversations, how full the rows are, how much is taught."""
         held, rows = self.parts["train"]
         tokens, taught = sum(len(ids) for ids, _ in held), sum(sum(mask) for _, mask in held)
         fill = tokens / (len(rows) * self.config.context)
-        return (
-            f"{len(held):,} conversations in {len(rows):,} rows, {fill:.0%} full, {taught / tokens:.0%} of the tokens taught"
-        )
+        return f"{len(held):,} conversations in {len(rows):,} rows, {fill:.0%} full, {taught / tokens:.0%} of the tokens taught"
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""
@@ -111,8 +144,26 @@ class ChatRows(Split):
                 at += len(ids)
             positions[number, at:] = np.arange(context - at)
         return {
-            name: torch.from_numpy(a) for name, a in (("tokens", tokens), ("targets", targets), ("positions", positions))
+            name: torch.from_numpy(a)
+            for name, a in (("tokens", tokens), ("targets", targets), ("positions", positions))
         }
+
+
+class Prompts(ConversationConfig):
+    """Questions to answer, for learning from one's own answers."""
+
+    kind: Literal["prompts"] = "prompts"
+    answer: int = Field(48, ge=1, description="tokens kept free for the answer")
+    mix: Text | None = Field(None, description="text to go on learning from beside the answers (InstructGPT's ptx)")
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.answer >= self.context:
+            raise ValueError(f"data.answer: given {self.answer}, but data.context is {self.context}")
+        return self
+
+    def build(self) -> Data:
+        return PromptRows(self)
 
 
 class PromptRows(Split):
@@ -121,7 +172,7 @@ class PromptRows(Split):
     With data.mix, each row also holds a row of text to go on learning from: mix_tokens, mix_targets and their positions.
     """
 
-    def __init__(self, config: chat_kinds.Prompts) -> None:
+    def __init__(self, config: Prompts) -> None:
         super().__init__(config)
         self.room = config.context - config.answer
         self.asked = {"train": self._ask(self.train), "held_out": self._ask(self.held_out_records)}
@@ -138,7 +189,9 @@ class PromptRows(Split):
         batch = self._rows("train", shuffled(np.arange(start, start + size), self.rows, seed=0))
         if self.mix is None:
             return batch
-        return batch | {f"mix_{name}": tensor for name, tensor in self.mix.batch(start, size).items() if name != "bytes"}
+        return batch | {
+            f"mix_{name}": tensor for name, tensor in self.mix.batch(start, size).items() if name != "bytes"
+        }
 
     def held_out(self, start: int, size: int) -> Batch:
         """Held-out questions in their own order."""
@@ -155,14 +208,11 @@ class PromptRows(Split):
     def _rows(self, part: str, numbers: Iterable[int]) -> Batch:
         chosen = [self.asked[part][number] for number in numbers]
         length = torch.tensor([len(prompt) for prompt, _ in chosen])
-        prompts, answers = padded([prompt for prompt, _ in chosen], self.pad), padded([answer for _, answer in chosen], -1)
+        prompts, answers = (
+            padded([prompt for prompt, _ in chosen], self.pad),
+            padded([answer for _, answer in chosen], -1),
+        )
         return {"tokens": prompts, "length": length, "answer": answers}
-
-
-def padded(rows: list[list[int]], filler: int) -> Tensor:
-    """Rows of unequal length as one tensor, filled on the right; at least one column."""
-    longest = max([1, *map(len, rows)])
-    return torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
 
 
 def packed(lengths: list[int], room: int) -> list[list[int]]:
@@ -186,13 +236,3 @@ def texts(records: Iterable[Record]) -> set[str]:
     """Everything that is said in these records."""
     said = {message["content"] for record in records for message in record.prompt}
     return said | {answer for record in records for answer in (*record.answers, record.demonstration)}
-
-
-def first(special: int | None, other: int | None) -> int:
-    """The padding token: its own, or the end, whose targets are then left out by place and never by id."""
-    return special if special is not None else other or 0
-
-
-def tokenizer_hash(config: TokenizerConfig) -> str:
-    """The content of a tokenizer that is a file."""
-    return fingerprint(str(config.file())) if isinstance(config, TokenizerFile) else ""

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sanbu.codecs.chat import ConversationError, Message, checked
-from sanbu.data import skills, sources
+from sanbu.data import sources
+from sanbu.data.builtin import skills
 from sanbu.noise import mix_int
 
 NAMES = {"human": "user", "gpt": "assistant", "bing": "assistant", "chatgpt": "assistant", "tool": "system"}
@@ -83,7 +84,7 @@ def fingerprint(path: str) -> str:
         return ",".join(fingerprint(part.strip()) for part in path.split(","))
     if path != "skills":
         return sources.fingerprint(path)
-    from sanbu.data.python import version
+    from sanbu.data.builtin.stdlib_docs import version
 
     return hashlib.sha256(f"skills 3 {skills.COUNT} {version()}".encode()).hexdigest()
 
@@ -137,7 +138,9 @@ def conversation(value: dict[str, Any], where: str) -> list[Message]:
         if isinstance(prompt, list):
             return checked([*prompt, *listed(value.get("completion", []), where)], where)
         return both(prompt, value.get("completion"), where)
-    raise ConversationError(f"{where}: no conversation here; fields: {', '.join(value)}; one of these is needed: {FOUND}")
+    raise ConversationError(
+        f"{where}: no conversation here; fields: {', '.join(value)}; one of these is needed: {FOUND}"
+    )
 
 
 def both(question: Any, answer: Any, where: str) -> list[Message]:
@@ -154,7 +157,11 @@ def listed(value: Any, where: str) -> list[Any]:
 def preference(value: dict[str, Any], where: str) -> Record:
     """A chosen and a rejected answer. Raises ConversationError when they are equal."""
     chosen, rejected = value["chosen"], value["rejected"]
-    if isinstance(chosen, str) and isinstance(rejected, str) and not {"messages", "prompt", "instruction"} & value.keys():
+    if (
+        isinstance(chosen, str)
+        and isinstance(rejected, str)
+        and not {"messages", "prompt", "instruction"} & value.keys()
+    ):
         chosen, rejected = dialogue(chosen, where), dialogue(rejected, where)
     if isinstance(chosen, list) and isinstance(rejected, list):
         chosen, rejected = checked(listed(chosen, where), where), checked(listed(rejected, where), where)
@@ -165,8 +172,12 @@ def preference(value: dict[str, Any], where: str) -> Record:
     if not isinstance(last, str) or not isinstance(other, str):
         raise ConversationError(f"{where}: chosen and rejected must both be text or both be lists of messages")
     if last == other:
-        raise ConversationError(f"{where}: chosen and rejected are equal: {last[:60]!r}; a tie is written as ranks [0, 0]")
-    return Record(tuple(shared), (last, other), (0, 1), str(value.get("answer", "")), float(value.get("margin", 0.0)), where)
+        raise ConversationError(
+            f"{where}: chosen and rejected are equal: {last[:60]!r}; a tie is written as ranks [0, 0]"
+        )
+    return Record(
+        tuple(shared), (last, other), (0, 1), str(value.get("answer", "")), float(value.get("margin", 0.0)), where
+    )
 
 
 def dialogue(text: str, where: str) -> list[Message]:

@@ -16,30 +16,70 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sanbu.codecs.kinds import DELIMITER, EXTRACT, PAD
-from sanbu.codecs.text import TextCodec
+from sanbu.codecs.codec import Codec
+from sanbu.codecs.labels import LabelCodec
+from sanbu.codecs.text import padded
+from sanbu.codecs.tokenizer import Byte, TokenizerConfig
 from sanbu.config import SanbuError, dump, nearest
-from sanbu.data import chat_kinds, conversations, sources
-from sanbu.data.chat import IGNORED, first, padded, tokenizer_hash
+from sanbu.data import conversations, sources
+from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
 from sanbu.noise import mix_int
+from sanbu.space import IGNORED, Space
 
 Record = dict[str, Any]
+
+
+class Labelled(DataConfig):
+    """Texts with labels, in the forms of GPT-1's fine-tuning."""
+
+    kind: Literal["labelled"] = "labelled"
+    path: str = Field("skills", description="JSONL, CSV or TSV; skills: which skill a question asks for")
+    task: Literal["classification", "entailment", "similarity", "choice", "regression"] = "classification"
+    text: str = Field("text", description="the field of the text, or of the first of two")
+    second: str = Field("second", description="the field of the second text, or of the list of choices")
+    label: str = Field(
+        "label", description="the field of the label: a name, a number, or the index of the right choice"
+    )
+    labels: tuple[str, ...] | Literal["auto"] = Field("auto", description="the names of the labels")
+    tokenizer: TokenizerConfig = Field(Byte(), description="that of the run one starts from")
+    context: int = Field(128, ge=8, description="tokens at most; longer texts are cut")
+    validation: float = Field(0.1, ge=0, lt=1, description="share of the texts held out, by a hash of the text")
+
+    def space(self) -> Space:
+        return Space((self.context,), self.tokenizer.size(), self.tokenizer.end(), classes=len(self.names()))
+
+    def names(self) -> list[str]:
+        """The labels' names; none where there are no classes."""
+        if self.labels != "auto":
+            return list(self.labels)
+        return look(self)
+
+    def resolve(self) -> Labelled:
+        return self.model_copy(update={"tokenizer": self.tokenizer.resolve(), "labels": tuple(self.names())})
+
+    def build(self) -> Data:
+        return LabelledRows(self)
+
+    def codec(self, folder: Path) -> Codec:
+        return LabelCodec(self.tokenizer.load(folder), self.names())
 
 
 class LabelledRows:
     """Rows of text with a label each."""
 
-    def __init__(self, config: chat_kinds.Labelled) -> None:
+    def __init__(self, config: Labelled) -> None:
         self.config = config
         self.codec = LabelCodec(config.tokenizer.build(()), config.names())
-        about = json.dumps([1, conversations.fingerprint(config.path), dump(config), tokenizer_hash(config.tokenizer)])
+        about = json.dumps([1, conversations.fingerprint(config.path), dump(config), config.tokenizer.fingerprint()])
         self.fingerprint = "labelled-" + hashlib.sha256(about.encode()).hexdigest()[:24]
         found = records(config.path)
         self.parts: dict[str, list[Record]] = {"train": [], "held_out": []}
@@ -65,7 +105,9 @@ class LabelledRows:
 
     def _rows(self, part: str, numbers: Iterable[int]) -> dict[str, Tensor]:
         chosen = [self.parts[part][number] for number in numbers]
-        written = [[self.codec.write(side, self.config.context) for side in sides(record, self.config)] for record in chosen]
+        written = [
+            [self.codec.write(side, self.config.context) for side in sides(record, self.config)] for record in chosen
+        ]
         wide = max(map(len, written))
         flat = [ids for each in written for ids in each + [[0]] * (wide - len(each))]
         tokens = padded(flat, self.codec.pad).view(len(chosen), wide, -1)
@@ -80,63 +122,12 @@ class LabelledRows:
         if self.config.task == "regression":
             return torch.tensor([float(value) for value in values])
         names = self.config.names()
-        return torch.tensor([int(value) if self.config.task == "choice" else names.index(str(value)) for value in values])
+        return torch.tensor(
+            [int(value) if self.config.task == "choice" else names.index(str(value)) for value in values]
+        )
 
 
-class LabelCodec(TextCodec):
-    """Text in, a label out."""
-
-    def __init__(self, tokenizer: Any, names: list[str]) -> None:
-        super().__init__(tokenizer)
-        self.names = names
-        marks = {name: tokenizer.special(name) for name in (DELIMITER, EXTRACT)}
-        if None in marks.values():
-            raise SanbuError(
-                "data.tokenizer: tasks need <|delimiter|> and <|extract|>; pretrain with data.tokenizer=chat-bpe"
-            )
-        self.delimiter, self.extract = marks[DELIMITER], marks[EXTRACT]
-        self.pad = first(tokenizer.special(PAD), tokenizer.end)
-
-    def write(self, parts: tuple[str, ...], room: int) -> list[int]:
-        """start part (delimiter part) extract; the longest part is cut where the row would be too long."""
-        pieces = [ids.tolist() for ids in self.tokenizer.encode_batch(list(parts))]
-        while sum(map(len, pieces)) + len(pieces) + 1 > room:
-            longest = max(pieces, key=len)
-            del longest[-1]
-        start = [] if self.tokenizer.start is None else [self.tokenizer.start]
-        joined = [number for piece in pieces for number in (*piece, self.delimiter)][:-1]
-        return [*start, *joined, self.extract]
-
-    def begin(self, prompt: str) -> list[int]:
-        """The ids of a text whose label is asked for; a tab stands between two parts."""
-        return self.write(tuple(prompt.split("\t")), 1 << 30)
-
-    def follow(self, strategy: Any) -> Any:
-        return Labels(self.names)
-
-
-class Labels:
-    """Scores as the name of the best label, or as a number."""
-
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
-        self.found: list[str] = []
-        self.pieces: list[str] = []
-
-    def update(self, draft: Any) -> Tensor:
-        """Read the scores when they are there."""
-        if draft.sample.shape[1] and not self.found:
-            best = draft.sample.argmax(1).tolist()
-            numbers = [f"{value:.3f}" for value in draft.sample[:, 0].tolist()]
-            self.found = [self.names[i] for i in best] if len(self.names) == draft.sample.shape[1] > 1 else numbers
-        self.pieces = self.found
-        return draft.done
-
-    def results(self) -> list[str]:
-        return self.found
-
-
-def sides(record: Record, config: chat_kinds.Labelled) -> list[tuple[str, ...]]:
+def sides(record: Record, config: Labelled) -> list[tuple[str, ...]]:
     """What is read of a record, one entry a sequence."""
     text = str(record[config.text])
     if config.task in ("classification", "regression"):
@@ -150,7 +141,7 @@ def sides(record: Record, config: chat_kinds.Labelled) -> list[tuple[str, ...]]:
 def records(path: str) -> list[Record]:
     """Records of JSONL, CSV or TSV, gzip or not; of the default skills, each question with its skill. Raises SourceError."""
     if path == "skills":
-        from sanbu.data import skills
+        from sanbu.data.builtin import skills
 
         return [{"text": found.text, "label": found.skill} for found in skills.by_text().values()]
     found: list[Record] = []
@@ -167,10 +158,14 @@ def records(path: str) -> list[Record]:
     return found
 
 
-def look(config: chat_kinds.Labelled) -> list[str]:
+def look(config: Labelled) -> list[str]:
     """The names of the labels, sorted. Raises SanbuError when a field is missing."""
     found = records(config.path)
-    wanted = [config.text, config.label, *([config.second] if config.task in ("entailment", "similarity", "choice") else [])]
+    wanted = [
+        config.text,
+        config.label,
+        *([config.second] if config.task in ("entailment", "similarity", "choice") else []),
+    ]
     for name in wanted:
         if not found or name not in found[0]:
             fields = list(found[0]) if found else []
@@ -180,7 +175,7 @@ def look(config: chat_kinds.Labelled) -> list[str]:
     return [] if config.task in ("regression", "choice") else sorted({str(record[config.label]) for record in found})
 
 
-def chance(record: Record, config: chat_kinds.Labelled) -> float:
+def chance(record: Record, config: Labelled) -> float:
     """A number in [0, 1) that only the text decides."""
     text = json.dumps([record[config.text], record.get(config.second)], ensure_ascii=False)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -10,19 +10,40 @@ from __future__ import annotations
 import hashlib
 import string
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from sanbu.codecs.codec import Codec
 from sanbu.codecs.text import TextCodec
 from sanbu.codecs.tokenizer import CharacterTokenizer
-from sanbu.data import chat_kinds
+from sanbu.data.data import Data, DataConfig
 from sanbu.noise import Together, key
+from sanbu.space import IGNORED, Space
 
 LETTERS, DIGITS = string.ascii_lowercase, string.digits
 ALPHABET = LETTERS + DIGITS
-IGNORED = -100
 HELD_OUT = 1024
+
+
+class Mappings(DataConfig):
+    """Random mappings of letters to digits, to be learnt from the examples in the row."""
+
+    kind: Literal["mappings"] = "mappings"
+    letters: int = Field(4, ge=1, le=26, description="letters a mapping has")
+    shots: int = Field(16, ge=1, description="examples before the last question")
+
+    def space(self) -> Space:
+        return Space((2 * self.shots + 1,), 37, 36)
+
+    def build(self) -> Data:
+        return MappingRows(self)
+
+    def codec(self, folder: Path) -> Codec:
+        return TextCodec(CharacterTokenizer(ALPHABET))
 
 
 class MappingRows:
@@ -30,7 +51,7 @@ class MappingRows:
 
     rows, held_out_rows = 1 << 40, HELD_OUT
 
-    def __init__(self, config: chat_kinds.Mappings) -> None:
+    def __init__(self, config: Mappings) -> None:
         self.config = config
         self.codec = TextCodec(CharacterTokenizer(ALPHABET))
         self.fingerprint = f"mappings-1-{config.letters}-{config.shots}"
@@ -61,7 +82,9 @@ class MappingRows:
             if is_held_out(letters, digits) == held:
                 break
             attempt += 1
-        rounds = [draws.permutation(self.config.letters) for _ in range(-(-(self.config.shots + 1) // self.config.letters))]
+        rounds = [
+            draws.permutation(self.config.letters) for _ in range(-(-(self.config.shots + 1) // self.config.letters))
+        ]
         shown = torch.cat(rounds)[: self.config.shots + 1]
         return torch.stack((letters[shown], digits[shown]), 1).flatten()
 

@@ -153,7 +153,9 @@ def idx_array(file: Path) -> np.ndarray:
 # -- files that are pictures -----------------------------------------------------------------------------------------------
 
 
-def named(place: Path, found: Sequence[tuple[str, Callable[[], bytes]]], labels: dict[str, int] | None = None) -> Pictures:
+def named(
+    place: Path, found: Sequence[tuple[str, Callable[[], bytes]]], labels: dict[str, int] | None = None
+) -> Pictures:
     """Pictures that are files: (name, content) pairs; labels given, or by folder where every picture lies in one."""
     if not found:
         raise SourceError(f"data.path: {place} holds no picture ({', '.join(sorted(SUFFIXES))})")

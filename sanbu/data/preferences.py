@@ -7,24 +7,31 @@ rank_BK: 0 is the best, equal ranks are ties, -1 is no answer. margin_B: how muc
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from sanbu.config import SanbuError
-from sanbu.data import chat_kinds
-from sanbu.data.chat import IGNORED, Batch, Split
+from sanbu.data.chat import ConversationConfig, Split
 from sanbu.data.conversations import Record
+from sanbu.data.data import Data
 from sanbu.data.order import shuffled
+from sanbu.space import IGNORED, Batch
 
 Row = tuple[int, tuple[int, ...]]  # a record, and which of its answers
+
+
+class PreferenceConfig(ConversationConfig):
+    """Answers to the same question, better and worse."""
 
 
 class PreferenceRows(Split):
     """Rows of answers to the same question. Tokens are rendered when they are asked for, so that millions of pairs need no memory."""
 
-    def __init__(self, config: chat_kinds.PreferenceConfig, wide: int) -> None:
+    def __init__(self, config: PreferenceConfig, wide: int) -> None:
         super().__init__(config)
         self.wide = wide
         self.records = {"train": self.train, "held_out": self.held_out_records}
@@ -32,7 +39,9 @@ class PreferenceRows(Split):
         self.rows, self.held_out_rows = (len(rows) for rows in self.chosen.values())
         if not self.rows:
             example = self.train[0].where
-            raise SanbuError(f"data.path: {config.path!r} holds no preference: {example} has no better and worse answer")
+            raise SanbuError(
+                f"data.path: {config.path!r} holds no preference: {example} has no better and worse answer"
+            )
 
     def answers(self, record: Record) -> list[tuple[int, ...]]:
         """Which answers of a record make its rows."""
@@ -71,7 +80,9 @@ class PreferenceRows(Split):
     def _rows(self, part: str, numbers: Iterable[int]) -> Batch:
         numbers = list(numbers)
         rows = [self.chosen[part][number] for number in numbers]
-        found = [[self._render(self.records[part][n], self.records[part][n].answers[i]) for i in which] for n, which in rows]
+        found = [
+            [self._render(self.records[part][n], self.records[part][n].answers[i]) for i in which] for n, which in rows
+        ]
         longest = max(len(ids) for each in found for ids, _ in each)
         wide = (len(rows), self.wide, -(-longest // 8) * 8)
         tokens, targets = torch.full(wide, self.pad), torch.full(wide, IGNORED)
@@ -86,10 +97,20 @@ class PreferenceRows(Split):
         return {"tokens": tokens, "targets": targets, "last": last, "rank": rank, "margin": margin, "row": place}
 
 
+class Rankings(PreferenceConfig):
+    """A question a row, with all its answers and their ranks."""
+
+    kind: Literal["rankings"] = "rankings"
+    answers: int = Field(4, ge=2, description="answers a question at most; the first ones are taken")
+
+    def build(self) -> Data:
+        return RankingRows(self)
+
+
 class RankingRows(PreferenceRows):
     """All answers of a question together, as InstructGPT's reward model sees them (Ouyang and others, 2022)."""
 
-    def __init__(self, config: chat_kinds.Rankings) -> None:
+    def __init__(self, config: Rankings) -> None:
         super().__init__(config, config.answers)
 
     def answers(self, record: Record) -> list[tuple[int, ...]]:
@@ -97,10 +118,22 @@ class RankingRows(PreferenceRows):
         return [chosen] if len(chosen) > 1 else []
 
 
+class Pairs(PreferenceConfig):
+    """A better and a worse answer a row: every pair of a ranking that is no tie, or one drawn for each."""
+
+    kind: Literal["pairs"] = "pairs"
+    take: Literal["all", "best"] = Field(
+        "best", description="all pairs of a ranking, or the best against each other one"
+    )
+
+    def build(self) -> Data:
+        return PairRows(self)
+
+
 class PairRows(PreferenceRows):
     """A better and a worse answer."""
 
-    def __init__(self, config: chat_kinds.Pairs) -> None:
+    def __init__(self, config: Pairs) -> None:
         self.take = config.take
         super().__init__(config, 2)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from sanbu.config import SanbuError, nearest
+from sanbu.files import fingerprint as hash_files
 
 
 class SourceError(SanbuError):
@@ -20,7 +20,7 @@ class SourceError(SanbuError):
 def documents(path: str, field: str = "text") -> Iterator[str]:
     """Every document of a source, in order, as text that UTF-8 can hold. Raises SourceError in one line."""
     if path == "python":
-        from sanbu.data.python import documentation
+        from sanbu.data.builtin.stdlib_docs import documentation
 
         found: Iterator[str] = documentation()
     elif path.startswith("hub:"):
@@ -34,19 +34,13 @@ def documents(path: str, field: str = "text") -> Iterator[str]:
 
 def fingerprint(path: str) -> str:
     """A hash of what a source holds; for a hub, of its name."""
-    digest = hashlib.sha256()
     if path == "python":
-        from sanbu.data.python import version
+        from sanbu.data.builtin.stdlib_docs import version
 
-        digest.update(version().encode())
-    elif path.startswith("hub:"):
-        digest.update(path.encode())
-    else:
-        for file in files(path):
-            digest.update(file.name.encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+        return hash_files((), version())
+    if path.startswith("hub:"):
+        return hash_files((), path)
+    return hash_files(files(path))
 
 
 def files(path: str) -> list[Path]:
@@ -133,7 +127,9 @@ def parquet(file: Path, stream: IO[bytes], field: str) -> Iterator[str]:
         raise SourceError(f"{file} is not Parquet: {str(error).splitlines()[0]}") from None
     if field not in table.schema_arrow.names:
         names = table.schema_arrow.names
-        raise SourceError(f"{file}: no field {field!r}; fields: {', '.join(names)}{nearest(field, names)}; set data.field")
+        raise SourceError(
+            f"{file}: no field {field!r}; fields: {', '.join(names)}{nearest(field, names)}; set data.field"
+        )
     for batch in table.iter_batches(columns=[field]):
         yield from (text for text in batch.column(0).to_pylist() if text is not None)
 

@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 
 from sanbu.config import SanbuError, dump
-from sanbu.data.chat_kinds import ConversationConfig
+from sanbu.data.chat import ConversationConfig
 from sanbu.data.conversations import Record
 from sanbu.noise import Noise
 from sanbu.objectives.answers import logprobs
-from sanbu.objectives.rollout import answers, exact, learned, roll
+from sanbu.objectives.policy.rewards import answers, exact, learned
+from sanbu.objectives.policy.rollout import roll
 from sanbu.progress import progress_rows
 from sanbu.run import Run
-from sanbu.strategies.kinds import Autoregressive
-from sanbu.strategies.strategy import Draft, generate, last
+from sanbu.space import Draft
+from sanbu.strategies.autoregressive import Autoregressive
+from sanbu.strategies.strategy import generate, last
 
 ROWS = 512  # answers drawn at once
 
@@ -101,7 +103,9 @@ def answer(run: Run, first: Run, judge: Run | None, questions: Sequence[Record],
             texts += [said[i : i + samples] for i in range(0, len(said), samples)]
             greedy.append(exact(models, roll({**models, "draw": drawing(run, 0.0)}, batch, Noise("evaluate"), 1)))
             progress(len(batch["tokens"]))
-    right, reward, went, ended, length = (torch.cat(part).float().view(-1, samples) for part in zip(*parts, strict=True))
+    right, reward, went, ended, length = (
+        torch.cat(part).float().view(-1, samples) for part in zip(*parts, strict=True)
+    )
     return Answers(texts, right, reward if judge is not None else None, went, ended, length, torch.cat(greedy))
 
 

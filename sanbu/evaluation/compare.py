@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from sanbu.config import SanbuError
-from sanbu.data.kinds import Images
+from sanbu.data.image_rows import Images
 from sanbu.evaluation.contest import Contestant, hold
-from sanbu.evaluation.judge import Judge, Row, averaged
+from sanbu.evaluation.picture_metrics import Judge, Row, averaged
 from sanbu.evaluation.pictures import measure
 from sanbu.progress import progress_rows
 from sanbu.run import Run

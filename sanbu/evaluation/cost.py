@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sanbu.data.kinds import Space
 from sanbu.layers.attention import Attention
 from sanbu.recipe import Recipe
+from sanbu.space import Space
 
 BYTES = 4  # float32, as a run stores weights and as the cache holds keys and values on a CPU
 

@@ -21,7 +21,9 @@ class TooFew(SanbuError):
 def enough(found: Tensor, real: Tensor, needed: int = 50) -> None:
     """Raise TooFew unless both sets have the same, sufficient size."""
     if len(found) != len(real):
-        raise TooFew(f"{len(found)} samples against {len(real)}: distances depend on the number, so both must have the same")
+        raise TooFew(
+            f"{len(found)} samples against {len(real)}: distances depend on the number, so both must have the same"
+        )
     if len(found) < needed:
         raise TooFew(f"{len(found)} samples are too few for a distance; {needed} are needed")
 

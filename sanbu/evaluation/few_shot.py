@@ -53,7 +53,9 @@ class Asked:
 def evaluate_tasks(run: Run, names: Sequence[str], shots: Sequence[int], folder: Path, count: int) -> dict[str, Any]:
     """A row for each task and number of shots, and a whole prompt of each task. Raises SanbuError in one line."""
     if run.recipe.model.family != "tokens":
-        raise SanbuError(f"{run.folder} gives text no probability: its model is a {run.recipe.model.model_dump()['kind']!r}")
+        raise SanbuError(
+            f"{run.folder} gives text no probability: its model is a {run.recipe.model.model_dump()['kind']!r}"
+        )
     rows: list[dict[str, Any]] = []
     prompts: dict[str, str] = {}
     for name in names:

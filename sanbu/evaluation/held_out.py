@@ -8,9 +8,9 @@ import torch
 
 from sanbu.config import SanbuError
 from sanbu.noise import Noise
-from sanbu.objectives.objective import Models
 from sanbu.optimizers.search import add, add_pairs, ratios
 from sanbu.run import Run
+from sanbu.space import Models
 
 ROWS = 64
 

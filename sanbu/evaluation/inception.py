@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from sanbu.config import SanbuError
-from sanbu.evaluation.judge import NEEDED
-from sanbu.gallery import draw, write_picture
+from sanbu.display.gallery import draw, write_picture
+from sanbu.evaluation.picture_metrics import NEEDED
 from sanbu.run import Run
 
 

@@ -9,9 +9,9 @@ import torch
 
 from sanbu.codecs.tokenizer import encode
 from sanbu.objectives.answers import logprobs
-from sanbu.objectives.next_token import IGNORED
 from sanbu.progress import progress_rows
 from sanbu.run import Run
+from sanbu.space import IGNORED
 
 TOKENS = 1 << 13  # through the model at once
 

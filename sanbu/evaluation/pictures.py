@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from sanbu.evaluation.contest import cost
-from sanbu.evaluation.judge import Judge, Row
+from sanbu.evaluation.picture_metrics import Judge, Row
 from sanbu.noise import Noise
-from sanbu.objectives.kinds import ImportanceWeighted, Likelihood
+from sanbu.objectives.elbo import ImportanceWeighted
+from sanbu.objectives.likelihood import Likelihood
 from sanbu.run import Run
 from sanbu.strategies.strategy import last
 

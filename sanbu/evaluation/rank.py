@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from sanbu.config import SanbuError
+from sanbu.data.builtin.skills import PREAMBLES
 from sanbu.data.conversations import Record
-from sanbu.data.skills import PREAMBLES
 from sanbu.evaluation.assistant import ROWS, asked, drawing, questions
 from sanbu.files import write_text
 from sanbu.noise import Noise
-from sanbu.objectives.rollout import answers, roll
+from sanbu.objectives.policy.rewards import answers
+from sanbu.objectives.policy.rollout import roll
 from sanbu.progress import progress_rows
 from sanbu.run import Run
 
@@ -55,4 +56,9 @@ def ordered(record: Record, own: list[str]) -> dict[str, Any]:
     given = zip(record.answers, record.ranks, strict=True)
     others += [text for text, rank in given if rank < LAST and text not in (record.answer, *others)]
     ranks = [0, *(1 if text.endswith(record.answer) else LAST if text.startswith(PREAMBLES) else 2 for text in others)]
-    return {"messages": list(record.prompt), "answers": [record.answer, *others], "ranks": ranks, "answer": record.answer}
+    return {
+        "messages": list(record.prompt),
+        "answers": [record.answer, *others],
+        "ranks": ranks,
+        "answer": record.answer,
+    }

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sanbu.evaluation.judge import Row
+from sanbu.evaluation.picture_metrics import Row
 from sanbu.files import replacing, write_text
 
 Column = tuple[str, Callable[[Row], str]]
@@ -80,7 +80,10 @@ def advice(rows: Sequence[Row]) -> list[str]:
         said.append(
             f"Speed: {fast.name} draws a picture in {fast.ms_per_image:.3f} ms and still covers {fast.coverage:.2f}."
         )
-    for strategy, what in (("pixel-by-pixel", "exactly"), ("one-shot", "at most (a bound)")):  # never one against the other
+    for strategy, what in (
+        ("pixel-by-pixel", "exactly"),
+        ("one-shot", "at most (a bound)"),
+    ):  # never one against the other
         likely = [row for row in learnt if row.strategy == strategy and row.bits_per_dimension is not None]
         if likely:
             row = min(likely, key=lambda row: row.bits_per_dimension or 0.0)

@@ -15,10 +15,10 @@ import torch
 
 from sanbu.codecs.text import TextCodec
 from sanbu.config import SanbuError
-from sanbu.data.kinds import Data, Text
+from sanbu.data.data import Data
 from sanbu.data.shards import Shards, write
 from sanbu.data.sources import documents
-from sanbu.data.text import TextRows
+from sanbu.data.text_rows import Text, TextRows
 from sanbu.objectives.next_token import chunked_cross_entropy
 from sanbu.progress import progress_rows
 from sanbu.run import Run
@@ -57,7 +57,9 @@ def evaluate_run(folder: Path | str, path: str | None = None) -> Report:
     run = Run.open(folder)
     config = run.recipe.data
     if not isinstance(config, Text):
-        raise SanbuError(f"{folder}: bits per byte are of text, and this run learnt from {type(config).__name__.lower()}")
+        raise SanbuError(
+            f"{folder}: bits per byte are of text, and this run learnt from {type(config).__name__.lower()}"
+        )
     if path is None:
         data = config.build()
         if not data.held_out_rows:

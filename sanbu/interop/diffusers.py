@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from sanbu.config import dump, load
-from sanbu.data.kinds import Images, Space
+from sanbu.data.image_rows import Images
 from sanbu.files import read_json, read_tensors, replacing, weights, write_json, write_tensors
-from sanbu.interop.huggingface import InteropError
-from sanbu.interop.pipelines import (
+from sanbu.interop.diffusers_folder import (
     DIT,
     ROWS,
     UNET,
@@ -33,13 +32,17 @@ from sanbu.interop.pipelines import (
     square,
     unet_config,
 )
-from sanbu.models.kinds import Autoencoder, DiT, UNet
-from sanbu.objectives.kinds import Denoising
-from sanbu.optimizers.kinds import AdamW
-from sanbu.paths import Betas, Linear
+from sanbu.interop.huggingface import InteropError
+from sanbu.models.denoisers.dit import DiT
+from sanbu.models.denoisers.unet import UNet
+from sanbu.models.latents.vae import Autoencoder
+from sanbu.objectives.denoising import Denoising
+from sanbu.optimizers.gradient import AdamW
+from sanbu.paths import Betas, LinearPath
 from sanbu.recipe import Recipe
 from sanbu.run import Run
-from sanbu.strategies.kinds import Refinement
+from sanbu.space import Space
+from sanbu.strategies.refinement import Refinement
 
 VERSION = "0.42.1"  # of diffusers, whose folders these are
 PREDICTIONS = {"noise": "epsilon", "clean": "sample", "rotation": "v_prediction"}
@@ -60,7 +63,9 @@ def export_folder(run: Run, out: Path, label: str | None = None) -> Path:
         pipeline, parts, own = autoencoder_out(run, model)
     else:
         kind = model.model_dump()["kind"]
-        raise InteropError(f"{run.folder}: diffusers has no pipeline for {kind!r}; kinds it has: unet, dit, autoencoder")
+        raise InteropError(
+            f"{run.folder}: diffusers has no pipeline for {kind!r}; kinds it has: unet, dit, autoencoder"
+        )
     if out.exists():
         raise InteropError(f"{out} already exists")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +78,9 @@ def export_folder(run: Run, out: Path, label: str | None = None) -> Path:
         for name, part in parts.items():
             (temporary / name).mkdir()
             file = "scheduler_config.json" if name == "scheduler" else "config.json"
-            write_json(temporary / name / file, {"_class_name": part.kind, "_diffusers_version": VERSION, **part.config})
+            write_json(
+                temporary / name / file, {"_class_name": part.kind, "_diffusers_version": VERSION, **part.config}
+            )
             if part.tensors is not None:
                 write_tensors(temporary / name / "diffusion_pytorch_model.safetensors", part.tensors)
     return out
@@ -103,7 +110,7 @@ def scheduler(run: Run, config: UNet | DiT) -> Part:
     """DDIM with trailing steps for DDPM's chain, Euler for the linear path. Raises InteropError for other paths and targets."""
     if isinstance(config.path, Betas) and config.target in PREDICTIONS:
         return ddim(config.path, PREDICTIONS[config.target])
-    if isinstance(config.path, Linear) and config.target == "velocity" and isinstance(config, UNet):
+    if isinstance(config.path, LinearPath) and config.target == "velocity" and isinstance(config, UNet):
         return Part("FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": 1000, "shift": 1.0})
     raise InteropError(
         f"{run.folder}: diffusers' {'DDPMPipeline' if isinstance(config, UNet) else 'DiTPipeline'} cannot walk the path"
@@ -177,7 +184,9 @@ def import_run(source: Path, folder: Path | str) -> Run:
     return run
 
 
-def tensors_in(model: nn.Module, theirs: dict[str, Tensor], own: dict[str, Tensor], rules: Renames) -> dict[str, Tensor]:
+def tensors_in(
+    model: nn.Module, theirs: dict[str, Tensor], own: dict[str, Tensor], rules: Renames
+) -> dict[str, Tensor]:
     """Every weight of ours: kept beside, found there under its name, or, for a label nobody told, zero."""
     found = {}
     for name, tensor in model.state_dict().items():
@@ -230,7 +239,9 @@ def foreign_dit(source: Path) -> Recipe:
         **path_in(source),
     )
     if config["in_channels"] not in (1, 3):
-        raise InteropError(f"{source}: a transformer over {config['in_channels']} latent channels; pictures have 1 or 3")
+        raise InteropError(
+            f"{source}: a transformer over {config['in_channels']} latent channels; pictures have 1 or 3"
+        )
     return foreign("dit", model, (config["in_channels"], config["sample_size"], config["sample_size"]), ROWS - 1)
 
 
@@ -245,7 +256,7 @@ def path_in(source: Path) -> dict[str, Any]:
     """Path and target of a scheduler's config."""
     config = read_json(source / "scheduler" / "scheduler_config.json")
     if config["_class_name"] == "FlowMatchEulerDiscreteScheduler":
-        return {"path": Linear(), "target": "velocity"}
+        return {"path": LinearPath(), "target": "velocity"}
     expect(source, config, beta_schedule="linear")
     targets = {theirs: ours for ours, theirs in PREDICTIONS.items()}
     given = config.get("prediction_type", "epsilon")

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sanbu.models.kinds import GPT1, GPT2, Llama, ModelConfig
+from sanbu.models.model import ModelConfig
+from sanbu.models.tokens.gpt import GPT1, GPT2
+from sanbu.models.tokens.llama import Llama
 
 Tensors = dict[str, Tensor]
 Fields = dict[str, Any]
@@ -133,7 +135,8 @@ GPT1_FAMILY = Family(
     GPT1,
     gpt1_in,
     lambda config, size: (
-        gpt_fields(config, size) | {"model_type": "openai-gpt", "architectures": ["OpenAIGPTLMHeadModel"], "afn": "gelu"}
+        gpt_fields(config, size)
+        | {"model_type": "openai-gpt", "architectures": ["OpenAIGPTLMHeadModel"], "afn": "gelu"}
     ),
     lambda tensors, config: gpt_in(tensors, config.layers, "tokens_embed.weight", "positions_embed.weight", False),
     lambda tensors, config: gpt_out(tensors, config.layers, "tokens_embed.weight", "positions_embed.weight", False),
@@ -199,7 +202,7 @@ def llama_in(fields: Fields) -> Llama:
 
 def llama_out(config: Llama, vocabulary: int) -> Fields:
     """A config of `llama`."""
-    from sanbu.models.llama import swiglu_width
+    from sanbu.models.tokens.llama import swiglu_width
 
     return {
         "model_type": "llama",

@@ -64,5 +64,9 @@ def until(run: Run, prompt: str, settings: dict[str, Any]) -> str:
         prompt = decode(tokenizer, ids[-(context - 1) :])
     import json
 
-    overrides = (f"strategy.max_tokens={most}", f"strategy.temperature={temperature}", f"strategy.stop={json.dumps(words)}")
+    overrides = (
+        f"strategy.max_tokens={most}",
+        f"strategy.temperature={temperature}",
+        f"strategy.stop={json.dumps(words)}",
+    )
     return run.generate(prompt, 1, 0, overrides)[0]

@@ -11,20 +11,19 @@ from typing import Any
 
 from torch import Tensor
 
-from sanbu.codecs.bpe import FileTokenizer, bytes_as_file
-from sanbu.codecs.kinds import END_TOKENS, START_TOKENS, Byte, TokenizerConfig, TokenizerFile, first_of, vocabulary_of
-from sanbu.codecs.tokenizer import ByteTokenizer
+from sanbu.codecs.bpe import FileTokenizer, TokenizerFile, bytes_as_file, first_of, vocabulary_of
+from sanbu.codecs.tokenizer import END_TOKENS, START_TOKENS, Byte, ByteTokenizer, TokenizerConfig
 from sanbu.config import SanbuError, nearest
-from sanbu.data.kinds import Text
+from sanbu.data.text_rows import Text
 from sanbu.files import load_weights, read_json, read_tensors, replacing, weights, write_json, write_tensors
 from sanbu.interop.families import FAMILIES, Family
 from sanbu.interop.merge import plain_model
-from sanbu.models.adapted import LoRA
-from sanbu.objectives.kinds import NextToken
-from sanbu.optimizers.kinds import AdamW
+from sanbu.models.tokens.lora import LoRA
+from sanbu.objectives.next_token import NextToken
+from sanbu.optimizers.gradient import AdamW
 from sanbu.recipe import Recipe
 from sanbu.run import Run
-from sanbu.strategies.kinds import Autoregressive
+from sanbu.strategies.autoregressive import Autoregressive
 
 
 class InteropError(SanbuError):
@@ -39,7 +38,9 @@ def import_run(source: str, folder: Path) -> Run:
     try:
         model = family.config_in(fields)
     except (KeyError, ValueError) as error:
-        raise InteropError(f"{place}: {'config.json has no field ' if isinstance(error, KeyError) else ''}{error}") from None
+        raise InteropError(
+            f"{place}: {'config.json has no field ' if isinstance(error, KeyError) else ''}{error}"
+        ) from None
     theirs = read_shards(place)
     tokenizer = tokenizer_in(place, fields)
     recipe = Recipe(
@@ -83,7 +84,8 @@ def export_folder(run: Run, out: Path) -> Path:
         write_json(temporary / "config.json", {**fields, **ends, "dtype": "float32"})
         write_json(temporary / "generation_config.json", ends)
         write_tensors(
-            temporary / "model.safetensors", family.weights_out(weights(plain_model(run) if lora else run.model), config)
+            temporary / "model.safetensors",
+            family.weights_out(weights(plain_model(run) if lora else run.model), config),
         )
         if tokenizer is not None:
             tokenizer_out(tokenizer, temporary)
@@ -114,7 +116,9 @@ def tokenizer_in(folder: Path, fields: dict[str, Any]) -> TokenizerConfig:
         ids = vocabulary_of(file)
         end, start = first_of(END_TOKENS, ids), first_of(START_TOKENS, ids)
         size = max(size, max(ids.values()) + 1)
-        return TokenizerFile(path="tokenizer.json", vocabulary=size, end_id=end, start_id=end if start is None else start)
+        return TokenizerFile(
+            path="tokenizer.json", vocabulary=size, end_id=end, start_id=end if start is None else start
+        )
     if size == Byte().size():
         return Byte()
     end, start = (known_id(fields.get(name), size) for name in ("eos_token_id", "bos_token_id"))
@@ -131,7 +135,9 @@ def file_tokenizer(run: Run) -> FileTokenizer | None:
     """A run's tokenizer as a file; None for weights that came without one. Raises InteropError for one that has no such form."""
     data = run.recipe.data
     bare = (
-        isinstance(data, Text) and isinstance(data.tokenizer, TokenizerFile) and not (run.folder / "tokenizer.json").exists()
+        isinstance(data, Text)
+        and isinstance(data.tokenizer, TokenizerFile)
+        and not (run.folder / "tokenizer.json").exists()
     )
     if bare:
         return None
@@ -162,4 +168,6 @@ def download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the library raises many kinds for one cause: it cannot be had
-        raise InteropError(f"{name!r} is no folder, and it cannot be had by name: {str(error).splitlines()[0]}") from None
+        raise InteropError(
+            f"{name!r} is no folder, and it cannot be had by name: {str(error).splitlines()[0]}"
+        ) from None

@@ -8,8 +8,7 @@ from torch import nn
 
 from sanbu.config import SanbuError
 from sanbu.files import load_weights, weights
-from sanbu.models.adapted import LoRA
-from sanbu.models.lora import merged
+from sanbu.models.tokens.lora import LoRA, merged
 from sanbu.run import Run
 
 

@@ -1,0 +1,3 @@
+"""Parts that several models share, and moving averages of weights."""
+
+AVERAGES = {"exponential": "average", "power-function": "average"}  # averages of the weights, to sample from

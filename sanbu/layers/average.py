@@ -7,11 +7,23 @@ so that the first rounds are a plain mean). Used for the weights one samples fro
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor, nn
+
+from sanbu.config import Choice
+
+
+class AverageConfig(Choice):
+    """An average of the model's weights over the run, kept beside it and sampled from."""
+
+    table: ClassVar[str] = "sanbu.layers:AVERAGES"
+
+    def build(self, model: nn.Module) -> Following:
+        raise NotImplementedError
 
 
 class Following(nn.Module):
@@ -26,6 +38,16 @@ class Following(nn.Module):
     def snapshot(self) -> dict[str, Tensor]:
         """What is kept of this round for later, by name; nothing where nothing can be made of it."""
         return {}
+
+
+class Exponential(AverageConfig):
+    """Exponential moving average of the weights."""
+
+    kind: Literal["exponential"] = "exponential"
+    decay: float = Field(0.999, ge=0, lt=1)
+
+    def build(self, model: nn.Module) -> Following:
+        return Average(model, self.decay)
 
 
 class Average(Following):
@@ -48,6 +70,25 @@ class Average(Following):
         """Move one round toward the source; buffers are copied."""
         self.rounds += 1
         approach(self.module, self._source[0], 1.0 - min(self.decay, float(1 - 1 / (self.rounds + 1))))
+
+
+class PowerFunction(AverageConfig):
+    """Averages whose length grows with the run, kept at each checkpoint: `sanbu average RUN` makes any other length of them."""
+
+    kind: Literal["power-function"] = "power-function"
+    lengths: tuple[float, float] = Field(
+        (0.05, 0.1), description="deviations of the weights, fractions of the run; the first is drawn from"
+    )
+
+    @field_validator("lengths", mode="after")
+    @classmethod
+    def _possible(cls, lengths: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 < length < 0.28 for length in lengths) or lengths[0] == lengths[1]:
+            raise ValueError("two different lengths between 0 and 0.28 are needed")
+        return lengths
+
+    def build(self, model: nn.Module) -> Following:
+        return PowerAverage(model, self.lengths)
 
 
 class PowerAverage(Following):

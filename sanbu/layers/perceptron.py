@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +28,14 @@ class Perceptron(nn.Module):
     """inputs -> width -> blocks -> outputs; the last matrix begins at zero where `zero`."""
 
     def __init__(
-        self, inputs: int, width: int, layers: int, outputs: int, condition: int, dropout: float = 0.0, zero: bool = False
+        self,
+        inputs: int,
+        width: int,
+        layers: int,
+        outputs: int,
+        condition: int,
+        dropout: float = 0.0,
+        zero: bool = False,
     ) -> None:
         super().__init__()
         self.first = nn.Linear(inputs, width)
@@ -43,3 +52,18 @@ class Perceptron(nn.Module):
         for block in self.blocks:
             x_BD = block(x_BD, condition_BE)
         return self.last(F.silu(self.norm(x_BD)))
+
+
+class LabelledPerceptron(nn.Module):
+    """A perceptron conditioned on a label; tensors are flattened at the entrance and shaped [B, *outputs] at the exit."""
+
+    def __init__(
+        self, inputs: int, outputs: tuple[int, ...], width: int, layers: int, classes: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.label = nn.Embedding(classes + 1, width)
+        self.body = Perceptron(inputs, width, layers, math.prod(outputs), width, dropout)
+
+    def forward(self, x: Tensor, label_B: Tensor) -> Tensor:
+        return self.body(x.flatten(1), self.label(label_B)).view(-1, *self.outputs)

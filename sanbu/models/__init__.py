@@ -1,0 +1,30 @@
+"""Step 1: which functions may be the answer? A line for each kind; its file has the config and, below it, the function.
+
+The folder is the family: what the function is called with, and so which objectives and strategies fit.
+"""
+
+KINDS = {
+    # tokens: piece by piece over text
+    "gpt1": "tokens.gpt",
+    "gpt2": "tokens.gpt",
+    "gpt3": "tokens.gpt",
+    "llama": "tokens.llama",
+    "modern": "tokens.modern",
+    "lora": "tokens.lora",
+    # scorers: one number or one row of scores for a text
+    "scorer": "scorers.scorer",
+    # pixels: piece by piece over pictures
+    "pixelcnn": "pixels.pixelcnn",
+    "row-lstm": "pixels.pixelrnn",
+    "diagonal-bilstm": "pixels.pixelrnn",
+    "image-gpt": "pixels.image_gpt",
+    # latents and generators: a picture all at once
+    "perceptron-vae": "latents.vae",
+    "autoencoder": "latents.vae",
+    "perceptron-gan": "generators.gan",
+    "dcgan": "generators.gan",
+    # denoisers: a picture in N refinements
+    "perceptron-denoiser": "denoisers.perceptron",
+    "unet": "denoisers.unet",
+    "dit": "denoisers.dit",
+}

@@ -8,15 +8,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sanbu.noise import Noise
-from sanbu.objectives.objective import Batch, Loss, LossFunction, Models, Objective, Turn
+from sanbu.objectives.objective import Loss, LossFunction, Objective, ObjectiveConfig, Round, Turn, count_rows
+from sanbu.space import Batch, Models
 
 AUGMENTATION = 6  # random numbers that one row's augmentation takes
+
+
+class AdversarialConfig(ObjectiveConfig):
+    """What the games have in common."""
+
+    families: ClassVar[tuple[str, ...]] = ("generator",)
+    augment: tuple[Literal["colour", "shift", "cutout"], ...] = Field(
+        (), description="DiffAugment: changes made to real and generated pictures alike"
+    )
 
 
 def game(
@@ -24,14 +35,16 @@ def game(
 ) -> Objective:
     """Each round: critic turns, a penalty turn once in `every` rounds (by chance, and times `every`), a generator turn."""
 
-    def turns(models: Models, batch: Batch, noise: Noise) -> Iterator[Turn]:
+    def turns(round: Round) -> Iterator[Turn]:
         for _ in range(critic_steps):
-            yield Turn("critic", faced(models, batch, noise), critic_loss, count_rows)
-        if penalty is not None and int(noise.together().integers(every, 1)) == 0:
-            yield Turn("critic", faced(models, batch, noise), penalty, count_rows)
-        yield Turn("model", faced(models, batch, noise), generator_loss, count_rows)
+            yield Turn("critic", with_noise(round), critic_loss, count_rows)
+        if penalty is not None and int(round.noise.together().integers(every, 1)) == 0:
+            yield Turn("critic", with_noise(round), penalty, count_rows)
+        yield Turn("model", with_noise(round), generator_loss, count_rows)
 
-    return Objective(generator_loss, count_rows, {"model": ("model",), "critic": ("critic",)}, attach=critic_of, turns=turns)
+    return Objective(
+        generator_loss, count_rows, {"model": ("model",), "critic": ("critic",)}, attach=critic_of, turns=turns
+    )
 
 
 def critic_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -39,23 +52,29 @@ def critic_of(model: nn.Module) -> dict[str, nn.Module]:
     return {"critic": model.critic()}  # type: ignore[operator]
 
 
-def faced(models: Models, batch: Batch, noise: Noise) -> Batch:
-    """The rows with fresh noise for the generator, for the augmentation and for mixing."""
-    rows = len(batch["label"])
+def with_noise(round: Round) -> Batch:
+    """The rows with new noise for the generator, for the augmentation and for mixing real and generated pictures."""
+    rows = len(round.batch["label"])
     return {
-        "image": batch["image"],
-        "label": batch["label"],
-        "noise": noise.normal(rows, math.prod(models["model"].latent)),
-        "chance": noise.uniform(rows, 2 * AUGMENTATION + 1),
+        "image": round.batch["image"],
+        "label": round.batch["label"],
+        "noise": round.noise.normal(rows, math.prod(round.models["model"].latent)),
+        "chance": round.noise.uniform(rows, 2 * AUGMENTATION + 1),
     }
 
 
-def count_rows(batch: Batch) -> dict[str, float]:
-    """How many rows a batch has."""
-    return {"rows": float(len(batch["label"]))}
-
-
 # -- the games -----------------------------------------------------------------------------------------------------------
+
+
+class NonSaturating(AdversarialConfig):
+    """The non-saturating game with an R1 penalty."""
+
+    kind: Literal["non-saturating"] = "non-saturating"
+    r1: float = Field(0.1, ge=0, description="weight of the penalty")
+    every: int = Field(4, ge=1, description="rounds between penalties, on average")
+
+    def build(self) -> Objective:
+        return non_saturating(self.r1, self.every, self.augment)
 
 
 def non_saturating(r1: float, every: int, augment: tuple[str, ...]) -> Objective:
@@ -69,6 +88,17 @@ def non_saturating(r1: float, every: int, augment: tuple[str, ...]) -> Objective
     )
 
 
+class Hinge(AdversarialConfig):
+    """The hinge game with an R1 penalty."""
+
+    kind: Literal["hinge"] = "hinge"
+    r1: float = Field(0.1, ge=0, description="weight of the penalty")
+    every: int = Field(4, ge=1, description="rounds between penalties, on average")
+
+    def build(self) -> Objective:
+        return hinge(self.r1, self.every, self.augment)
+
+
 def hinge(r1: float, every: int, augment: tuple[str, ...]) -> Objective:
     """max(0, 1 - D(x)) + max(0, 1 + D(G(z))); -D(G(z)) (Lim and Ye, 2017); R1 on real pictures."""
     return game(
@@ -78,6 +108,17 @@ def hinge(r1: float, every: int, augment: tuple[str, ...]) -> Objective:
         every,
         1,
     )
+
+
+class Wasserstein(AdversarialConfig):
+    """The Wasserstein game with a gradient penalty."""
+
+    kind: Literal["wasserstein"] = "wasserstein"
+    penalty: float = Field(10.0, gt=0, description="weight of the gradient penalty")
+    critic_steps: int = Field(5, ge=1, description="critic turns a round")
+
+    def build(self) -> Objective:
+        return wasserstein(self.penalty, self.critic_steps, self.augment)
 
 
 def wasserstein(penalty: float, critic_steps: int, augment: tuple[str, ...]) -> Objective:

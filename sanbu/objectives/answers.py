@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sanbu.objectives.next_token import IGNORED
-from sanbu.objectives.objective import Batch, Models
+from sanbu.space import IGNORED, Batch, Models
 
 
 def logprobs(model: nn.Module, tokens_NT: Tensor, targets_NT: Tensor) -> Tensor:
@@ -42,7 +41,7 @@ def with_reference(models: Models, batch: Batch) -> Batch:
     return batch | {"reference": answer_logprobs(models["reference"], batch)}
 
 
-def each_row(name: str, batch: Batch) -> dict[str, float]:
+def count_term(name: str, batch: Batch) -> dict[str, float]:
     """A term whose denominator is the number of rows."""
     return {name: float(len(batch["tokens"]))}
 

@@ -8,22 +8,38 @@ trained denoiser (parents.model).
 from __future__ import annotations
 
 import math
+from typing import ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from sanbu.layers.average import Average
-from sanbu.noise import Noise
-from sanbu.objectives.denoising import count_rows
-from sanbu.objectives.kinds import TimesConfig
-from sanbu.objectives.objective import Batch, Loss, Models, Objective
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round, count_rows
+from sanbu.objectives.times import LogNormal, TimesConfig
 from sanbu.paths import mix
+from sanbu.space import Batch, Models
+
+
+class Consistency(ObjectiveConfig):
+    """The same clean picture from every time of a path: one step is enough to draw."""
+
+    kind: Literal["consistency"] = "consistency"
+    families: ClassVar[tuple[str, ...]] = ("denoiser",)
+    times: TimesConfig = LogNormal(mean=-1.1, deviation=2.0)
+    stage: int = Field(500, ge=1, description="rounds until the gap of times shrinks again")
+    shrink: float = Field(2.0, gt=1, description="how much it shrinks")
+    huber: float = Field(0.00054, ge=0, description="constant of the pseudo-Huber error, a root of the pixels")
+
+    def build(self) -> Objective:
+        return consistency(self.times, self.stage, self.shrink, self.huber)
 
 
 def consistency(times: TimesConfig, stage: int, shrink: float, huber: float) -> Objective:
     """Every `stage` rounds the gap between t and r shrinks by `shrink`; huber: c of sqrt(error^2 + c^2) - c, a root of pixels."""
 
-    def experience(models: Models, batch: Batch, noise: Noise) -> Batch:
-        model, target, x = models["model"], models["target"], batch["image"]
+    def experience(round: Round) -> Batch:
+        batch, noise = round.batch, round.noise
+        model, target, x = round.models["model"], round.models["target"], batch["image"]
         t_B, e = times.draw(model.path, noise, len(x)), noise.normal(*x.shape)
         r_B = earlier(t_B, int(target.rounds) // stage, shrink)
         x_t, x_r = mix(model.path, x, e, t_B), mix(model.path, x, e, r_B)

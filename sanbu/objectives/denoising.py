@@ -6,17 +6,34 @@ and target, which the model names, and in the weight and the times, named here.
 
 from __future__ import annotations
 
-from sanbu.noise import Noise
-from sanbu.objectives.kinds import TimesConfig
-from sanbu.objectives.objective import Batch, Loss, Models, Objective
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round, count_rows
+from sanbu.objectives.times import TimesConfig, Uniform
 from sanbu.paths import mix, spread, weight
+from sanbu.space import Batch, Models
+
+
+class Denoising(ObjectiveConfig):
+    """The weighted squared error of what a denoiser predicts: diffusion and flow matching."""
+
+    kind: Literal["denoising"] = "denoising"
+    families: ClassVar[tuple[str, ...]] = ("denoiser",)
+    weighting: Literal["uniform", "min-snr", "edm"] = Field("uniform", description="of the error by time")
+    times: TimesConfig = Uniform()
+
+    def build(self) -> Objective:
+        return denoising(self.weighting, self.times)
 
 
 def denoising(weighting: str, times: TimesConfig) -> Objective:
     """The mean squared error of a pixel's prediction, weighted by time."""
 
-    def experience(models: Models, batch: Batch, noise: Noise) -> Batch:
-        model, x, rows = models["model"], batch["image"], len(batch["image"])
+    def experience(round: Round) -> Batch:
+        batch, noise, model = round.batch, round.noise, round.models["model"]
+        x, rows = batch["image"], len(batch["image"])
         t_B, e = times.draw(model.path, noise, rows), noise.normal(*x.shape)
         c_x, c_e = (spread(factor, x) for factor in model.factors(t_B))
         return {
@@ -36,8 +53,3 @@ def loss(models: Models, batch: Batch) -> Loss:
     error_B = (predicted - batch["target"]).square().flatten(1).mean(1)
     rows = error_B.new_tensor(len(error_B))
     return Loss({"rows": (batch["weight"] * error_B).sum()}, {"error": (error_B.detach().sum(), rows)})
-
-
-def count_rows(batch: Batch) -> dict[str, float]:
-    """How many rows a batch has."""
-    return {"rows": float(len(batch["label"]))}

@@ -8,16 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from sanbu.objectives.answers import fraction
-from sanbu.objectives.next_token import IGNORED, cross_entropy
-from sanbu.objectives.objective import Batch, Loss, Metrics, Models, Objective
+from sanbu.objectives.next_token import cross_entropy
+from sanbu.objectives.objective import Loss, Metrics, Objective, ObjectiveConfig
+from sanbu.space import IGNORED, Batch, Models
 
 Judge = Callable[[Tensor, Batch], tuple[Tensor, Metrics]]  # scores_BKO -> the summed loss, and figures
+
+
+class Discriminative(ObjectiveConfig):
+    """A label, a choice or a number, with the language model beside it."""
+
+    kind: Literal["discriminative"] = "discriminative"
+    families: ClassVar[tuple[str, ...]] = ("scorer",)
+    judge: Literal["classify", "choose", "regress"] = Field(
+        "classify", description="how scores are compared with the label"
+    )
+    language: float = Field(0.5, ge=0, description="weight of the language model's loss")
+
+    def build(self) -> Objective:
+        return discriminative(JUDGES[self.judge], self.language)
 
 
 def discriminative(judge: Judge, weight: float) -> Objective:
@@ -45,13 +62,17 @@ def count(batch: Batch) -> dict[str, float]:
 def classify(score_BKO: Tensor, batch: Batch) -> tuple[Tensor, Metrics]:
     """Cross-entropy of the label."""
     score = score_BKO.sum(1)
-    return F.cross_entropy(score, batch["label"], reduction="sum"), {"accuracy": fraction(score.argmax(1) == batch["label"])}
+    return F.cross_entropy(score, batch["label"], reduction="sum"), {
+        "accuracy": fraction(score.argmax(1) == batch["label"])
+    }
 
 
 def choose(score_BKO: Tensor, batch: Batch) -> tuple[Tensor, Metrics]:
     """Cross-entropy of the right choice among those there are."""
     score = score_BKO[..., 0].masked_fill(batch["last"] == 0, -torch.inf)
-    return F.cross_entropy(score, batch["label"], reduction="sum"), {"accuracy": fraction(score.argmax(1) == batch["label"])}
+    return F.cross_entropy(score, batch["label"], reduction="sum"), {
+        "accuracy": fraction(score.argmax(1) == batch["label"])
+    }
 
 
 def regress(score_BKO: Tensor, batch: Batch) -> tuple[Tensor, Metrics]:

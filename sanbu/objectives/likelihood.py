@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from sanbu.objectives.objective import Batch, Loss, Models, Objective
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig
+from sanbu.space import Batch, Models
+
+
+class Likelihood(ObjectiveConfig):
+    """Exact likelihood of every level; bits per dimension."""
+
+    kind: Literal["likelihood"] = "likelihood"
+    families: ClassVar[tuple[str, ...]] = ("pixels",)
+
+    def build(self) -> Objective:
+        return likelihood()
 
 
 def likelihood() -> Objective:

@@ -7,15 +7,25 @@ packed into a row; bytes_B counts the bytes of text that the row's targets stand
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sanbu.objectives.objective import Batch, Loss, Models, Objective
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig
+from sanbu.space import IGNORED, Batch, Models
 
-IGNORED = -100
+
+class NextToken(ObjectiveConfig):
+    """Cross-entropy of the next token."""
+
+    kind: Literal["next-token"] = "next-token"
+    families: ClassVar[tuple[str, ...]] = ("tokens",)
+
+    def build(self) -> Objective:
+        return next_token()
 
 
 def next_token() -> Objective:
@@ -28,6 +38,17 @@ def next_token() -> Objective:
     return Objective(loss, count_targets)
 
 
+class ChunkedNextToken(ObjectiveConfig):
+    """Cross-entropy of the next token that never holds all logits: for large vocabularies."""
+
+    kind: Literal["next-token-chunked"] = "next-token-chunked"
+    families: ClassVar[tuple[str, ...]] = ("tokens",)
+    chunk: int = Field(1024, ge=1, description="tokens whose logits exist at once")
+
+    def build(self) -> Objective:
+        return next_token_chunked(self.chunk)
+
+
 def next_token_chunked(chunk: int) -> Objective:
     """The same number; logits exist for `chunk` tokens at a time."""
 
@@ -36,24 +57,6 @@ def next_token_chunked(chunk: int) -> Objective:
             return chunked_cross_entropy(head, hidden_BTD.flatten(0, 1), batch["targets"].flatten(), chunk)
 
         return as_loss(models["model"](batch["tokens"], batch.get("positions"), readout=readout), batch)
-
-    return Objective(loss, count_targets)
-
-
-def in_context() -> Objective:
-    """Cross-entropy of the taught tokens; accuracy_k is that of the one after k examples."""
-
-    def loss(models: Models, batch: Batch) -> Loss:
-        targets = batch["targets"]
-        logits_BTV = models["model"](batch["tokens"])
-        right = (logits_BTV.argmax(-1) == targets).float()
-        taught = (targets != IGNORED).float()
-        order = (taught.cumsum(1) - 1).long()
-        shots = int(order.max()) + 1 if targets.numel() else 0
-        metrics = {
-            f"accuracy_{k}": ((right * taught * (order == k)).sum(), (taught * (order == k)).sum()) for k in range(shots)
-        }
-        return Loss({"next_token": cross_entropy(logits_BTV.flatten(0, 1), targets.flatten())}, metrics)
 
     return Objective(loss, count_targets)
 

@@ -12,21 +12,52 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sanbu.noise import Noise
-from sanbu.objectives.answers import answer_logprobs, each_row, fraction, logprobs, with_reference
-from sanbu.objectives.objective import Batch, Loss, Models, Objective
+from sanbu.objectives.answers import answer_logprobs, count_term, fraction, logprobs, with_reference
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round
+from sanbu.space import Batch, Models
 
 PairLoss = Callable[[Tensor, Batch], Tensor]  # h_B2 of better and worse -> loss_B
+
+
+class PairConfig(ObjectiveConfig):
+    """What objectives of pairs have in common: parents.reference is the policy they must not leave too far."""
+
+    families: ClassVar[tuple[str, ...]] = ("tokens",)
+    beta: float = Field(0.1, gt=0, description="how dear it is to leave the reference")
+
+    def needs(self) -> tuple[str, ...]:
+        return ("reference",)
+
+
+class DPO(PairConfig):
+    """Direct preference optimisation."""
+
+    kind: Literal["dpo"] = "dpo"
+
+    def build(self) -> Objective:
+        return dpo(self.beta)
 
 
 def dpo(beta: float) -> Objective:
     """Direct preference optimisation."""
     return of_pairs(lambda h, batch: -F.logsigmoid(beta * (h[:, 0] - h[:, 1])), beta)
+
+
+class ConservativeDPO(PairConfig):
+    """DPO for labels of which some are wrong."""
+
+    kind: Literal["conservative-dpo"] = "conservative-dpo"
+    wrong: float = Field(0.1, ge=0, lt=0.5, description="chance that a label is wrong")
+
+    def build(self) -> Objective:
+        return conservative_dpo(self.beta, self.wrong)
 
 
 def conservative_dpo(beta: float, wrong: float) -> Objective:
@@ -37,6 +68,15 @@ def conservative_dpo(beta: float, wrong: float) -> Objective:
         return -(1 - wrong) * F.logsigmoid(margin) - wrong * F.logsigmoid(-margin)
 
     return of_pairs(loss, beta)
+
+
+class IPO(PairConfig):
+    """Identity preference optimisation: no margin grows without end."""
+
+    kind: Literal["ipo"] = "ipo"
+
+    def build(self) -> Objective:
+        return ipo(self.beta)
 
 
 def ipo(beta: float) -> Objective:
@@ -50,6 +90,15 @@ def ipo(beta: float) -> Objective:
     return of_pairs(loss, beta)
 
 
+class KTO(PairConfig):
+    """Kahneman-Tversky optimisation: each answer judged by itself."""
+
+    kind: Literal["kto"] = "kto"
+
+    def build(self) -> Objective:
+        return kto(self.beta)
+
+
 def kto(beta: float) -> Objective:
     """Kahneman-Tversky optimisation of the two answers each by itself, around how far the policy has moved in general."""
 
@@ -60,9 +109,7 @@ def kto(beta: float) -> Objective:
     return of_pairs(loss, beta, with_moved)
 
 
-def of_pairs(
-    pair_loss: PairLoss, beta: float, experience: Callable[[Models, Batch, Noise], Batch] | None = None
-) -> Objective:
+def of_pairs(pair_loss: PairLoss, beta: float, experience: Callable[[Round], Batch] | None = None) -> Objective:
     """An objective from a loss of h."""
 
     def loss(models: Models, batch: Batch) -> Loss:
@@ -78,7 +125,7 @@ def of_pairs(
         }
         return Loss({"preference": pair_loss(h_B2, batch).sum()}, metrics)
 
-    return Objective(loss, partial(each_row, "preference"), experience=experience or reference, fixed=fixed)
+    return Objective(loss, partial(count_term, "preference"), experience=experience or reference, fixed=fixed)
 
 
 def fixed(models: Models, batch: Batch) -> Batch:
@@ -86,14 +133,14 @@ def fixed(models: Models, batch: Batch) -> Batch:
     return {"reference": answer_logprobs(models["reference"], batch)}
 
 
-def reference(models: Models, batch: Batch, noise: Noise) -> Batch:
+def reference(round: Round) -> Batch:
     """The round's pairs with what the reference gives them."""
-    return with_reference(models, batch)
+    return with_reference(round.models, round.batch)
 
 
-def with_moved(models: Models, batch: Batch, noise: Noise) -> Batch:
-    """KTO's z: mean of log pi - log ref of answers to other questions, at least 0; couples the rows, so it is experience."""
-    batch = with_reference(models, batch)
+def with_moved(round: Round) -> Batch:
+    """KTO's z: the mean of log pi - log ref over answers to other questions, at least 0; it couples rows, so it is experience."""
+    models, batch = round.models, with_reference(round.models, round.batch)
     tokens, targets = mismatched(batch)
     gap = logprobs(models["model"], tokens, targets).sum(1) - logprobs(models["reference"], tokens, targets).sum(1)
     return batch | {"moved": gap.mean().clamp(min=0).expand(len(tokens)).clone()}

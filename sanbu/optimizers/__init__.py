@@ -1,0 +1,5 @@
+"""Step 3: how is the best function found? A line for each kind; its file has the update rule, the paper and the config."""
+
+KINDS = {"sgd": "gradient", "adam": "gradient", "adamw": "gradient", "muon": "muon"}
+
+RATES = {"constant": "rate", "linear": "rate", "cosine": "rate"}  # how the learning rate moves over a run

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
-from sanbu.optimizers import kinds
-from sanbu.optimizers.muon import Muon
-from sanbu.optimizers.rate import Rate
+from sanbu.config import Auto
+from sanbu.optimizers.rate import ConstantRate, CosineRate, Rate, RateConfig
 from sanbu.optimizers.roles import roles
-from sanbu.optimizers.search import Metrics, NotFinite, Problem
+from sanbu.optimizers.search import Metrics, NotFinite, OptimizerConfig, Problem, Search
 
 
 class GradientSearch:
@@ -57,7 +57,24 @@ def parameters(models: Modules) -> list[nn.Parameter]:
     return list({id(p): p for module in models.values() for p in module.parameters()}.values())
 
 
-def sgd(config: kinds.SGD, models: Modules, steps: int) -> GradientSearch:
+Peak = Annotated[float, Field(gt=0)]
+
+
+class SGD(OptimizerConfig):
+    """Stochastic gradient descent with momentum (Robbins and Monro, 1951; Polyak, 1964)."""
+
+    kind: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(0.1, gt=0)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float | None = Field(None, gt=0, description="largest gradient norm")
+    rate: RateConfig = ConstantRate()
+
+    def build(self, models: Mapping[str, nn.Module], steps: int) -> Search:
+        return sgd(self, models, steps)
+
+
+def sgd(config: SGD, models: Modules, steps: int) -> GradientSearch:
     """w <- w - eta (g + lambda w), with heavy-ball momentum."""
     optimizer = torch.optim.SGD(
         parameters(models), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
@@ -65,7 +82,21 @@ def sgd(config: kinds.SGD, models: Modules, steps: int) -> GradientSearch:
     return GradientSearch([(optimizer, config.rate.build(steps))], config.clip)
 
 
-def adam(config: kinds.Adam, models: Modules, steps: int) -> GradientSearch:
+class Adam(OptimizerConfig):
+    """Adaptive moments (Kingma and Ba, 2015)."""
+
+    kind: Literal["adam"] = "adam"
+    learning_rate: Peak | Auto = "auto"
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    clip: float | None = Field(None, gt=0, description="largest gradient norm")
+    rate: RateConfig = ConstantRate()
+
+    def build(self, models: Mapping[str, nn.Module], steps: int) -> Search:
+        return adam(self, models, steps)
+
+
+def adam(config: Adam, models: Modules, steps: int) -> GradientSearch:
     """Adam over every parameter alike."""
     optimizer = torch.optim.Adam(
         parameters(models), number(config.learning_rate), betas=config.betas, eps=config.epsilon, fused=True
@@ -73,25 +104,30 @@ def adam(config: kinds.Adam, models: Modules, steps: int) -> GradientSearch:
     return GradientSearch([(optimizer, config.rate.build(steps))], config.clip)
 
 
-def adamw(config: kinds.AdamW, models: Modules, steps: int) -> GradientSearch:
+class AdamW(OptimizerConfig):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); vectors are not decayed."""
+
+    kind: Literal["adamw"] = "adamw"
+    learning_rate: Peak | Auto = "auto"
+    betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
+    rate: RateConfig = CosineRate()
+    roles: dict[str, float] = Field(
+        {}, description="factor of the learning rate by role: embedding, head, matrix, vector"
+    )
+
+    def build(self, models: Mapping[str, nn.Module], steps: int) -> Search:
+        return adamw(self, models, steps)
+
+
+def adamw(config: AdamW, models: Modules, steps: int) -> GradientSearch:
     """AdamW with a group a role; vectors are not decayed."""
     return GradientSearch([(adamw_optimizer(config, roles(models)), config.rate.build(steps))], config.clip)
 
 
-def muon(config: kinds.Muon, models: Modules, steps: int) -> GradientSearch:
-    """Muon for the matrices, AdamW for embeddings, heads and vectors."""
-    by_role = roles(models)
-    matrices = by_role.pop("matrix")
-    pairs: list[tuple[torch.optim.Optimizer, Rate]] = []
-    if matrices:
-        optimizer = Muon(matrices, config.learning_rate, config.momentum, config.weight_decay)
-        pairs.append((optimizer, config.rate.build(steps)))
-    if any(by_role.values()):
-        pairs.append((adamw_optimizer(config.rest, by_role), config.rest.rate.build(steps)))
-    return GradientSearch(pairs, config.rest.clip)
-
-
-def adamw_optimizer(config: kinds.AdamW, by_role: dict[str, list[nn.Parameter]]) -> torch.optim.AdamW:
+def adamw_optimizer(config: AdamW, by_role: dict[str, list[nn.Parameter]]) -> torch.optim.AdamW:
     """torch's fused AdamW with one parameter group a role."""
     rate = number(config.learning_rate)
     groups = [

@@ -8,11 +8,17 @@ layers in neural networks", 2024.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
+
+from sanbu.optimizers.gradient import AdamW, GradientSearch, Modules, adamw_optimizer
+from sanbu.optimizers.rate import LinearRate, Rate, RateConfig
+from sanbu.optimizers.roles import roles
+from sanbu.optimizers.search import OptimizerConfig, Search
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -30,7 +36,37 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     return (x.mT if tall else x).to(matrices.dtype)
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(OptimizerConfig):
+    """Orthogonalised momentum for matrices (Jordan and others, 2024), AdamW for the rest."""
+
+    kind: Literal["muon"] = "muon"
+    learning_rate: float = Field(0.02, gt=0)
+    momentum: float = Field(0.95, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    rate: RateConfig = LinearRate()
+    rest: AdamW = AdamW(weight_decay=0.0, clip=None, rate=LinearRate())
+
+    def resolve(self, rate: float) -> Self:
+        return self.model_copy(update={"rest": self.rest.resolve(rate)})
+
+    def build(self, models: Mapping[str, nn.Module], steps: int) -> Search:
+        return muon(self, models, steps)
+
+
+def muon(config: Muon, models: Modules, steps: int) -> GradientSearch:
+    """Muon for the matrices, AdamW for embeddings, heads and vectors."""
+    by_role = roles(models)
+    matrices = by_role.pop("matrix")
+    pairs: list[tuple[torch.optim.Optimizer, Rate]] = []
+    if matrices:
+        optimizer = MuonOptimizer(matrices, config.learning_rate, config.momentum, config.weight_decay)
+        pairs.append((optimizer, config.rate.build(steps)))
+    if any(by_role.values()):
+        pairs.append((adamw_optimizer(config.rest, by_role), config.rest.rate.build(steps)))
+    return GradientSearch(pairs, config.rest.clip)
+
+
+class MuonOptimizer(torch.optim.Optimizer):
     """Muon over parameters of two or more axes; equal shapes are orthogonalised together in one batched product."""
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:

@@ -8,20 +8,37 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from sanbu.config import SanbuError
+from sanbu.config import Choice, SanbuError
 from sanbu.noise import Noise
-from sanbu.objectives.objective import Batch, Models, Turn, each_row
+from sanbu.objectives.objective import Turn, add, add_pairs, ratios, row_count
+from sanbu.space import Batch, Models
 
 Metrics = dict[str, float]
 
 
 class NotFinite(SanbuError):
     """A loss became NaN or infinite."""
+
+
+class OptimizerConfig(Choice):
+    """Step 3: a search for one player's best function."""
+
+    table: ClassVar[str] = "sanbu.optimizers:KINDS"
+
+    def resolve(self, rate: float) -> Self:
+        """This config with an `auto` learning rate turned into `rate`."""
+        if getattr(self, "learning_rate", None) != "auto":
+            return self
+        return self.model_copy(update={"learning_rate": rate})
+
+    def build(self, models: Mapping[str, nn.Module], steps: int) -> Search:
+        """The search over the parameters of these modules, for a run of so many rounds."""
+        raise NotImplementedError
 
 
 class Search(Protocol):
@@ -88,7 +105,7 @@ class Problem:
         return max(self.counts[name], 1e-12)
 
     def _split(self) -> Iterator[Batch]:
-        rows = each_row(self.turn.batch)
+        rows = row_count(self.turn.batch)
         size = min(self.micro_batch or rows, rows)
         for start in range(0, rows, size):
             yield {name: tensor[start : start + size] for name, tensor in self.turn.batch.items()}
@@ -101,24 +118,6 @@ class Problem:
             raise NotFinite(f"the loss of {self.turn.player!r} is no longer a number ({worst})")
         terms = values if len(values) > 1 else {}
         return {"loss": loss, **terms, **ratios(pairs)}
-
-
-def add(totals: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
-    """Add each value into a running total of the same name."""
-    for name, value in more.items():
-        totals[name] = totals[name] + value if name in totals else value
-
-
-def add_pairs(pairs: dict[str, tuple[Tensor, Tensor]], more: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """Add numerators and denominators into running pairs of the same name."""
-    for name, (top, bottom) in more.items():
-        old = pairs.get(name, (torch.zeros(()), torch.zeros(())))
-        pairs[name] = (old[0] + top.detach(), old[1] + bottom.detach())
-
-
-def ratios(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Metrics:
-    """Each metric as a number; one of nothing is left out."""
-    return {name: float(top / bottom) for name, (top, bottom) in pairs.items() if float(bottom)}
 
 
 @contextlib.contextmanager

@@ -1,71 +1,96 @@
-"""Recipes: one function a system. `recipes.all()` lists them; each takes a size and returns a Recipe."""
+"""Recipes: one function for each system, in the file of its modality. Each takes a size and returns a Recipe.
+
+`sanbu.recipes.gpt2()` imports the file when it is first asked for; `describe()` reads names and first lines and imports nothing.
+"""
 
 from __future__ import annotations
 
+import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sanbu.config import ConfigError, nearest
-from sanbu.recipe import Recipe
-from sanbu.recipes.assistant import base, dpo, gpt1_classify, grpo, icl, ppo, reward, sft
-from sanbu.recipes.images import consistency, ddpm, dit, edm, flow, gan, image_gpt, pixelcnn, pixelrnn, vae
-from sanbu.recipes.text import gpt1, gpt2, gpt3, llama, modern, shakespeare
 
-RecipeFunction = Callable[..., Recipe]
-__all__ = [
-    "all",
-    "base",
-    "consistency",
-    "ddpm",
-    "dit",
-    "dpo",
-    "edm",
-    "find",
-    "flow",
-    "gan",
-    "gpt1",
-    "gpt1_classify",
-    "gpt2",
-    "gpt3",
-    "grpo",
-    "icl",
-    "image_gpt",
-    "llama",
-    "make",
-    "modern",
-    "pixelcnn",
-    "pixelrnn",
-    "ppo",
-    "reward",
-    "sft",
-    "shakespeare",
-    "vae",
-]
-TEXT = (gpt1, gpt2, gpt3, llama, modern, shakespeare)
-PICTURES = (pixelcnn, pixelrnn, image_gpt, vae, gan, ddpm, edm, flow, dit, consistency)
+if TYPE_CHECKING:
+    from sanbu.recipe import Recipe
 
-ASSISTANT = (base, sft, reward, ppo, grpo, dpo, gpt1_classify, icl)
+RECIPES = {
+    # text
+    "gpt1": "text",
+    "gpt2": "text",
+    "gpt3": "text",
+    "llama": "text",
+    "modern": "text",
+    "shakespeare": "text",
+    # pictures
+    "pixelcnn": "images",
+    "pixelrnn": "images",
+    "image-gpt": "images",
+    "vae": "images",
+    "gan": "images",
+    "ddpm": "images",
+    "edm": "images",
+    "flow": "images",
+    "dit": "images",
+    "consistency": "images",
+    # alignment
+    "base": "alignment",
+    "sft": "alignment",
+    "reward": "alignment",
+    "ppo": "alignment",
+    "grpo": "alignment",
+    "dpo": "alignment",
+    "gpt1-classify": "alignment",
+    "icl": "alignment",
+}
+PIPELINES = {"assistant": "pipelines"}  # recipes that follow each other
 
 
-def all() -> dict[str, RecipeFunction]:  # noqa: A001 - reads as recipes.all()
-    """Every recipe by name."""
-    return {function.__name__.replace("_", "-"): function for function in (*TEXT, *PICTURES, *ASSISTANT)}
+def __getattr__(name: str) -> Callable[..., Recipe]:
+    if name.replace("_", "-") in RECIPES:
+        return find(name.replace("_", "-"))
+    raise AttributeError(f"module 'sanbu.recipes' has no attribute {name!r}{nearest(name, RECIPES)}")
 
 
-def find(name: str) -> RecipeFunction:
+def find(name: str) -> Callable[..., Recipe]:
     """The recipe of that name. Raises ConfigError with the nearest match."""
-    if name not in all():
-        raise ConfigError(f"unknown recipe {name!r}; recipes: {', '.join(all())}{nearest(name, all())}")
-    return all()[name]
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name!r}; recipes: {', '.join(RECIPES)}{nearest(name, RECIPES)}")
+    return getattr(import_module(f"sanbu.recipes.{RECIPES[name]}"), name.replace("-", "_"))
 
 
 def make(name: str, assignments: list[str]) -> tuple[Recipe, list[str]]:
     """The recipe with its own arguments (size=124m) taken out of the assignments; the rest are overrides."""
     function = find(name)
-    accepted = inspect.signature(function).parameters
-    arguments = {}
+    mine, rest = arguments(inspect.signature(function).parameters, assignments)
+    return function(**mine), rest
+
+
+def arguments(accepted: Mapping[str, Any], assignments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Assignments split into arguments of a function, by name, and the rest as it is."""
+    mine: dict[str, str] = {}
+    rest: list[str] = []
     for text in assignments:
         key, equals, value = text.partition("=")
         if equals and key in accepted:
-            arguments[key] = value
-    return function(**arguments), [text for text in assignments if text.partition("=")[0] not in accepted]
+            mine[key] = value
+        else:
+            rest.append(text)
+    return mine, rest
+
+
+def describe() -> dict[str, str]:
+    """The first line of every recipe and pipeline, by name; the files are read, not imported."""
+    return {name: lines(file)[name.replace("-", "_")] for name, file in {**RECIPES, **PIPELINES}.items()}
+
+
+@lru_cache
+def lines(file: str) -> dict[str, str]:
+    """The first line of the docstring of every function of a file in this folder."""
+    tree = ast.parse((Path(__file__).parent / f"{file}.py").read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return {node.name: (ast.get_docstring(node) or "").split("\n")[0] for node in functions}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sanbu.config import ConfigError, nearest, override
-from sanbu.data.kinds import Images
+from sanbu.data.image_rows import Images
 from sanbu.evaluation.contest import Contestant
 from sanbu.recipe import Recipe
 from sanbu.recipes import images
@@ -40,7 +40,9 @@ def convolutions(data: Images, device: str) -> tuple[Contestant, ...]:
         data,
         device,
         pixelcnn=override(images.pixelcnn(), ["model.width=48", "model.layers=6", "model.kernel=5"]),
-        vae=override(images.vae(), ["model=autoencoder", "model.width=32", "model.multipliers=[1,2,2]", "model.latent=4"]),
+        vae=override(
+            images.vae(), ["model=autoencoder", "model.width=32", "model.multipliers=[1,2,2]", "model.latent=4"]
+        ),
         gan=override(images.gan(), ["model=dcgan", "model.width=48", "optimizer.learning_rate=0.0005"]),
         flow=override(images.flow(), ["model=unet", "optimizer.learning_rate=0.001", *unet]),
         edm=override(images.edm(), ["model=unet", *edm]),
@@ -61,7 +63,9 @@ def entered(data: Images, device: str, **chosen: Recipe) -> tuple[Contestant, ..
         *(Contestant(name, ready[name]) for name in ("pixelcnn", "vae", "gan")),
         Contestant("flow", ready["flow"], (*flow, heun)),
         Contestant("edm", ready["edm"], edm, share=0.6),
-        Contestant("consistency", ready["consistency"], few, share=0.4, parent="edm", divided=(("objective.stage", 8),)),
+        Contestant(
+            "consistency", ready["consistency"], few, share=0.4, parent="edm", divided=(("objective.stage", 8),)
+        ),
     )
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sanbu.codecs.kinds import BPE, Byte, Characters
+from sanbu.codecs.bpe import BPE
+from sanbu.codecs.tokenizer import Byte, Characters
 from sanbu.config import ConfigError, nearest
-from sanbu.data.kinds import Text
-from sanbu.models.kinds import GPT1, GPT2, GPT3, Llama, Modern
-from sanbu.objectives.kinds import ChunkedNextToken, NextToken
-from sanbu.optimizers.kinds import AdamW, Cosine, Linear, Muon
+from sanbu.data.text_rows import Text
+from sanbu.models.tokens.gpt import GPT1, GPT2, GPT3
+from sanbu.models.tokens.llama import Llama
+from sanbu.models.tokens.modern import Modern
+from sanbu.objectives.next_token import ChunkedNextToken, NextToken
+from sanbu.optimizers.gradient import AdamW
+from sanbu.optimizers.muon import Muon
+from sanbu.optimizers.rate import CosineRate, LinearRate
 from sanbu.recipe import Recipe, Schedule
-from sanbu.strategies.kinds import Autoregressive
+from sanbu.strategies.autoregressive import Autoregressive
 
 TALK = Autoregressive(temperature=0.7, top_p=0.9)
 
@@ -32,7 +37,8 @@ def nano(name: str, model: Any, steps: int = 900) -> Recipe:
         model=model,
         objective=NextToken(),
         optimizer=Muon(
-            rest=AdamW(learning_rate=4e-3, weight_decay=0.0, clip=None, rate=Linear(hold=0.3)), rate=Linear(hold=0.3)
+            rest=AdamW(learning_rate=4e-3, weight_decay=0.0, clip=None, rate=LinearRate(hold=0.3)),
+            rate=LinearRate(hold=0.3),
         ),
         strategy=TALK,
         schedule=Schedule(
@@ -53,7 +59,7 @@ def published(name: str, model: Any, data: Text, learning_rate: float, batch: in
         data=data,
         model=model,
         objective=ChunkedNextToken(),
-        optimizer=AdamW(learning_rate=learning_rate, rate=Cosine(warmup=warmup)),
+        optimizer=AdamW(learning_rate=learning_rate, rate=CosineRate(warmup=warmup)),
         strategy=TALK,
         schedule=Schedule(
             steps=steps, batch=batch, micro_batch="auto", evaluate_every=1000, sample_every=1000, checkpoint_every=1000
@@ -144,7 +150,9 @@ def shakespeare(size: str = "nano", path: str = "python", alphabet: str = "") ->
         ),
         model=Modern(layers=layers, heads=heads, width=width, context=context),
         objective=NextToken(),
-        optimizer=Muon(learning_rate=0.02, rest=AdamW(learning_rate=5e-3, weight_decay=0.0, clip=None, rate=Linear())),
+        optimizer=Muon(
+            learning_rate=0.02, rest=AdamW(learning_rate=5e-3, weight_decay=0.0, clip=None, rate=LinearRate())
+        ),
         strategy=Autoregressive(temperature=0.8, max_tokens=256),
         schedule=Schedule(steps=2000, batch=batch, evaluate_every=500, evaluate_rows=256, sample_every=1000),
     )

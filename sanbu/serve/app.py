@@ -15,15 +15,15 @@ from sse_starlette.sse import AppStatus
 
 from sanbu import __version__
 from sanbu.serve import schemas
-from sanbu.serve.ask import compact
 from sanbu.serve.chat import Chat
 from sanbu.serve.completions import Completion
 from sanbu.serve.embeddings import embedded
 from sanbu.serve.errors import APIError, install
+from sanbu.serve.hosted_run import Served
 from sanbu.serve.images import Drawn
-from sanbu.serve.limits import Gate
+from sanbu.serve.middleware import Gate
+from sanbu.serve.request_builder import compact
 from sanbu.serve.responses import Response as Answered
-from sanbu.serve.served import Served
 from sanbu.serve.service import Service
 from sanbu.serve.tools import conversation
 
@@ -58,7 +58,9 @@ def application(
     app.include_router(routes, include_in_schema=False)  # for clients that are given the address without /v1
     app.include_router(about)
     if origins:
-        app.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"])
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
     app.add_middleware(Gate, service=service, largest=largest, origins=origins, local=local)
     return app
 
@@ -233,7 +235,9 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         if task.done():
             return task.result()
         raise (
-            APIError(503, "this took too long", code="timeout") if not gone.done() else APIError(400, "the client went away")
+            APIError(503, "this took too long", code="timeout")
+            if not gone.done()
+            else APIError(400, "the client went away")
         )
     finally:
         for one in (task, gone):

@@ -7,11 +7,11 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sanbu.serve.ask import Asked, asked, check_schema, compact, form
 from sanbu.serve.errors import APIError, translated
-from sanbu.serve.listen import Piece, Word
+from sanbu.serve.hosted_run import Served
+from sanbu.serve.request_builder import Asked, asked, check_schema, compact, form
 from sanbu.serve.schemas import ChatBody, Tool
-from sanbu.serve.served import Served
+from sanbu.serve.streaming import Piece, Word
 from sanbu.serve.tools import call_in, conversation, joined, required
 
 
@@ -36,7 +36,9 @@ class Chat:
         top = (body.top_logprobs or 0) if body.logprobs else None
         most = body.max_completion_tokens or body.max_tokens
         expected = served.spell(joined(body.prediction.content)) if served.writes and body.prediction else []
-        self.asked: Asked = asked(served, body, [prompt], most, top=top, schema=self.forced or schema, expected=expected)
+        self.asked: Asked = asked(
+            served, body, [prompt], most, top=top, schema=self.forced or schema, expected=expected
+        )
         self.head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -71,7 +73,9 @@ class Chat:
                 for chunk in self._said(piece, held):
                     yield chunk
             if self.body.stream_options and self.body.stream_options.include_usage:
-                yield compact({**self.head, "object": "chat.completion.chunk", "choices": [], "usage": self.asked.usage()})
+                yield compact(
+                    {**self.head, "object": "chat.completion.chunk", "choices": [], "usage": self.asked.usage()}
+                )
             yield "[DONE]"
         except Exception as error:
             yield compact(translated(error).body())
@@ -90,7 +94,9 @@ class Chat:
             begun = {**call, "function": {"name": call["function"]["name"], "arguments": ""}}
             chunks.append(self._chunk(index, {"tool_calls": [{"index": 0, **begun}]}))
             chunks.append(
-                self._chunk(index, {"tool_calls": [{"index": 0, "function": {"arguments": call["function"]["arguments"]}}]})
+                self._chunk(
+                    index, {"tool_calls": [{"index": 0, "function": {"arguments": call["function"]["arguments"]}}]}
+                )
             )
         elif text or piece.words:
             chunks.append(self._chunk(index, {"content": text}, words=piece.words))

@@ -7,12 +7,12 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sanbu.serve.ask import asked, compact
 from sanbu.serve.chat import gathered
 from sanbu.serve.errors import APIError, translated
-from sanbu.serve.listen import Piece, Word
+from sanbu.serve.hosted_run import Served
+from sanbu.serve.request_builder import asked, compact
 from sanbu.serve.schemas import CompletionBody
-from sanbu.serve.served import Served
+from sanbu.serve.streaming import Piece, Word
 
 
 class Completion:
@@ -49,7 +49,12 @@ class Completion:
             words[piece.index] += piece.words
             ends[piece.index] = piece.finish
         choices = [
-            {"index": i, "text": self._echo(i) + text, "logprobs": self._logprobs(words[i], 0), "finish_reason": ends[i]}
+            {
+                "index": i,
+                "text": self._echo(i) + text,
+                "logprobs": self._logprobs(words[i], 0),
+                "finish_reason": ends[i],
+            }
             for i, text in enumerate(texts)
         ]
         return {**self.head, "choices": choices, "usage": self.asked.usage()}

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from sanbu.serve.errors import APIError
-from sanbu.serve.listen import steps
+from sanbu.serve.hosted_run import Served
 from sanbu.serve.schemas import EmbeddingBody
-from sanbu.serve.served import Served
-from sanbu.serve.solo import Job
+from sanbu.serve.single_lane import Job
+from sanbu.serve.streaming import steps
 
 
 async def embedded(served: Served, body: EmbeddingBody) -> dict[str, Any]:
@@ -44,7 +44,12 @@ async def embedded(served: Served, body: EmbeddingBody) -> dict[str, Any]:
     found = [vector async for vector in steps(lambda deliver, end: Job(told(), deliver, end), served)]
     data = [{"object": "embedding", "index": i, "embedding": written(vector, body)} for i, vector in enumerate(found)]
     used = sum(map(len, ids))
-    return {"object": "list", "data": data, "model": served.name, "usage": {"prompt_tokens": used, "total_tokens": used}}
+    return {
+        "object": "list",
+        "data": data,
+        "model": served.name,
+        "usage": {"prompt_tokens": used, "total_tokens": used},
+    }
 
 
 def written(vector: Tensor, body: EmbeddingBody) -> Any:

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from sanbu.config import SanbuError
-from sanbu.models.transformer import Decoder
-from sanbu.serve.blocks import ROOT, Blocks, chain
-from sanbu.serve.choose import choose
+from sanbu.models.tokens.transformer import Decoder
+from sanbu.serve.block_manager import ROOT, Blocks, chain
 from sanbu.serve.paged import Group, Layout, PagedCache
 from sanbu.serve.request import Busy, Event, Finish, Request, Work
+from sanbu.serve.sampling import choose
 from sanbu.serve.speculate import Speculation
 
 
@@ -236,7 +236,9 @@ class Engine:
         made, slots, start = [], [], 0
         for group in groups:
             queries, wide = group[0][1], max(len(request.table) for request, _ in group)
-            tables = torch.tensor([request.table + request.table[-1:] * (wide - len(request.table)) for request, _ in group])
+            tables = torch.tensor(
+                [request.table + request.table[-1:] * (wide - len(request.table)) for request, _ in group]
+            )
             inside = torch.arange(self.blocks.size)
             slots_BS = (tables[:, :, None] * self.blocks.size + inside).flatten(1).to(self.device)
             positions_Bt = position_T[start : start + queries * len(group)].view(-1, queries)

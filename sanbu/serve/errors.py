@@ -21,7 +21,9 @@ TYPES = {
 class APIError(Exception):
     """An answer that is no answer: a status, a line for a person, and which field is meant."""
 
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None, wait: int = 0) -> None:
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None, wait: int = 0
+    ) -> None:
         super().__init__(message)
         self.status, self.param, self.code, self.wait = status, param, code, wait
 

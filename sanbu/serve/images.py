@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 
 from sanbu.config import SanbuError, override
-from sanbu.data.kinds import Images
-from sanbu.serve.ask import compact, seeded
+from sanbu.data.image_rows import Images
 from sanbu.serve.errors import APIError, translated
-from sanbu.serve.listen import steps
+from sanbu.serve.hosted_run import Served
+from sanbu.serve.request_builder import compact, seeded
 from sanbu.serve.schemas import ImageBody
-from sanbu.serve.served import Served
-from sanbu.serve.solo import Job
+from sanbu.serve.single_lane import Job
+from sanbu.serve.streaming import steps
 
 
 class Drawn:

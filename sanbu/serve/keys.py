@@ -57,7 +57,9 @@ class Keys:
             return None
         scheme, _, given = authorization.partition(" ")
         digest = hashlib.sha256(given.strip().encode()).hexdigest()
-        found = [key for key in self.keys if hmac.compare_digest(key.sha256, digest)]  # all are compared: time tells nothing
+        found = [
+            key for key in self.keys if hmac.compare_digest(key.sha256, digest)
+        ]  # all are compared: time tells nothing
         if scheme.lower() != "bearer" or not found:
             raise APIError(401, "a key is needed: Authorization: Bearer KEY", code="invalid_api_key")
         return found[0]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sanbu.layers.attention import Pattern, Sight
-from sanbu.models.transformer import Decoder
+from sanbu.models.tokens.transformer import Decoder
 
 
 @dataclass
@@ -52,7 +52,9 @@ class PagedLayer:
         self.masks.clear()
         for pattern in patterns:
             self.masks[pattern] = [
-                pattern(group.positions[:, None, :, None], torch.arange(group.slots.shape[1], device=positions_BT.device))
+                pattern(
+                    group.positions[:, None, :, None], torch.arange(group.slots.shape[1], device=positions_BT.device)
+                )
                 for group in self.layout.groups
             ]
         return Sight(positions_BT, {})

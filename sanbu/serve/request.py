@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from sanbu.config import SanbuError
-from sanbu.serve.guess import Guesser
-from sanbu.strategies.kinds import Autoregressive
+from sanbu.serve.prompt_lookup import Guesser
+from sanbu.strategies.autoregressive import Autoregressive
 
 Finish = Literal["stop", "length", "cancelled", "error"]
 
@@ -72,7 +72,9 @@ class Request:
     cancelled: bool = field(init=False, default=False)
     may: Tensor | None = field(init=False, default=None)  # bool_V, what the guide allows next
     guesser: Guesser = field(init=False)
-    guess: list[int] = field(init=False, default_factory=list)  # what goes through the model in this step beside its tokens
+    guess: list[int] = field(
+        init=False, default_factory=list
+    )  # what goes through the model in this step beside its tokens
     met: int = field(init=False, default=0)  # how many of them have come
     right: int = field(init=False, default=0)
     wrong: int = field(init=False, default=0)

@@ -7,11 +7,11 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sanbu.serve.ask import Asked, asked, compact, form
 from sanbu.serve.errors import APIError, translated
-from sanbu.serve.listen import Piece
+from sanbu.serve.hosted_run import Served
+from sanbu.serve.request_builder import Asked, asked, compact, form
 from sanbu.serve.schemas import ChatMessage, Drawing, ResponseBody
-from sanbu.serve.served import Served
+from sanbu.serve.streaming import Piece
 from sanbu.serve.tools import conversation
 
 
@@ -56,7 +56,9 @@ class Response:
         try:
             for kind in ("response.created", "response.in_progress"):
                 yield event(kind, response=self._response("", None))
-            yield event("response.output_item.added", output_index=0, item=self._item("", "in_progress") | {"content": []})
+            yield event(
+                "response.output_item.added", output_index=0, item=self._item("", "in_progress") | {"content": []}
+            )
             yield event("response.content_part.added", **place, part=part(""))
             text, end = "", None
             async for piece in pieces:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from sanbu.config import SanbuError, nearest
 from sanbu.serve.errors import APIError
+from sanbu.serve.hosted_run import Served, Weights
 from sanbu.serve.keys import Keys
 from sanbu.serve.metrics import Metrics
-from sanbu.serve.served import Served, Weights
-from sanbu.serve.solo import Solo
+from sanbu.serve.single_lane import Solo
 from sanbu.serve.worker import Worker
 
 
@@ -24,7 +24,9 @@ class Service:
         self.worker = Worker([*(one.engine for one in served if one.engine is not None), solo])
 
     @classmethod
-    def open(cls, folders: Sequence[Path], keys: Keys | None = None, weights: Weights = "full", **limits: int) -> Service:
+    def open(
+        cls, folders: Sequence[Path], keys: Keys | None = None, weights: Weights = "full", **limits: int
+    ) -> Service:
         """Run folders by their names; two of one name are told apart by the folder they lie in. Raises SanbuError for what cannot be served."""
         solo = Solo()
         names = [folder.resolve().name for folder in folders]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from sanbu.serve.blocks import Blocks
+from sanbu.serve.block_manager import Blocks
 from sanbu.serve.request import Request, Work
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sanbu.codecs.chat import Message
-from sanbu.serve.ask import compact
 from sanbu.serve.errors import APIError
+from sanbu.serve.request_builder import compact
 from sanbu.serve.schemas import ChatBody, ChatMessage, NamedTool, TextPart, Tool
 
 
@@ -24,7 +24,8 @@ def conversation(messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) ->
         told.append(
             {
                 "role": "system",
-                "content": 'Functions you may call by answering {"name": ..., "arguments": {...}}: ' + compact(functions),
+                "content": 'Functions you may call by answering {"name": ..., "arguments": {...}}: '
+                + compact(functions),
             }
         )
     for message in messages:

@@ -7,18 +7,18 @@ tokens alone and in any batch. Shapes: B rows, S slots of the cache, V vocabular
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from sanbu.config import SanbuError
-from sanbu.data.kinds import Space
-from sanbu.models.transformer import Cache, Decoder
+from sanbu.models.tokens.transformer import Cache, Decoder
 from sanbu.noise import uniform_at
-from sanbu.strategies import kinds
+from sanbu.space import Batch, Draft, Models, Space
 from sanbu.strategies.filters import draw, filters
-from sanbu.strategies.strategy import Batch, Draft, Models
+from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
 @dataclass
@@ -51,10 +51,28 @@ def begin(condition: Batch, seeds: Tensor, max_tokens: int) -> State:
     return State(tokens, length.clone(), length, length + max_tokens, zeros.bool(), seeds, zeros.clone(), zeros.clone())
 
 
+class Autoregressive(StrategyConfig):
+    """Token by token, left to right, with a key-value cache."""
+
+    kind: Literal["autoregressive"] = "autoregressive"
+    families: ClassVar[tuple[str, ...]] = ("tokens",)
+    max_tokens: int = Field(128, ge=1, description="new tokens at most")
+    temperature: float = Field(1.0, ge=0, description="0 takes the most likely token")
+    top_k: int = Field(0, ge=0, description="keep the k most likely tokens; 0 keeps all")
+    top_p: float = Field(1.0, gt=0, le=1, description="keep the smallest set with this probability")
+    min_p: float = Field(0.0, ge=0, le=1, description="keep tokens at least this fraction as likely as the best")
+    repetition_penalty: float = Field(1.0, gt=0, description="divides the logits of tokens already there; 1 is none")
+    stop: tuple[str, ...] = Field((), description="texts that end a sample; they are not shown")
+    prefill: int = Field(512, ge=1, description="prompt tokens through the model at once")
+
+    def build(self, space: Space) -> Strategy:
+        return AutoregressiveStrategy(self, space)
+
+
 class AutoregressiveStrategy:
     """Draws tokens left to right. `compile` turns a step into one compiled function of fixed shapes."""
 
-    def __init__(self, config: kinds.Autoregressive, space: Space) -> None:
+    def __init__(self, config: Autoregressive, space: Space) -> None:
         self.config, self.end = config, space.end
         self.filters = filters(config)
         self.step: Any = self._step
@@ -143,7 +161,9 @@ def prefill(model: nn.Module, state: State, chunk: int) -> State:
     missing = (state.length - 1 - state.filled).clamp(min=0)
     wide = min(chunk, int(missing.max()))
     positions_BT = state.filled[:, None] + torch.arange(wide, device=state.filled.device)
-    positions_BT = positions_BT.clamp(max=state.tokens.shape[1] - 1)  # beyond a row's prompt: rewritten before it is seen
+    positions_BT = positions_BT.clamp(
+        max=state.tokens.shape[1] - 1
+    )  # beyond a row's prompt: rewritten before it is seen
     model(state.tokens.gather(1, positions_BT), positions_BT, state.cache, readout=lambda head, hidden: hidden[:, :0])
     state.filled += missing.clamp(max=wide)
     state.evaluations += 1

@@ -7,14 +7,15 @@ A finished hypothesis stays among the kept with the score it has; scores are log
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sanbu.data.kinds import Space
-from sanbu.strategies import kinds
+from sanbu.space import Batch, Draft, Models, Space
 from sanbu.strategies.autoregressive import State, begin, make_room, prefill
-from sanbu.strategies.strategy import Batch, Draft, Models
+from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
 @dataclass
@@ -27,10 +28,25 @@ class Beams:
     done: Tensor
 
 
+class BeamSearch(StrategyConfig):
+    """The most likely continuation among `beams` kept at each token."""
+
+    kind: Literal["beam-search"] = "beam-search"
+    families: ClassVar[tuple[str, ...]] = ("tokens",)
+    max_tokens: int = Field(128, ge=1, description="new tokens at most")
+    beams: int = Field(4, ge=1, description="hypotheses kept a row")
+    length_penalty: float = Field(0.0, description="scores are divided by length to this power")
+    stop: tuple[str, ...] = Field((), description="texts that end a sample; they are not shown")
+    prefill: int = Field(512, ge=1, description="prompt tokens through the model at once")
+
+    def build(self, space: Space) -> Strategy:
+        return BeamSearcher(self, space)
+
+
 class BeamSearcher:
     """The most likely continuation among so many kept at each token."""
 
-    def __init__(self, config: kinds.BeamSearch, space: Space) -> None:
+    def __init__(self, config: BeamSearch, space: Space) -> None:
         self.config, self.end = config, space.end
 
     def begin(self, condition: Batch, seeds: Tensor) -> Beams:

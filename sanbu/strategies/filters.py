@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sanbu.strategies.kinds import Autoregressive
+from sanbu.strategies.autoregressive import Autoregressive
 
 Filter = Callable[[Tensor, Any], Tensor]  # (logits_BV, seen_BV bool: tokens already there) -> logits_BV
 

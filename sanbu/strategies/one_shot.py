@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from sanbu.config import SanbuError
-from sanbu.data.kinds import Space
 from sanbu.noise import normal_at
-from sanbu.strategies import kinds
-from sanbu.strategies.strategy import Batch, Draft, Models
+from sanbu.space import Batch, Draft, Models, Space
+from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
 @dataclass
@@ -25,16 +26,29 @@ class State:
     done: Tensor
 
 
+class OneShot(StrategyConfig):
+    """A picture at once, from noise."""
+
+    kind: Literal["one-shot"] = "one-shot"
+    families: ClassVar[tuple[str, ...]] = ("latent", "generator")
+    temperature: float = Field(1.0, ge=0, description="deviation of the noise")
+
+    def build(self, space: Space) -> Strategy:
+        return OneShotStrategy(self, space)
+
+
 class OneShotStrategy:
     """x = model.draw(noise, label)."""
 
-    def __init__(self, config: kinds.OneShot, space: Space) -> None:
+    def __init__(self, config: OneShot, space: Space) -> None:
         self.config, self.shape = config, space.shape
 
     def begin(self, condition: Batch, seeds: Tensor) -> State:
         """From label_B. Raises SanbuError when part of the picture is given: a picture at once cannot take it over."""
         if "known" in condition:
-            raise SanbuError("a picture drawn at once cannot complete a given one; use a pixel by pixel or refinement run")
+            raise SanbuError(
+                "a picture drawn at once cannot complete a given one; use a pixel by pixel or refinement run"
+            )
         return State(torch.zeros(len(seeds), *self.shape, device=seeds.device), condition["label"], seeds, seeds < -1)
 
     def advance(self, models: Models, state: State) -> State:

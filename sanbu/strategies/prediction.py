@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from sanbu.strategies.strategy import Batch, Draft, Models
+from sanbu.space import Batch, Draft, Models, Space
+from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
 @dataclass
@@ -18,6 +20,16 @@ class State:
     length: Tensor
     scores: Tensor
     done: Tensor
+
+
+class Prediction(StrategyConfig):
+    """No drawing: what a model that scores says of its input."""
+
+    kind: Literal["prediction"] = "prediction"
+    families: ClassVar[tuple[str, ...]] = ("scorer",)
+
+    def build(self, space: Space) -> Strategy:
+        return PredictionStrategy()
 
 
 class PredictionStrategy:

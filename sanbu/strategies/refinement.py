@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sanbu.data.kinds import Space
 from sanbu.noise import normal_at
-from sanbu.paths import Path
-from sanbu.strategies import kinds
+from sanbu.paths import NoisePath
+from sanbu.space import Batch, Draft, Models, Space
 from sanbu.strategies.samplers import SAMPLERS, Memory, levels
-from sanbu.strategies.strategy import Batch, Draft, Models
+from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
 @dataclass
@@ -34,10 +35,36 @@ class State:
     step: int = 0
 
 
+class Refinement(StrategyConfig):
+    """A picture in N refinements, from noise to clean along the model's path."""
+
+    kind: Literal["refinement"] = "refinement"
+    families: ClassVar[tuple[str, ...]] = ("denoiser",)
+    sampler: Literal["ancestral", "ddim", "euler", "heun", "dpm-solver", "consistency"] = Field(
+        "ddim", description="how one step goes"
+    )
+    steps: int = Field(50, ge=1, description="refinements")
+    guidance: float = Field(1.0, ge=0, description="weight of the label, or of the model over parents.guide; 1 is none")
+    clip: bool = Field(False, description="keep the clean picture of each step within its range")
+
+    def check(self, space: Space) -> None:
+        if self.guidance != 1 and not space.classes:
+            raise ValueError(
+                f"strategy.guidance: given {self.guidance:g}, but the run is unconditional: it has no labels to be guided by"
+            )
+        if self.guidance != 1 and not space.unlabelled:
+            raise ValueError(
+                f"strategy.guidance: given {self.guidance:g}, but the run never sees a row without label; train with data.drop_label=0.1"
+            )
+
+    def build(self, space: Space) -> Strategy:
+        return RefinementStrategy(self, space)
+
+
 class RefinementStrategy:
     """Walks the path's grid."""
 
-    def __init__(self, config: kinds.Refinement, space: Space) -> None:
+    def __init__(self, config: Refinement, space: Space) -> None:
         self.config, self.space = config, space
         self.sampler = SAMPLERS[config.sampler]
 
@@ -47,7 +74,9 @@ class RefinementStrategy:
         known = condition.get("known")
         if known is not None:
             known = known.float() * (2 / (self.space.vocabulary - 1)) - 1
-        return State(x, condition["label"], seeds, seeds < -1, Memory(torch.zeros_like(x)), known, condition.get("mask"))
+        return State(
+            x, condition["label"], seeds, seeds < -1, Memory(torch.zeros_like(x)), known, condition.get("mask")
+        )
 
     def advance(self, models: Models, state: State) -> State:
         """One refinement. Writes into the state."""
@@ -73,7 +102,7 @@ class RefinementStrategy:
         evaluations = torch.full_like(state.seeds, state.memory.evaluations)
         return Draft(state.x if last else state.memory.clean, committed, state.done, evaluations)
 
-    def _times(self, path: Path) -> list[float]:
+    def _times(self, path: NoisePath) -> list[float]:
         steps = self.config.steps
         if self.config.sampler != "consistency":
             return path.grid(steps).tolist()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sanbu.paths import Path
+from sanbu.paths import NoisePath
 
 Denoise = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
@@ -27,17 +27,17 @@ class Memory:
     evaluations: int = 0
 
 
-Sampler = Callable[[Denoise, Path, Tensor, float, float, Memory, Callable[[], Tensor]], Tensor]
+Sampler = Callable[[Denoise, NoisePath, Tensor, float, float, Memory, Callable[[], Tensor]], Tensor]
 
 
-def levels(path: Path, t: float) -> tuple[float, float]:
+def levels(path: NoisePath, t: float) -> tuple[float, float]:
     """alpha and sigma at t."""
     time = torch.tensor(t, dtype=torch.float64)
     return float(path.alpha(time)), float(path.sigma(time))
 
 
 def ancestral(
-    denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
+    denoise: Denoise, path: NoisePath, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
 ) -> Tensor:
     """A draw from q(x_s | x_t, x = D) (Ho, Jain and Abbeel, 2020)."""
     (a_t, s_t), (a_s, s_s) = levels(path, t), levels(path, s)
@@ -47,7 +47,9 @@ def ancestral(
     return a_s * clean + math.sqrt(max(0.0, s_s**2 - up**2)) * noise + up * fresh()
 
 
-def ddim(denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]) -> Tensor:
+def ddim(
+    denoise: Denoise, path: NoisePath, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
+) -> Tensor:
     """a_s D + s_s E: the noise stays, the mixture moves (Song, Meng and Ermon, 2021)."""
     a_s, s_s = levels(path, s)
     clean, noise = denoise(x, t)
@@ -56,14 +58,16 @@ def ddim(denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Me
 
 
 def euler(
-    denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
+    denoise: Denoise, path: NoisePath, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
 ) -> Tensor:
     """x + (s - t) dx/dt, with dx/dt = alpha' D + sigma' E."""
     memory.clean, slope = velocity(denoise, path, x, t)
     return x + (s - t) * slope
 
 
-def heun(denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]) -> Tensor:
+def heun(
+    denoise: Denoise, path: NoisePath, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
+) -> Tensor:
     """Euler, corrected by the slope where it arrives; the last step, to no noise, is Euler's (Karras and others, 2022)."""
     memory.clean, slope = velocity(denoise, path, x, t)
     ahead = x + (s - t) * slope
@@ -74,7 +78,7 @@ def heun(denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Me
 
 
 def dpm_solver(
-    denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
+    denoise: Denoise, path: NoisePath, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
 ) -> Tensor:
     """DPM-Solver++(2M): second order in log(alpha / sigma) from the clean picture of the step before (Lu and others, 2022)."""
     (a_t, s_t), (a_s, s_s) = levels(path, t), levels(path, s)
@@ -90,7 +94,7 @@ def dpm_solver(
 
 
 def consistency(
-    denoise: Denoise, path: Path, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
+    denoise: Denoise, path: NoisePath, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
 ) -> Tensor:
     """The clean picture, mixed with new noise for the next step (Song and others, 2023)."""
     a_s, s_s = levels(path, s)
@@ -98,7 +102,7 @@ def consistency(
     return a_s * memory.clean + (s_s * fresh() if s_s else 0.0)
 
 
-def velocity(denoise: Denoise, path: Path, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+def velocity(denoise: Denoise, path: NoisePath, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
     """The clean picture, and dx/dt of the deterministic path through x."""
     rate_alpha, rate_sigma = (float(rate) for rate in path.rates(torch.tensor(t, dtype=torch.float64)))
     clean, noise = denoise(x, t)

@@ -11,10 +11,10 @@ import gradio as gr
 
 from sanbu.serve.chat import Chat
 from sanbu.serve.errors import translated
+from sanbu.serve.hosted_run import Served
 from sanbu.serve.schemas import ChatBody
-from sanbu.serve.served import Served
 from sanbu.serve.service import Service
-from sanbu.studio.words import say
+from sanbu.studio.translations import say
 
 COLUMNS, JOINER = 4, "\u2060"
 History = list[dict[str, Any]]
@@ -142,7 +142,9 @@ async def answers(
         finally:
             fresh.put_nowait(-1)
 
-    asking = [i for i, one in enumerate(runs) if one.name in chosen and histories[i] and histories[i][-1]["role"] == "user"]
+    asking = [
+        i for i, one in enumerate(runs) if one.name in chosen and histories[i] and histories[i][-1]["role"] == "user"
+    ]
     tasks = [asyncio.create_task(listen(number)) for number in asking]
     left = len(tasks)
     try:

@@ -14,11 +14,11 @@ from PIL import Image
 
 from sanbu.codecs.images import enlarged, grid
 from sanbu.serve.errors import translated
+from sanbu.serve.hosted_run import Served
 from sanbu.serve.images import Drawn
 from sanbu.serve.schemas import ImageBody
-from sanbu.serve.served import Served
 from sanbu.serve.service import Service
-from sanbu.studio.words import say
+from sanbu.studio.translations import say
 
 
 def image_tab(service: Service) -> None:
@@ -50,7 +50,9 @@ def image_tab(service: Service) -> None:
 
     event = draw.click(drawn, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=4)
     stop.click(None, cancels=[event])
-    draft.input(lambda made, number: made[int(number) - 1] if made else None, [kept, draft], shown, show_progress="hidden")
+    draft.input(
+        lambda made, number: made[int(number) - 1] if made else None, [kept, draft], shown, show_progress="hidden"
+    )
 
 
 def compare_tab(service: Service, root: Path) -> None:
@@ -64,7 +66,9 @@ def compare_tab(service: Service, root: Path) -> None:
     with gr.Row():
         for one in runs:
             with gr.Column(min_width=160):
-                shown.append(gr.Image(label=one.name, format="png", height=220, elem_id=f"compare-{one.name}", buttons=[]))
+                shown.append(
+                    gr.Image(label=one.name, format="png", height=220, elem_id=f"compare-{one.name}", buttons=[])
+                )
                 told.append(gr.Textbox(show_label=False, container=False, interactive=False))
 
     async def every(label: str, seed: float) -> AsyncIterator[list[Any]]:
@@ -89,7 +93,10 @@ def compare_tab(service: Service, root: Path) -> None:
         gr.Markdown(say("unreadable"))
         return
     gr.Dataframe(
-        [[rounded(row.get(key)) for key in columns] for row in rows], headers=columns, label=say("table"), interactive=False
+        [[rounded(row.get(key)) for key in columns] for row in rows],
+        headers=columns,
+        label=say("table"),
+        interactive=False,
     )
     if picture is not None:
         gr.Image(picture, label=say("plot"), interactive=False)

@@ -19,10 +19,10 @@ from filelock import FileLock
 from sanbu.config import SanbuError
 from sanbu.files import write_text
 from sanbu.serve.chat import Chat
+from sanbu.serve.hosted_run import Served
 from sanbu.serve.schemas import ChatBody
-from sanbu.serve.served import Served
 from sanbu.serve.service import Service
-from sanbu.studio.words import say
+from sanbu.studio.translations import say
 
 MOST = 9
 Row = dict[str, Any]
@@ -39,7 +39,9 @@ def label_tab(service: Service, file: Path) -> None:
     with gr.Row():
         fetch = gr.Button(say("fetch"), variant="primary", elem_id="fetch")
         review = gr.Button(say("review"), elem_id="review")
-    boxes = [gr.Textbox(label=str(i + 1), interactive=False, visible=False, elem_id=f"answer-{i + 1}") for i in range(MOST)]
+    boxes = [
+        gr.Textbox(label=str(i + 1), interactive=False, visible=False, elem_id=f"answer-{i + 1}") for i in range(MOST)
+    ]
     order = gr.Textbox(label=say("order"), elem_id="order")
     save = gr.Button(say("save"), variant="primary", elem_id="save-order")
     saved = gr.Textbox(label=say("saved"), interactive=False, elem_id="saved", lines=3)

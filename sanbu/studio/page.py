@@ -17,7 +17,7 @@ from sanbu.studio.image import compare_tab, image_tab
 from sanbu.studio.label import label_tab
 from sanbu.studio.recipes import recipes_tab
 from sanbu.studio.runs import runs_tab
-from sanbu.studio.words import TEXTS, say
+from sanbu.studio.translations import TEXTS, say
 
 FONTS = ("system-ui", "sans-serif")
 STYLE = """

@@ -16,7 +16,7 @@ from sanbu import recipes
 from sanbu.config import SanbuError, override, plain, walk
 from sanbu.recipe import Recipe
 from sanbu.studio.runs import how_far, rows_of
-from sanbu.studio.words import say
+from sanbu.studio.translations import say
 
 
 class Training:

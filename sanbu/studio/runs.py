@@ -15,7 +15,7 @@ from PIL import Image
 
 from sanbu.config import SanbuError, walk
 from sanbu.run import Run
-from sanbu.studio.words import say
+from sanbu.studio.translations import say
 
 POINTS, SHOWN = 400, 12
 
@@ -96,14 +96,18 @@ def figures_of(root: Path, name: str | None) -> list[str]:
     every = dict.fromkeys(
         key for row in rows_of(root, name) for key, value in row.items() if isinstance(value, (int, float))
     )
-    return [key for key in every if key != "step" and not (key.startswith("held_out/") and key[9:] in every)] or ["loss"]
+    return [key for key in every if key != "step" and not (key.startswith("held_out/") and key[9:] in every)] or [
+        "loss"
+    ]
 
 
 def points(root: Path, name: str | None, figure: str) -> pd.DataFrame:
     """A figure over steps, thinned, and its held-out twin."""
     rows, lines = rows_of(root, name), []
     for key in (figure, f"held_out/{figure}"):
-        have = [(row["step"], float(row[key])) for row in rows if isinstance(row.get(key), (int, float)) and "step" in row]
+        have = [
+            (row["step"], float(row[key])) for row in rows if isinstance(row.get(key), (int, float)) and "step" in row
+        ]
         every = max(1, len(have) // POINTS)
         lines += [(step, value, key) for step, value in [*have[::every], *have[-1:]] if np.isfinite(value)]
     return pd.DataFrame(lines, columns=["step", "value", "figure"]).drop_duplicates()
@@ -145,5 +149,7 @@ def samples(root: Path, name: str | None) -> tuple[list[tuple[np.ndarray, str]],
     run = opened(root, name)
     files = sorted((run.folder / "samples").glob("*"), reverse=True)[: 2 * SHOWN] if run else []
     drawn = [(np.asarray(Image.open(file)), file.stem) for file in files if file.suffix == ".png"][:SHOWN]
-    said = [f"{file.stem}\n{file.read_text(encoding='utf-8')[:2000]}" for file in files if file.suffix == ".txt"][:SHOWN]
+    said = [f"{file.stem}\n{file.read_text(encoding='utf-8')[:2000]}" for file in files if file.suffix == ".txt"][
+        :SHOWN
+    ]
     return drawn, "\n\n".join(said)

@@ -109,7 +109,7 @@ def test_a_document_may_begin_with_a_token_of_its_own(tmp_path):
     import tokenizers
     from tokenizers import models
 
-    from sanbu.codecs.kinds import TokenizerFile
+    from sanbu.codecs.bpe import TokenizerFile
 
     for names, start, end in ((["<unk>", "<s>", "</s>", "a"], 1, 2), (["a", "<|endoftext|>"], 1, 1)):
         tokenizers.Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, "<unk>")).save(

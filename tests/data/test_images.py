@@ -13,10 +13,10 @@ from PIL import Image
 from sanbu.codecs.images import ImageCodec, grid
 from sanbu.config import ConfigError, SanbuError, load, override
 from sanbu.data import pictures
-from sanbu.data.images import shifted
-from sanbu.data.kinds import Images, Space
+from sanbu.data.image_rows import Images, shifted
 from sanbu.recipes import gpt2
 from sanbu.recipes import images as recipes
+from sanbu.space import Space
 
 
 @pytest.fixture(autouse=True)

@@ -11,16 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sanbu.codecs.bpe import train
-from sanbu.codecs.kinds import BPE, Byte
+from sanbu.codecs.bpe import BPE, train
 from sanbu.codecs.text import TextCodec
-from sanbu.codecs.tokenizer import ByteTokenizer, decode
+from sanbu.codecs.tokenizer import Byte, ByteTokenizer, decode
 from sanbu.config import SanbuError
-from sanbu.data.kinds import Text
 from sanbu.data.order import permute, shuffled
 from sanbu.data.shards import FEW, Shards, between_lines, write
 from sanbu.data.sources import SourceError, documents, fingerprint
-from sanbu.data.text import TextRows
+from sanbu.data.text_rows import Text, TextRows
 
 SILENT = lambda done: None
 

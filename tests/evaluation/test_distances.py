@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sanbu.data.kinds import Images
+from sanbu.data.image_rows import Images
 from sanbu.evaluation.distances import TooFew, class_variation, copy_rate, frechet, kid, neighbourhoods
-from sanbu.evaluation.judge import Judge, averaged, frechet_or_none
+from sanbu.evaluation.picture_metrics import Judge, averaged, frechet_or_none
 
 DRAWS = torch.Generator()
 

@@ -6,20 +6,19 @@ import os
 import pytest
 import torch
 
-from sanbu.codecs.bpe import train_chat
-from sanbu.codecs.kinds import TokenizerFile
+from sanbu.codecs.bpe import TokenizerFile, train_chat
 from sanbu.codecs.tokenizer import encode
 from sanbu.config import SanbuError
-from sanbu.data.kinds import Text
+from sanbu.data.text_rows import Text
 from sanbu.evaluation.few_shot import evaluate_tasks, find
 from sanbu.evaluation.likelihood import loglikelihoods, split
 from sanbu.interop.harness import harness_model, rolling
-from sanbu.models.kinds import GPT2
-from sanbu.objectives.kinds import NextToken
-from sanbu.optimizers.kinds import AdamW
+from sanbu.models.tokens.gpt import GPT2
+from sanbu.objectives.next_token import NextToken
+from sanbu.optimizers.gradient import AdamW
 from sanbu.recipe import Recipe
 from sanbu.run import Run
-from sanbu.strategies.kinds import Autoregressive
+from sanbu.strategies.autoregressive import Autoregressive
 
 ROWS = [
     {"question": f"What comes after {n}?", "choices": [f"it is {n + 1}", f"it is surely not {n}", "no"], "answer": n % 3}

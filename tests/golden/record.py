@@ -40,7 +40,11 @@ SAMPLES = {
     "one-shot, generator": ("gan", None, []),
     "chat": ("sft", "What is 3 + 4?", ["strategy.max_tokens=12"]),
     **{
-        f"refinement, {sampler}": ("flow", None, [f"strategy.sampler={sampler}", "strategy.steps=4", "strategy.guidance=1.5"])
+        f"refinement, {sampler}": (
+            "flow",
+            None,
+            [f"strategy.sampler={sampler}", "strategy.steps=4", "strategy.guidance=1.5"],
+        )
         for sampler in ("ancestral", "ddim", "euler", "heun", "dpm-solver", "consistency")
     },
     "refinement, clipped": ("ddpm", None, ["strategy.steps=4", "strategy.clip=true"]),
@@ -81,7 +85,11 @@ def train_all(folder):
 
     for name in sorted(recipes.all(), key=order):
         function = recipes.all()[name]
-        given = {argument: str(folder / PARENTS[argument]) for argument in inspect.signature(function).parameters if argument in PARENTS}
+        given = {
+            argument: str(folder / PARENTS[argument])
+            for argument in inspect.signature(function).parameters
+            if argument in PARENTS
+        }
         recipe = override(function(**given), [*QUIET, *SMALLER.get(name, [])])
         run = train(recipe, folder / name)
         yield name, run
@@ -100,7 +108,11 @@ def one_round(folder, name):
     from sanbu.loop import train
 
     function = recipes.find(name)
-    given = {argument: str(folder / PARENTS[argument]) for argument in inspect.signature(function).parameters if argument in PARENTS}
+    given = {
+        argument: str(folder / PARENTS[argument])
+        for argument in inspect.signature(function).parameters
+        if argument in PARENTS
+    }
     run = train(override(function(**given), [*QUIET, "schedule.steps=1", *SMALLER[name]]), folder / f"{name}-round")
     row = {key: value for key, value in run.metrics()[0].items() if not key.startswith("time/")}
     return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
@@ -121,7 +133,6 @@ def samples(run, prompt, overrides):
 
 def record():
     """Everything, as JSON values."""
-    import numpy
     import torch
 
     from sanbu.files import read_tensors

@@ -5,12 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sanbu.data.kinds import Space
-from sanbu.layers.int8 import ROWS, Int8Linear, quantized
-from sanbu.models.kinds import GPT2, Llama, Modern
+from sanbu.models.tokens.gpt import GPT2
+from sanbu.models.tokens.llama import Llama
+from sanbu.models.tokens.modern import Modern
 from sanbu.serve.engine import Engine
 from sanbu.serve.request import Request
-from sanbu.strategies.kinds import Autoregressive
+from sanbu.serve.weights.int8 import ROWS, Int8Linear, quantized
+from sanbu.space import Space
+from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.strategy import generate, last
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from sanbu.config import SanbuError
-from sanbu.data.kinds import Space
-from sanbu.layers import packed as module
-from sanbu.layers.packed import SMALLEST, PackedLinear, halved, packed, packing_pays, packs
-from sanbu.models.kinds import GPT2, Modern
+from sanbu.models.tokens.gpt import GPT2
+from sanbu.models.tokens.modern import Modern
+from sanbu.serve.weights import packed as module
+from sanbu.serve.weights.packed import SMALLEST, PackedLinear, halved, packed, packing_pays, packs
+from sanbu.space import Space
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
 

@@ -7,20 +7,27 @@ import pytest
 import torch
 
 from sanbu import recipes
-from sanbu.data.kinds import Space
 from sanbu.evaluation.cost import cost
-from sanbu.models import kinds
-from sanbu.strategies.kinds import PixelByPixel
+from sanbu.models.denoisers.denoiser import PerceptronDenoiser
+from sanbu.models.denoisers.dit import DiT
+from sanbu.models.denoisers.unet import UNet
+from sanbu.models.generators.gan import DCGAN, PerceptronGAN
+from sanbu.models.latents.vae import Autoencoder, PerceptronVAE
+from sanbu.models.pixels.image_gpt import ImageGPT
+from sanbu.models.pixels.pixelcnn import PixelCNN
+from sanbu.models.pixels.pixelrnn import DiagonalBiLSTM, RowLSTM
+from sanbu.space import Space
+from sanbu.strategies.pixel_by_pixel import PixelByPixel
 from sanbu.strategies.strategy import generate, last
 from sanbu.testing import check_model
 
 TINY = Space((1, 2, 2), 3, classes=2)
 PIXELS = {
-    "pixelcnn": kinds.PixelCNN(width=8, layers=2),
-    "logistics": kinds.PixelCNN(width=8, layers=2, components=3, kernel=5),
-    "row-lstm": kinds.RowLSTM(width=8, layers=2),
-    "diagonal-bilstm": kinds.DiagonalBiLSTM(width=8, layers=2),
-    "image-gpt": kinds.ImageGPT(width=8, layers=2, heads=2),
+    "pixelcnn": PixelCNN(width=8, layers=2),
+    "logistics": PixelCNN(width=8, layers=2, components=3, kernel=5),
+    "row-lstm": RowLSTM(width=8, layers=2),
+    "diagonal-bilstm": DiagonalBiLSTM(width=8, layers=2),
+    "image-gpt": ImageGPT(width=8, layers=2, heads=2),
 }
 
 
@@ -169,13 +176,13 @@ LABEL, TIME = torch.tensor([0, 3, 10]), torch.tensor([0.2, 0.5, 0.9])
 DIGITS = Space((1, 8, 8), 17, classes=10)
 ALL = [
     *((config, (LEVELS, LABEL)) for config in PIXELS.values()),
-    (kinds.PerceptronVAE(width=16, latent=4), (LEVELS, LABEL, torch.randn(3, 2, 4))),
-    (kinds.Autoencoder(width=8, groups=4, latent=2), (LEVELS, LABEL, torch.randn(3, 2, 2 * 4 * 4))),
-    (kinds.PerceptronGAN(width=16, latent=4), (torch.randn(3, 4), LABEL)),
-    (kinds.DCGAN(width=8, latent=4), (torch.randn(3, 4), LABEL)),
-    (kinds.PerceptronDenoiser(width=16), (IMAGE, TIME, LABEL)),
-    (kinds.UNet(width=8, groups=4), (IMAGE, TIME, LABEL)),
-    (kinds.DiT(width=16, heads=2), (IMAGE, TIME, LABEL)),
+    (PerceptronVAE(width=16, latent=4), (LEVELS, LABEL, torch.randn(3, 2, 4))),
+    (Autoencoder(width=8, groups=4, latent=2), (LEVELS, LABEL, torch.randn(3, 2, 2 * 4 * 4))),
+    (PerceptronGAN(width=16, latent=4), (torch.randn(3, 4), LABEL)),
+    (DCGAN(width=8, latent=4), (torch.randn(3, 4), LABEL)),
+    (PerceptronDenoiser(width=16), (IMAGE, TIME, LABEL)),
+    (UNet(width=8, groups=4), (IMAGE, TIME, LABEL)),
+    (DiT(width=16, heads=2), (IMAGE, TIME, LABEL)),
 ]
 
 
@@ -187,7 +194,7 @@ def test_conformance(number):
 
 @pytest.mark.parametrize(
     "config",
-    [kinds.UNet(width=8, groups=4, multipliers=(1, 2, 2)), kinds.Autoencoder(width=8, groups=4)],
+    [UNet(width=8, groups=4, multipliers=(1, 2, 2)), Autoencoder(width=8, groups=4)],
     ids=["unet", "autoencoder"],
 )
 def test_pictures_of_any_size(config):

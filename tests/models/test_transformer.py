@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from sanbu import recipes
-from sanbu.data.kinds import Space
 from sanbu.evaluation.cost import cost
 from sanbu.layers.attention import banded, causal
 from sanbu.layers.positions import Rotary
-from sanbu.models.kinds import GPT1, GPT2, GPT3, Llama, Modern
+from sanbu.models.tokens.gpt import GPT1, GPT2, GPT3
+from sanbu.models.tokens.llama import Llama
+from sanbu.models.tokens.modern import Modern
 from sanbu.objectives.next_token import cross_entropy
+from sanbu.space import Space
 from sanbu.testing import fill, seeded
 
 SPACE = Space((24,), 50, 0)

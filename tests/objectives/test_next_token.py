@@ -40,8 +40,8 @@ def test_chunked_never_holds_all_logits():
 
 @pytest.mark.parametrize("objective", [next_token(), next_token_chunked(8)])
 def test_a_batch_that_teaches_nothing_has_loss_zero_and_no_nan(objective):
-    from sanbu.data.kinds import Space
-    from sanbu.models.kinds import GPT2
+    from sanbu.models.tokens.gpt import GPT2
+    from sanbu.space import Space
 
     model = GPT2(layers=1, heads=1, width=8, context=4).build(Space((4,), 11))
     batch = {"tokens": torch.zeros(2, 4, dtype=torch.long), "targets": torch.full((2, 4), -100)}

@@ -7,13 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from sanbu.data.kinds import Space
-from sanbu.models import kinds as models
+from sanbu.models.denoisers.denoiser import PerceptronDenoiser
+from sanbu.models.generators.gan import DCGAN, PerceptronGAN
+from sanbu.models.latents.vae import PerceptronVAE
+from sanbu.models.pixels.pixelcnn import PixelCNN
 from sanbu.noise import Noise
-from sanbu.objectives import adversarial, kinds
-from sanbu.objectives.bound import elbo, importance_weighted
-from sanbu.objectives.consistency import earlier
-from sanbu.paths import Exploding, Linear
+from sanbu.objectives import adversarial
+from sanbu.objectives.adversarial import Hinge, NonSaturating, Wasserstein
+from sanbu.objectives.consistency import Consistency, earlier
+from sanbu.objectives.denoising import Denoising
+from sanbu.objectives.elbo import Elbo, ImportanceWeighted, elbo, importance_weighted
+from sanbu.objectives.likelihood import Likelihood
+from sanbu.objectives.times import LogitNormal, LogNormal, Uniform
+from sanbu.paths import Exploding, LinearPath
+from sanbu.space import Space
 from sanbu.testing import check_objective
 
 ROWS = 6
@@ -24,22 +31,22 @@ BATCH = {
     "label": torch.arange(ROWS) % 4,
 }
 PAIRS = {
-    "likelihood": (kinds.Likelihood(), models.PixelCNN(width=8, layers=1)),
-    "elbo": (kinds.Elbo(), models.PerceptronVAE(width=8, latent=2)),
-    "importance": (kinds.ImportanceWeighted(draws=3), models.PerceptronVAE(width=8, latent=2)),
+    "likelihood": (Likelihood(), PixelCNN(width=8, layers=1)),
+    "elbo": (Elbo(), PerceptronVAE(width=8, latent=2)),
+    "importance": (ImportanceWeighted(draws=3), PerceptronVAE(width=8, latent=2)),
     "non-saturating": (
-        kinds.NonSaturating(every=1, augment=("colour", "shift", "cutout")),
-        models.PerceptronGAN(width=8, latent=3),
+        NonSaturating(every=1, augment=("colour", "shift", "cutout")),
+        PerceptronGAN(width=8, latent=3),
     ),
-    "hinge": (kinds.Hinge(every=1), models.DCGAN(width=4, latent=3)),
-    "wasserstein": (kinds.Wasserstein(critic_steps=2), models.PerceptronGAN(width=8, latent=3)),
-    "denoising": (kinds.Denoising(weighting="min-snr"), models.PerceptronDenoiser(width=8, target="clean")),
+    "hinge": (Hinge(every=1), DCGAN(width=4, latent=3)),
+    "wasserstein": (Wasserstein(critic_steps=2), PerceptronGAN(width=8, latent=3)),
+    "denoising": (Denoising(weighting="min-snr"), PerceptronDenoiser(width=8, target="clean")),
     "edm": (
-        kinds.Denoising(weighting="edm", times=kinds.LogNormal()),
-        models.PerceptronDenoiser(width=8, path=Exploding(), target="preconditioned"),
+        Denoising(weighting="edm", times=LogNormal()),
+        PerceptronDenoiser(width=8, path=Exploding(), target="preconditioned"),
     ),
-    "flow": (kinds.Denoising(times=kinds.LogitNormal()), models.PerceptronDenoiser(width=8, path=Linear())),
-    "consistency": (kinds.Consistency(), models.PerceptronDenoiser(width=8, path=Exploding(), target="preconditioned")),
+    "flow": (Denoising(times=LogitNormal()), PerceptronDenoiser(width=8, path=LinearPath())),
+    "consistency": (Consistency(), PerceptronDenoiser(width=8, path=Exploding(), target="preconditioned")),
 }
 
 
@@ -104,7 +111,7 @@ def test_the_importance_weighted_bound_tightens_with_every_draw():
 
 
 def test_the_kl_is_weighted_in_the_loss_and_not_in_the_reading():
-    model, batch = models.PerceptronVAE(width=8, latent=2).build(SPACE).eval(), BATCH
+    model, batch = PerceptronVAE(width=8, latent=2).build(SPACE).eval(), BATCH
     found = []
     for weight in (1.0, 3.0):
         objective = elbo(weight)
@@ -116,7 +123,7 @@ def test_the_kl_is_weighted_in_the_loss_and_not_in_the_reading():
 
 
 def test_two_levels_are_a_bernoulli_law():
-    from sanbu.layers.levels import logistic_mass
+    from sanbu.layers.pixel_distributions import logistic_mass
 
     mean, log_scale = torch.linspace(-2, 2, 9), torch.tensor(-0.7)
     for level in (0, 1):
@@ -127,7 +134,7 @@ def test_two_levels_are_a_bernoulli_law():
 
 
 def test_masses_of_all_levels_sum_to_one():
-    from sanbu.layers.levels import logistic_mass
+    from sanbu.layers.pixel_distributions import logistic_mass
 
     for log_scale in (-7.0, -3.0, 0.0, 2.0):
         mass = logistic_mass(torch.arange(256), torch.tensor(0.3), torch.tensor(log_scale), 256)
@@ -187,7 +194,7 @@ def test_losses_of_the_games_by_hand():
     }
     soft = lambda v: math.log(1 + math.exp(v))
     turns = {name: list(kinds_.build().turns(models_, batch, Noise(0)))
-             for name, kinds_ in (("ns", kinds.NonSaturating(r1=0.0)), ("hinge", kinds.Hinge(r1=0.0)))}  # fmt: skip
+             for name, kinds_ in (("ns", NonSaturating(r1=0.0)), ("hinge", Hinge(r1=0.0)))}  # fmt: skip
     assert [turn.player for turn in turns["ns"]] == ["critic", "model"]
     critic = {name: float(found[0].loss(models_, batch).sums["rows"]) for name, found in turns.items()}
     maker = {name: float(found[1].loss(models_, batch).sums["rows"]) for name, found in turns.items()}
@@ -199,8 +206,8 @@ def test_losses_of_the_games_by_hand():
 
 
 def test_the_penalty_comes_once_in_so_many_rounds_and_counts_as_often():
-    objective = kinds.NonSaturating(r1=0.5, every=4).build()
-    model = models.PerceptronGAN(width=8, latent=3).build(SPACE)
+    objective = NonSaturating(r1=0.5, every=4).build()
+    model = PerceptronGAN(width=8, latent=3).build(SPACE)
     counts = [len(list(objective.draw_turns({"model": model}, BATCH, Noise("turns", step)))) for step in range(400)]
     assert set(counts) == {2, 3} and 70 < counts.count(3) < 130
 
@@ -237,7 +244,7 @@ class ExactConsistency(nn.Module):
 
 
 def test_the_objective_is_zero_for_the_exact_consistency_function():
-    objective = kinds.Consistency(stage=2).build()
+    objective = Consistency(stage=2).build()
     model = ExactConsistency()
     batch = {"image": torch.full((5, 1, 2, 2), 0.3), "label": torch.zeros(5)}
     models_ = {"model": model, **objective.attach(model)}
@@ -264,10 +271,10 @@ def test_the_gap_of_times_shrinks_in_stages():
 
 def test_times_follow_their_laws():
     noise = Noise("times")
-    t = kinds.LogNormal(mean=-1.2, deviation=1.2).draw(Exploding(), noise, 20000)
+    t = LogNormal(mean=-1.2, deviation=1.2).draw(Exploding(), noise, 20000)
     inside = t[(t > 0.0021) & (t < 79)].log()
     assert abs(float(inside.mean()) + 1.2) < 0.05 and abs(float(inside.std()) - 1.2) < 0.05
-    t = kinds.LogitNormal().draw(Linear(), noise, 20000)
+    t = LogitNormal().draw(LinearPath(), noise, 20000)
     assert abs(float(t.logit().mean())) < 0.05 and abs(float(t.logit().std()) - 1) < 0.05
-    t = kinds.Uniform().draw(Linear(), noise, 20000)
+    t = Uniform().draw(LinearPath(), noise, 20000)
     assert abs(float(t.mean()) - 0.5) < 0.01 and float(t.min()) > 0

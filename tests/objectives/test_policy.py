@@ -8,15 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sanbu.data.kinds import Space
-from sanbu.models.kinds import GPT2
+from sanbu.models.tokens.gpt import GPT2
 from sanbu.noise import Noise
-from sanbu.objectives.alignment import DPO, GRPO, PPO, RLOO, Checked
 from sanbu.objectives.answers import logprobs
-from sanbu.objectives.policy import Coefficient, advantages, clipped, clipped_value, grouped, left_out, whitened
-from sanbu.objectives.ppo import token_rewards
-from sanbu.objectives.rollout import roll
-from sanbu.strategies.kinds import Autoregressive
+from sanbu.objectives.policy.group import GRPO, RLOO
+from sanbu.objectives.policy.policy import Coefficient, advantages, clipped, clipped_value, grouped, left_out, whitened
+from sanbu.objectives.policy.ppo import PPO, token_rewards
+from sanbu.objectives.policy.rewards import Checked
+from sanbu.objectives.policy.rollout import roll
+from sanbu.objectives.preference import DPO
+from sanbu.space import Space
+from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.strategy import generate, last
 
 SPACE = Space((16,), 12, 0)
@@ -199,7 +201,8 @@ def test_garbage_behind_an_answer_changes_nothing():
 
 
 def test_unfinished_answers_are_not_right_and_cost():
-    from sanbu.objectives.rollout import checked, rewarded
+    from sanbu.objectives.policy.rewards import checked
+    from sanbu.objectives.policy.rollout import rewarded
 
     rollout = {
         "tokens": torch.tensor([[7, 4, 0], [7, 4, 0]]),
@@ -270,14 +273,14 @@ def test_a_bandit_is_solved(kind):
     models = {"model": policy_table, "reference": reference.requires_grad_(False), "read": str}
     models |= {"draw": drawn(policy_table)}
     if kind == "ppo":
-        from sanbu.objectives.ppo import Settings, ppo
+        from sanbu.objectives.policy.ppo import Settings, ppo
 
         # the return of a round is whitened, which scales the gradient and leaves the optimum where it is
         objective = ppo(Settings(1, 1, 1, 0.2, 1e9, 0.5, 1.0, 1.0, beta, None, 1.0, 0.0, False), [reward])
         models |= objective.attach(policy_table)
         models["value"] = Value()
     else:
-        from sanbu.objectives.group import relative
+        from sanbu.objectives.policy.group import relative
 
         centred = lambda rewards, samples: left_out(rewards, samples)
         objective = relative(centred, [reward], 2048, 1, 1, 0.2, beta, 0.0)
@@ -323,7 +326,7 @@ class Value(nn.Module):
 
 def drawn(table):
     """Answers of one token and an end, with their log-probabilities, in the form of a draft."""
-    from sanbu.strategies.strategy import Draft
+    from sanbu.space import Draft
 
     def draw(condition, seeds):
         rows = len(seeds)

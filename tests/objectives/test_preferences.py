@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from sanbu.data.kinds import Space
-from sanbu.models.adapted import Scorer
-from sanbu.models.kinds import GPT2, Modern
+from sanbu.models.scorers.scorer import Scorer
+from sanbu.models.tokens.gpt import GPT2
+from sanbu.models.tokens.modern import Modern
 from sanbu.noise import Noise
-from sanbu.objectives import preference, reward
+from sanbu.objectives import preference, reward_model
 from sanbu.objectives.answers import answer_logprobs, logprobs
 from sanbu.objectives.preference import conservative_dpo, dpo, ipo, kto, mismatched
-from sanbu.objectives.reward import bradley_terry, ordered, plackett_luce
-from sanbu.objectives.reward import pairwise as pair_losses
+from sanbu.objectives.reward_model import bradley_terry, ordered, plackett_luce
+from sanbu.objectives.reward_model import pairwise as pair_losses
+from sanbu.space import Space
 
 SPACE = Space((24,), 20, 0)
 
@@ -197,7 +198,7 @@ def test_one_question_counts_once_however_many_answers_it_has():
     two, four = pairs(answers=2, width=12), pairs(answers=4, width=12)
     for batch in (two, four):
         loss = bradley_terry().loss({"model": scorer}, batch)
-        score = reward.scores({"model": scorer}, batch)
+        score = reward_model.scores({"model": scorer}, batch)
         every = [
             torch.stack(
                 [-nn.functional.logsigmoid(row[i] - row[j]) for i in range(len(row)) for j in range(i + 1, len(row))]
@@ -210,7 +211,7 @@ def test_one_question_counts_once_however_many_answers_it_has():
 def test_readings_of_a_reward_model():
     score, rank = torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([[0, 1], [0, 1]])
     targets = torch.tensor([[[1, 1, -100], [1, -100, -100]], [[1, -100, -100], [1, 1, 1]]])
-    found = reward.readings(score, rank, torch.zeros(2, 2, 2), targets)
+    found = reward_model.readings(score, rank, torch.zeros(2, 2, 2), targets)
     ratio = {name: float(top / bottom) for name, (top, bottom) in found.items()}
     assert ratio["accuracy"] == 0.5 and ratio["longer"] == 1.0 and ratio["longer_is_better"] == 0.5
     assert ratio["confidence"] == pytest.approx((1 / (1 + math.exp(-1)) + 1 / (1 + math.exp(-3))) / 2)

@@ -1,14 +1,15 @@
-"""Step 3: Muon against torch's own, shapes of rates, roles."""
+"""Step 3: MuonOptimizer against torch's own, shapes of rates, roles."""
 
 import pytest
 import torch
 from torch import nn
 
-from sanbu.data.kinds import Space
-from sanbu.models.kinds import GPT2, Llama
-from sanbu.optimizers.muon import Muon, orthogonalize
+from sanbu.models.tokens.gpt import GPT2
+from sanbu.models.tokens.llama import Llama
+from sanbu.optimizers.muon import MuonOptimizer, orthogonalize
 from sanbu.optimizers.rate import constant, cosine, linear
 from sanbu.optimizers.roles import roles
+from sanbu.space import Space
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (32, 8), (8, 32)])
@@ -29,7 +30,7 @@ def test_muon_is_torch_muon(decay):
     ours = [nn.Parameter(torch.randn(12, 24)), nn.Parameter(torch.randn(24, 12)), nn.Parameter(torch.randn(12, 24))]
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]
     begin = [p.detach().clone() for p in ours]
-    mine, peer = Muon(ours, 0.02, 0.95, decay), torch.optim.Muon(theirs, 0.02, decay, momentum=0.95)
+    mine, peer = MuonOptimizer(ours, 0.02, 0.95, decay), torch.optim.Muon(theirs, 0.02, decay, momentum=0.95)
     for _ in range(5):
         for a, b in zip(ours, theirs, strict=True):
             a.grad = torch.randn_like(a)

@@ -10,11 +10,11 @@ import torch
 from sanbu.config import override
 from sanbu.files import weights
 from sanbu.interop.diffusers import export_folder, import_run
+from sanbu.interop.diffusers_folder import identity
 from sanbu.interop.huggingface import InteropError
-from sanbu.interop.pipelines import identity
-from sanbu.models import kinds
+from sanbu.models.denoisers.dit import DiT
 from sanbu.noise import normal_at
-from sanbu.paths import Betas, Linear
+from sanbu.paths import Betas, LinearPath
 from sanbu.recipe import Recipe
 from sanbu.recipes import images
 from sanbu.run import Run
@@ -265,7 +265,7 @@ def test_flow_matching_euler():
     x = torch.randn(2, 1, 4, 4, dtype=torch.float64)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
     theirs = theirs_walk(scheduler, 8, x, sigmas=[1 - k / 8 for k in range(8)])
-    torch.testing.assert_close(ours_walk("euler", Linear(), "velocity", 8, x), theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours_walk("euler", LinearPath(), "velocity", 8, x), theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_published_shapes():
@@ -277,4 +277,4 @@ def test_published_shapes():
     assert counts["ddpm"] == 35_746_307 + 11 * 512
     assert abs(counts["dit"] + 990 * 1152 - 675e6) < 0.5e6  # with the labels of ImageNet
     assert abs(counts["vae"] - 83_653_863) < 2000
-    assert isinstance(images.dit("b").model, kinds.DiT)
+    assert isinstance(images.dit("b").model, DiT)

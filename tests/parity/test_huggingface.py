@@ -19,9 +19,9 @@ from transformers import (  # noqa: E402
 )
 
 import sanbu  # noqa: E402
-from sanbu.codecs.bpe import train  # noqa: E402
-from sanbu.config import SanbuError  # noqa: E402
-from sanbu.interop.huggingface import InteropError, export_folder, import_run  # noqa: E402
+from sanbu.codecs.bpe import train
+from sanbu.config import SanbuError
+from sanbu.interop.huggingface import InteropError, export_folder, import_run
 
 SIZES = {"vocab_size": 320, "n_positions": 64, "n_embd": 48, "n_layer": 3, "n_head": 4}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sanbu.layers.int8 import Int8Linear
+from sanbu.serve.weights.int8 import Int8Linear
 
 quantization = pytest.importorskip("torchao.quantization")
 

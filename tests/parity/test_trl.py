@@ -11,14 +11,15 @@ transformers = pytest.importorskip("transformers")
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
 
-from sanbu.codecs.bpe import train_chat  # noqa: E402
-from sanbu.codecs.kinds import Jinja, TokenizerFile  # noqa: E402
-from sanbu.data.chat_kinds import Chat, Pairs  # noqa: E402
-from sanbu.interop.families import FAMILIES  # noqa: E402
-from sanbu.models.kinds import GPT2  # noqa: E402
-from sanbu.noise import Noise  # noqa: E402
-from sanbu.objectives.alignment import DPO  # noqa: E402
-from sanbu.objectives.kinds import NextToken  # noqa: E402
+from sanbu.codecs.bpe import TokenizerFile, train_chat
+from sanbu.codecs.jinja import Jinja
+from sanbu.data.chat import Chat
+from sanbu.data.preferences import Pairs
+from sanbu.interop.families import FAMILIES
+from sanbu.models.tokens.gpt import GPT2
+from sanbu.noise import Noise
+from sanbu.objectives.next_token import NextToken
+from sanbu.objectives.preference import DPO
 
 CHATML = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + ('<|endoftext|>' if m.role == 'assistant' else '') }}"

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sanbu.layers import packed
 from sanbu.run import Run
+from sanbu.serve.weights import packed
 from tests.serve.conftest import Served
 
 ASKED = [{"role": "user", "content": "What is 3?"}]

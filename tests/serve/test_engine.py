@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanbu.config import SanbuError
-from sanbu.data.kinds import Space
-from sanbu.models.kinds import GPT2, GPT3, Llama, Modern
-from sanbu.serve.blocks import ROOT, Blocks, chain
+from sanbu.models.tokens.gpt import GPT2, GPT3
+from sanbu.models.tokens.llama import Llama
+from sanbu.models.tokens.modern import Modern
+from sanbu.serve.block_manager import ROOT, Blocks, chain
 from sanbu.serve.engine import Engine
 from sanbu.serve.request import Busy, Request
 from sanbu.serve.worker import Worker
-from sanbu.strategies.kinds import Autoregressive
+from sanbu.space import Space
+from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.strategy import generate, last
 
 V = 13

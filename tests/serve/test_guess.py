@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanbu.config import SanbuError
-from sanbu.serve.blocks import Blocks
+from sanbu.serve.block_manager import Blocks
 from sanbu.serve.engine import Engine
-from sanbu.serve.guess import SAME, Guesser, Lookup
+from sanbu.serve.prompt_lookup import SAME, Guesser, Lookup
 from sanbu.serve.request import Request
 from sanbu.serve.speculate import Speculation
-from sanbu.strategies.kinds import Autoregressive
+from sanbu.strategies.autoregressive import Autoregressive
 from tests.serve.test_engine import MODELS, SPACE, Heard, V, alone, asked, built, finish
 
 RULES = [{"temperature": 0.0}, {}, {"temperature": 0.6, "top_k": 5}, {"top_p": 0.8}, {"repetition_penalty": 1.3}]

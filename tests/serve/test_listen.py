@@ -4,8 +4,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sanbu.codecs.tokenizer import ByteTokenizer
-from sanbu.serve.listen import Answer
 from sanbu.serve.request import Event
+from sanbu.serve.streaming import Answer
 
 
 class Split:

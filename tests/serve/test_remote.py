@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from sanbu.cli.remote import RemoteSpeaker
+from sanbu.cli.talk import Speaker
 from sanbu.config import SanbuError
-from sanbu.remote import RemoteSpeaker
-from sanbu.talk import Speaker
 
 
 def test_a_conversation_over_http_is_the_conversation_here(served, runs):

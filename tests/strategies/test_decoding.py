@@ -5,11 +5,14 @@ import itertools
 import pytest
 import torch
 
-from sanbu.data.kinds import Space
-from sanbu.models.kinds import GPT2, Llama, Modern
+from sanbu.models.tokens.gpt import GPT2
+from sanbu.models.tokens.llama import Llama
+from sanbu.models.tokens.modern import Modern
 from sanbu.noise import uniform_at
+from sanbu.space import Space
+from sanbu.strategies.autoregressive import Autoregressive
+from sanbu.strategies.beam import BeamSearch
 from sanbu.strategies.filters import draw, min_p, repetition_penalty, top_k, top_p
-from sanbu.strategies.kinds import Autoregressive, BeamSearch
 from sanbu.strategies.strategy import generate, last
 from sanbu.testing import fill, seeded
 

@@ -9,10 +9,11 @@ from torch import nn
 
 from sanbu import paths
 from sanbu.config import ConfigError, override
-from sanbu.data.kinds import Space
 from sanbu.noise import normal_at
 from sanbu.recipes import images
-from sanbu.strategies.kinds import OneShot, Refinement
+from sanbu.space import Space
+from sanbu.strategies.one_shot import OneShot
+from sanbu.strategies.refinement import Refinement
 from sanbu.strategies.samplers import SAMPLERS, Memory
 from sanbu.strategies.strategy import generate, last
 

@@ -6,8 +6,8 @@ import torch
 from sklearn.tree import DecisionTreeRegressor
 from torch import nn
 
-from sanbu.models.kinds import ModelConfig
-from sanbu.optimizers.kinds import OptimizerConfig
+from sanbu.models.model import ModelConfig
+from sanbu.optimizers.search import OptimizerConfig
 from sanbu.recipe import Recipe, Schedule
 from tests.tenants.common import CPU, Made, OneShotConfig
 from tests.tenants.genetic import Squares

@@ -4,12 +4,12 @@ from typing import Literal
 
 import torch
 
-from sanbu.objectives.kinds import ObjectiveConfig
-from sanbu.objectives.objective import Loss, Objective
-from sanbu.optimizers.kinds import Adam, Linear
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig
+from sanbu.optimizers.gradient import Adam
+from sanbu.optimizers.rate import LinearRate
 from sanbu.recipe import Recipe, Schedule
-from sanbu.strategies.kinds import StrategyConfig
-from sanbu.strategies.strategy import Draft
+from sanbu.space import Draft
+from sanbu.strategies.strategy import StrategyConfig
 from tests.tenants.common import CPU, Made, Net, State, normal, rows
 
 
@@ -55,5 +55,5 @@ class Cascade(StrategyConfig):
 def recipe(coordinate=0, parents=None):
     return Recipe(
         name="stage", data=Made(maker="pair"), model=Net(inputs=1), objective=Next(coordinate=coordinate), strategy=Cascade(), machine=CPU,
-        optimizer=Adam(learning_rate=5e-3, rate=Linear()), parents=parents or {}, schedule=Schedule(steps=500, batch=256),
+        optimizer=Adam(learning_rate=5e-3, rate=LinearRate()), parents=parents or {}, schedule=Schedule(steps=500, batch=256),
     )  # fmt: skip

@@ -6,12 +6,12 @@ from typing import Literal
 import torch
 from torch import nn
 
-from sanbu.data.kinds import DataConfig, Space
-from sanbu.models.kinds import ModelConfig
+from sanbu.data.data import DataConfig
+from sanbu.machine import MachineConfig
+from sanbu.models.model import ModelConfig
 from sanbu.noise import Noise, uniform_at
-from sanbu.recipe import MachineConfig
-from sanbu.strategies.kinds import StrategyConfig
-from sanbu.strategies.strategy import Draft
+from sanbu.space import Draft, Space
+from sanbu.strategies.strategy import StrategyConfig
 
 CPU = MachineConfig(device="cpu", precision="float32", compile="off", threads=1)
 

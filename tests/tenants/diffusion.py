@@ -4,12 +4,12 @@ from typing import Literal
 
 import torch
 
-from sanbu.objectives.kinds import ObjectiveConfig
-from sanbu.objectives.objective import Loss, Objective
-from sanbu.optimizers.kinds import Adam, Linear
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig
+from sanbu.optimizers.gradient import Adam
+from sanbu.optimizers.rate import LinearRate
 from sanbu.recipe import Recipe, Schedule
-from sanbu.strategies.kinds import StrategyConfig
-from sanbu.strategies.strategy import Draft
+from sanbu.space import Draft
+from sanbu.strategies.strategy import StrategyConfig
 from tests.tenants.common import CPU, Made, Net, State, normal, rows
 
 
@@ -49,5 +49,5 @@ class Euler(StrategyConfig):
 def recipe():
     return Recipe(
         name="flow", data=Made(maker="pair"), model=Net(inputs=3, width=64), objective=Flow(), strategy=Euler(), machine=CPU,
-        optimizer=Adam(learning_rate=5e-3, rate=Linear()), schedule=Schedule(steps=1000, batch=256),
+        optimizer=Adam(learning_rate=5e-3, rate=LinearRate()), schedule=Schedule(steps=1000, batch=256),
     )  # fmt: skip

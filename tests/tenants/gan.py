@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch.nn.functional import softplus
 
-from sanbu.objectives.kinds import ObjectiveConfig
-from sanbu.objectives.objective import Loss, Objective, Turn
-from sanbu.optimizers.kinds import Adam, Exponential
+from sanbu.layers.average import Exponential
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Turn
+from sanbu.optimizers.gradient import Adam
 from sanbu.recipe import Recipe, Schedule
 from tests.tenants.common import CPU, Made, Net, OneShotConfig, net, rows
 

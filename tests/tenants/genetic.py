@@ -5,9 +5,8 @@ from typing import Literal
 import torch
 from torch.func import functional_call, vmap
 
-from sanbu.objectives.kinds import ObjectiveConfig
-from sanbu.objectives.objective import Loss, Objective
-from sanbu.optimizers.kinds import OptimizerConfig
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig
+from sanbu.optimizers.search import OptimizerConfig
 from sanbu.recipe import Recipe, Schedule
 from tests.tenants.common import CPU, Made, Net, OneShotConfig, rows
 

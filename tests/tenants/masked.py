@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from sanbu.models.kinds import ModelConfig
+from sanbu.models.model import ModelConfig
 from sanbu.noise import uniform_at
-from sanbu.objectives.kinds import ObjectiveConfig
-from sanbu.objectives.objective import Loss, Objective
-from sanbu.optimizers.kinds import Adam, Linear
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig
+from sanbu.optimizers.gradient import Adam
+from sanbu.optimizers.rate import LinearRate
 from sanbu.recipe import Recipe, Schedule
-from sanbu.strategies.kinds import StrategyConfig
-from sanbu.strategies.strategy import Draft
+from sanbu.space import Draft
+from sanbu.strategies.strategy import StrategyConfig
 from tests.tenants.common import CPU, Made, State
 
 MASK = 5
@@ -68,5 +68,5 @@ class MaskPredict(StrategyConfig):
 def recipe():
     return Recipe(
         name="masked", data=Made(maker="progression", shape=(6,), vocabulary=6), model=Reader(), objective=Masked(), strategy=MaskPredict(),
-        optimizer=Adam(learning_rate=3e-3, rate=Linear()), machine=CPU, schedule=Schedule(steps=800, batch=128),
+        optimizer=Adam(learning_rate=3e-3, rate=LinearRate()), machine=CPU, schedule=Schedule(steps=800, batch=128),
     )  # fmt: skip

@@ -5,9 +5,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from sanbu.objectives.kinds import ObjectiveConfig
-from sanbu.objectives.objective import Loss, Objective, Turn
-from sanbu.optimizers.kinds import Adam
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Turn
+from sanbu.optimizers.gradient import Adam
 from sanbu.recipe import Recipe, Schedule
 from tests.tenants.common import CPU, Made, Net, OneShotConfig, rows
 

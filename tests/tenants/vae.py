@@ -5,10 +5,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from sanbu.models.kinds import ModelConfig
-from sanbu.objectives.kinds import ObjectiveConfig
-from sanbu.objectives.objective import Loss, Objective
-from sanbu.optimizers.kinds import Adam, Linear
+from sanbu.models.model import ModelConfig
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig
+from sanbu.optimizers.gradient import Adam
+from sanbu.optimizers.rate import LinearRate
 from sanbu.recipe import Recipe, Schedule
 from tests.tenants.common import CPU, Made, OneShotConfig, rows
 
@@ -52,5 +52,5 @@ class Elbo(ObjectiveConfig):
 def recipe():
     return Recipe(
         name="vae", data=Made(maker="pair"), model=GaussiansConfig(), objective=Elbo(), strategy=OneShotConfig(), machine=CPU,
-        optimizer=Adam(learning_rate=0.02, rate=Linear()), schedule=Schedule(steps=600, batch=256, evaluate_every=600, evaluate_rows=64),
+        optimizer=Adam(learning_rate=0.02, rate=LinearRate()), schedule=Schedule(steps=600, batch=256, evaluate_every=600, evaluate_rows=64),
     )  # fmt: skip

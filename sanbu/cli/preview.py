@@ -1,0 +1,80 @@
+"""Training rows as a person can check them: every token with what becomes of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sanbu.codecs.tokenizer import PAD
+from sanbu.config import SanbuError
+from sanbu.space import IGNORED
+
+State = Literal["taught", "read", "padding"]
+STYLES: dict[State, str] = {"taught": "bold green", "read": "default", "padding": "dim"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A token's text, its id, and whether the loss asks for it."""
+
+    piece: str
+    number: int
+    state: State
+
+
+def tokens_of(data: Any, rows: int) -> list[list[Shown]]:
+    """The first rows of training. Raises SanbuError for data that is no text."""
+    batch = data.batch(0, rows)
+    if "tokens" not in batch:
+        raise SanbuError("preview shows tokens, and this data has none")
+    tokenizer = data.codec.tokenizer
+    pad = tokenizer.special(PAD)
+    tokens = batch["tokens"].flatten(0, -2)
+    targets = batch["targets"].flatten(0, -2) if "targets" in batch else tokens * 0 + IGNORED
+    lengths = batch["length"].flatten().tolist() if "length" in batch else [tokens.shape[1]] * len(tokens)
+    return [
+        list(shown(tokenizer, row.tolist(), asked.tolist(), pad, length))
+        for row, asked, length in zip(tokens, targets, lengths, strict=True)
+    ]
+
+
+def shown(tokenizer: Any, ids: list[int], targets: list[int], pad: int | None, length: int) -> Iterator[Shown]:
+    """One row; the last target is a token beyond it."""
+    for place, number in enumerate(ids):
+        taught = place > 0 and targets[place - 1] != IGNORED
+        state: State = "taught" if taught else "padding" if number == pad or place >= length else "read"
+        yield Shown(text_of(tokenizer, number), number, state)
+    if targets and targets[-1] != IGNORED:
+        yield Shown(text_of(tokenizer, targets[-1]), targets[-1], "taught")
+
+
+def text_of(tokenizer: Any, number: int) -> str:
+    """What a token stands for; the name of one that stands for nothing."""
+    piece = tokenizer.pieces[number].decode("utf-8", "replace") if number < len(tokenizer.pieces) else ""
+    if piece:
+        return piece
+    file = getattr(tokenizer, "tokenizer", None)
+    return (file.id_to_token(number) if file is not None else "<end>") or f"<{number}>"
+
+
+def show(rows: Sequence[Sequence[Shown]]) -> None:
+    """Print rows in colour; what is taught stands in «» besides, for eyes and files that have no colour."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(Text.assemble("«taught», read, padding: ", *((f"{name} ", style) for name, style in STYLES.items())))
+    for number, row in enumerate(rows):
+        text, last = Text(f"{number}: "), "read"
+        for token in row:
+            if (token.state == "taught") != (last == "taught"):
+                text.append("«" if token.state == "taught" else "»", style="dim")
+            if token.state != "padding" or last != "padding":
+                text.append("·pad·" if token.state == "padding" else token.piece, style=STYLES[token.state])
+            last = token.state
+        text.append("»" if last == "taught" else "", style="dim")
+        counts = Counter(token.state for token in row)
+        text.append("\n   " + ", ".join(f"{counts[name]} {name}" for name in STYLES), style="dim")
+        console.print(text)

@@ -1,0 +1,229 @@
+"""Pictures as rows: pure functions of position, split by a hash of their content, augmented by position."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from sanbu.codecs.codec import Codec
+from sanbu.codecs.images import ImageCodec, to_unit
+from sanbu.config import SanbuError
+from sanbu.data import sources
+from sanbu.data.data import Data, DataConfig
+from sanbu.data.order import shuffled
+from sanbu.data.pictures import Pictures, look
+from sanbu.data.shards import cached
+from sanbu.noise import Noise, mix_int
+from sanbu.progress import progress_rows
+from sanbu.space import Batch, Space
+
+PARTS = ("train", "validation", "test")
+
+
+class Images(DataConfig):
+    """Pictures, with labels where they have any; the split is fixed by a hash of each picture."""
+
+    kind: Literal["images"] = "images"
+    path: str = Field(
+        "digits",
+        description="digits (ships with scikit-learn), a folder, .zip, .npz, .parquet, idx3-ubyte, or hub:NAME",
+    )
+    shape: tuple[int, int, int] | Literal["auto"] = Field("auto", description="channels, height, width to bring all to")
+    levels: int | Literal["auto"] = Field(
+        "auto", description="values of a channel; fewer than stored quantises, 2 draws each pixel with its brightness"
+    )
+    classes: int | Literal["auto"] = Field("auto", description="labels; 0 leaves them out")
+    validation: float = Field(0.1, ge=0, lt=1, description="fraction held out to choose by")
+    test: float = Field(0.1, ge=0, lt=1, description="fraction held out to report on")
+    flip: bool = Field(False, description="mirror half of the training rows")
+    shift: int = Field(0, ge=0, description="move training rows by up to so many pixels")
+    drop_label: float = Field(
+        0.0, ge=0, lt=1, description="fraction of training rows without label; guidance needs some"
+    )
+
+    @field_validator("shape", mode="after")
+    @classmethod
+    def _positive(cls, shape: Any) -> Any:
+        if shape != "auto" and (shape[0] not in (1, 3) or min(shape) < 1):
+            raise ValueError("channels must be 1 or 3, height and width at least 1")
+        return shape
+
+    @field_validator("levels", "classes", mode="after")
+    @classmethod
+    def _allowed(cls, value: Any, info: ValidationInfo) -> Any:
+        if value != "auto" and not (2 <= value <= 256 if info.field_name == "levels" else value >= 0):
+            raise ValueError(
+                "levels must be between 2 and 256" if info.field_name == "levels" else "classes count from 0"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _parts(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together leave nothing to train on")
+        return self
+
+    def stored(self) -> int:
+        """How many values a channel has where it is stored."""
+        return 17 if self.path == "digits" else 256
+
+    def resolve(self) -> Images:
+        if "auto" not in (self.shape, self.levels, self.classes):
+            return self
+        from sanbu.data.pictures import look
+
+        found = look(self.path)
+        return self.model_copy(
+            update={
+                "shape": found.shape if self.shape == "auto" else self.shape,
+                "levels": found.levels if self.levels == "auto" else self.levels,
+                "classes": found.classes if self.classes == "auto" else self.classes,
+            }
+        )
+
+    def space(self) -> Space:
+        if self.path == "digits":  # known by heart, so that a recipe is shown at once
+            known: tuple[Any, int, int] = ((1, 8, 8), 17, 10)
+            mine = zip((self.shape, self.levels, self.classes), known, strict=True)
+            found: list[Any] = [other if own == "auto" else own for own, other in mine]
+        else:
+            config = self.resolve()
+            found = [config.shape, config.levels, config.classes]
+        shape, levels, classes = found
+        return Space(shape, levels, classes=classes, unlabelled=self.drop_label > 0 or not classes)
+
+    def build(self) -> Data:
+        return build(self)
+
+    def codec(self, folder: Path) -> Codec:
+        return ImageCodec.load(folder, self.space())
+
+
+class ImageRows:
+    """Rows of `image` [B, C, H, W] in [-1, 1], `levels` (the same as integers) and `label` (classes: none given)."""
+
+    def __init__(self, config: Images, images: np.ndarray, labels: np.ndarray, fingerprint: str, names: Any) -> None:
+        self.config, self.images, self.labels = config, images, labels
+        self.space, self.fingerprint, self.names = config.space(), fingerprint, names
+        part = parts(images, config.validation, config.test)
+        self.places = {name: np.flatnonzero(part == number) for number, name in enumerate(PARTS)}
+        self.rows, self.held_out_rows = len(self.places["train"]), len(self.places["validation"])
+
+    @cached_property
+    def codec(self) -> ImageCodec:
+        """Between people and these rows."""
+        return ImageCodec(self.space, self.names)
+
+    def describe(self) -> str:
+        """How many, of what kind."""
+        channels, height, width = self.space.shape
+        counts = ", ".join(f"{len(self.places[name]):,} {name}" for name in PARTS if len(self.places[name]))
+        classes = f", {self.space.classes} classes" if self.space.classes else ""
+        return f"{len(self.images):,} pictures {width} x {height} x {channels}, {self.space.vocabulary} levels{classes}: {counts}"
+
+    def batch(self, start: int, size: int) -> Batch:
+        """Rows at positions start .. start + size - 1 of the endless training order, augmented."""
+        places = self.places["train"][shuffled(np.arange(start, start + size), self.rows, seed=0)]
+        noise = Noise("augment", first_row=start)
+        batch = self.take(places)
+        levels, label = batch["levels"], batch["label"]
+        if self.config.flip:
+            levels = torch.where(noise.uniform(size, 1, 1, 1) < 0.5, levels.flip(3), levels)
+        if self.config.shift:
+            levels = shifted(levels, self.config.shift, noise.integers(2 * self.config.shift + 1, size, 2))
+        if self.config.drop_label:
+            label = torch.where(noise.uniform(size) < self.config.drop_label, self.space.classes, label)
+        return {"image": to_unit(levels, self.space), "levels": levels, "label": label}
+
+    def held_out(self, start: int, size: int) -> Batch:
+        """Validation rows in their own order, as they are."""
+        return self.take(self.places["validation"][start : start + size])
+
+    def part(self, name: str) -> Batch:
+        """All rows of train, validation or test, as they are."""
+        return self.take(self.places[name])
+
+    def take(self, places: np.ndarray) -> Batch:
+        """The rows of so many pictures."""
+        levels = torch.from_numpy(self._levels(np.ascontiguousarray(self.images[places]), places))
+        label = torch.from_numpy(self.labels[places])
+        return {"image": to_unit(levels, self.space), "levels": levels, "label": label}
+
+    def _levels(self, pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Pixels as levels of this space; with 2 levels each pixel is drawn once with its brightness as probability."""
+        stored, wanted = self.config.stored(), self.space.vocabulary
+        if wanted == stored:
+            return pixels.astype(np.int64)
+        if wanted > 2:
+            return pixels.astype(np.int64) * wanted // stored
+        drawn = np.stack([Noise("binarise", first_row=int(p)).uniform(1, *pixels.shape[1:])[0].numpy() for p in places])
+        return (drawn < pixels / (stored - 1)).astype(np.int64)
+
+
+def shifted(levels: Tensor, room: int, offset_B2: Tensor) -> Tensor:
+    """Each picture cut from itself with `room` more pixels on each side, edges repeated, at its own offset from 0 to 2 room."""
+    padded = F.pad(levels.float(), (room,) * 4, mode="replicate").long()
+    height, width = levels.shape[2:]
+    rows = [p[:, y : y + height, x : x + width] for p, (y, x) in zip(padded, offset_B2.tolist(), strict=True)]
+    return torch.stack(rows)
+
+
+def parts(images: np.ndarray, validation: float, test: float) -> np.ndarray:
+    """0 train, 1 validation, 2 test for each picture, by a hash of its content: copies stay together."""
+    chances = np.array([chance(image) for image in images])
+    return np.where(chances < test, 2, np.where(chances < test + validation, 1, 0))
+
+
+def chance(image: np.ndarray) -> float:
+    """A number in [0, 1) that only the picture decides."""
+    digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest()
+    return (mix_int(int.from_bytes(digest, "little")) & ((1 << 53) - 1)) / (1 << 53)
+
+
+def build(config: Images) -> ImageRows:
+    """Read the pictures of a resolved config. Raises SanbuError when there are too few of them."""
+    found = look(config.path)
+    about = json.dumps(
+        [1, config.path if config.path == "digits" else sources.fingerprint(config.path), config.space().shape]
+    )
+    name = "images-" + hashlib.sha256(about.encode()).hexdigest()[:24]
+    shape = config.space().shape
+    images = stacked(found, shape) if config.path == "digits" else kept(name, found, shape)
+    classes = config.space().classes
+    labels = np.zeros(len(images), np.int64) if found.labels is None or not classes else found.labels
+    if classes and labels.max() >= classes:
+        raise SanbuError(f"data.classes: given {classes}, but {config.path!r} has labels up to {labels.max()}")
+    rows = ImageRows(config, images, labels, name, found.names)
+    if rows.rows < 2:
+        raise SanbuError(
+            f"data.path: {config.path!r} holds {len(images)} pictures, {rows.rows} of them to train on; 2 are needed"
+        )
+    return rows
+
+
+def kept(name: str, found: Pictures, shape: Any) -> np.ndarray:
+    """The pictures as one array on disk, read once."""
+
+    def make(folder: Path) -> None:
+        np.save(folder / "images.npy", stacked(found, shape))
+
+    return np.load(cached(name, make) / "images.npy", mmap_mode="r")
+
+
+def stacked(found: Pictures, shape: Any) -> np.ndarray:
+    """All pictures as uint8 [N, C, H, W]."""
+    images = np.empty((found.count, *shape), np.uint8)
+    with progress_rows("reading pictures", found.count) as progress:
+        for number, picture in enumerate(found.read(tuple(shape))):
+            images[number] = picture
+            progress(1)
+    return images

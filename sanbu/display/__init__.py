@@ -1,0 +1,1 @@
+"""What people look at: progress in a terminal, health panels, plots, TensorBoard files."""

@@ -1,0 +1,136 @@
+"""Progress for people: bars with time left, one line for what was decided, samples and a curve on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from sanbu.progress import error_stream
+
+if TYPE_CHECKING:
+    from sanbu.run import Run
+    from sanbu.training import Training
+
+
+class Console:
+    """Watches a run on a terminal; without one, prints a line now and then."""
+
+    def __init__(self) -> None:
+        self.out = error_stream()
+        self.bar: Progress | None = None
+        self.last = time.monotonic()
+        self.rate = 0.0
+        self.rows: list[Mapping[str, Any]] = []
+        self.warned: set[str] = set()
+
+    def begin(self, run: Run, training: Training) -> None:
+        """One line for the run and one for the machine, then the bar."""
+        schedule = training.recipe.schedule
+        parameters = sum(p.numel() for p in training.models["model"].parameters())
+        self.say(
+            f"{run.recipe.name} -> {run.folder}: {parameters:,} parameters, {schedule.steps:,} steps of {schedule.batch} rows"
+        )
+        self.say(f"data: {training.data.describe()}")
+        self.say(f"on {training.machine.describe()}")
+        if training.step:
+            self.say(f"resumed at step {training.step:,}")
+        self.first, self.steps, self.began = training.step, schedule.steps, time.monotonic()
+        rows = schedule.batch if isinstance(schedule.batch, int) else 0
+        space = training.recipe.data.space()
+        self.per_step, self.unit = rows, "pictures/s" if len(space.shape) == 3 else "rows/s"
+        if space.vocabulary and len(space.shape) == 1:
+            self.per_step, self.unit = rows * space.shape[0], "tokens/s"
+        if self.out.is_terminal:
+            columns = (
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=self.out, refresh_per_second=4)
+            self.task = self.bar.add_task("", total=schedule.steps, completed=training.step)
+            self.bar.start()
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """Move the bar; without a terminal, print every ten seconds."""
+        speed = self.per_step / max(row["time/seconds"], 1e-9)
+        self.rate = speed if not self.rate else 0.95 * self.rate + 0.05 * speed
+        text = describe(row, self.rate, self.unit)
+        if self.bar is not None:
+            self.bar.update(self.task, completed=row["step"], description=text)
+        elif time.monotonic() - self.last > 10 or row["step"] == self.steps:
+            self.last = time.monotonic()
+            left = (self.last - self.began) / (row["step"] - self.first) * (self.steps - row["step"])
+            self.say(f"step {row['step']:,} of {self.steps:,}: {text}, about {left:.0f} s left")
+        if any(name.startswith("held_out/") for name in row):
+            shown = ", ".join(
+                f"{name.removeprefix('held_out/')} {row[name]:.3f}" for name in row if name.startswith("held_out/")
+            )
+            self.say(f"step {row['step']:,}: held out: {shown}")
+        self.look_after(row)
+
+    def look_after(self, row: Mapping[str, Any]) -> None:
+        """The health panel of learning from rewards, with each look; what is wrong, as soon as it is."""
+        from sanbu.display.health import diagnose, is_policy, panel
+
+        if not is_policy(row):
+            return
+        self.rows.append(row)
+        found = [text for text in diagnose(self.rows) if text.split(":")[0] not in self.warned]
+        if any(name.startswith("held_out/") for name in row):
+            self.out.print(panel(self.rows))
+        for text in found:
+            self.warned.add(text.split(":")[0])
+            self.say(f"step {row['step']:,}: {text}")
+
+    def sample(self, path: Path, results: Sequence[Any]) -> None:
+        """Show a text sample; say where any other lies."""
+        if results and isinstance(results[0], str):
+            lines = [line for line in results[0].strip().splitlines() if line.strip()][:4]
+            self.say("\n".join(f"  | {line[:100]}" for line in lines))
+        else:
+            self.say(f"sample: {path}")
+
+    def end(self, run: Run, interrupted: bool) -> None:
+        """Say what comes next."""
+        self.close()
+        if interrupted:
+            self.say(f"stopped and saved; go on with: sanbu train {run.recipe.name} --run {run.folder} --resume")
+        else:
+            self.say(f"done: {run.folder}")
+
+    def close(self) -> None:
+        """Stop the bar, so that the terminal is whole again."""
+        if self.bar is not None:
+            self.bar.stop()
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self.out.print(escape(line))
+
+
+def describe(row: Mapping[str, Any], rate: float, unit: str) -> str:
+    """The few numbers a person follows."""
+    shown = [
+        f"{name.replace('_', ' ')} {row[name]:.3f}"
+        for name in ("loss", "bits_per_byte", "bits_per_dimension", "reward", "exact", "kl", "accuracy")
+        if name in row
+    ]
+    losses = [f"{name} {row[name]:.3f}" for name in row if name.endswith("/loss") and not name.startswith("held_out")]
+    return ", ".join([*shown, *losses, f"{rate:,.0f} {unit}"])
+
+
+def stream(run: Run, prompt: str | None, seed: int, overrides: tuple[str, ...]) -> None:
+    """Print a text sample as it is drawn."""
+    follower = run.follow(overrides)
+    said = prompt or ""
+    for _ in run.drafts(prompt, 1, seed, overrides, follower.update):
+        print(said + follower.pieces[0], end="", flush=True)
+        said = ""
+    print("\n", flush=True)

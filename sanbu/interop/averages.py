@@ -1,0 +1,57 @@
+"""Averages of any length, rebuilt after training from what a run kept on the way (Karras and others, 2024b)."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sanbu.checkpoints import RunError
+from sanbu.files import load_weights, read_tensors
+from sanbu.layers.average import power_of, rebuilt
+from sanbu.run import Run
+
+
+def rebuild(run: Run, length: float, folder: Path | str) -> Run:
+    """A new run with the weights of an average of another length (a fraction of the run, 0 to 0.28).
+
+    Raises RunError when the run kept no averages (average=power-function) or the length is impossible.
+    """
+    if not 0 < length < 0.28:
+        raise RunError(f"--length: given {length:g}, allowed: more than 0 and less than 0.28, as a fraction of the run")
+    files = sorted((run.folder / "averages").glob("step-*.safetensors"))
+    if not files:
+        raise RunError(f"{run.folder} kept no averages; train with average=power-function")
+    tensors = combined(files, power_of(length))
+    made = Run.create(folder, run.recipe)
+    model = run.recipe.model.build(run.recipe.data.space())
+    load_weights(model, tensors, files[-1])
+    run.codec.save(made.folder)
+    made.save_model(model)
+    shutil.copyfile(run.folder / "metrics.jsonl", made.folder / "metrics.jsonl")
+    return made
+
+
+def combined(files: list[Path], power: float) -> dict[str, Tensor]:
+    """The weighted sum of all that was kept, nearest to an average of this power at the last of the files."""
+    kept: list[tuple[float, int, dict[str, Tensor]]] = []
+    for file in files:
+        tracks: dict[float, dict[str, Tensor]] = {}
+        for name, tensor in read_tensors(file).items():
+            track, _, weight = name.partition("/")
+            tracks.setdefault(float(track), {})[weight] = tensor
+        kept += [(track, int(file.stem.partition("-")[2]), tensors) for track, tensors in tracks.items()]
+    powers, rounds = (np.array([each[i] for each in kept], dtype=np.float64) for i in range(2))
+    factors = rebuilt(powers, rounds, power, rounds.max())
+    last = kept[-1][2]
+    return {
+        name: sum(
+            (f * each[2][name].double() for f, each in zip(factors.tolist(), kept, strict=True)), torch.zeros(())
+        ).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in last.items()
+    }

@@ -1,0 +1,64 @@
+"""A denoiser: a network, the path it undoes, and what it predicts. Three nouns: network, denoiser, sampler.
+
+The network sees a picture scaled to unit variance, a clock and a label, and gives a picture; the denoiser knows what that
+means. Networks for it: a perceptron (here), a U-Net (unet.py), a transformer (dit.py).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from sanbu.models.model import PictureConfig
+from sanbu.paths import TARGETS, LinearPath, NoisePath, Pair, TargetName, solve, spread
+from sanbu.space import Space
+
+
+class DenoiserConfig(PictureConfig):
+    """A network with the path it undoes and the target it predicts."""
+
+    family: ClassVar[str] = "denoiser"
+    path: NoisePath = LinearPath()
+    target: TargetName = Field("velocity", description="what the network predicts")
+    deviation: float = Field(0.5, gt=0, description="of the data, for the target preconditioned")
+
+    def check(self, space: Space) -> None:
+        super().check(space)
+        if isinstance(self.path, LinearPath) and self.target == "noise":
+            raise ValueError(
+                "model.target: given noise, but at the noisy end of the linear path noise says nothing; use velocity"
+            )
+
+    def network(self, space: Space) -> nn.Module:
+        """The network alone."""
+        raise NotImplementedError
+
+    def build(self, space: Space) -> nn.Module:
+        return Denoiser(self.network(space), self)
+
+
+class Denoiser(nn.Module):
+    """path: how noise mixes in. target: what the network predicts. deviation: of the data, where the target asks for it."""
+
+    def __init__(self, network: nn.Module, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.path: NoisePath = config.path
+        self.target, self.deviation = config.target, config.deviation
+
+    def forward(self, x_BCHW: Tensor, t_B: Tensor, label_B: Tensor) -> Tensor:
+        """The network's prediction of its target at x_t."""
+        if self.target == "preconditioned":
+            variance_B = (self.path.alpha(t_B) * self.deviation) ** 2 + self.path.sigma(t_B) ** 2
+            x_BCHW = x_BCHW * spread(variance_B.rsqrt(), x_BCHW)
+        return self.network(x_BCHW, self.path.clock(t_B), label_B).to(t_B.dtype)
+
+    def factors(self, t_B: Tensor) -> Pair:
+        """What is predicted: c_x x + c_e e."""
+        return TARGETS[self.target](self.path, t_B, self.deviation)
+
+    def estimate(self, x_BCHW: Tensor, t_B: Tensor, label_B: Tensor) -> Pair:
+        """The clean picture and the noise that the prediction amounts to."""
+        return solve(self.path, self.factors(t_B), x_BCHW, self(x_BCHW, t_B, label_B), t_B)

@@ -1,0 +1,113 @@
+"""The U-Net of DDPM: down by halves, across, and up again with everything seen on the way down (Ho, Jain and Abbeel, 2020).
+
+The shape is UNet2DModel's of diffusers, so that weights go in and out. Pictures of any size: padded to a multiple, then cut.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sanbu.layers.conditioning import Condition
+from sanbu.layers.residual import Double, Halve, PixelAttention, ResidualBlock, padded
+from sanbu.models.denoisers.denoiser import DenoiserConfig
+from sanbu.models.model import divisible
+from sanbu.space import Space
+
+
+class Stage(nn.Module):
+    """Residual blocks of one resolution, attention after each where `attends`, and perhaps a change of resolution."""
+
+    def __init__(self, blocks: list[ResidualBlock], attentions: list[PixelAttention], change: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks, self.attentions, self.change = nn.ModuleList(blocks), nn.ModuleList(attentions), change
+
+    def each(self, index: int, x_BCHW: Tensor, condition_BE: Tensor) -> Tensor:
+        """One block and its attention."""
+        x_BCHW = self.blocks[index](x_BCHW, condition_BE)
+        return self.attentions[index](x_BCHW) if self.attentions else x_BCHW
+
+
+class UNet(DenoiserConfig):
+    """The U-Net of DDPM."""
+
+    kind: Literal["unet"] = "unet"
+    layers: int = Field(1, ge=1, description="residual blocks a resolution")
+    multipliers: tuple[int, ...] = Field((1, 2), description="widths by resolution, in units of width")
+    attention: tuple[int, ...] = Field((1,), description="resolutions with attention, counted from 0, the full one")
+    head_width: int = Field(8, ge=1, description="of attention")
+    groups: int = Field(8, ge=1, description="of the norms")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    def check(self, space: Space) -> None:
+        super().check(space)
+        divisible(self.width, self.groups)
+
+    def network(self, space: Space) -> nn.Module:
+        return UNetNetwork(self, space)
+
+
+class UNetNetwork(nn.Module):
+    """x_BCHW, clock_B, label_B -> a picture of the same shape."""
+
+    down: Any
+    up: Any
+
+    def __init__(self, config: UNet, space: Space) -> None:
+        super().__init__()
+        channels, groups, told = space.shape[0], config.groups, 4 * config.width
+        widths = [config.width * times for times in config.multipliers]
+
+        def block(inputs: int, outputs: int) -> ResidualBlock:
+            return ResidualBlock(inputs, outputs, groups, told, config.dropout)
+
+        def attentions(level: int, count: int) -> list[PixelAttention]:
+            attends = level in config.attention
+            return [PixelAttention(widths[level], config.head_width, groups) for _ in range(count)] if attends else []
+
+        self.condition = Condition(config.width, told, space.classes)
+        self.first = nn.Conv2d(channels, config.width, 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        seen, last, levels = [config.width], config.width, len(widths)
+        for level, wide in enumerate(widths):
+            blocks = [block(last if i == 0 else wide, wide) for i in range(config.layers)]
+            ends = level == levels - 1
+            self.down.append(Stage(blocks, attentions(level, config.layers), None if ends else Halve(wide)))
+            seen += [wide] * (config.layers + (not ends))
+            last = wide
+        self.middle = nn.ModuleList(
+            (block(last, last), PixelAttention(last, config.head_width, groups), block(last, last))
+        )
+        for level, wide in reversed(list(enumerate(widths))):
+            blocks = [block((last if i == 0 else wide) + seen.pop(), wide) for i in range(config.layers + 1)]
+            self.up.append(Stage(blocks, attentions(level, config.layers + 1), Double(wide) if level else None))
+            last = wide
+        self.norm = nn.GroupNorm(groups, config.width)
+        self.last = nn.Conv2d(config.width, channels, 3, padding=1)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x_BCHW: Tensor, clock_B: Tensor, label_B: Tensor) -> Tensor:
+        condition_BE = F.silu(self.condition(clock_B, label_B))
+        height, width = x_BCHW.shape[2:]
+        x = self.first(padded(x_BCHW, 2 ** (len(self.down) - 1)))
+        seen = [x]
+        for stage in self.down:
+            for index in range(len(stage.blocks)):
+                x = stage.each(index, x, condition_BE)
+                seen.append(x)
+            if stage.change is not None:
+                x = stage.change(x)
+                seen.append(x)
+        first, attention, second = self.middle
+        x = second(attention(first(x, condition_BE)), condition_BE)
+        for stage in self.up:
+            for index in range(len(stage.blocks)):
+                x = stage.each(index, torch.cat((x, seen.pop()), 1), condition_BE)
+            if stage.change is not None:
+                x = stage.change(x)
+        return self.last(F.silu(self.norm(x)))[:, :, :height, :width]

@@ -1,0 +1,1 @@
+"""Generators with their critics: called with noise and a label, they give a picture."""

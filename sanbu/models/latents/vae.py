@@ -1,0 +1,182 @@
+"""Variational autoencoders: a picture from a latent vector of a known law (Kingma and Welling, 2014).
+
+`forward` gives what a bound is made of; `draw` gives the picture of a latent. p(x | z) is a discretised logistic law around
+the decoder's picture, one scale a channel; with two levels it is a Bernoulli law. Shapes: B rows, K draws of the latent a
+row, Z its size.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sanbu.layers.perceptron import LabelledPerceptron
+from sanbu.layers.pixel_distributions import logistic_mass
+from sanbu.layers.residual import Double, Halve, PixelAttention, ResidualBlock, padded
+from sanbu.models.model import PictureConfig, divisible
+from sanbu.space import Space
+
+
+class VAE(nn.Module):
+    """encoder(image, label) -> mean and log-deviation [B, 2, *latent]; decoder(latent, label) -> picture."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, latent: tuple[int, ...], space: Space) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.latent, self.levels = latent, space.vocabulary
+        self.log_scale = nn.Parameter(torch.full((space.shape[0], 1, 1), -1.5))
+
+    def forward(self, levels_BCHW: Tensor, label_B: Tensor, noise_BKZ: Tensor) -> Tensor:
+        """[B, K, 3]: log p(x | z), log q(z | x) - log p(z), and KL(q | p) in closed form, in nats."""
+        mean, log_deviation = self.encode(levels_BCHW, label_B)
+        draws = noise_BKZ.shape[1]
+        z = mean[:, None] + log_deviation.exp()[:, None] * noise_BKZ.view(-1, draws, *self.latent)
+        pictures = self.decoder(z.flatten(0, 1), label_B.repeat_interleave(draws)).float().unflatten(0, (-1, draws))
+        seen = (
+            logistic_mass(levels_BCHW[:, None], pictures, self.log_scale.clamp(min=-7), self.levels).flatten(2).sum(2)
+        )
+        ratio = (z.square() - noise_BKZ.view_as(z).square()) / 2 - log_deviation[:, None]
+        kl = (mean.square() + (2 * log_deviation).exp() - 1) / 2 - log_deviation
+        return torch.stack((seen, ratio.flatten(2).sum(2), kl.flatten(1).sum(1)[:, None].expand_as(seen)), 2)
+
+    def encode(self, levels_BCHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-deviation of q(z | x), [B, *latent] each."""
+        unit = levels_BCHW.float() * (2 / (self.levels - 1)) - 1
+        mean, log_deviation = self.encoder(unit, label_B).float().unflatten(1, (2, self.latent[0])).unbind(1)
+        return mean, log_deviation.clamp(-8, 4)
+
+    def draw(self, noise_BZ: Tensor, label_B: Tensor) -> Tensor:
+        """The most likely picture of each latent, [B, C, H, W] in [-1, 1]."""
+        picture = self.decoder(noise_BZ.view(-1, *self.latent), label_B)
+        if self.levels == 2:  # the mean of a Bernoulli law
+            return 2 * torch.sigmoid(picture * (-self.log_scale.clamp(min=-7)).exp()) - 1
+        return picture.clamp(-1, 1)
+
+
+class PerceptronVAE(PictureConfig):
+    """Variational autoencoder of perceptrons, for small pictures."""
+
+    kind: Literal["perceptron-vae"] = "perceptron-vae"
+    family: ClassVar[str] = "latent"
+    latent: int = Field(16, ge=1, description="size of the latent vector")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    def build(self, space: Space) -> nn.Module:
+        return perceptron_vae(self, space)
+
+
+def perceptron_vae(config: PerceptronVAE, space: Space) -> VAE:
+    """For small pictures."""
+    pixels, latent = math.prod(space.shape), config.latent
+
+    def part(inputs: int, outputs: tuple[int, ...]) -> LabelledPerceptron:
+        return LabelledPerceptron(inputs, outputs, config.width, config.layers, space.classes, config.dropout)
+
+    return VAE(part(pixels, (2 * latent,)), part(latent, space.shape), (latent,), space)
+
+
+# -- convolutions, in the shape of diffusers' AutoencoderKL ----------------------------------------------------------------
+
+
+class Autoencoder(PictureConfig):
+    """Variational autoencoder of convolutions; the latent is a smaller picture (the shape of AutoencoderKL)."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    family: ClassVar[str] = "latent"
+    layers: int = Field(1, ge=1, description="residual blocks a resolution")
+    multipliers: tuple[int, ...] = Field((1, 2), description="widths by resolution, in units of width")
+    latent: int = Field(4, ge=1, description="channels of the latent")
+    groups: int = Field(8, ge=1, description="of the norms")
+
+    def check(self, space: Space) -> None:
+        super().check(space)
+        divisible(self.width, self.groups)
+
+    def build(self, space: Space) -> nn.Module:
+        return autoencoder(self, space)
+
+
+class Encoder(nn.Module):
+    """Down by halves to twice the latent channels."""
+
+    def __init__(self, config: Autoencoder, space: Space) -> None:
+        super().__init__()
+        widths = [config.width * times for times in config.multipliers]
+        groups, last = config.groups, widths[0]
+        self.multiple = 2 ** (len(widths) - 1)
+        self.first = nn.Conv2d(space.shape[0], last, 3, padding=1)
+        self.down: Any = nn.ModuleList()
+        for level, wide in enumerate(widths):
+            blocks = [ResidualBlock(last if i == 0 else wide, wide, groups, epsilon=1e-6) for i in range(config.layers)]
+            change: nn.Module = Halve(wide) if level < len(widths) - 1 else nn.Identity()
+            self.down.append(nn.Sequential(*blocks, change))
+            last = wide
+        self.middle = middle(last, groups)
+        self.norm = nn.GroupNorm(groups, last, 1e-6)
+        self.last = nn.Conv2d(last, 2 * config.latent, 3, padding=1)
+        self.moments = nn.Conv2d(2 * config.latent, 2 * config.latent, 1)
+        self.label = nn.Embedding(space.classes + 1, config.width)
+        nn.init.zeros_(self.label.weight)
+
+    def forward(self, x_BCHW: Tensor, label_B: Tensor) -> Tensor:
+        x = self.first(padded(x_BCHW, self.multiple)) + self.label(label_B)[..., None, None]
+        for stage in self.down:
+            for part in stage:
+                x = halved(x, part) if isinstance(part, Halve) else part(x)
+        return self.moments(self.last(F.silu(self.norm(self.middle(x)))))
+
+
+class Decoder(nn.Module):
+    """Up by doubling from the latent."""
+
+    def __init__(self, config: Autoencoder, space: Space) -> None:
+        super().__init__()
+        widths = [config.width * times for times in config.multipliers]
+        groups, last = config.groups, widths[-1]
+        self.size = space.shape[1:]
+        self.latent = nn.Conv2d(config.latent, config.latent, 1)
+        self.first = nn.Conv2d(config.latent, last, 3, padding=1)
+        self.middle = middle(last, groups)
+        self.up = nn.ModuleList()
+        for level, wide in reversed(list(enumerate(widths))):
+            blocks = [
+                ResidualBlock(last if i == 0 else wide, wide, groups, epsilon=1e-6) for i in range(config.layers + 1)
+            ]
+            self.up.append(nn.Sequential(*blocks, Double(wide) if level else nn.Identity()))
+            last = wide
+        self.norm = nn.GroupNorm(groups, last, 1e-6)
+        self.last = nn.Conv2d(last, space.shape[0], 3, padding=1)
+        self.label = nn.Embedding(space.classes + 1, config.latent)
+        nn.init.zeros_(self.label.weight)
+
+    def forward(self, z_BZHW: Tensor, label_B: Tensor) -> Tensor:
+        x = self.middle(self.first(self.latent(z_BZHW + self.label(label_B)[..., None, None])))
+        for stage in self.up:
+            x = stage(x)
+        return self.last(F.silu(self.norm(x)))[:, :, : self.size[0], : self.size[1]]
+
+
+def middle(width: int, groups: int) -> nn.Sequential:
+    """Block, attention of one head, block."""
+    return nn.Sequential(
+        ResidualBlock(width, width, groups, epsilon=1e-6),
+        PixelAttention(width, width, groups, 1e-6),
+        ResidualBlock(width, width, groups, epsilon=1e-6),
+    )
+
+
+def halved(x_BCHW: Tensor, change: Halve) -> Tensor:
+    """Stride 2 with the padding below and to the right alone, as AutoencoderKL does it."""
+    return F.conv2d(F.pad(x_BCHW, (0, 1, 0, 1)), change.conv.weight, change.conv.bias, 2)
+
+
+def autoencoder(config: Autoencoder, space: Space) -> VAE:
+    """For pictures of any size; the latent is a smaller picture."""
+    times = 2 ** (len(config.multipliers) - 1)
+    latent = (config.latent, -(-space.shape[1] // times), -(-space.shape[2] // times))
+    return VAE(Encoder(config, space), Decoder(config, space), latent, space)

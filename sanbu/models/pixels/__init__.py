@@ -1,0 +1,1 @@
+"""Models of pictures level by level: called with levels and a label, they give log-probabilities."""

@@ -1,0 +1,1 @@
+"""Decoders: called with tokens, they give logits of the next token."""

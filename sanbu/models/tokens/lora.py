@@ -1,0 +1,83 @@
+"""LoRA: y = x W + (alpha / rank) (x A) B, where only A and B are learnt (Hu and others, 2022).
+
+Weights that stay are buffers: no optimizer sees them, and they keep their names. B starts at zero, so that the first function is the old one.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sanbu.models.model import AdaptedConfig, ModelConfig, Weights
+from sanbu.models.tokens.modern import Modern
+from sanbu.models.tokens.transformer import Decoder, TransformerConfig
+from sanbu.space import Space
+
+
+class LowRank(nn.Linear):
+    """A linear layer that stays, with a low-rank change beside it."""
+
+    def __init__(self, layer: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+        self.weight, self.bias = layer.weight, layer.bias
+        freeze(self)
+        self.scale = alpha / rank
+        self.lora_down = nn.Parameter(self.weight.new_empty(rank, layer.in_features))
+        self.lora_up = nn.Parameter(self.weight.new_zeros(layer.out_features, rank))
+        nn.init.normal_(self.lora_down, std=layer.in_features**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.scale * F.linear(F.linear(x, self.lora_down), self.lora_up)
+
+
+class LoRA(AdaptedConfig):
+    """A decoder whose weights stay, with a low-rank change beside each linear layer of its blocks (Hu and others, 2022)."""
+
+    kind: Literal["lora"] = "lora"
+    family: ClassVar[str] = "tokens"
+    base: TransformerConfig = Modern()
+    rank: int = Field(8, ge=1, description="of the change")
+    alpha: float = Field(16.0, gt=0, description="the change is scaled by alpha / rank")
+
+    def inside(self) -> ModelConfig:
+        return self.base
+
+    def begin_from(self, found: Weights, own: Weights) -> Weights:
+        return own | found
+
+    def build(self, space: Space) -> nn.Module:
+        return adapted(self.base.build(space), self.rank, self.alpha)  # type: ignore[arg-type]
+
+
+def adapted(model: Decoder, rank: int, alpha: float) -> Decoder:
+    """The decoder with a change beside each linear layer of its blocks; everything else stays."""
+    for block in model.blocks.values():
+        for module in list(block.modules()):
+            for name, layer in list(module.named_children()):
+                if type(layer) is nn.Linear:
+                    setattr(module, name, LowRank(layer, rank, alpha))
+    for module in model.modules():
+        if not isinstance(module, LowRank):
+            freeze(module)
+    return model
+
+
+def freeze(module: nn.Module) -> None:
+    """Turn a module's own parameters into buffers."""
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        del module._parameters[name]
+        module.register_buffer(name, parameter.detach())
+
+
+@torch.no_grad()
+def merged(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those weights of an adapted decoder with its changes added: the weights of a plain one that computes the same."""
+    plain = {name: tensor for name, tensor in weights.items() if not name.endswith((".lora_down", ".lora_up"))}
+    for name, layer in model.named_modules():
+        if isinstance(layer, LowRank):
+            plain[f"{name}.weight"] = layer.weight + layer.scale * layer.lora_up @ layer.lora_down
+    return plain

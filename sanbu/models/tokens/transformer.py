@@ -1,0 +1,167 @@
+"""The transformer decoder: one family, composed from parts and never flagged (Vaswani and others, 2017).
+
+Shapes: B batch, T time, D width, V vocabulary, S cache slots. GPT-1, GPT-2, GPT-3, LLaMA and `modern` are functions in the files beside
+this one that choose embedding, blocks and head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sanbu.layers.attention import Attention, KeyValues, LayerCache, Sight, causal
+from sanbu.models.model import ModelConfig
+from sanbu.space import Space
+
+Cache = list[KeyValues]
+Readout = Callable[[nn.Module, Tensor], Tensor]
+
+
+def logits(head: nn.Module, hidden_BTD: Tensor) -> Tensor:
+    """What most callers want from the last hidden states."""
+    return head(hidden_BTD)
+
+
+class TransformerConfig(ModelConfig):
+    """What the decoders of the GPT line have in common."""
+
+    family: ClassVar[str] = "tokens"
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    width: int = Field(256, ge=1, description="the one dial")
+    context: int = Field(256, ge=1, description="longest sequence")
+
+    def check(self, space: Space) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"model.width: given {self.width}, but it must be a multiple of model.heads, {self.heads}")
+        if space.shape and space.shape[0] > self.context:
+            raise ValueError(
+                f"data.context: given {space.shape[0]}, but the longest sequence of the model is {self.context}"
+            )
+
+
+class Decoder(nn.Module):
+    """tokens -> embedding -> blocks -> norm -> head.
+
+    context is the longest sequence. embedding(tokens_BT, positions_BT) -> x_BTD; blocks are keyed by index, so that names survive cutting.
+    """
+
+    embedding: Any
+    blocks: Any
+    head: Any
+
+    def __init__(
+        self, embedding: nn.Module, blocks: list[nn.Module], norm: nn.Module, head: nn.Module, context: int
+    ) -> None:
+        super().__init__()
+        self.context = context
+        self.embedding = embedding
+        self.blocks = nn.ModuleDict({str(index): block for index, block in enumerate(blocks)})
+        self.norm = norm
+        self.head = head
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        positions_BT: Tensor | None = None,
+        cache: Sequence[LayerCache] | None = None,
+        readout: Readout = logits,
+    ) -> Tensor:
+        """logits_BTV for tokens_BT, or whatever `readout(head, hidden_BTD)` makes.
+
+        positions_BT: where each token stands in its document; a 0 begins a new document, which sees none before it.
+        cache: keys and values of earlier tokens; then positions_BT are needed, and a row holds one document.
+        """
+        sight = self._see(tokens_BT, positions_BT, cache)
+        x_BTD = self.embedding(tokens_BT, sight.positions_BT)
+        for index, block in self.blocks.items():
+            x_BTD = block(x_BTD, sight, None if cache is None else cache[int(index)])
+        return readout(self.head, self.norm(x_BTD))
+
+    def cache(self, rows: int, slots: int) -> Cache:
+        """Empty keys and values for so many rows and positions, in this model's type and place."""
+        made, like = [], self.embedding.tokens.weight
+        for block in self.blocks.values():
+            attention = block.attention
+            shape = (rows, attention.key.out_features // attention.head_width, slots, attention.head_width)
+            made.append(KeyValues(like.new_zeros(shape), like.new_zeros(shape)))
+        return made
+
+    def tie(self) -> None:
+        """Let the head read out with the embedding's own matrix."""
+        self.head.weight = self.embedding.tokens.weight
+
+    def _see(self, tokens_BT: Tensor, positions_BT: Tensor | None, cache: Sequence[LayerCache] | None) -> Sight:
+        time = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+        patterns = {block.attention.pattern for block in self.blocks.values()}
+        if cache is not None:
+            assert positions_BT is not None, "a cache needs positions"
+            return cache[0].see(positions_BT, patterns)
+        if positions_BT is None:
+            alone = {pattern: None if pattern is causal else pattern(time[:, None], time) for pattern in patterns}
+            return Sight(time.expand_as(tokens_BT), alone)
+        documents_BT = (positions_BT == 0).cumsum(1)
+        together = documents_BT[:, None, :, None] == documents_BT[:, None, None, :]
+        return Sight(positions_BT, {pattern: pattern(time[:, None], time) & together for pattern in patterns})
+
+
+class Embedding(nn.Module):
+    """Token embeddings, with learned positions where `context` is given."""
+
+    def __init__(self, vocabulary: int, width: int, context: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(context, width) if context is not None else None
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens_BT: Tensor, positions_BT: Tensor) -> Tensor:
+        x_BTD = self.tokens(tokens_BT)
+        if self.positions is not None:
+            x_BTD = x_BTD + self.positions(positions_BT)
+        return self.dropout(x_BTD)
+
+
+class PreNorm(nn.Module):
+    """x + f(norm(x)), for attention and then for the MLP: the block of GPT-2 and of nearly all that followed."""
+
+    def __init__(
+        self, norm: Callable[[], nn.Module], attention: Attention, mlp: nn.Module, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.attention_norm, self.attention = norm(), attention
+        self.mlp_norm, self.mlp = norm(), mlp
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor, sight: Sight, cache: LayerCache | None = None) -> Tensor:
+        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), sight, cache))
+        return x_BTD + self.dropout(self.mlp(self.mlp_norm(x_BTD)))
+
+
+class PostNorm(nn.Module):
+    """norm(x + f(x)), for attention and then for the MLP: the block of the first transformer and of GPT-1."""
+
+    def __init__(
+        self, norm: Callable[[], nn.Module], attention: Attention, mlp: nn.Module, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.attention_norm, self.attention = norm(), attention
+        self.mlp_norm, self.mlp = norm(), mlp
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor, sight: Sight, cache: LayerCache | None = None) -> Tensor:
+        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(x_BTD, sight, cache)))
+        return self.mlp_norm(x_BTD + self.dropout(self.mlp(x_BTD)))
+
+
+def initialise(model: nn.Module, deviation: float, projection_deviation: float) -> None:
+    """Normal weights, zero biases; the last matrix of each residual branch gets its own deviation."""
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            last: Any = name.endswith((".out", ".down"))
+            nn.init.normal_(module.weight, std=projection_deviation if last else deviation)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,116 @@
+"""PPO on language (Ziegler and others, 2019; Ouyang and others, 2022): a value function tells how much better an answer was than expected.
+
+The reward of a token is -beta (log pi_old - log ref), and the reward of the answer comes with its last token.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from sanbu.models.scorers.scorer import ScorerNetwork
+from sanbu.objectives.objective import Loss, Objective, Round, Turn
+from sanbu.objectives.policy.policy import (
+    Coefficient,
+    PolicyConfig,
+    advantages,
+    answered,
+    clipped,
+    clipped_value,
+    count_tokens,
+    health,
+    mixed,
+    passes,
+    policy_logprobs,
+    taught,
+    trimmed,
+    whitened,
+)
+from sanbu.objectives.policy.rewards import Reward
+from sanbu.space import Batch, Models
+
+
+class PPO(PolicyConfig):
+    """Proximal policy optimisation with a value function."""
+
+    kind: Literal["ppo"] = "ppo"
+    kl_target: float | None = Field(
+        None, gt=0, description="KL of an answer that the weight is steered to; none keeps it"
+    )
+    value_clip: float = Field(0.2, gt=0, description="how far the value may move in a round")
+    value_weight: float = Field(0.5, ge=0, description="of the value's loss")
+    discount: float = Field(1.0, gt=0, le=1, description="gamma, of later rewards")
+    trace: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
+    mix_weight: float = Field(1.0, ge=0, description="of the loss on text, where data.mix gives some")
+    whiten_rewards: bool = Field(False, description="bring the rewards of a round to deviation 1")
+
+    def build(self) -> Objective:
+        return ppo(self)
+
+
+def ppo(config: PPO) -> Objective:
+    """Rounds of answers, advantages, and a few passes over them."""
+    rewards = [reward.build() for reward in config.rewards]
+    count = partial(count_terms, ("policy", "value"))
+
+    def attach(model: nn.Module) -> dict[str, nn.Module]:
+        decoder: Any = copy.deepcopy(model)
+        value = ScorerNetwork(decoder, decoder.embedding.tokens.weight.shape[1], 1)
+        return {"value": value, "kl": Coefficient(config.kl, config.kl_target)}
+
+    def turns(round: Round) -> Iterator[Turn]:
+        return passes(round, partial(loss, config), count, config.epochs, config.parts)
+
+    return Objective(
+        partial(loss, config),
+        count,
+        {"model": ("model", "value")},
+        attach=attach,
+        experience=partial(experience, config, rewards),
+        turns=turns,
+        watched="wrong",
+    )
+
+
+def experience(config: PPO, rewards: Sequence[Reward], round: Round) -> Batch:
+    """Answers with the advantage of each of their tokens, whitened over the round."""
+    batch = answered(round, config.samples, rewards, config.unfinished)
+    there = taught(batch)
+    value = round.models["value"](batch["tokens"])[..., 0].float() * there
+    reward = token_rewards(batch, config.whiten_rewards)
+    advantage = advantages(reward, value, there, config.discount, config.trace)
+    target = advantage + value
+    explained = 1 - (target - value)[there].var(correction=0) / target[there].var(correction=0).clamp(min=1e-8)
+    told = {"told_explained_variance": explained.expand(len(there)).clone()}
+    return batch | told | {"value": value, "target": target, "advantage": whitened(advantage, there)}
+
+
+def token_rewards(batch: Batch, whiten: bool) -> Tensor:
+    """The KL's share at every token, and the answer's reward at its last."""
+    there = taught(batch)
+    reward = -batch["beta"][:, None] * (batch["old"] - batch["reference"]) * there
+    last = there.int().cumsum(1).argmax(1)
+    reward = reward.scatter_add(1, last[:, None], batch["reward"][:, None])
+    return whitened(reward, there, shift=False) if whiten else reward
+
+
+def loss(config: PPO, models: Models, batch: Batch) -> Loss:
+    """The clipped policy loss, the clipped value loss, and the loss on text where some is mixed in."""
+    batch = trimmed(batch)
+    there = taught(batch)
+    now = policy_logprobs(models, batch)
+    each, ratio, held = clipped(now, batch["old"], batch["advantage"], config.clip)
+    value = models["value"](batch["tokens"])[..., 0].float()
+    error = clipped_value(value, batch["value"], batch["target"], config.value_clip)
+    sums = {"policy": (each * there).sum(), "value": config.value_weight * (error * there).sum()}
+    return Loss(sums | mixed(models, batch, config.mix_weight), health(now, ratio, held, batch))
+
+
+def count_terms(terms: tuple[str, ...], batch: Batch) -> dict[str, float]:
+    """Every term is a mean over tokens."""
+    return count_tokens(batch, *terms)

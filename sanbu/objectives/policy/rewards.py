@@ -1,0 +1,97 @@
+"""What an answer is worth: the score of a reward model, a check against the known answer, or any function of text; several are added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from sanbu.config import Choice
+from sanbu.objectives.objective import Round
+from sanbu.space import Batch
+
+Reward = Callable[[Round, Batch], Tensor]  # a rollout -> a number per row
+
+
+class RewardConfig(Choice):
+    """What an answer is worth; several are added."""
+
+    table: ClassVar[str] = "sanbu.objectives:REWARDS"
+
+    weight: float = Field(1.0, description="of this reward in the sum")
+
+    def build(self) -> Reward:
+        raise NotImplementedError
+
+
+class Learned(RewardConfig):
+    """The score of the reward model parents.reward."""
+
+    kind: Literal["learned"] = "learned"
+
+    def build(self) -> Reward:
+        return learned(self.weight)
+
+
+def learned(weight: float) -> Reward:
+    """The score of a reward model, at the token that ends the answer."""
+
+    def reward(round: Round, rollout: Batch) -> Tensor:
+        tokens = F.pad(rollout["tokens"], (0, 1))
+        length, ending = rollout["length"], rollout["ending"]
+        ended = torch.where(ending >= 0, ending, tokens.gather(1, length[:, None])[:, 0])
+        tokens = tokens.scatter(1, length[:, None], ended[:, None])
+        return weight * round.models["reward"](tokens, length - (ending < 0).long())[:, 0].float()
+
+    return reward
+
+
+class Checked(RewardConfig):
+    """1 where the answer is exactly the known one, 0 elsewhere."""
+
+    kind: Literal["checked"] = "checked"
+
+    def build(self) -> Reward:
+        return checked(self.weight)
+
+
+def checked(weight: float) -> Reward:
+    """1 where the answer is exactly what is known to be right, and came to its end."""
+
+    def reward(round: Round, rollout: Batch) -> Tensor:
+        return weight * exact(round, rollout)
+
+    return reward
+
+
+def of_text(function: Callable[[list[str], list[str], list[str]], list[float]]) -> Reward:
+    """Any function of questions, answers and what is known to be right, all as text."""
+
+    def reward(round: Round, rollout: Batch) -> Tensor:
+        known = [round.read(row[row >= 0]) for row in rollout["answer"]]
+        values = function(questions(round, rollout), answers(round, rollout), known)
+        return torch.tensor(values, dtype=torch.float32, device=rollout["tokens"].device)
+
+    return reward
+
+
+def exact(round: Round, rollout: Batch) -> Tensor:
+    """1.0 for each row whose answer is what is known to be right."""
+    known = [round.read(row[row >= 0]).strip() for row in rollout["answer"]]
+    same = [said.strip() == right for said, right in zip(answers(round, rollout), known, strict=True)]
+    return torch.tensor(same, device=rollout["tokens"].device).float() * (rollout["ending"] >= 0)
+
+
+def questions(round: Round, rollout: Batch) -> list[str]:
+    """What was asked, as text."""
+    return [round.read(row[:start]) for row, start in zip(rollout["tokens"], rollout["start"].tolist(), strict=True)]
+
+
+def answers(round: Round, rollout: Batch) -> list[str]:
+    """What was answered, as text."""
+    spans = zip(rollout["tokens"], rollout["start"].tolist(), rollout["length"].tolist(), strict=True)
+    return [round.read(row[start:end]) for row, start, end in spans]

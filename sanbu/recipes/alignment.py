@@ -1,0 +1,245 @@
+"""The life of an assistant: base, then imitation, then preference. Each recipe begins from the run of the one before it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sanbu.codecs.bpe import ChatBPE, TokenizerFile
+from sanbu.codecs.tokenizer import TokenizerConfig
+from sanbu.config import ConfigError
+from sanbu.data.chat import Chat, Prompts
+from sanbu.data.labelled import Labelled
+from sanbu.data.mappings import Mappings
+from sanbu.data.preferences import Pairs, Rankings
+from sanbu.data.text_rows import Text
+from sanbu.machine import MachineConfig
+from sanbu.models.scorers.scorer import Scorer
+from sanbu.models.tokens.gpt import GPT1, GPT2
+from sanbu.models.tokens.modern import Modern
+from sanbu.objectives.discriminative import Discriminative
+from sanbu.objectives.next_token import ChunkedNextToken, InContext, NextToken
+from sanbu.objectives.policy.group import GRPO
+from sanbu.objectives.policy.ppo import PPO
+from sanbu.objectives.policy.rewards import Checked, Learned, RewardConfig
+from sanbu.objectives.preference import DPO
+from sanbu.objectives.reward_model import BradleyTerry
+from sanbu.optimizers.gradient import AdamW
+from sanbu.optimizers.muon import Muon
+from sanbu.optimizers.rate import CosineRate, LinearRate
+from sanbu.optimizers.search import OptimizerConfig
+from sanbu.recipe import Recipe, Schedule
+from sanbu.recipes.text import TALK, pick
+from sanbu.strategies.autoregressive import Autoregressive
+from sanbu.strategies.prediction import Prediction
+
+ANSWER = Autoregressive(max_tokens=48)
+NANO = Modern(layers=4, heads=4, width=128, context=128)
+PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shapes; their tokenizer is GPT-2's
+    "1.3b": GPT2(layers=24, heads=16, width=2048, context=2048),
+    "6b": GPT2(layers=32, heads=32, width=4096, context=2048),
+}
+
+
+def fast(rate: float, hold: float = 0.3) -> Muon:
+    """Muon with a linear cool-down."""
+    linear = LinearRate(hold=hold)
+    return Muon(
+        learning_rate=rate, rest=AdamW(learning_rate=rate / 5, weight_decay=0.0, clip=None, rate=linear), rate=linear
+    )
+
+
+def base(size: str = "nano", path: str = "python") -> Recipe:
+    """Assistant, first: a base model of text whose tokenizer knows roles and single digits."""
+    if size != "nano":
+        return published(
+            "base",
+            size,
+            Text(path=path, tokenizer=ChatBPE(vocabulary=50304), context=2048),
+            ChunkedNextToken(),
+            2e-4,
+            512,
+            572_000,
+        )
+    return Recipe(
+        name="base",
+        data=Text(path=path, tokenizer=ChatBPE(vocabulary=1024), context=128),
+        model=NANO,
+        objective=NextToken(),
+        optimizer=fast(0.02),
+        strategy=TALK,
+        schedule=Schedule(
+            steps=500, batch=16, evaluate_every=250, evaluate_rows=128, sample_every=250, checkpoint_every=250
+        ),
+    )
+
+
+def sft(size: str = "nano", base: str = "") -> Recipe:
+    """Assistant, second: supervised fine-tuning on conversations; base=RUN is the run to begin from."""
+    data = Chat(tokenizer=spoken(base, size), context=context(base, size))
+    if size != "nano":
+        return published("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
+    schedule = Schedule(
+        steps=1350, batch=16, evaluate_every=450, evaluate_rows=128, sample_every=450, samples=2, checkpoint_every=450
+    )
+    return recipe("sft", data, same(base), ChunkedNextToken(chunk=4096), fast(0.02), schedule, {"model": base})
+
+
+def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
+    """Assistant, third: a reward model from rankings of answers; sft=RUN gives its trunk."""
+    data = Rankings(path=path, answers=6, tokenizer=spoken(sft, size), context=context(sft, size))
+    if size != "nano":
+        trunk = pick(PAPER, size)
+        return published("reward", size, data, BradleyTerry(), 9e-6, 64, 500, start=sft, model=Scorer(trunk=trunk))
+    schedule = Schedule(
+        steps=340, batch=32, micro_batch=32, evaluate_every=170, evaluate_rows=256, checkpoint_every=170
+    )
+    return recipe(
+        "reward", data, Scorer(trunk=same(sft)), BradleyTerry(), fast(0.006), schedule, {"model": sft}, Prediction()
+    )
+
+
+def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "skills") -> Recipe:
+    """Assistant, fourth: PPO on the reward model and the checked answer, held near the run sft=RUN; reward=RUN."""
+    rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if path == "skills" else (Learned(),)
+    objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.03)
+    parents = {"model": sft, "reference": sft, "reward": reward}
+    return policy("ppo", size, sft, path, objective, 80, 256, parents)
+
+
+def grpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
+    """Assistant, another way: GRPO on the checked answer, several answers judged against each other; sft=RUN."""
+    objective = GRPO(rewards=(Checked(),), samples=8, kl=0.02)
+    return policy("grpo", size, sft, path, objective, 80, 80, {"model": sft, "reference": sft})
+
+
+def policy(
+    name: str, size: str, sft: str, path: str, objective: Any, steps: int, batch: int, parents: dict[str, str]
+) -> Recipe:
+    """What PPO and GRPO have in common."""
+    data = Prompts(path=path, tokenizer=spoken(sft, size), context=context(sft, size))
+    if size != "nano":
+        return published(name, size, data, objective, 9e-6, 512, 500, start=sft, parents=parents)
+    schedule = Schedule(
+        steps=steps, batch=batch, micro_batch=32, evaluate_every=20, evaluate_rows=384, checkpoint_every=40
+    )
+    optimizer = AdamW(
+        learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.05, hold=0.6)
+    )
+    made = recipe(name, data, same(sft), objective, optimizer, schedule, parents)
+    return made.model_copy(
+        update={"machine": MachineConfig(precision="float32")}
+    )  # ratios of recorded and computed probabilities
+
+
+def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
+    """Assistant, beside PPO: DPO on pairs of answers, no reward model; sft=RUN is where it begins and its reference."""
+    data = Pairs(path=path, tokenizer=spoken(sft, size), context=context(sft, size))
+    parents = {"model": sft, "reference": sft}
+    if size != "nano":
+        return published("dpo", size, data, DPO(), 1e-6, 64, 1_000, start=sft, parents=parents)
+    schedule = Schedule(steps=160, batch=40, evaluate_every=80, evaluate_rows=128, checkpoint_every=80)
+    optimizer = AdamW(learning_rate=1e-4, weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.1, hold=0.3))
+    return recipe("dpo", data, same(sft), DPO(beta=0.3), optimizer, schedule, parents)
+
+
+def gpt1_classify(
+    size: str = "nano", base: str = "", path: str = "skills", task: str = "classification", text: str = "text"
+) -> Recipe:
+    """GPT-1, second: discriminative fine-tuning by a linear head; base=RUN is the pretrained run, task= what the labels are, text= the field of the file."""
+    judge = {"choice": "choose", "regression": "regress"}.get(task, "classify")
+    trunk = parent(base).model if base else GPT1(layers=4, heads=4, width=128, context=128, dropout=0.1)
+    if size != "nano":
+        trunk = GPT1(layers=12, heads=12, width=768, context=512)
+    data = Labelled.model_validate_json(
+        json.dumps({"path": path, "task": task, "text": text, "context": getattr(trunk, "context", 128)})
+    )
+    data = data.model_copy(update={"tokenizer": spoken(base, size)})
+    schedule = Schedule(steps=600, batch=32, evaluate_every=100, evaluate_rows=1024, checkpoint_every=200)
+    optimizer = AdamW(
+        learning_rate=6.25e-5 if size != "nano" else 5e-4, rate=LinearRate(warmup=0.002 if size != "nano" else 0.1)
+    )
+    objective = Discriminative.model_validate_json(json.dumps({"judge": judge}))
+    return recipe(
+        "gpt1-classify", data, Scorer(trunk=trunk), objective, optimizer, schedule, {"model": base}, Prediction()
+    )
+
+
+def icl(size: str = "nano") -> Recipe:
+    """In-context learning: sequences of random mappings; what the examples in the prompt say is all there is to know."""
+    shapes = {"nano": (4, 4, 128), "12m": (12, 8, 256)}  # the second is the model of Garg and others (2022)
+    layers, heads, width = pick(shapes, size)
+    return Recipe(
+        name="icl",
+        data=Mappings(),
+        model=Modern(layers=layers, heads=heads, width=width, context=64),
+        objective=InContext(),
+        optimizer=fast(0.01),
+        strategy=Autoregressive(max_tokens=1, temperature=0.0),
+        schedule=Schedule(steps=600, batch=64, evaluate_every=100, evaluate_rows=512, checkpoint_every=200),
+    )
+
+
+def recipe(
+    name: str, data: Any, model: Any, objective: Any, optimizer: OptimizerConfig, schedule: Schedule,
+    parents: dict[str, str], strategy: Any = ANSWER,
+) -> Recipe:  # fmt: skip
+    """A stage; parents that are not given are left out."""
+    return Recipe(
+        name=name, data=data, model=model, objective=objective, optimizer=optimizer, strategy=strategy,
+        parents={role: path for role, path in parents.items() if path}, schedule=schedule,
+    )  # fmt: skip
+
+
+def published(
+    name: str, size: str, data: Any, objective: Any, rate: float, batch: int, steps: int,
+    start: str = "", parents: dict[str, str] | None = None, model: Any = None,
+) -> Recipe:  # fmt: skip
+    """A stage at the size of the paper."""
+    optimizer = AdamW(learning_rate=rate, rate=CosineRate(warmup=0.02))
+    schedule = Schedule(steps=steps, batch=batch, micro_batch=4, evaluate_every=100, checkpoint_every=100)
+    strategy = Prediction() if model is not None else TALK
+    return recipe(
+        name, data, model or pick(PAPER, size), objective, optimizer, schedule, parents or {"model": start}, strategy
+    )
+
+
+def parent(path: str) -> Recipe:
+    """The recipe of a parent run."""
+    from sanbu.files import read_json
+
+    file = Path(path) / "recipe.json"
+    if not file.is_file():
+        raise ConfigError(f"{path} is no run: it has no recipe.json")
+    from sanbu.config import load
+
+    return load(Recipe, read_json(file)["recipe"])
+
+
+def spoken(path: str, size: str) -> TokenizerConfig:
+    """The tokenizer of a parent run, or the one its recipe would make."""
+    if not path:
+        return ChatBPE(vocabulary=1024 if size == "nano" else 50304)
+    config = parent(path).data.tokenizer  # type: ignore[attr-defined]
+    file = Path(path) / "tokenizer.json"
+    if not file.exists():
+        return config
+    ends = {"end_id": config.end(), "start_id": getattr(config, "start", config.end)()}
+    return TokenizerFile(path=str(file), vocabulary=config.size(), **ends)
+
+
+def same(path: str) -> Any:
+    """The model of a parent run, without dropout: policy and reference must agree before anything is learnt."""
+    if not path:
+        return NANO
+    model = parent(path).model
+    return model.model_copy(update={"dropout": 0.0}) if "dropout" in type(model).model_fields else model
+
+
+def context(path: str, size: str) -> int:
+    """The longest sequence of a parent run."""
+    return getattr(same(path), "context", 128) if size == "nano" else 2048
+
+
+__all__ = ["base", "dpo", "gpt1_classify", "grpo", "icl", "ppo", "reward", "sft"]

@@ -1,0 +1,56 @@
+"""Lives: recipes that follow each other. `sanbu train assistant` makes base, sft, reward, ppo and dpo in one folder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sanbu.recipe import Recipe
+from sanbu.recipes import alignment as recipes
+
+if TYPE_CHECKING:
+    from sanbu.recipes.stages import Stage
+
+QUESTIONS = 3000  # whose answers are ranked
+
+
+def assistant(size: str = "nano", path: str = "skills", text: str = "python") -> Sequence[Stage]:
+    """The life of an assistant: base, sft, reward, ppo, and dpo beside it; path=FILE for your own preferences, text=FILE to begin from."""
+    from sanbu.evaluation.rank import rank
+    from sanbu.recipes.stages import Stage
+    from sanbu.run import Run
+
+    own = path if path != "skills" else ""
+
+    def ranked(folder: Path) -> None:
+        if not own and not (folder / "answers.jsonl").exists():
+            rank(Run.open(folder / "sft"), folder / "answers.jsonl", QUESTIONS, 4)
+
+    def preferences(folder: Path, more: str = "") -> str:
+        return own or more + str(folder / "answers.jsonl")
+
+    def sft(folder: Path) -> Recipe:
+        made = recipes.sft(size, str(folder / "base"))
+        return made.model_copy(update={"data": made.data.model_copy(update={"path": path})})
+
+    return (
+        Stage("base", lambda folder: recipes.base(size, text)),
+        Stage("sft", sft),
+        Stage(
+            "reward", lambda folder: recipes.reward(size, str(folder / "sft"), preferences(folder, "skills,")), ranked
+        ),
+        Stage("ppo", lambda folder: recipes.ppo(size, str(folder / "sft"), str(folder / "reward"), path)),
+        Stage("dpo", lambda folder: recipes.dpo(size, str(folder / "sft"), preferences(folder)), ranked),
+    )
+
+
+LIVES: dict[str, Callable[..., Sequence[Stage]]] = {"assistant": assistant}
+
+
+def make(name: str, assignments: Sequence[str]) -> tuple[Sequence[Stage], list[str]]:
+    """The stages of a life with its own arguments (size=, path=, text=) taken out of the assignments."""
+    accepted = inspect.signature(LIVES[name]).parameters
+    given = dict(text.partition("=")[::2] for text in assignments if text.partition("=")[0] in accepted)
+    return LIVES[name](**given), [text for text in assignments if text.partition("=")[0] not in accepted]

@@ -1,0 +1,209 @@
+"""What a body asks for, as requests of the engine, or as a job where another strategy is asked for."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from sanbu.config import SanbuError, override
+from sanbu.serve.errors import APIError
+from sanbu.serve.hosted_run import Served
+from sanbu.serve.metrics import Metrics
+from sanbu.serve.request import Finish, Guide, Request
+from sanbu.serve.schemas import Drawing
+from sanbu.serve.single_lane import Job
+from sanbu.serve.streaming import Answer, Line, Piece, steps, together
+from sanbu.strategies.strategy import generate
+
+
+@dataclass
+class Asked:
+    """Prompts and how to go on from each, n times. Answer i of prompt p is number p n + i; its seed is seed + i."""
+
+    served: Served
+    prompts: Sequence[Sequence[int]]
+    n: int
+    seed: int
+    overrides: tuple[str, ...]
+    together: bool  # drawn token by token, in the engine's batches
+    top: int | None = None
+    presence: float = 0.0
+    frequency: float = 0.0
+    bias: dict[int, float] = field(default_factory=dict)
+    schema: dict[str, Any] | None = None
+    expected: Sequence[int] = ()  # what the answers may turn out to be
+    answers: list[Answer] = field(init=False, default_factory=list)
+    requests: list[Request] = field(init=False, default_factory=list)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens that were given, each prompt once."""
+        return sum(map(len, self.prompts))
+
+    def usage(self) -> dict[str, Any]:
+        """What it took."""
+        said = sum(answer.tokens for answer in self.answers)
+        cached = sum(request.cached for request in self.requests[:: self.n])
+        return {
+            "prompt_tokens": self.prompt_tokens, "completion_tokens": said, "total_tokens": self.prompt_tokens + said,
+            "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": sum(request.right for request in self.requests),
+                "rejected_prediction_tokens": sum(request.wrong for request in self.requests),
+            },
+        }  # fmt: skip
+
+    def pieces(self, metrics: Metrics) -> AsyncIterator[Piece]:
+        """Submit, and go on with what is said. Raises Busy at once when the queue is full."""
+        return self._engine(metrics) if self.together else self._job()
+
+    def _engine(self, metrics: Metrics) -> AsyncIterator[Piece]:
+        engine, line = self.served.engine, Line()
+        assert engine is not None
+        config = self.served.autoregressive(self.overrides)
+        tokenizer = self.served.run.codec.tokenizer  # type: ignore[attr-defined]
+        for number, prompt in enumerate(prompt for prompt in self.prompts for _ in range(self.n)):
+            self.answers.append(Answer(number, tokenizer, config.stop))
+            guide: Guide | None = None if self.schema is None else self.served.grammars.schema(self.schema)
+            self.requests.append(
+                Request(
+                    prompt, config, self.seed + number % self.n, line.sender(number), self.top or 0, self.presence, self.frequency, self.bias, guide,
+                    self.expected,
+                )
+            )  # fmt: skip
+        engine.submit(*self.requests)
+        return together(self.served, self.requests, line, self.answers, metrics)
+
+    def _job(self) -> AsyncIterator[Piece]:
+        run = self.served.run
+        rows = [list(prompt) for prompt in self.prompts for _ in range(self.n)]
+        longest = max(map(len, rows))
+        if self.served.context and longest >= self.served.context:
+            raise SanbuError(f"the prompt has {longest} tokens; allowed: 1 to {self.served.context - 1}")
+        recipe = override(run.recipe, self.overrides)
+        strategy = recipe.strategy.build(recipe.data.space())
+        follower: Any = run.codec.follow(recipe.strategy)
+        tokenizer = run.codec.tokenizer  # type: ignore[attr-defined]
+        self.answers = [Answer(number, tokenizer, ()) for number in range(len(rows))]
+        seeds = torch.tensor([self.seed + number % self.n for number in range(len(rows))])
+
+        def told() -> Iterator[list[tuple[str, bool, int]]]:
+            condition = {name: tensor.to(run.device) for name, tensor in self.served.condition(rows).items()}
+            for draft in generate(strategy, run.models, condition, seeds.to(run.device), follower.update):
+                count = (draft.committed.sum(1) - draft.record["start"]).tolist()
+                ended = (draft.done | torch.tensor([reader.stopped for reader in follower.readers])).tolist()
+                yield list(zip(follower.pieces, ended, count, strict=True))
+
+        return self._follow(steps(lambda deliver, end: Job(told(), deliver, end), self.served))
+
+    async def _follow(self, drafts: AsyncIterator[list[tuple[str, bool, int]]]) -> AsyncIterator[Piece]:
+        most = getattr(override(self.served.run.recipe, self.overrides).strategy, "max_tokens", 0)
+        async for rows in drafts:
+            for answer, (text, ended, count) in zip(self.answers, rows, strict=True):
+                if answer.finish is None and (text or ended):
+                    answer.tokens = count
+                    how: Finish = "length" if count >= most else "stop"
+                    answer.finish = how if ended else None
+                    yield Piece(answer.index, text, (), answer.finish)
+
+
+def asked(served: Served, body: Drawing, prompts: Sequence[Sequence[int]], most: int | None, **more: Any) -> Asked:
+    """What a body asks of a served run. Raises APIError naming the field that cannot be done."""
+    if not served.writes:
+        raise APIError(400, f"{served.name} draws no text; ask /v1/images/generations", "model")
+    for prompt in prompts:
+        if not 0 < len(prompt) < served.context:
+            raise APIError(
+                400, f"the prompt has {len(prompt)} tokens; allowed: 1 to {served.context - 1}", "messages" if "messages" in type(body).model_fields else "prompt",
+                "context_length_exceeded",
+            )  # fmt: skip
+    n, wanted = body.n or 1, dict(body.strategy or {})
+    kind = wanted.get("kind", "autoregressive" if served.engine is not None else None)
+    alike = kind == "autoregressive" and served.engine is not None
+    fields = rules(
+        body, served.context if most is None and alike else most
+    )  # to the end, where nothing else is asked for
+    if kind is not None and kind != "autoregressive":
+        from sanbu.strategies.strategy import StrategyConfig
+
+        known: Any = StrategyConfig.kinds().get(kind)
+        for field_name in fields:
+            if known is not None and field_name not in known.model_fields:
+                raise APIError(400, f"{field_name}: the strategy {kind!r} has no such field", field_name)
+    try:
+        overrides = served.changes({**({"kind": kind} if kind else {}), **fields, **wanted})
+    except SanbuError as error:
+        raise APIError(400, str(error), "strategy" if wanted else None) from None
+    made = Asked(served, prompts, n, seeded(body.seed), overrides, alike, **more)
+    made.presence, made.frequency = body.presence_penalty or 0.0, body.frequency_penalty or 0.0
+    made.bias = biased(served, body.logit_bias or {})
+    refuse_alone(made)
+    return made
+
+
+def refuse_alone(made: Asked) -> None:
+    """Only the engine keeps probabilities, penalties and forms."""
+    if made.together:
+        return
+    given = {
+        "logprobs": made.top is not None, "presence_penalty": made.presence, "frequency_penalty": made.frequency, "logit_bias": made.bias,
+        "response_format": made.schema is not None,
+    }  # fmt: skip
+    for name, value in given.items():
+        if value:
+            raise APIError(400, f"{name} needs the strategy 'autoregressive'", name)
+
+
+def rules(body: Drawing, most: int | None) -> dict[str, Any]:
+    """Fields of a strategy that the body names in OpenAI's words."""
+    given = {
+        "temperature": body.temperature, "top_p": None if body.top_p is None else max(body.top_p, 1e-9), "top_k": body.top_k, "min_p": body.min_p,
+        "repetition_penalty": body.repetition_penalty, "max_tokens": most, "stop": [body.stop] if isinstance(body.stop, str) else body.stop,
+    }  # fmt: skip
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def seeded(seed: int | None) -> int:
+    """The seed asked for, or any."""
+    return random.SystemRandom().randrange(1 << 48) if seed is None else seed % (1 << 62)
+
+
+def biased(served: Served, bias: dict[str, float]) -> dict[int, float]:
+    """Ids and what is added to their logits."""
+    size = served.run.recipe.data.space().vocabulary
+    for token in bias:
+        if not token.isascii() or not token.isdigit() or int(token) >= size:
+            raise APIError(400, f"logit_bias: there is no token {token!r}; allowed: 0 to {size - 1}", "logit_bias")
+    return {int(token): value for token, value in bias.items()}
+
+
+def form(kind: str, schema: dict[str, Any] | None, served: Served, param: str) -> dict[str, Any] | None:
+    """The schema of a response_format; checked here, so that a wrong one is refused before anything is drawn."""
+    if kind == "text":
+        return None
+    if kind == "json_schema" and schema is None:
+        raise APIError(400, f"{param}: json_schema needs a schema", param)
+    wanted = {"type": "object"} if kind == "json_object" else schema
+    assert wanted is not None
+    check_schema(served, wanted, param)
+    return wanted
+
+
+def check_schema(served: Served, schema: dict[str, Any], param: str) -> None:
+    """Raise APIError where answers cannot be held to a schema."""
+    if served.engine is None:
+        raise APIError(400, f"{param}: {served.name} cannot be held to a form", param)
+    try:
+        served.grammars.schema(schema)
+    except (SanbuError, ImportError) as error:
+        raise APIError(400, f"{param}: {error}", param) from None
+
+
+def compact(content: Any) -> str:
+    """JSON for the wire."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))

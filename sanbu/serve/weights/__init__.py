@@ -1,0 +1,1 @@
+"""How the weights of linear layers lie in memory while a model is served."""
