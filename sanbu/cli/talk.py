@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import typer
 
 from sanbu.codecs.chat import ChatCodec, Message
-from sanbu.config import SanbuError
+from sanbu.config import SanbuError, kind_of
 from sanbu.run import Run
 
 
@@ -36,18 +36,17 @@ class Speaker:
     def open(cls, folder: Path, overrides: tuple[str, ...] = (), system: str | None = None) -> Speaker:
         """A run folder. Raises SanbuError when its model writes no text."""
         run = Run.open(folder)
-        if run.recipe.model.family != "tokens":
-            raise SanbuError(f"{folder} writes no text: its model is a {run.recipe.model.model_dump()['kind']!r}")
+        if run.codec.medium != "text" or not run.recipe.strategy.draws:
+            raise SanbuError(f"{folder} does not write text: its model is {kind_of(run.recipe.model)!r}")
         return cls(run.to("auto"), overrides, system)
 
     def answer(self, words: str, seed: int) -> Iterator[str]:
         """What comes, piece by piece; at the end the conversation has both sides."""
         self.said.append({"role": "user", "content": words})
-        follower = self.run.follow(self.overrides)
         whole = ""
-        for _ in self.run.drafts(self._prompt(words), 1, seed, self.overrides, follower.update):
-            whole += follower.pieces[0]
-            yield follower.pieces[0]
+        for piece in self.run.stream(self._prompt(words), seed, overrides=self.overrides):
+            whole += piece
+            yield piece
         self.said.append({"role": "assistant", "content": whole.strip()})
 
     def _prompt(self, words: str) -> Any:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from sanbu.space import IGNORED, Batch, Space
 class ConversationConfig(DataConfig):
     """What all data of conversations has in common."""
 
+    measure: ClassVar[str] = "answers"
     path: str = Field("skills", description="JSONL of conversations or preferences; skills: questions made here")
     tokenizer: TokenizerConfig = Field(Byte(), description="that of the run one starts from")
     template: TemplateConfig = Turns()

@@ -35,6 +35,7 @@ class DataConfig(Choice):
     """What we learn from."""
 
     table: ClassVar[str] = "sanbu.data:KINDS"
+    measure: ClassVar[str] = "objective"  # how runs are evaluated: an entry of sanbu.evaluation:MEASURES
 
     def space(self) -> Space:
         """Known without reading the data, or from a look at its header."""

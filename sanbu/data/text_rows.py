@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from sanbu.space import IGNORED, Batch, Space
 class Text(DataConfig):
     """Text as rows of tokens; documents packed without loss and kept apart."""
 
+    measure: ClassVar[str] = "text"
     kind: Literal["text"] = "text"
     path: str = Field(
         "python", description="a file, a folder, hub:NAME, or python: the installed Python's own documentation"

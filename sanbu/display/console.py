@@ -11,13 +11,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sanbu.progress import error_stream
+from sanbu.watcher import Watcher
 
 if TYPE_CHECKING:
     from sanbu.run import Run
     from sanbu.training import Training
 
 
-class Console:
+class Console(Watcher):
     """Watches a run on a terminal; without one, prints a line now and then."""
 
     def __init__(self) -> None:
@@ -41,11 +42,10 @@ class Console:
             self.say(f"resumed at step {training.step:,}")
         self.first, self.steps, self.began = training.step, schedule.steps, time.monotonic()
         rows = schedule.batch if isinstance(schedule.batch, int) else 0
-        space = training.recipe.data.space()
-        self.per_step, self.unit = rows, "pictures/s" if len(space.shape) == 3 else "rows/s"
-        if space.vocabulary and len(space.shape) == 1:
-            self.per_step, self.unit = rows * space.shape[0], "tokens/s"
-        if self.out.is_terminal:
+        self.codec = training.data.codec
+        self.per_step = rows * self.codec.amount(training.data.batch(0, 1))
+        self.unit = f"{self.codec.unit}/s"
+        if self.out.is_terminal or self.out.is_jupyter:
             columns = (
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
@@ -57,7 +57,7 @@ class Console:
             self.task = self.bar.add_task("", total=schedule.steps, completed=training.step)
             self.bar.start()
 
-    def step(self, row: Mapping[str, Any]) -> None:
+    def step(self, row: Mapping[str, Any]) -> str | None:
         """Move the bar; without a terminal, print every ten seconds."""
         speed = self.per_step / max(row["time/seconds"], 1e-9)
         self.rate = speed if not self.rate else 0.95 * self.rate + 0.05 * speed
@@ -73,9 +73,10 @@ class Console:
                 f"{name.removeprefix('held_out/')} {row[name]:.3f}" for name in row if name.startswith("held_out/")
             )
             self.say(f"step {row['step']:,}: held out: {shown}")
-        self.look_after(row)
+        self.check_health(row)
+        return None
 
-    def look_after(self, row: Mapping[str, Any]) -> None:
+    def check_health(self, row: Mapping[str, Any]) -> None:
         """The health panel of learning from rewards, with each look; what is wrong, as soon as it is."""
         from sanbu.display.health import diagnose, is_policy, panel
 
@@ -90,12 +91,10 @@ class Console:
             self.say(f"step {row['step']:,}: {text}")
 
     def sample(self, path: Path, results: Sequence[Any]) -> None:
-        """Show a text sample; say where any other lies."""
-        if results and isinstance(results[0], str):
-            lines = [line for line in results[0].strip().splitlines() if line.strip()][:4]
-            self.say("\n".join(f"  | {line[:100]}" for line in lines))
-        else:
-            self.say(f"sample: {path}")
+        """Show a sample where a terminal can; otherwise say where it is."""
+        shown = self.codec.show(results[0]) if results else ""
+        lines = [line for line in shown.strip().splitlines() if line.strip()][:4]
+        self.say("\n".join(f"  | {line[:100]}" for line in lines) if lines else f"sample: {path}")
 
     def end(self, run: Run, interrupted: bool) -> None:
         """Say what comes next."""
@@ -124,13 +123,3 @@ def describe(row: Mapping[str, Any], rate: float, unit: str) -> str:
     ]
     losses = [f"{name} {row[name]:.3f}" for name in row if name.endswith("/loss") and not name.startswith("held_out")]
     return ", ".join([*shown, *losses, f"{rate:,.0f} {unit}"])
-
-
-def stream(run: Run, prompt: str | None, seed: int, overrides: tuple[str, ...]) -> None:
-    """Print a text sample as it is drawn."""
-    follower = run.follow(overrides)
-    said = prompt or ""
-    for _ in run.drafts(prompt, 1, seed, overrides, follower.update):
-        print(said + follower.pieces[0], end="", flush=True)
-        said = ""
-    print("\n", flush=True)

@@ -9,24 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sanbu.config import SanbuError, dump
+from sanbu.codecs.text import batch_of, padded
+from sanbu.config import SanbuError, kind_of
 from sanbu.data.chat import ConversationConfig
 from sanbu.data.conversations import Record
+from sanbu.evaluation.options import Measured, Options, readable, table
 from sanbu.noise import Noise
 from sanbu.objectives.answers import logprobs
+from sanbu.objectives.objective import Round
 from sanbu.objectives.policy.rewards import answers, exact, learned
 from sanbu.objectives.policy.rollout import roll
 from sanbu.progress import progress_rows
 from sanbu.run import Run
-from sanbu.space import Draft
 from sanbu.strategies.autoregressive import Autoregressive
-from sanbu.strategies.strategy import generate, last
+from sanbu.strategies.strategy import draw
 
 ROWS = 512  # answers drawn at once
 
@@ -44,16 +47,25 @@ class Answers:
     greedy: Tensor
 
 
-def evaluate_assistants(folders: Sequence[Path], count: int = 512, samples: int = 8) -> dict[str, dict[str, Any]]:
+def measure(runs: Sequence[Run], options: Options) -> Measured:
+    """Assistants side by side."""
+    found = evaluate_assistants(runs, options.questions)
+    names = list(dict.fromkeys(name for figures in found.values() for name in figures))
+    rows = [
+        [name.replace("_", " "), *(readable(figures.get(name, "")) for figures in found.values())] for name in names
+    ]
+    return {"runs": found}, table(["", *(Path(name).name for name in found)], rows)
+
+
+def evaluate_assistants(runs: Sequence[Run], count: int = 512, samples: int = 8) -> dict[str, dict[str, Any]]:
     """Figures of each run by its folder's name. Raises SanbuError when a run holds no conversations."""
-    runs = [Run.open(folder) for folder in folders]
     first = beginning(runs[0])
     questions = held_out(first, count)
     judge = next((found for run in runs if (found := reward_run(run)) is not None), None)
     different = {run.folder.resolve(): run for run in [*runs, first]}
     compared = {folder: answer(run, first, judge, questions, samples) for folder, run in different.items()}
     against = compared[first.folder.resolve()]
-    return {str(folder): row(compared[folder.resolve()], against, questions) for folder in folders}
+    return {str(run.folder): row(compared[run.folder.resolve()], against, questions) for run in runs}
 
 
 def row(mine: Answers, other: Answers, questions: Sequence[Record]) -> dict[str, Any]:
@@ -85,8 +97,8 @@ def wins(mine: Answers, other: Answers) -> dict[str, float | None]:
 
 
 def answer(run: Run, first: Run, judge: Run | None, questions: Sequence[Record], samples: int) -> Answers:
-    """Every question answered so many times, and once without chance."""
-    models: dict[str, Any] = {"model": run.model, "reference": first.model, "read": run.codec.read}
+    """Every question answered `samples` times, and once greedily."""
+    models: dict[str, Any] = {"model": run.model, "reference": first.model}
     models |= {"reward": judge.model} if judge is not None else {}
     parts: list[tuple[Tensor, ...]] = []
     texts: list[list[str]] = []
@@ -94,51 +106,48 @@ def answer(run: Run, first: Run, judge: Run | None, questions: Sequence[Record],
     size = max(1, ROWS // samples)
     with torch.no_grad(), progress_rows(f"answers of {run.folder.name}", len(questions)) as progress:
         for start in range(0, len(questions), size):
-            batch = asked(run, questions[start : start + size])
-            drawn = roll({**models, "draw": drawing(run)}, batch, Noise("evaluate", start), samples)
-            went = (drawn["old"] - logprobs(first.model, drawn["tokens"], drawn["targets"])).sum(1)
-            reward = learned(1.0)(models, drawn) if judge is not None else torch.full_like(went, torch.nan)
-            parts.append((exact(models, drawn), reward, went, drawn["ending"] >= 0, drawn["length"] - drawn["start"]))
-            said = answers(models, drawn)
+            asked = round_of(run, questions[start : start + size], Noise("evaluate", start), models=models)
+            drawn = roll(asked, samples)
+            moved = (drawn["old"] - logprobs(first.model, drawn["tokens"], drawn["targets"])).sum(1)
+            reward = learned(1.0)(asked, drawn) if judge is not None else torch.full_like(moved, torch.nan)
+            ended, length = drawn["ending"] >= 0, drawn["length"] - drawn["start"]
+            parts.append((exact(asked, drawn), reward, moved, ended, length))
+            said = answers(asked, drawn)
             texts += [said[i : i + samples] for i in range(0, len(said), samples)]
-            greedy.append(exact(models, roll({**models, "draw": drawing(run, 0.0)}, batch, Noise("evaluate"), 1)))
-            progress(len(batch["tokens"]))
-    right, reward, went, ended, length = (
+            alone = round_of(run, questions[start : start + size], Noise("evaluate"), 0.0, models)
+            greedy.append(exact(alone, roll(alone, 1)))
+            progress(len(asked.batch["tokens"]))
+    right, reward, moved, ended, length = (
         torch.cat(part).float().view(-1, samples) for part in zip(*parts, strict=True)
     )
-    return Answers(texts, right, reward if judge is not None else None, went, ended, length, torch.cat(greedy))
+    return Answers(texts, right, reward if judge is not None else None, moved, ended, length, torch.cat(greedy))
 
 
-def drawing(run: Run, temperature: float = 1.0) -> Any:
-    """A function that draws answers of a run."""
+def round_of(
+    run: Run,
+    questions: Sequence[Record],
+    noise: Noise,
+    temperature: float = 1.0,
+    models: Mapping[str, Any] | None = None,
+) -> Round:
+    """A round in which a run answers questions; the batch holds what is known to be right, as tokens."""
+    codec: Any = run.codec
+    known = [ids.tolist() for ids in codec.tokenizer.encode_batch([record.answer for record in questions])]
+    batch = batch_of([codec.template.ask(record.prompt) for record in questions]) | {"answer": padded(known, -1)}
     strategy = run.recipe.strategy
     most = strategy.max_tokens if isinstance(strategy, Autoregressive) else 32
-    config = Autoregressive(max_tokens=most, temperature=temperature)
-
-    def draw(condition: Mapping[str, Tensor], seeds: Tensor) -> Draft:
-        return last(generate(config.build(run.recipe.data.space()), {"model": run.model}, dict(condition), seeds))
-
-    return draw
-
-
-def asked(run: Run, questions: Sequence[Record]) -> dict[str, Tensor]:
-    """Questions as a run's tokens, with what is known to be right."""
-    from sanbu.data.chat import padded
-
-    codec: Any = run.codec
-    prompts = [codec.template.ask(record.prompt) for record in questions]
-    known = [ids.tolist() for ids in codec.tokenizer.encode_batch([record.answer for record in questions])]
-    length = torch.tensor([len(ids) for ids in prompts])
-    return {"tokens": padded(prompts, 0), "length": length, "answer": padded(known, -1)}
+    drawn_by = Autoregressive(max_tokens=most, temperature=temperature).build(run.recipe.data.space())
+    models = models or {"model": run.model}
+    return Round(models, batch, noise, partial(draw, drawn_by, models), run.codec.read, learning=False)
 
 
 def beginning(run: Run) -> Run:
     """The run whose policy this one began from and is compared with; the run itself where there is none."""
     config = run.recipe.data
-    if not isinstance(config, ConversationConfig) or run.recipe.model.family != "tokens":
-        kind = dump(config)["kind"]
+    if not isinstance(config, ConversationConfig) or not run.recipe.strategy.draws:
+        kind = kind_of(config)
         raise SanbuError(
-            f"{run.folder} does not answer questions: its data is {kind!r} and its model {dump(run.recipe.model)['kind']!r}"
+            f"{run.folder} does not answer questions: its data is {kind!r} and its model {kind_of(run.recipe.model)!r}"
         )
     return run.parent("reference") if "reference" in run.recipe.parents else run
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sanbu.layers.attention import Attention
 from sanbu.recipe import Recipe
-from sanbu.space import Space
 
 BYTES = 4  # float32, as a run stores weights and as the cache holds keys and values on a CPU
 
@@ -44,8 +42,9 @@ def cost(recipe: Recipe) -> Cost | PictureCost:
     with torch.device("meta"):
         model = recipe.model.build(space)
     parameters = sum(p.numel() for p in model.parameters())
-    if len(space.shape) == 3:
-        return PictureCost(parameters, 3 * forward_flops(model, recipe.model.family, space), parameters * BYTES)
+    example = recipe.model.example(space)
+    if example is not None:
+        return PictureCost(parameters, 3 * forward_flops(model, example), parameters * BYTES)
     products = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     attention, cached = 0, 0
     for module in model.modules():
@@ -55,17 +54,8 @@ def cost(recipe: Recipe) -> Cost | PictureCost:
     return Cost(parameters, 6 * products + attention, parameters * BYTES, cached * BYTES)
 
 
-def forward_flops(model: nn.Module, family: str, space: Space) -> int:
-    """FLOPs of one picture through a model on the meta device, called as its family is."""
-    with torch.device("meta"):
-        label, picture = torch.zeros(1, dtype=torch.long), torch.zeros(1, *space.shape)
-        noise = torch.zeros(1, 1, math.prod(getattr(model, "latent", (1,))))
-        inputs = {
-            "pixels": (picture.long(), label),
-            "latent": (picture.long(), label, noise),
-            "generator": (noise[:, 0], label),
-            "denoiser": (picture, torch.ones(1), label),
-        }
-        with FlopCounterMode(display=False) as counter:
-            model(*inputs[family])
+def forward_flops(model: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+    """FLOPs of one row through a model on the meta device."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model(*(tensor.to("meta") for tensor in inputs))
     return int(counter.get_total_flops())

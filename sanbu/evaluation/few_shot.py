@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sanbu.config import Config, SanbuError, load, nearest
+from sanbu.config import Config, SanbuError, kind_of, load, nearest
 from sanbu.data.conversations import lines
 from sanbu.evaluation.likelihood import loglikelihoods, split
 from sanbu.noise import key
@@ -52,10 +52,8 @@ class Asked:
 
 def evaluate_tasks(run: Run, names: Sequence[str], shots: Sequence[int], folder: Path, count: int) -> dict[str, Any]:
     """A row for each task and number of shots, and a whole prompt of each task. Raises SanbuError in one line."""
-    if run.recipe.model.family != "tokens":
-        raise SanbuError(
-            f"{run.folder} gives text no probability: its model is a {run.recipe.model.model_dump()['kind']!r}"
-        )
+    if run.codec.medium != "text" or not run.recipe.strategy.draws:
+        raise SanbuError(f"{run.folder} gives text no probability: its model is a {kind_of(run.recipe.model)!r}")
     rows: list[dict[str, Any]] = []
     prompts: dict[str, str] = {}
     for name in names:

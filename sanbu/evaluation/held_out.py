@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-
 from sanbu.config import SanbuError
+from sanbu.data.data import Data
+from sanbu.evaluation.options import Measured, Options, lines_of, only
 from sanbu.noise import Noise
-from sanbu.optimizers.search import add, add_pairs, ratios
+from sanbu.objectives.objective import Round, evaluate
 from sanbu.run import Run
-from sanbu.space import Models
 
 ROWS = 64
+
+
+def measure(runs: Sequence[Run], options: Options) -> Measured:
+    """The figures of the objective of one run."""
+    run = only(runs)
+    found = {"run": str(run.folder), **objective_on_held_out(run)}
+    return found, lines_of({name: value for name, value in found.items() if name != "run"})
 
 
 def objective_on_held_out(run: Run) -> dict[str, Any]:
@@ -20,17 +27,10 @@ def objective_on_held_out(run: Run) -> dict[str, Any]:
     data, objective = run.recipe.data.build(), run.recipe.objective.build()
     if not data.held_out_rows:
         raise SanbuError(f"{run.folder}: data.validation is 0, so nothing is held out")
-    models: Models = run.models
-    terms: dict[str, Any] = {}
-    counts: dict[str, float] = {}
-    pairs: dict[str, Any] = {}
-    with torch.no_grad():
-        for start in range(0, data.held_out_rows, ROWS):
-            batch = objective.experience(models, data.held_out(start, ROWS), Noise("evaluate", start))
-            loss = objective.loss(models, batch)
-            add(terms, loss.sums)
-            add_pairs(pairs, loss.metrics)
-            for name, count in objective.count(batch).items():
-                counts[name] = counts.get(name, 0.0) + count
-    total = sum(float(value) / max(counts[name], 1e-12) for name, value in terms.items())
-    return {"loss": total, **ratios(pairs), "rows": data.held_out_rows}
+    return evaluate(objective, rounds(run, data)) | {"rows": data.held_out_rows}
+
+
+def rounds(run: Run, data: Data) -> Iterator[Round]:
+    """Every held-out row once."""
+    for start in range(0, data.held_out_rows, ROWS):
+        yield Round(run.models, data.held_out(start, ROWS), Noise("evaluate", start), learning=False)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sanbu.codecs.images import write_image
 from sanbu.config import SanbuError
-from sanbu.display.gallery import draw, write_picture
 from sanbu.evaluation.picture_metrics import NEEDED
 from sanbu.run import Run
 
@@ -33,12 +33,12 @@ def inception(run: Run, count: int, seed: int = 10**6) -> dict[str, float]:
         raise SanbuError(f"{run.folder}: {len(test)} test pictures are too few for a distance; {NEEDED} are needed")
     with tempfile.TemporaryDirectory() as place:
         found, real = Path(place) / "found", Path(place) / "real"
-        draw(run, found, None, count, seed, ())
+        run.save(found, None, count, seed)
         for extra in (found / "grid.png", found / "refinement.gif"):
             extra.unlink(missing_ok=True)
         real.mkdir()
         for number, levels in enumerate(test[:count]):
-            write_picture(real / f"{number:06d}.png", np.ascontiguousarray(run.codec.read(levels)))
+            write_image(real / f"{number:06d}.png", np.ascontiguousarray(run.codec.read(levels)))
         told = {"input1": str(found), "input2": str(real), "cuda": run.device.type == "cuda", "verbose": False}
         subset = {"kid_subset_size": min(1000, count)}
         return dict(torch_fidelity.calculate_metrics(**told, **subset, isc=True, fid=True, kid=True))

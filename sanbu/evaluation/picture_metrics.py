@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sanbu.config import SanbuError
-from sanbu.data.image_rows import Images
+from sanbu.data.data import DataConfig
 from sanbu.evaluation.distances import class_variation, copy_rate, frechet, kid, neighbourhoods
 from sanbu.evaluation.features import Classifier, pixels
 from sanbu.evaluation.floors import FLOORS
@@ -60,7 +60,7 @@ class Row:
 class Judge:
     """The pictures of one data config, split, and what is made from them once. Raises SanbuError when they are too few."""
 
-    def __init__(self, config: Images) -> None:
+    def __init__(self, config: DataConfig) -> None:
         labelled: Any = config.model_copy(
             update={"classes": "auto"}
         ).resolve()  # also where the runs were told no labels
@@ -72,7 +72,7 @@ class Judge:
         self.count = min(MOST, len(self.test), len(self.train))
         if self.count < NEEDED:
             raise SanbuError(
-                f"{config.path}: {len(self.train)} training and {len(self.test)} test pictures; distances between sets of fewer"
+                f"{labelled.path}: {len(self.train)} training and {len(self.test)} test pictures; distances between sets of fewer"
                 f" than {NEEDED} say more about their number than about the pictures; set data.test higher or bring more"
             )
 

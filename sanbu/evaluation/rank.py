@@ -14,7 +14,7 @@ import torch
 from sanbu.config import SanbuError
 from sanbu.data.builtin.skills import PREAMBLES
 from sanbu.data.conversations import Record
-from sanbu.evaluation.assistant import ROWS, asked, drawing, questions
+from sanbu.evaluation.assistant import ROWS, questions, round_of
 from sanbu.files import write_text
 from sanbu.noise import Noise
 from sanbu.objectives.policy.rewards import answers
@@ -35,8 +35,8 @@ def rank(run: Run, out: Path, count: int, samples: int) -> dict[str, Any]:
     with torch.no_grad(), progress_rows("answers to rank", len(asking)) as progress:
         for start in range(0, len(asking), ROWS // samples):
             part = asking[start : start + ROWS // samples]
-            models = {"model": run.model, "read": run.codec.read, "draw": drawing(run)}
-            said = answers(models, roll(models, asked(run, part), Noise("rank", start), samples))
+            asked = round_of(run, part, Noise("rank", start))
+            said = answers(asked, roll(asked, samples))
             for number, record in enumerate(part):
                 own = [text.strip() for text in said[number * samples : (number + 1) * samples]]
                 right += sum(text == record.answer for text in own)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sanbu.data.data import Data
 from sanbu.data.shards import Shards, write
 from sanbu.data.sources import documents
 from sanbu.data.text_rows import Text, TextRows
+from sanbu.evaluation.options import Measured, Options, lines_of, only
 from sanbu.objectives.next_token import chunked_cross_entropy
 from sanbu.progress import progress_rows
 from sanbu.run import Run
@@ -52,10 +54,16 @@ def bits_per_byte(run: Run, data: Data, batch: int = 16) -> Report:
     }
 
 
-def evaluate_run(folder: Path | str, path: str | None = None) -> Report:
-    """`bits_per_byte` of a run folder, on its own held-out text or on all the text of another path."""
-    run = Run.open(folder)
-    config = run.recipe.data
+def measure(runs: Sequence[Run], options: Options) -> Measured:
+    """Loss, perplexity and bits per byte of one run."""
+    run = only(runs)
+    found = evaluate_run(run, options.data)
+    return {"run": str(run.folder), **found}, lines_of(found)
+
+
+def evaluate_run(run: Run, path: str | None = None) -> Report:
+    """`bits_per_byte` of a run, on its own held-out text or on all the text of another path."""
+    config, folder = run.recipe.data, run.folder
     if not isinstance(config, Text):
         raise SanbuError(
             f"{folder}: bits per byte are of text, and this run learnt from {type(config).__name__.lower()}"
@@ -70,7 +78,7 @@ def evaluate_run(folder: Path | str, path: str | None = None) -> Report:
 
 def all_held_out(run: Run, config: Text, path: str) -> Data:
     """Every document of a path, held out, in the tokens of a run."""
-    codec = TextCodec.load(run.folder, config.tokenizer)
+    codec = TextCodec(config.tokenizer.load(run.folder))
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = config.tokenizer.size()
         texts = documents(path, config.field)

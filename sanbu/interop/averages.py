@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sanbu.checkpoints import RunError
+from sanbu.checkpoints import RunError, Writer
 from sanbu.files import load_weights, read_tensors
 from sanbu.layers.average import power_of, rebuilt
 from sanbu.run import Run
@@ -26,13 +26,13 @@ def rebuild(run: Run, length: float, folder: Path | str) -> Run:
     if not files:
         raise RunError(f"{run.folder} kept no averages; train with average=power-function")
     tensors = combined(files, power_of(length))
-    made = Run.create(folder, run.recipe)
+    made = Writer.create(folder, run.recipe)
     model = run.recipe.model.build(run.recipe.data.space())
     load_weights(model, tensors, files[-1])
     run.codec.save(made.folder)
     made.save_model(model)
     shutil.copyfile(run.folder / "metrics.jsonl", made.folder / "metrics.jsonl")
-    return made
+    return Run(made.folder, run.recipe)
 
 
 def combined(files: list[Path], power: float) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sanbu.checkpoints import Writer
 from sanbu.config import dump, load
 from sanbu.data.image_rows import Images
 from sanbu.files import read_json, read_tensors, replacing, weights, write_json, write_tensors
@@ -178,9 +179,10 @@ def import_run(source: Path, folder: Path | str) -> Run:
     theirs = read_tensors(source / part / "diffusion_pytorch_model.safetensors")
     model = recipe.model.build(recipe.data.space())
     model.load_state_dict(tensors_in(model, theirs, own, rules))
-    run = Run.create(folder, recipe)
-    run.codec.save(run.folder)
-    run.save_model(model)
+    made = Writer.create(folder, recipe)
+    run = Run(made.folder, recipe)
+    run.codec.save(made.folder)
+    made.save_model(model)
     return run
 
 

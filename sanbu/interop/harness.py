@@ -62,11 +62,4 @@ def until(run: Run, prompt: str, settings: dict[str, Any]) -> str:
     ids = encode(tokenizer, prompt)
     if len(ids) >= context > 0:
         prompt = decode(tokenizer, ids[-(context - 1) :])
-    import json
-
-    overrides = (
-        f"strategy.max_tokens={most}",
-        f"strategy.temperature={temperature}",
-        f"strategy.stop={json.dumps(words)}",
-    )
-    return run.generate(prompt, 1, 0, overrides)[0]
+    return run.generate(prompt, max_tokens=most, temperature=temperature, stop=words)

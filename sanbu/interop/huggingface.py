@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sanbu.checkpoints import Writer
 from sanbu.codecs.bpe import FileTokenizer, TokenizerFile, bytes_as_file, first_of, vocabulary_of
 from sanbu.codecs.tokenizer import END_TOKENS, START_TOKENS, Byte, ByteTokenizer, TokenizerConfig
 from sanbu.config import SanbuError, nearest
@@ -57,11 +58,11 @@ def import_run(source: str, folder: Path) -> Run:
     except KeyError as error:
         raise InteropError(f"{place}: there is no tensor {error} in its weights") from None
     load_weights(built, {name: tensor.float() for name, tensor in ours.items()}, place)
-    run = Run.create(folder, recipe)
+    made = Writer.create(folder, recipe)
     if (place / "tokenizer.json").exists():
-        shutil.copyfile(place / "tokenizer.json", run.folder / "tokenizer.json")
-    run.save_model(built)
-    return run
+        shutil.copyfile(place / "tokenizer.json", made.folder / "tokenizer.json")
+    made.save_model(built)
+    return Run(folder, recipe)
 
 
 def export_folder(run: Run, out: Path) -> Path:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from sanbu.config import SanbuError
+from sanbu.checkpoints import Writer
+from sanbu.config import SanbuError, kind_of
 from sanbu.files import load_weights, weights
 from sanbu.models.tokens.lora import LoRA, merged
 from sanbu.run import Run
@@ -16,7 +17,7 @@ def plain_model(run: Run) -> nn.Module:
     """The decoder that computes what a LoRA run computes. Raises SanbuError when the run is no LoRA run."""
     config = run.recipe.model
     if not isinstance(config, LoRA):
-        raise SanbuError(f"{run.folder} has nothing to merge: its model is a {config.model_dump()['kind']!r}, not lora")
+        raise SanbuError(f"{run.folder} has nothing to merge: its model is a {kind_of(config)!r}, not lora")
     model = config.base.build(run.recipe.data.space()).eval().requires_grad_(False)
     load_weights(model, merged(run.model, weights(run.model)), run.folder)
     return model
@@ -26,7 +27,8 @@ def merged_run(run: Run, folder: Path) -> Run:
     """A new run folder with the merged weights."""
     model = plain_model(run)
     assert isinstance(run.recipe.model, LoRA)
-    made = Run.create(folder, run.recipe.model_copy(update={"model": run.recipe.model.base}))
+    recipe = run.recipe.change(model=run.recipe.model.base)
+    made = Writer.create(folder, recipe)
     run.codec.save(folder)
     made.save_model(model)
-    return made
+    return Run(folder, recipe)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -39,6 +40,10 @@ class ModelConfig(Choice):
     def check(self, space: Space) -> None:
         """Raise ValueError, in one line, when the model cannot serve the space."""
 
+    def example(self, space: Space) -> tuple[Tensor, ...] | None:
+        """Inputs of one sample, by which its cost is counted; None where the cost is counted per token."""
+        return None
+
 
 class PictureConfig(ModelConfig):
     """What the models of pictures have in common; a label is told to all in the same way, as a row of a table."""
@@ -51,6 +56,12 @@ class PictureConfig(ModelConfig):
             raise ValueError(
                 f"model: this kind draws pictures, but the data's samples have shape {list(space.shape)}; set data=images"
             )
+
+
+def one_picture(space: Space) -> tuple[Tensor, Tensor]:
+    """A picture and its label on the meta device."""
+    with torch.device("meta"):
+        return torch.zeros(1, *space.shape), torch.zeros(1, dtype=torch.long)
 
 
 def divisible(width: int, groups: int) -> None:

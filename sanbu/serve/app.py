@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
@@ -13,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse
 from sse_starlette.sse import AppStatus
 
-from sanbu import __version__
+from sanbu.config import kind_of
 from sanbu.serve import schemas
 from sanbu.serve.chat import Chat
 from sanbu.serve.completions import Completion
@@ -50,7 +51,7 @@ def application(
 
     AppStatus.disable_automatic_graceful_drain()  # streams that have begun are finished; uvicorn ends what takes too long
     app = FastAPI(
-        title="Sanbu", version=__version__, lifespan=life, docs_url=None, redoc_url=None
+        title="Sanbu", version=version("sanbu"), lifespan=life, docs_url=None, redoc_url=None
     )  # both want another machine
     app.state.service, app.state.seconds, app.state.prompts = service, seconds, prompts
     install(app)
@@ -164,7 +165,7 @@ def found(request: Request, body: Any) -> Served:
 
 def described(served: Served) -> dict[str, Any]:
     """A model as the list shows it."""
-    kind = served.run.recipe.strategy.model_dump()["kind"]
+    kind = kind_of(served.run.recipe.strategy)
     more = {"max_model_len": served.context} if served.writes else {}
     return {
         "id": served.name,

@@ -112,7 +112,7 @@ class Chat:
     def _logprobs(self, words: Sequence[Word]) -> dict[str, Any] | None:
         if not self.body.logprobs:
             return None
-        pieces = self.served.run.codec.tokenizer.pieces  # type: ignore[attr-defined]
+        pieces = self.served.codec.tokenizer.pieces
         return {"content": [spelt(word, pieces) for word in words], "refusal": None}
 
 

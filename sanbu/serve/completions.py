@@ -28,7 +28,7 @@ class Completion:
             raise APIError(400, f"{served.name} draws no text; ask /v1/images/generations", "model")
         ids = [served.begin(prompt) for prompt in prompts]
         self.asked = asked(served, body, ids, body.max_tokens or 16, top=body.logprobs)
-        decode = served.run.codec.tokenizer  # type: ignore[attr-defined]
+        decode = served.codec.tokenizer
         self.echoes = (
             [prompt if isinstance(prompt, str) else spelled(decode.pieces, prompt) for prompt in prompts]
             if body.echo
@@ -93,7 +93,7 @@ class Completion:
     def _logprobs(self, words: Sequence[Word], offset: int) -> dict[str, Any] | None:
         if self.body.logprobs is None:
             return None
-        pieces = self.served.run.codec.tokenizer.pieces  # type: ignore[attr-defined]
+        pieces = self.served.codec.tokenizer.pieces
         texts = [word.spelling.decode("utf-8", "replace") for word in words]
         offsets = [offset + sum(map(len, texts[:i])) for i in range(len(texts))]
         tops = [{spelled(pieces, [token]): max(logprob, -9999.0) for token, logprob in word.top} for word in words]

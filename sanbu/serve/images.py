@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sanbu.config import SanbuError, override
-from sanbu.data.image_rows import Images
+from sanbu.config import SanbuError
 from sanbu.serve.errors import APIError, translated
 from sanbu.serve.hosted_run import Served
 from sanbu.serve.request_builder import compact, seeded
@@ -25,7 +24,7 @@ class Drawn:
     """Pictures of one label, or of all in turn where the prompt is empty. `whole` or `stream`, once."""
 
     def __init__(self, served: Served, body: ImageBody) -> None:
-        if not isinstance(served.run.recipe.data, Images):
+        if served.run.codec.medium != "image":
             raise APIError(400, f"{served.name} draws no pictures", "model")
         _, height, width = served.run.recipe.data.space().shape
         if body.size not in (None, "auto", f"{width}x{height}"):
@@ -40,7 +39,7 @@ class Drawn:
         except SanbuError as error:
             raise APIError(400, f"prompt: {error}", "prompt") from None
         try:
-            self.overrides = served.changes(body.strategy or {})
+            self.drawing = served.run.drawing(fields=body.strategy or {})
         except SanbuError as error:
             raise APIError(400, str(error), "strategy") from None
         self.served, self.body, self.seed, self.read = served, body, seeded(body.seed), codec.read
@@ -49,7 +48,7 @@ class Drawn:
         """Submit; every draft's pictures. Raises Busy at once when the queue is full."""
 
         def told() -> Iterator[list[np.ndarray]]:
-            for draft in self.served.run.drawn(self.condition, self.seed, self.overrides):
+            for draft in self.drawing.drafts(self.condition, self.seed):
                 yield [self.read(row) for row in draft.sample]
 
         return steps(lambda deliver, end: Job(told(), deliver, end), self.served)
@@ -68,7 +67,7 @@ class Drawn:
     async def stream(self, drafts: AsyncIterator[list[np.ndarray]]) -> AsyncIterator[tuple[str, str]]:
         """So many drafts on the way, evenly among the steps where their number is known, and the picture."""
         most, sent, picture, count = self.body.partial_images or 0, 0, None, 0
-        expected = getattr(override(self.served.run.recipe, self.overrides).strategy, "steps", most)
+        expected = getattr(self.drawing.recipe.strategy, "steps", most)
         shown = {max(1, round((i + 1) * expected / (most + 1))) for i in range(most)}
         about = {
             "created_at": int(time.time()),

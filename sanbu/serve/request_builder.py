@@ -10,15 +10,18 @@ from typing import Any
 
 import torch
 
-from sanbu.config import SanbuError, override
+from sanbu.codecs.text import batch_of
+from sanbu.config import SanbuError
+from sanbu.run import Drawing
 from sanbu.serve.errors import APIError
 from sanbu.serve.hosted_run import Served
 from sanbu.serve.metrics import Metrics
 from sanbu.serve.request import Finish, Guide, Request
-from sanbu.serve.schemas import Drawing
+from sanbu.serve.schemas import DrawingBody
 from sanbu.serve.single_lane import Job
 from sanbu.serve.streaming import Answer, Line, Piece, steps, together
-from sanbu.strategies.strategy import generate
+from sanbu.strategies.autoregressive import Autoregressive
+from sanbu.strategies.strategy import StrategyConfig
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Asked:
     prompts: Sequence[Sequence[int]]
     n: int
     seed: int
-    overrides: tuple[str, ...]
+    drawing: Drawing
     together: bool  # drawn token by token, in the engine's batches
     top: int | None = None
     presence: float = 0.0
@@ -65,8 +68,9 @@ class Asked:
     def _engine(self, metrics: Metrics) -> AsyncIterator[Piece]:
         engine, line = self.served.engine, Line()
         assert engine is not None
-        config = self.served.autoregressive(self.overrides)
-        tokenizer = self.served.run.codec.tokenizer  # type: ignore[attr-defined]
+        mine = self.drawing.recipe.strategy
+        config = mine if isinstance(mine, Autoregressive) else Autoregressive()
+        tokenizer = self.served.codec.tokenizer
         for number, prompt in enumerate(prompt for prompt in self.prompts for _ in range(self.n)):
             self.answers.append(Answer(number, tokenizer, config.stop))
             guide: Guide | None = None if self.schema is None else self.served.grammars.schema(self.schema)
@@ -80,21 +84,17 @@ class Asked:
         return together(self.served, self.requests, line, self.answers, metrics)
 
     def _job(self) -> AsyncIterator[Piece]:
-        run = self.served.run
         rows = [list(prompt) for prompt in self.prompts for _ in range(self.n)]
         longest = max(map(len, rows))
         if self.served.context and longest >= self.served.context:
             raise SanbuError(f"the prompt has {longest} tokens; allowed: 1 to {self.served.context - 1}")
-        recipe = override(run.recipe, self.overrides)
-        strategy = recipe.strategy.build(recipe.data.space())
-        follower: Any = run.codec.follow(recipe.strategy)
-        tokenizer = run.codec.tokenizer  # type: ignore[attr-defined]
+        follower: Any = self.drawing.follow()
+        tokenizer = self.served.codec.tokenizer
         self.answers = [Answer(number, tokenizer, ()) for number in range(len(rows))]
         seeds = torch.tensor([self.seed + number % self.n for number in range(len(rows))])
 
         def told() -> Iterator[list[tuple[str, bool, int]]]:
-            condition = {name: tensor.to(run.device) for name, tensor in self.served.condition(rows).items()}
-            for draft in generate(strategy, run.models, condition, seeds.to(run.device), follower.update):
+            for draft in self.drawing.drafts(batch_of(rows), seeds, follower.update):
                 count = (draft.committed.sum(1) - draft.record["start"]).tolist()
                 ended = (draft.done | torch.tensor([reader.stopped for reader in follower.readers])).tolist()
                 yield list(zip(follower.pieces, ended, count, strict=True))
@@ -102,7 +102,7 @@ class Asked:
         return self._follow(steps(lambda deliver, end: Job(told(), deliver, end), self.served))
 
     async def _follow(self, drafts: AsyncIterator[list[tuple[str, bool, int]]]) -> AsyncIterator[Piece]:
-        most = getattr(override(self.served.run.recipe, self.overrides).strategy, "max_tokens", 0)
+        most = getattr(self.drawing.recipe.strategy, "max_tokens", 0)
         async for rows in drafts:
             for answer, (text, ended, count) in zip(self.answers, rows, strict=True):
                 if answer.finish is None and (text or ended):
@@ -112,7 +112,7 @@ class Asked:
                     yield Piece(answer.index, text, (), answer.finish)
 
 
-def asked(served: Served, body: Drawing, prompts: Sequence[Sequence[int]], most: int | None, **more: Any) -> Asked:
+def asked(served: Served, body: DrawingBody, prompts: Sequence[Sequence[int]], most: int | None, **more: Any) -> Asked:
     """What a body asks of a served run. Raises APIError naming the field that cannot be done."""
     if not served.writes:
         raise APIError(400, f"{served.name} draws no text; ask /v1/images/generations", "model")
@@ -129,17 +129,15 @@ def asked(served: Served, body: Drawing, prompts: Sequence[Sequence[int]], most:
         body, served.context if most is None and alike else most
     )  # to the end, where nothing else is asked for
     if kind is not None and kind != "autoregressive":
-        from sanbu.strategies.strategy import StrategyConfig
-
-        known: Any = StrategyConfig.kinds().get(kind)
+        known: Any = StrategyConfig.find(kind)
         for field_name in fields:
             if known is not None and field_name not in known.model_fields:
                 raise APIError(400, f"{field_name}: the strategy {kind!r} has no such field", field_name)
     try:
-        overrides = served.changes({**({"kind": kind} if kind else {}), **fields, **wanted})
+        drawing = served.run.drawing(fields={**({"kind": kind} if kind else {}), **fields, **wanted})
     except SanbuError as error:
         raise APIError(400, str(error), "strategy" if wanted else None) from None
-    made = Asked(served, prompts, n, seeded(body.seed), overrides, alike, **more)
+    made = Asked(served, prompts, n, seeded(body.seed), drawing, alike, **more)
     made.presence, made.frequency = body.presence_penalty or 0.0, body.frequency_penalty or 0.0
     made.bias = biased(served, body.logit_bias or {})
     refuse_alone(made)
@@ -159,7 +157,7 @@ def refuse_alone(made: Asked) -> None:
             raise APIError(400, f"{name} needs the strategy 'autoregressive'", name)
 
 
-def rules(body: Drawing, most: int | None) -> dict[str, Any]:
+def rules(body: DrawingBodyBody, most: int | None) -> dict[str, Any]:
     """Fields of a strategy that the body names in OpenAI's words."""
     given = {
         "temperature": body.temperature, "top_p": None if body.top_p is None else max(body.top_p, 1e-9), "top_k": body.top_k, "min_p": body.min_p,

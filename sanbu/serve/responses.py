@@ -10,7 +10,7 @@ from typing import Any
 from sanbu.serve.errors import APIError, translated
 from sanbu.serve.hosted_run import Served
 from sanbu.serve.request_builder import Asked, asked, compact, form
-from sanbu.serve.schemas import ChatMessage, Drawing, ResponseBody
+from sanbu.serve.schemas import ChatMessage, ResponseBody
 from sanbu.serve.streaming import Piece
 from sanbu.serve.tools import conversation
 

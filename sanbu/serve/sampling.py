@@ -11,8 +11,7 @@ from torch import Tensor
 
 from sanbu.noise import uniform_at
 from sanbu.serve.request import Event, Request
-from sanbu.strategies.autoregressive import Autoregressive
-from sanbu.strategies.filters import Filter, draw, filters
+from sanbu.strategies.filters import Filter, Sampling, draw, filters
 
 
 def choose(logits_RV: Tensor, requests: Sequence[Request]) -> list[Event]:
@@ -52,8 +51,8 @@ def alike(requests: Sequence[Request]) -> dict[Rules, list[int]]:
 def filters_of(rules: Rules) -> list[Filter]:
     """The filters of some rules."""
     temperature, top_k, top_p, min_p, penalty = rules
-    config = Autoregressive(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty)
-    return filters(config)
+    asked = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty)
+    return filters(asked)
 
 
 def drawn(logits_RV: Tensor, rules: Rules, requests: Sequence[Request]) -> Tensor:

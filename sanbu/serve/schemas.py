@@ -74,7 +74,7 @@ class StreamOptions(Body):
     include_usage: bool | None = None
 
 
-class Drawing(Body):
+class DrawingBody(Body):
     """How answers are drawn. strategy is our extension: fields of a strategy, {"kind": "beam-search", "beams": 4} say."""
 
     model: Text
@@ -102,7 +102,7 @@ class Prediction(Body):
     content: Text | Annotated[list[TextPart], Field(min_length=1)]
 
 
-class ChatBody(Drawing):
+class ChatBody(DrawingBody):
     """POST /v1/chat/completions"""
 
     messages: list[ChatMessage] = Field(min_length=1)
@@ -120,7 +120,7 @@ class ChatBody(Drawing):
     functions: list[Any] | None = None
 
 
-class CompletionBody(Drawing):
+class CompletionBody(DrawingBody):
     """POST /v1/completions"""
 
     prompt: Text | list[Text] | Ids | list[Ids]

@@ -17,7 +17,7 @@ from sanbu.config import SanbuError
 from sanbu.models.tokens.transformer import Cache, Decoder
 from sanbu.noise import uniform_at
 from sanbu.space import Batch, Draft, Models, Space
-from sanbu.strategies.filters import draw, filters
+from sanbu.strategies.filters import Sampling, draw, filters
 from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
@@ -51,17 +51,12 @@ def begin(condition: Batch, seeds: Tensor, max_tokens: int) -> State:
     return State(tokens, length.clone(), length, length + max_tokens, zeros.bool(), seeds, zeros.clone(), zeros.clone())
 
 
-class Autoregressive(StrategyConfig):
+class Autoregressive(Sampling, StrategyConfig):
     """Token by token, left to right, with a key-value cache."""
 
     kind: Literal["autoregressive"] = "autoregressive"
     families: ClassVar[tuple[str, ...]] = ("tokens",)
     max_tokens: int = Field(128, ge=1, description="new tokens at most")
-    temperature: float = Field(1.0, ge=0, description="0 takes the most likely token")
-    top_k: int = Field(0, ge=0, description="keep the k most likely tokens; 0 keeps all")
-    top_p: float = Field(1.0, gt=0, le=1, description="keep the smallest set with this probability")
-    min_p: float = Field(0.0, ge=0, le=1, description="keep tokens at least this fraction as likely as the best")
-    repetition_penalty: float = Field(1.0, gt=0, description="divides the logits of tokens already there; 1 is none")
     stop: tuple[str, ...] = Field((), description="texts that end a sample; they are not shown")
     prefill: int = Field(512, ge=1, description="prompt tokens through the model at once")
 

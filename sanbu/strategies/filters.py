@@ -6,14 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sanbu.strategies.autoregressive import Autoregressive
+from sanbu.config import Config
 
 Filter = Callable[[Tensor, Any], Tensor]  # (logits_BV, seen_BV bool: tokens already there) -> logits_BV
 
 
-def filters(config: Autoregressive) -> list[Filter]:
+class Sampling(Config):
+    """How one token is chosen from its logits."""
+
+    temperature: float = Field(1.0, ge=0, description="0 takes the most likely token")
+    top_k: int = Field(0, ge=0, description="keep the k most likely tokens; 0 keeps all")
+    top_p: float = Field(1.0, gt=0, le=1, description="keep the smallest set with this probability")
+    min_p: float = Field(0.0, ge=0, le=1, description="keep tokens at least this fraction as likely as the best")
+    repetition_penalty: float = Field(1.0, gt=0, description="divides the logits of tokens already there; 1 is none")
+
+
+def filters(config: Sampling) -> list[Filter]:
     """The filters a config asks for; those that would do nothing are left out."""
     chosen: list[tuple[bool, Filter]] = [
         (config.repetition_penalty != 1, repetition_penalty(config.repetition_penalty)),

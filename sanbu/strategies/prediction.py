@@ -27,6 +27,7 @@ class Prediction(StrategyConfig):
 
     kind: Literal["prediction"] = "prediction"
     families: ClassVar[tuple[str, ...]] = ("scorer",)
+    draws: ClassVar[bool] = False
 
     def build(self, space: Space) -> Strategy:
         return PredictionStrategy()

@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from sanbu.models.model import PictureConfig
+from sanbu.models.model import PictureConfig, one_picture
 from sanbu.paths import TARGETS, LinearPath, NoisePath, Pair, TargetName, solve, spread
 from sanbu.space import Space
 
@@ -30,6 +30,10 @@ class DenoiserConfig(PictureConfig):
             raise ValueError(
                 "model.target: given noise, but at the noisy end of the linear path noise says nothing; use velocity"
             )
+
+    def example(self, space: Space) -> tuple[Tensor, ...]:
+        picture, label = one_picture(space)
+        return picture, picture.new_ones(1), label
 
     def network(self, space: Space) -> nn.Module:
         """The network alone."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sanbu.layers.perceptron import LabelledPerceptron
-from sanbu.models.model import PictureConfig
+from sanbu.models.model import PictureConfig, one_picture
 from sanbu.space import Space
 
 
@@ -47,6 +47,10 @@ class PerceptronGAN(PictureConfig):
     family: ClassVar[str] = "generator"
     latent: int = Field(32, ge=1, description="size of the noise vector")
     dropout: float = Field(0.0, ge=0, lt=1)
+
+    def example(self, space: Space) -> tuple[Tensor, ...]:
+        picture, label = one_picture(space)
+        return picture.new_zeros(1, self.latent), label
 
     def build(self, space: Space) -> nn.Module:
         return perceptron_generator(self, space)
@@ -86,6 +90,10 @@ class DCGAN(PictureConfig):
     kind: Literal["dcgan"] = "dcgan"
     family: ClassVar[str] = "generator"
     latent: int = Field(64, ge=1, description="size of the noise vector")
+
+    def example(self, space: Space) -> tuple[Tensor, ...]:
+        picture, label = one_picture(space)
+        return picture.new_zeros(1, self.latent), label
 
     def build(self, space: Space) -> nn.Module:
         return dcgan(self, space)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from sanbu.layers.perceptron import LabelledPerceptron
 from sanbu.layers.pixel_distributions import logistic_mass
 from sanbu.layers.residual import Double, Halve, PixelAttention, ResidualBlock, padded
-from sanbu.models.model import PictureConfig, divisible
+from sanbu.models.model import PictureConfig, divisible, one_picture
 from sanbu.space import Space
 
 
@@ -66,6 +66,10 @@ class PerceptronVAE(PictureConfig):
     latent: int = Field(16, ge=1, description="size of the latent vector")
     dropout: float = Field(0.0, ge=0, lt=1)
 
+    def example(self, space: Space) -> tuple[Tensor, ...]:
+        picture, label = one_picture(space)
+        return picture.long(), label, picture.new_zeros(1, 1, self.latent)
+
     def build(self, space: Space) -> nn.Module:
         return perceptron_vae(self, space)
 
@@ -96,6 +100,10 @@ class Autoencoder(PictureConfig):
     def check(self, space: Space) -> None:
         super().check(space)
         divisible(self.width, self.groups)
+
+    def example(self, space: Space) -> tuple[Tensor, ...]:
+        picture, label = one_picture(space)
+        return picture.long(), label, picture.new_zeros(1, 1, math.prod(latent_shape(self, space)))
 
     def build(self, space: Space) -> nn.Module:
         return autoencoder(self, space)
@@ -177,6 +185,11 @@ def halved(x_BCHW: Tensor, change: Halve) -> Tensor:
 
 def autoencoder(config: Autoencoder, space: Space) -> VAE:
     """For pictures of any size; the latent is a smaller picture."""
+    return VAE(Encoder(config, space), Decoder(config, space), latent_shape(config, space), space)
+
+
+def latent_shape(config: Autoencoder, space: Space) -> tuple[int, int, int]:
+    """Channels, height and width of the latent."""
     times = 2 ** (len(config.multipliers) - 1)
-    latent = (config.latent, -(-space.shape[1] // times), -(-space.shape[2] // times))
-    return VAE(Encoder(config, space), Decoder(config, space), latent, space)
+    _, height, width = space.shape
+    return config.latent, math.ceil(height / times), math.ceil(width / times)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sanbu.layers.attention import Attention, causal
 from sanbu.layers.mlp import MLP, gelu
-from sanbu.models.model import PictureConfig
+from sanbu.models.model import PictureConfig, one_picture
 from sanbu.models.tokens.transformer import Cache, Decoder, Embedding, PreNorm, initialise
 from sanbu.space import Space
 
@@ -28,6 +28,10 @@ class ImageGPT(PictureConfig):
         super().check(space)
         if self.width % self.heads:
             raise ValueError(f"model.width: given {self.width}, but it must be a multiple of model.heads, {self.heads}")
+
+    def example(self, space: Space) -> tuple[Tensor, ...]:
+        picture, label = one_picture(space)
+        return picture.long(), label
 
     def build(self, space: Space) -> nn.Module:
         return ImageGPTNetwork(self, space)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sanbu.layers.pixel_distributions import Categorical, Logistics
-from sanbu.models.model import PictureConfig
+from sanbu.models.model import PictureConfig, one_picture
 from sanbu.space import Space
 
 
@@ -84,6 +84,10 @@ class PixelCNN(PictureConfig):
         super().check(space)
         if self.kernel % 2 == 0:
             raise ValueError(f"model.kernel: given {self.kernel}, but it must be odd")
+
+    def example(self, space: Space) -> tuple[Tensor, ...]:
+        picture, label = one_picture(space)
+        return picture.long(), label
 
     def build(self, space: Space) -> nn.Module:
         return PixelCNNNetwork(self, space)

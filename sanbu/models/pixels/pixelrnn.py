@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sanbu.layers.pixel_distributions import Categorical
-from sanbu.models.model import PictureConfig
+from sanbu.models.model import PictureConfig, one_picture
 from sanbu.models.pixels.pixelcnn import entrance, matrix
 from sanbu.space import Space
 
@@ -44,6 +44,10 @@ class RowLSTM(PictureConfig):
 
     kind: Literal["row-lstm"] = "row-lstm"
     family: ClassVar[str] = "pixels"
+
+    def example(self, space: Space) -> tuple[Tensor, ...]:
+        picture, label = one_picture(space)
+        return picture.long(), label
 
     def build(self, space: Space) -> nn.Module:
         return PixelRNNNetwork(self, space, RowLSTMLayer)
@@ -133,6 +137,10 @@ class DiagonalBiLSTM(PictureConfig):
 
     kind: Literal["diagonal-bilstm"] = "diagonal-bilstm"
     family: ClassVar[str] = "pixels"
+
+    def example(self, space: Space) -> tuple[Tensor, ...]:
+        picture, label = one_picture(space)
+        return picture.long(), label
 
     def build(self, space: Space) -> nn.Module:
         return PixelRNNNetwork(self, space, DiagonalBiLSTMLayer)
