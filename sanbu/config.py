@@ -47,7 +47,7 @@ class Choice(Config):
     table: ClassVar[str] = ""
 
     @classmethod
-    def names(cls) -> list[str]:
+    def kind_names(cls) -> list[str]:
         """The name of every kind that fits here. Imports nothing for a base that owns its table."""
         listed = list(contents(cls.table)) if "table" in cls.__dict__ else list(cls.kinds())
         return list(dict.fromkeys([*listed, *cls.defined()]))
@@ -88,7 +88,7 @@ class Choice(Config):
         name = str(value.get("kind"))
         kind = cls.find(name)
         if kind is None:
-            text = f"the allowed kinds are: {', '.join(sorted(cls.names()))}{nearest(name, cls.names())}"
+            text = f"the allowed kinds are: {', '.join(sorted(cls.kind_names()))}{nearest(name, cls.kind_names())}"
             raise PydanticCustomError("kind", "{text}", {"text": text})
         return kind.model_validate_json(json.dumps(value))
 
@@ -151,12 +151,14 @@ def change(config: C, fields: Mapping[str, Any], where: str = "") -> C:
     `kind` takes the defaults of another kind first. where: how the config is called in errors.
     Raises ConfigError naming the field, what was given, what is allowed and the nearest match.
     """
-    values, cls = dump(config), type(config)
+    values: dict[str, Any] = dump(config)
+    cls: Any = type(config)
     kind = fields.get("kind", kind_of(config))
     if kind != kind_of(config) and isinstance(config, Choice):
-        cls = base_of(type(config)).find(kind)
+        base = base_of(type(config))
+        cls = base.find(kind)
         if cls is None:
-            names = sorted(base_of(type(config)).names())
+            names = sorted(base.kind_names())
             raise ConfigError(f"{where}: unknown kind {kind!r}; allowed: {', '.join(names)}{nearest(str(kind), names)}")
         values = defaults(cls) | {"kind": kind}
     for name, value in fields.items():
@@ -218,7 +220,7 @@ def _choose_kind(base: type[Choice], values: dict[str, Any], name: str, path: st
     """Put the defaults of a kind into a slot, unless the slot holds that kind already."""
     kind = base.find(text)
     if kind is None:
-        names = sorted(base.names())
+        names = sorted(base.kind_names())
         raise ConfigError(f"{path}: unknown kind {text!r}; allowed: {', '.join(names)}{nearest(text, names)}")
     if not isinstance(values.get(name), dict) or values[name]["kind"] != text:
         values[name] = defaults(kind)
@@ -310,7 +312,12 @@ def walk(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str, str]
         if isinstance(value, Config):
             if (kind := kind_of(value)) is not None:
                 base = choice_of(field.annotation)
-                yield path, kind, "|".join(base.names()) if base else "kind", (type(value).__doc__ or "").split("\n")[0]
+                yield (
+                    path,
+                    kind,
+                    "|".join(base.kind_names()) if base else "kind",
+                    (type(value).__doc__ or "").split("\n")[0],
+                )
             yield from walk(value, path + ".")
         elif name != "kind":
             yield path, value, _type_name(field.annotation), field.description or ""
@@ -322,7 +329,7 @@ def _type_name(annotation: Any) -> str:
     if get_origin(annotation) in (Union, types.UnionType):
         return "|".join(_type_name(part) for part in get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, Choice):
-        return "|".join(annotation.names())
+        return "|".join(annotation.kind_names())
     return {"NoneType": "none"}.get(name := getattr(annotation, "__name__", str(annotation)), name)
 
 

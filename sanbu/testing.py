@@ -18,7 +18,7 @@ from sanbu.config import Choice, dump, load
 from sanbu.files import load_weights, pack, read_tensors, unpack, weights, write_tensors
 from sanbu.models.model import ModelConfig
 from sanbu.noise import Noise
-from sanbu.objectives.objective import Loss, ObjectiveConfig, Turn, row_count
+from sanbu.objectives.objective import Loss, ObjectiveConfig, Round, Turn, cannot_draw, row_count
 from sanbu.optimizers.search import OptimizerConfig, Problem, Search
 from sanbu.space import Batch, Draft, Models, Space
 from sanbu.strategies.strategy import StrategyConfig, generate
@@ -54,20 +54,30 @@ def check_model(config: ModelConfig, space: Space, inputs: tuple[Any, ...]) -> N
     assert first.eval()(*inputs).equal(second.eval()(*inputs)), "weights read back from a file compute something else"
 
 
-def check_objective(config: ObjectiveConfig, model: nn.Module, batch: Batch, others: Models | None = None) -> None:
+def check_objective(
+    config: ObjectiveConfig,
+    model: nn.Module,
+    batch: Batch,
+    others: Models | None = None,
+    draw: Callable[[Batch, Tensor], Draft] = cannot_draw,
+    read: Callable[[Tensor], Any] = Tensor.tolist,
+) -> None:
     """Terms have denominators; the loss is deterministic; turns repeat; an additive loss is the sum of its parts.
 
-    others: parents, and what else an experience asks for ("draw", "read").
+    others: parents. draw, read: what the objective asks of `Round`, where it samples from the model.
     """
     check_config(config)
     objective = config.build()
     models = {**(others or {}), "model": model.eval(), **objective.attach(model)}
     for names in objective.players.values():
         assert set(names) <= models.keys(), f"a player changes {names}, but the modules are {list(models)}"
-    noise = lambda: Noise("check")  # noqa: E731
-    experience = objective.experience(models, batch, noise())
+
+    def make_round(batch: Batch) -> Round:
+        return Round(models, batch, Noise("check"), draw, read)
+
+    experience = objective.experience(make_round(batch))
     model.train()
-    turns = [list(objective.draw_turns(models, experience, noise())) for _ in range(2)]
+    turns = [list(objective.draw_turns(make_round(experience))) for _ in range(2)]
     assert len(turns[0]) == len(turns[1]) > 0, "turns drawn again are not the same"
     for turn, again in zip(*turns, strict=True):
         assert turn.player in objective.players, f"nobody plays {turn.player!r}"

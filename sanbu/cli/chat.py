@@ -1,14 +1,13 @@
-"""The verbs of conversation: chat, preview, rank, merge."""
+"""The verb of conversation: chat."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from sanbu.cli import app
-from sanbu.cli.app import Json, Overrides, RunFolder, chosen, report
+from sanbu.cli.app import Json, app, report
 
 
 @app.command()
@@ -50,56 +49,3 @@ def chat(
     answers = say(speakers, prompt, seed, quiet=as_json)
     found = dict(zip(folders, answers, strict=True))
     report({"prompt": prompt, "answers": found, "answer": answers[0]}, as_json, "")
-
-
-@app.command()
-def preview(
-    name: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="a recipe's name, or a run folder")],
-    overrides: Overrides = None,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="rows to show")] = 2,
-    as_json: Json = False,
-) -> None:
-    """Show rows of training data token by token: what is taught, what is only read, what is padding. A wrong mask is seen at a glance.
-
-    \b
-    sanbu preview runs/life/sft
-    sanbu preview sft base=runs/life/base data.path=mine.jsonl --rows 4
-    """
-    from sanbu.cli.preview import show, tokens_of
-
-    recipe = chosen(name, overrides).resolve()
-    found = tokens_of(recipe.data.build(), rows)
-    if as_json:
-        report({"rows": [[{"piece": token.piece, "state": token.state} for token in row] for row in found]}, True, "")
-    else:
-        show(found)
-
-
-@app.command()
-def rank(
-    run: RunFolder,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="JSONL of rankings, for reward models and DPO")],
-    questions: Annotated[int, typer.Option("--questions", help="questions to ask")] = 4000,
-    n: Annotated[int, typer.Option("-n", help="answers to each")] = 4,
-    as_json: Json = False,
-) -> None:
-    """Let a run answer questions several times and rank its answers by what is known to be right."""
-    from sanbu.evaluation.rank import rank as rank_answers
-    from sanbu.run import Run
-
-    found = rank_answers(Run.open(run), out, questions, n)
-    report(found, as_json, f"{out}: {found['questions']:,} questions, {found['right']:.0%} of the answers right")
-
-
-@app.command()
-def merge(
-    run: RunFolder,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="the run folder to make")],
-    as_json: Json = False,
-) -> None:
-    """Add the low-rank changes of a LoRA run to its weights: a plain run, to be served, exported, or trained on."""
-    from sanbu.interop.merge import merged_run
-    from sanbu.run import Run
-
-    made: Any = merged_run(Run.open(run), out)
-    report({"run": str(made.folder)}, as_json, str(made.folder))

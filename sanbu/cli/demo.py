@@ -1,56 +1,79 @@
-"""What `make demo` shows: six ways to draw digits side by side, the life of an assistant, and both in the studio."""
+"""The verb that shows everything: six ways of drawing digits, the assistant pipeline, and both in the studio."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-import rich
 import typer
 
-from sanbu.cli.talk import Speaker, say
-from sanbu.display.console import Console
-from sanbu.display.plots import loss_curve, policy_curve
-from sanbu.evaluation.compare import compare_contest
-from sanbu.evaluation.measure import measure
-from sanbu.evaluation.report import table, write
-from sanbu.recipes import contests, pipelines
-from sanbu.recipes.stages import live
+from sanbu.cli.app import app
 
-ASKED = (
+QUESTIONS = (
     "What is 12 + 7?",
     "How often is b in a c b a b?",
     "What is the largest of 31 7 90 55?",
     "Is lambda a keyword of Python?",
 )
 SHOWN = ("base", "sft", "ppo", "dpo")
-SECONDS = 20
+SECONDS = 20  # of CPU time for each strategy
 
 
-def demonstrate(folder: Path) -> None:
-    """Train both, going on where one was begun; then open the studio, or ask four questions where nobody sits before it."""
-    digits = folder.with_name(folder.name + "-digits")
-    if not (digits / "compare.json").exists():
-        rows = compare_contest(contests.find("digits"), digits, SECONDS, 1)
-        write(rows, digits, f"digits: {SECONDS} CPU seconds each")
-        rich.print(table(rows))
-    typer.echo(f"six ways to draw digits, side by side: {digits / 'compare.html'}\n")
+@app.command()
+def demo(
+    run: Annotated[Path, typer.Option("--run", metavar="DIR", help="run folder")] = Path("runs/demo"),
+) -> None:
+    """Compare strategies, train an assistant, open the studio.
+
+    Draws digits in six ways, then trains an assistant on Python's own
+    documentation. A second call continues where the first one stopped.
+    """
+    from sanbu.display.plots import draw_curves
+    from sanbu.evaluation.measure import measure
+    from sanbu.recipes import pipelines
+    from sanbu.recipes.stages import train_stages
+
+    digits = compare_digits(run.with_name(run.name + "-digits"))
     stages, _ = pipelines.make("assistant", [])
-    runs = live(stages, folder, (), Console)
-    for run in runs.values():
-        loss_curve(run)
-    typer.echo(f"right answers and reward over the KL: {policy_curve(runs['ppo'])}")
-    typer.echo(measure([folder / name for name in SHOWN[1:]], None, 0, None, "0", folder, 256)[1] + "\n")
-    shown = [*(folder / name for name in SHOWN), *sorted((digits / "runs").glob("*-0"))]
+    runs = train_stages(stages, run, ())
+    for stage in runs.values():
+        draw_curves(stage)
+    typer.echo(f"right answers and reward over the KL: {runs['ppo'].folder / 'policy.png'}")
+    typer.echo(measure([runs[name] for name in SHOWN[1:]], questions=256)[1] + "\n")
+    shown = [*(run / name for name in SHOWN), *sorted((digits / "runs").glob("*-0"))]
     if sys.stdin.isatty():
-        open_studio(shown, folder.parent)
-        return
+        open_studio(shown, run.parent)
+    else:
+        ask(shown)
+        typer.echo(f"to continue in the browser: sanbu serve {' '.join(map(str, shown))} --runs {run.parent} --open")
+
+
+def compare_digits(folder: Path) -> Path:
+    """Six strategies on the same digits, unless they are there already."""
+    import rich
+
+    from sanbu.evaluation.compare import compare_contest
+    from sanbu.evaluation.report import table, write
+    from sanbu.recipes import contests
+
+    if not (folder / "compare.json").exists():
+        rows = compare_contest(contests.find("digits"), folder, SECONDS, 1)
+        write(rows, folder, f"digits: {SECONDS} CPU seconds each")
+        rich.print(table(rows))
+    typer.echo(f"six ways to draw digits, side by side: {folder / 'compare.html'}\n")
+    return folder
+
+
+def ask(shown: Sequence[Path]) -> None:
+    """Four questions to every stage of the assistant, side by side."""
+    from sanbu.cli.talk import Speaker, say
+
     speakers = [Speaker.open(place) for place in shown[: len(SHOWN)]]
-    for question in ASKED:
+    for question in QUESTIONS:
         typer.echo(f"> {question}")
         say(speakers, question, 0)
-    typer.echo(f"to go on in the browser: sanbu serve {' '.join(map(str, shown))} --runs {folder.parent} --open")
 
 
 def open_studio(runs: Sequence[Path], root: Path) -> None:

@@ -8,8 +8,7 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from sanbu.cli import app
-from sanbu.cli.app import Json, report
+from sanbu.cli.app import Json, app, report
 from sanbu.config import ConfigError, SanbuError, nearest
 
 

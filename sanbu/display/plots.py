@@ -27,6 +27,13 @@ def saved(figure: Any, path: Path) -> Path:
     return path
 
 
+def draw_curves(run: Run) -> Path:
+    """Every plot that this run has figures for; returns the loss curve."""
+    policy_curve(run)
+    shots_curve(run)
+    return loss_curve(run)
+
+
 def loss_curve(run: Run) -> Path:
     """loss.png in the run folder: training loss, smoothed, and held-out loss, over steps."""
     rows = run.metrics()

@@ -19,7 +19,8 @@ from sanbu.models.scorers.scorer import Scorer
 from sanbu.models.tokens.gpt import GPT1, GPT2
 from sanbu.models.tokens.modern import Modern
 from sanbu.objectives.discriminative import Discriminative
-from sanbu.objectives.next_token import ChunkedNextToken, InContext, NextToken
+from sanbu.objectives.in_context import InContext
+from sanbu.objectives.next_token import ChunkedNextToken, NextToken
 from sanbu.objectives.policy.group import GRPO
 from sanbu.objectives.policy.ppo import PPO
 from sanbu.objectives.policy.rewards import Checked, Learned, RewardConfig

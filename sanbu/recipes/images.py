@@ -6,8 +6,8 @@ from typing import Any
 
 from sanbu.data.image_rows import Images
 from sanbu.layers.average import PowerFunction
-from sanbu.models.denoisers.denoiser import PerceptronDenoiser
 from sanbu.models.denoisers.dit import DiT
+from sanbu.models.denoisers.perceptron import PerceptronDenoiser
 from sanbu.models.denoisers.unet import UNet
 from sanbu.models.generators.gan import DCGAN, PerceptronGAN
 from sanbu.models.latents.vae import Autoencoder, PerceptronVAE

@@ -5,23 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from sanbu.evaluation.rank import rank
 from sanbu.recipe import Recipe
 from sanbu.recipes import alignment as recipes
-
-if TYPE_CHECKING:
-    from sanbu.recipes.stages import Stage
+from sanbu.recipes import arguments
+from sanbu.recipes.stages import Stage
+from sanbu.run import Run
 
 QUESTIONS = 3000  # whose answers are ranked
 
 
 def assistant(size: str = "nano", path: str = "skills", text: str = "python") -> Sequence[Stage]:
     """The life of an assistant: base, sft, reward, ppo, and dpo beside it; path=FILE for your own preferences, text=FILE to begin from."""
-    from sanbu.evaluation.rank import rank
-    from sanbu.recipes.stages import Stage
-    from sanbu.run import Run
-
     own = path if path != "skills" else ""
 
     def ranked(folder: Path) -> None:
@@ -33,7 +29,7 @@ def assistant(size: str = "nano", path: str = "skills", text: str = "python") ->
 
     def sft(folder: Path) -> Recipe:
         made = recipes.sft(size, str(folder / "base"))
-        return made.model_copy(update={"data": made.data.model_copy(update={"path": path})})
+        return made.change(f"data.path={path}")
 
     return (
         Stage("base", lambda folder: recipes.base(size, text)),
@@ -46,11 +42,8 @@ def assistant(size: str = "nano", path: str = "skills", text: str = "python") ->
     )
 
 
-LIVES: dict[str, Callable[..., Sequence[Stage]]] = {"assistant": assistant}
-
-
 def make(name: str, assignments: Sequence[str]) -> tuple[Sequence[Stage], list[str]]:
-    """The stages of a life with its own arguments (size=, path=, text=) taken out of the assignments."""
-    accepted = inspect.signature(LIVES[name]).parameters
-    given = dict(text.partition("=")[::2] for text in assignments if text.partition("=")[0] in accepted)
-    return LIVES[name](**given), [text for text in assignments if text.partition("=")[0] not in accepted]
+    """The stages of a pipeline with its own arguments (size=, path=, text=) taken out of the assignments."""
+    function: Callable[..., Sequence[Stage]] = globals()[name]
+    mine, rest = arguments(inspect.signature(function).parameters, list(assignments))
+    return function(**mine), rest

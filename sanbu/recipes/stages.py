@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sanbu.config import ConfigError, nearest, override
+from sanbu.config import ConfigError, nearest
 from sanbu.loop import train
 from sanbu.recipe import Recipe
 from sanbu.run import Run
@@ -22,8 +22,8 @@ class Stage:
     before: Callable[[Path], object] = lambda folder: None
 
 
-def live(
-    stages: Sequence[Stage], folder: Path, overrides: Sequence[str], watcher: Callable[[], Watcher]
+def train_stages(
+    stages: Sequence[Stage], folder: Path, overrides: Sequence[str], watchers: Sequence[Watcher] | None = None
 ) -> dict[str, Run]:
     """Train every stage that is not done yet. Overrides name their stage: sft.schedule.steps=100.
 
@@ -34,16 +34,16 @@ def live(
     for stage in stages:
         place = folder / stage.name
         begun = (place / "recipe.json").exists()
-        if not begun:
+        if begun:
+            run = Run.open(place)
+            if not finished(run):
+                run = train(run.recipe, place, resume=True, watchers=watchers)
+        else:
             stage.before(folder)
-        recipe = Run.open(place).recipe if begun else override(stage.recipe(folder), chosen[stage.name])
-        runs[stage.name] = (
-            Run.open(place)
-            if begun and finished(Run.open(place))
-            else train(recipe, place, resume=begun, watcher=watcher())
-        )
-        if not finished(runs[stage.name]):
-            return runs
+            run = train(stage.recipe(folder).change(*chosen[stage.name]), place, watchers=watchers)
+        runs[stage.name] = run
+        if not finished(run):
+            break
     return runs
 
 

@@ -157,7 +157,7 @@ def refuse_alone(made: Asked) -> None:
             raise APIError(400, f"{name} needs the strategy 'autoregressive'", name)
 
 
-def rules(body: DrawingBodyBody, most: int | None) -> dict[str, Any]:
+def rules(body: DrawingBody, most: int | None) -> dict[str, Any]:
     """Fields of a strategy that the body names in OpenAI's words."""
     given = {
         "temperature": body.temperature, "top_p": None if body.top_p is None else max(body.top_p, 1e-9), "top_k": body.top_k, "min_p": body.min_p,

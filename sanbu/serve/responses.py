@@ -10,7 +10,7 @@ from typing import Any
 from sanbu.serve.errors import APIError, translated
 from sanbu.serve.hosted_run import Served
 from sanbu.serve.request_builder import Asked, asked, compact, form
-from sanbu.serve.schemas import ChatMessage, ResponseBody
+from sanbu.serve.schemas import ChatMessage, DrawingBody, ResponseBody
 from sanbu.serve.streaming import Piece
 from sanbu.serve.tools import conversation
 
@@ -30,7 +30,7 @@ class Response:
             said = [ChatMessage(role="system", content=body.instructions), *said]
         wanted = body.text.format if body.text else None
         schema = form(wanted.type, wanted.schema_, served, "text.format") if wanted else None
-        drawing = Drawing(model=body.model, temperature=body.temperature, top_p=body.top_p)
+        drawing = DrawingBody(model=body.model, temperature=body.temperature, top_p=body.top_p)
         prompt = served.ask(conversation(said)) if served.writes else []
         self.asked: Asked = asked(served, drawing, [prompt], body.max_output_tokens, schema=schema)
         self.id, self.item, self.created = f"resp_{uuid.uuid4().hex}", f"msg_{uuid.uuid4().hex}", int(time.time())

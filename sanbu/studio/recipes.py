@@ -79,7 +79,7 @@ class Training:
 def recipes_tab(root: Path) -> None:
     """The tab. What is trained appears under Runs."""
     training = Training(root)
-    names = list(recipes.all())
+    names = list(recipes.RECIPES)
     with gr.Row():
         name = gr.Dropdown(names, value=names[0], label=say("name"), elem_id="recipe-name")
         arguments = gr.Textbox(label=say("arguments"), elem_id="recipe-arguments")

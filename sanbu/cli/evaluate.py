@@ -1,0 +1,96 @@
+"""The verbs that measure: evaluate, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sanbu.cli.app import Json, app, report
+from sanbu.config import ConfigError
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="run folders; more than one only for assistants")
+    ],
+    data: Annotated[str | None, typer.Option("--data", metavar="PATH", help="(text) evaluate on this text")] = None,
+    inception: Annotated[
+        int, typer.Option("--inception", min=0, help="(pictures) also compute Inception FID from N samples")
+    ] = 0,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", metavar="NAME,...", help="few-shot tasks: names or task files")
+    ] = None,
+    shots: Annotated[str, typer.Option("--shots", metavar="K,...", help="worked examples in each prompt")] = "0",
+    folder: Annotated[Path, typer.Option("--folder", help="directory with the task files")] = Path("data"),
+    questions: Annotated[int, typer.Option("--questions", min=1, help="questions per task or assistant")] = 512,
+    as_json: Json = False,
+) -> None:
+    """Measure runs on held-out data.
+
+    \b
+    sanbu evaluate runs/first                    bits per byte, loss, perplexity
+    sanbu evaluate runs/chat/sft runs/chat/ppo   right answers, reward, KL, wins
+    sanbu evaluate runs/first --tasks arc-easy,lambada --shots 0,1,5
+    sanbu evaluate runs/icl                      accuracy by number of examples
+    sanbu evaluate runs/flow                     one row of `sanbu compare`
+    """
+    from sanbu.evaluation.measure import measure
+    from sanbu.run import Run
+
+    if not all(part.strip().isdigit() for part in shots.split(",")):
+        raise ConfigError(f"--shots: given {shots!r}, but numbers separated by commas are needed, as in 0,1,5")
+    found, text = measure(
+        [Run.open(place) for place in runs],
+        data=data,
+        inception=inception,
+        questions=questions,
+        tasks=tasks.split(",") if tasks is not None else (),
+        shots=[int(part) for part in shots.split(",")],
+        folder=folder,
+    )
+    report(found, as_json, text)
+
+
+@app.command()
+def compare(
+    names: Annotated[
+        list[str], typer.Argument(metavar="CONTEST|RUN...", help="digits, or run folders on the same pictures")
+    ],
+    run: Annotated[Path, typer.Option("--run", metavar="DIR", help="folder for runs and report")] = Path(
+        "runs/compare"
+    ),
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="CPU seconds of training per strategy")] = 60,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="runs per strategy")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Compare strategies on the same data: quality, speed, diversity.
+
+    Writes compare.html, compare.png and compare.json into --run.
+
+    \b
+    sanbu compare digits                            one minute per strategy
+    sanbu compare digits --seconds 20 --seeds 1
+    sanbu compare runs/mine runs/other --run runs/report
+    """
+    from sanbu.evaluation.compare import compare_contest, compare_runs
+    from sanbu.evaluation.report import table, write
+    from sanbu.recipes import contests
+    from sanbu.run import Run
+
+    missing = next((name for name in names if not (Path(name) / "recipe.json").exists()), None)
+    if missing is None:
+        rows, title = compare_runs([Run.open(name) for name in names]), ", ".join(Path(name).name for name in names)
+    else:
+        rows = compare_contest(contests.find(missing), run, seconds, seeds)
+        title = f"{missing}: {seconds:g} CPU seconds each, {seeds} seed{'s' if seeds > 1 else ''}"
+    content = write(rows, run, title)
+    if as_json:
+        report(content, True, "")
+        return
+    from rich.console import Console
+
+    Console(width=max(170, Console().width)).print(table(rows))
+    typer.echo("\n" + "\n".join(content["advice"]) + f"\n{run / 'compare.html'}")

@@ -1,0 +1,103 @@
+"""The verbs that make runs and files from runs: import, export, merge, average, rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sanbu.cli.app import Json, RunFolder, app, report
+
+NewRun = Annotated[Path, typer.Option("--out", metavar="DIR", help="run folder to create")]
+
+
+@app.command("import")
+def import_model(
+    source: Annotated[str, typer.Argument(metavar="FOLDER|NAME", help="Hugging Face folder, or name on the hub")],
+    run: Annotated[Path, typer.Option("--run", metavar="DIR", help="run folder to create")],
+    as_json: Json = False,
+) -> None:
+    """Make a run from GPT-1, GPT-2, LLaMA, U-Net or DiT weights.
+
+    Text models are read from a Hugging Face folder, U-Nets and DiTs from a
+    diffusers pipeline.
+    """
+    from sanbu.interop import diffusers, huggingface
+
+    pipeline = (Path(source) / "model_index.json").exists()
+    made = diffusers.import_run(Path(source), run) if pipeline else huggingface.import_run(source, run)
+    report({"run": str(made.folder), "model": made.recipe.name}, as_json, str(made.folder))
+
+
+@app.command("export")
+def export_run(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="folder to create")],
+    to: Annotated[str, typer.Option("--to", help="huggingface or diffusers")] = "huggingface",
+    label: Annotated[
+        str | None, typer.Option("--label", help="(U-Net to diffusers) the label its pipeline draws; default none")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run as a folder that another library loads.
+
+    \b
+    --to huggingface    text: AutoModelForCausalLM and AutoTokenizer
+    --to diffusers      pictures: DiffusionPipeline (U-Net, DiT, autoencoder)
+    """
+    from sanbu.run import Run
+
+    options: dict[str, Any] = {"label": label} if label is not None else {}
+    Run.open(run).export(to, out, **options)
+    report({"folder": str(out)}, as_json, str(out))
+
+
+@app.command()
+def merge(run: RunFolder, out: NewRun, as_json: Json = False) -> None:
+    """Add the low-rank changes of a LoRA run to its weights.
+
+    The result is a plain run, to be served, exported or trained further.
+    """
+    from sanbu.interop.merge import merged_run
+    from sanbu.run import Run
+
+    made = merged_run(Run.open(run), out)
+    report({"run": str(made.folder)}, as_json, str(made.folder))
+
+
+@app.command()
+def average(
+    run: RunFolder,
+    length: Annotated[float, typer.Option("--length", help="relative width of the average: 0.01 to 0.25")],
+    out: NewRun,
+    as_json: Json = False,
+) -> None:
+    """Rebuild the average of a run's weights at another length.
+
+    The run must have been trained with average=power-function.
+    """
+    from sanbu.interop.averages import rebuild
+    from sanbu.run import Run
+
+    made = rebuild(Run.open(run), length, out)
+    report({"run": str(made.folder), "length": length}, as_json, str(made.folder))
+
+
+@app.command()
+def rank(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="JSONL of rankings to write")],
+    questions: Annotated[int, typer.Option("--questions", help="number of questions")] = 4000,
+    n: Annotated[int, typer.Option("-n", help="answers per question")] = 4,
+    as_json: Json = False,
+) -> None:
+    """Rank a run's own answers, as data for reward models and DPO.
+
+    Answers are ranked by what is known to be right.
+    """
+    from sanbu.evaluation.rank import rank as rank_answers
+    from sanbu.run import Run
+
+    found = rank_answers(Run.open(run), out, questions, n)
+    report(found, as_json, f"{out}: {found['questions']:,} questions, {found['right']:.0%} of the answers right")

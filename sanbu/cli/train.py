@@ -1,0 +1,131 @@
+"""The verbs that come before a run and make it: list, show, preview, train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sanbu import recipes
+from sanbu.cli.app import Json, Overrides, app, choose, report
+from sanbu.config import ConfigError
+
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="name of a recipe; see: sanbu list")]
+RecipeOrRun = Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="name of a recipe, or run folder")]
+
+
+@app.command("list")
+def list_recipes(as_json: Json = False) -> None:
+    """List the recipes, with one line about each."""
+    found = recipes.describe()
+    width = max(map(len, found))
+    report({"recipes": found}, as_json, "\n".join(f"{name:{width}}  {text}" for name, text in found.items()))
+
+
+@app.command()
+def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Show every field of a recipe and what its model costs.
+
+    Each line can be given back as an override.
+
+    \b
+    sanbu show gpt2
+    sanbu show gpt2 size=1.5b --json
+    sanbu show runs/first
+    """
+    from dataclasses import asdict
+
+    from sanbu.config import dump, plain, walk
+    from sanbu.evaluation.cost import cost
+
+    recipe = choose(name, overrides).resolve()
+    costs = asdict(cost(recipe))
+    lines = [
+        f"{path}={plain(value)}".ljust(44) + f"  # {kind}{'; ' + text if text else ''}"
+        for path, value, kind, text in walk(recipe)
+    ]
+    lines += ["", *(f"{key.replace('_', ' ')}: {value:,}" for key, value in costs.items())]
+    report({**costs, "recipe": dump(recipe)}, as_json, "\n".join(lines))
+
+
+@app.command()
+def preview(
+    name: RecipeOrRun,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="training rows to show")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Show training rows token by token: taught, only read, or padding.
+
+    \b
+    sanbu preview runs/chat/sft
+    sanbu preview sft base=runs/chat/base data.path=mine.jsonl --rows 4
+    """
+    from sanbu.cli.preview import show as show_rows
+    from sanbu.cli.preview import tokens_of
+
+    found = tokens_of(choose(name, overrides).resolve().data.build(), rows)
+    if as_json:
+        report({"rows": [[{"piece": token.piece, "state": token.state} for token in row] for row in found]}, True, "")
+    else:
+        show_rows(found)
+
+
+@app.command()
+def train(
+    name: Recipe,
+    overrides: Overrides = None,
+    run: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="run folder; default runs/RECIPE")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue from the latest checkpoint in --run")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="also write TensorBoard event files")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe into a run folder; --resume continues one bit for bit.
+
+    Ctrl-C saves a checkpoint and stops.
+
+    \b
+    sanbu train gpt2
+    sanbu train gpt2 size=124m data.path=corpus/ --run runs/owt
+    sanbu train gpt2 data.path=my.txt model=llama schedule.steps=500
+    sanbu train gpt2 --run runs/first --resume
+    sanbu train assistant --run runs/chat       base, sft, reward, ppo, dpo
+    """
+    if name in recipes.PIPELINES:
+        report(train_pipeline(name, overrides or (), run), as_json, str(run or Path("runs") / name))
+        return
+    if resume and run is None:
+        raise ConfigError("--resume needs --run DIR")
+    recipe = choose(name, overrides)
+    from sanbu.display.console import Console
+    from sanbu.display.plots import draw_curves
+    from sanbu.display.tensorboard import TensorBoard
+    from sanbu.loop import train as train_recipe
+    from sanbu.run import Run
+
+    if resume and run is not None and not overrides:
+        old, recipe = recipe.name, Run.open(run).recipe
+        if recipe.name != old:
+            raise ConfigError(f"{run} is a run of {recipe.name}, not of {old}")
+    watchers = [Console(), TensorBoard()] if tensorboard else [Console()]
+    done = train_recipe(recipe, run, resume=resume, watchers=watchers)
+    rows = done.metrics()
+    curve = draw_curves(done) if rows else None
+    final = {key: value for row in rows for key, value in row.items() if not key.startswith("time/")}
+    report({"run": str(done.folder), "curve": str(curve) if curve else None, **final}, as_json, str(done.folder))
+
+
+def train_pipeline(name: str, overrides: Sequence[str], folder: Path | None) -> dict[str, Any]:
+    """Train the stages of a pipeline that are not done yet; where each lives."""
+    from sanbu.display.plots import draw_curves
+    from sanbu.recipes import pipelines
+    from sanbu.recipes.stages import train_stages
+
+    folder = folder or Path("runs") / name
+    stages, rest = pipelines.make(name, list(overrides))
+    runs = train_stages(stages, folder, rest)
+    for run in runs.values():
+        draw_curves(run)
+    return {"run": str(folder), "stages": {stage: str(run.folder) for stage, run in runs.items()}}
