@@ -22,7 +22,9 @@ from bench.together import best, side_by_side
 
 SHAPE = {"layers": 6, "heads": 4, "width": 256, "context": 256}
 VOCABULARY, QUESTIONS = 4096, 2000
-ROLES = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + ('<|endoftext|>' if m.role == 'assistant' else '') }}"
+ROLES = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + ('<|endoftext|>' if m.role == 'assistant' else '') }}"
+)
 CHATML = ROLES + "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 
 
@@ -32,7 +34,9 @@ def prepare(folder: Path) -> None:
     from sanbu.data.conversations import skilled
 
     records = [skilled(number) for number in range(QUESTIONS)]
-    train_chat([record.prompt[0]["content"] + " " + " ".join(record.answers) for record in records], VOCABULARY).save(folder)
+    train_chat([record.prompt[0]["content"] + " " + " ".join(record.answers) for record in records], VOCABULARY).save(
+        folder
+    )
     rows = [
         {"prompt": r.prompt[0]["content"], "chosen": r.answers[0], "rejected": r.answers[2], "answer": r.answer}
         for r in records
@@ -55,7 +59,6 @@ def ours(folder: str, what: str) -> Callable[[], float]:
     from sanbu.objectives.preference import DPO
     from sanbu.optimizers.gradient import AdamW
     from sanbu.recipe import Recipe, Schedule
-    from sanbu.run import Run
     from sanbu.space import Space
     from sanbu.strategies.autoregressive import Autoregressive
     from sanbu.training import Training
@@ -78,7 +81,7 @@ def ours(folder: str, what: str) -> Callable[[], float]:
         strategy=Autoregressive(max_tokens=32), schedule=Schedule(steps=10_000, batch=batch, micro_batch=256),
     )  # fmt: skip
     if what != "sft":
-        made = Run.create(start, recipe.model_copy(update={"objective": ChunkedNextToken()}))
+        made = Writer.create(start, recipe.model_copy(update={"objective": ChunkedNextToken()}))
         made.save_model(model.build(Space((256,), VOCABULARY, 0)))
         shutil.copy(Path(folder) / "tokenizer.json", start)
         recipe = recipe.model_copy(update={"parents": {"model": str(start), "reference": str(start)}})
@@ -89,7 +92,9 @@ def ours(folder: str, what: str) -> Callable[[], float]:
         for _ in range(count):
             rows = training.data.batch(training.step * batch, batch)
             done += (
-                float((rows["tokens"] != training.data.pad).sum()) if what == "sft" else batch * (8 if what == "ppo" else 1)
+                float((rows["tokens"] != training.data.pad).sum())
+                if what == "sft"
+                else batch * (8 if what == "ppo" else 1)
             )  # type: ignore[attr-defined]
             while not training.advance():
                 pass
@@ -148,7 +153,10 @@ def peers(folder: Path) -> tuple[Any, Any, list[dict[str, Any]]]:
     import transformers
 
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|endoftext|>", pad_token="<|pad|>", padding_side="left"
+        tokenizer_file=str(folder / "tokenizer.json"),
+        eos_token="<|endoftext|>",
+        pad_token="<|pad|>",
+        padding_side="left",
     )
     tokenizer.chat_template = CHATML
     torch.manual_seed(0)
@@ -157,7 +165,9 @@ def peers(folder: Path) -> tuple[Any, Any, list[dict[str, Any]]]:
         **sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=1
     )
     rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
-    transformers.GPT2LMHeadModel(config).save_pretrained(folder / "peer")  # GRPOTrainer wants a model that lies somewhere
+    transformers.GPT2LMHeadModel(config).save_pretrained(
+        folder / "peer"
+    )  # GRPOTrainer wants a model that lies somewhere
     return tokenizer, transformers.GPT2LMHeadModel.from_pretrained(folder / "peer"), rows
 
 
@@ -203,7 +213,8 @@ def dpo_trainer(folder: Path, setting: str) -> tuple[Any, Callable[[int], float]
     tokenizer, model, rows = peers(folder)
     _, reference, _ = peers(folder)
     pairs = [
-        {"prompt": user(r["prompt"]), "chosen": assistant(r["chosen"]), "rejected": assistant(r["rejected"])} for r in rows
+        {"prompt": user(r["prompt"]), "chosen": assistant(r["chosen"]), "rejected": assistant(r["rejected"])}
+        for r in rows
     ]
     config = trl.DPOConfig(**settings(folder, 7, 32), max_length=256)
     trainer = trl.DPOTrainer(

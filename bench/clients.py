@@ -148,7 +148,9 @@ async def stream(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> l
         if answer.status_code != 200:
             raise RuntimeError(f"{answer.status_code}: {(await answer.aread())[:300]!r}")
         async for line in answer.aiter_lines():
-            if line.startswith("data: {") and any(choice.get("text") for choice in json.loads(line[6:]).get("choices", ())):
+            if line.startswith("data: {") and any(
+                choice.get("text") for choice in json.loads(line[6:]).get("choices", ())
+            ):
                 times.append(time.perf_counter() - begun)
     return times
 
@@ -207,7 +209,9 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
         for name in commands(folder, 0):
             port = free_port()
             command, model = commands(folder, port)[name]
-            end = None if name.startswith("transformers") else END  # greedy at any temperature, it ends nothing early here
+            end = (
+                None if name.startswith("transformers") else END
+            )  # greedy at any temperature, it ends nothing early here
             with running(command, port, folder / f"{name}.log"):
                 url = f"http://127.0.0.1:{port}"
                 asyncio.run(ask(url, model, 1, 1, 4, 999))  # whatever is done at the first request

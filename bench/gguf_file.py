@@ -13,7 +13,9 @@ def as_gguf(source: Path, target: Path) -> None:
 
     config = json.loads((source / "config.json").read_text())
     tokenizer = json.loads((source / "tokenizer.json").read_text())
-    tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(source / "model.safetensors").items()}
+    tensors = {
+        name.removeprefix("transformer."): tensor for name, tensor in load_file(source / "model.safetensors").items()
+    }
     writer = gguf.GGUFWriter(str(target), "gpt2")
     writer.add_context_length(config["n_positions"])
     writer.add_embedding_length(config["n_embd"])
@@ -29,7 +31,9 @@ def as_gguf(source: Path, target: Path) -> None:
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([special.get(i, names.get(i, f"[unused{i}]")) for i in range(rows)])
     writer.add_token_types([3 if i in special else 1 if i in names else 5 for i in range(rows)])
-    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]])
+    writer.add_token_merges(
+        [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
+    )
     writer.add_bos_token_id(config["eos_token_id"])
     writer.add_eos_token_id(config["eos_token_id"])
     writer.add_add_bos_token(False)

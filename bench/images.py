@@ -35,7 +35,6 @@ def prepared(name: str, folder: Path) -> Path:
     from sanbu import recipes
     from sanbu.config import override
     from sanbu.interop.diffusers import export_folder
-    from sanbu.run import Run
 
     base = recipes.ddpm() if name == "unet" else recipes.dit()
     data = ["data.path=none", "data.shape=[1,28,28]", "data.levels=256", "data.classes=10"]
@@ -45,7 +44,7 @@ def prepared(name: str, folder: Path) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    run = Run.create(folder / "run", recipe)
+    run = Writer.create(folder / "run", recipe)
     run.save_model(model)
     export_folder(run, folder / "pipeline")
     return folder
@@ -114,7 +113,10 @@ def drawing(name: str, rounds: int = 5) -> Figures:
             )
             (ours, mine), (theirs, peer) = best(found, "sanbu"), best(found, "diffusers")
             figures |= {f"{name}.batch{rows}.pictures_per_second": mine, f"{name}.batch{rows}.peer": peer}
-            figures |= {f"{name}.batch{rows}.settings": f"{ours} against {theirs}", f"{name}.batch{rows}.ratio": mine / peer}
+            figures |= {
+                f"{name}.batch{rows}.settings": f"{ours} against {theirs}",
+                f"{name}.batch{rows}.ratio": mine / peer,
+            }
             figures[f"{name}.batch{rows}.eager_ratio"] = found["sanbu, eager"] / found["diffusers, eager"]
     figures[f"{name}.ratio"] = figures[f"{name}.batch16.ratio"]
     return figures
@@ -219,10 +221,12 @@ def nats(data: str, seconds: float) -> Figures:
     quiet = ["schedule.evaluate_every=0", "schedule.sample_every=0", "schedule.checkpoint_every=0"]
     chosen = {
         "pixelcnn": override(
-            pixelcnn_recipe().model_copy(update={"data": pictures, "model": PixelCNN(width=32, layers=6, kernel=5)}), quiet
+            pixelcnn_recipe().model_copy(update={"data": pictures, "model": PixelCNN(width=32, layers=6, kernel=5)}),
+            quiet,
         ),
         "vae": override(
-            vae_recipe().model_copy(update={"data": pictures, "model": PerceptronVAE(width=512, layers=1, latent=50)}), quiet
+            vae_recipe().model_copy(update={"data": pictures, "model": PerceptronVAE(width=512, layers=1, latent=50)}),
+            quiet,
         ),
     }
     figures: Figures = {"nats.published": {"pixelcnn": 81.3, "vae": 89.8}}

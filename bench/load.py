@@ -153,7 +153,11 @@ async def many(url: str, model: str, clients: int, seconds: float, process: int)
                     counts[type(error).__name__] += 1
                     continue
                 counts[
-                    "answers" if status == 200 and text == wanted[which] else "busy" if status == 429 else f"wrong_{status}"
+                    "answers"
+                    if status == 200 and text == wanted[which]
+                    else "busy"
+                    if status == 429
+                    else f"wrong_{status}"
                 ] += 1
                 if status == 429:
                     await asyncio.sleep(0.5)

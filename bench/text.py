@@ -289,7 +289,8 @@ def peer_shards(processes: int) -> Callable[[], float]:
 def shards() -> Figures:
     """Tokenizing 30 MB of text into shards, MB/s."""
     figures = side_by_side(
-        {"sanbu": (our_shards, ()), "peer 1 process": (peer_shards, (1,)), "peer 2 processes": (peer_shards, (2,))}, rounds=3
+        {"sanbu": (our_shards, ()), "peer 1 process": (peer_shards, (1,)), "peer 2 processes": (peer_shards, (2,))},
+        rounds=3,
     )
     _, ours = best(figures, "sanbu")
     name, peers = best(figures, "peer")
@@ -318,7 +319,9 @@ def play(path: Path, name: str, changes: list[str], seed: int, threads: int = 2)
         "schedule.checkpoint_every=0",
         f"machine.threads={threads}",
     ]
-    recipe = override(recipes.shakespeare(path=str(path), alphabet=alphabet), [*quiet, f"schedule.seed={seed}", *changes])
+    recipe = override(
+        recipes.shakespeare(path=str(path), alphabet=alphabet), [*quiet, f"schedule.seed={seed}", *changes]
+    )
     with tempfile.TemporaryDirectory() as folder:
         run = train_recipe(recipe, Path(folder) / "run")
         seconds = sum(row["time/seconds"] for row in run.metrics())
@@ -337,7 +340,11 @@ def shakespeare(source: Path) -> Figures:
     """nanoGPT's CPU preset (4 layers, 4 heads, width 128, context 64, batch 12, 2000 steps), full validation split."""
     if not source.exists():
         return {"shakespeare.skipped": f"{source} is not there; give --shakespeare PATH"}
-    text = gzip.open(source, "rt", encoding="utf-8").read() if source.suffix == ".gz" else source.read_text(encoding="utf-8")
+    text = (
+        gzip.open(source, "rt", encoding="utf-8").read()
+        if source.suffix == ".gz"
+        else source.read_text(encoding="utf-8")
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "shakespeare.txt"
         path.write_text(text, encoding="utf-8")

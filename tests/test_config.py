@@ -42,7 +42,9 @@ def test_one_line(assignment, line):
 
 
 def test_switching_a_kind_takes_its_defaults_and_then_fields_whatever_the_order():
-    changed = override(GPT2, ["model.width=64", "model=llama", "model.heads=2", "model.context=128", "data.context=128"])
+    changed = override(
+        GPT2, ["model.width=64", "model=llama", "model.heads=2", "model.context=128", "data.context=128"]
+    )
     assert changed.model == Llama(width=64, heads=2, context=128)
     assert override(GPT2, ["model=gpt2"]).model == GPT2.model  # the same kind keeps its fields
 
@@ -60,13 +62,16 @@ def test_a_new_kind_has_its_nested_defaults_at_once():
         ],
     )
     assert (
-        changed.optimizer.rate.warmup == 0.25 and changed.optimizer.rate.final == 0.1 and changed.data.tokenizer.path == "x"
+        changed.optimizer.rate.warmup == 0.25
+        and changed.optimizer.rate.final == 0.1
+        and changed.data.tokenizer.path == "x"
     )
 
 
 def test_values():
     changed = override(
-        GPT2, ["average=exponential", "average.decay=0.5", 'strategy.stop=["a","b"]', "name=12", "optimizer.rest.clip=none"]
+        GPT2,
+        ["average=exponential", "average.decay=0.5", 'strategy.stop=["a","b"]', "name=12", "optimizer.rest.clip=none"],
     )
     assert changed.average.decay == 0.5 and changed.strategy.stop == ("a", "b") and changed.name == "12"
     assert changed.optimizer.rest.clip is None
@@ -80,7 +85,7 @@ def test_what_show_prints_can_be_pasted_back(steps, rate, seed):
     assert load(Recipe, dump(changed)) == changed
 
 
-@pytest.mark.parametrize("name", recipes.all())
+@pytest.mark.parametrize("name", recipes.RECIPES)
 @pytest.mark.parametrize("size", ["nano", "paper"])
 def test_every_recipe_survives_json_and_its_own_listing(name, size):
     function = recipes.find(name)

@@ -42,11 +42,13 @@ def test_every_command_in_the_readme_is_understood(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (40, 30)).save(tmp_path / "photos" / "one.png")
-    lines = [line for block in blocks(name) for line in block.splitlines() if line.startswith(("sanbu train", "sanbu show"))]
+    lines = [
+        line for block in blocks(name) for line in block.splitlines() if line.startswith(("sanbu train", "sanbu show"))
+    ]
     assert len(lines) >= 3
     for line in lines:
         words = shlex.split(line, comments=True)[2:]
-        if words[0] not in recipes.all():
+        if words[0] not in recipes.RECIPES:
             continue
         words = words[: words.index("--run")] if "--run" in words else words
         parents = ("base=", "sft=", "path=", "data.path=chat", "data.text=")  # runs and files that are not here
@@ -80,7 +82,14 @@ def test_arrows_point_one_way():
         "objectives": ("sanbu.data", "sanbu.strategies", "sanbu.loop", "sanbu.run", "torch.distributed"),
         "optimizers": ("sanbu.data", "sanbu.strategies", "sanbu.loop", "sanbu.run", "torch.distributed"),
         "strategies": ("sanbu.objectives", "sanbu.optimizers", "sanbu.loop", "sanbu.run", "torch.distributed"),
-        "layers": ("sanbu.models", "sanbu.objectives", "sanbu.optimizers", "sanbu.strategies", "sanbu.loop", "sanbu.run"),
+        "layers": (
+            "sanbu.models",
+            "sanbu.objectives",
+            "sanbu.optimizers",
+            "sanbu.strategies",
+            "sanbu.loop",
+            "sanbu.run",
+        ),
         "interop": ("sanbu.recipes",),
         "evaluation": ("sanbu.recipes",),
     }

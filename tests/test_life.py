@@ -16,12 +16,12 @@ from sanbu.display.health import diagnose, overoptimised, panel
 from sanbu.files import read_tensors
 from sanbu.loop import train
 from sanbu.noise import Noise
+from sanbu.objectives.objective import Round
 from sanbu.optimizers.gradient import SGD
 from sanbu.recipes import make as recipe_of
 from sanbu.recipes import pipelines
-from sanbu.recipes.stages import live
+from sanbu.recipes.stages import train_stages
 from sanbu.run import Run
-from sanbu.watcher import Silent
 from tests.tenants.crash import after
 
 PAIRS = [
@@ -52,14 +52,16 @@ def begun(folder):
     folder.mkdir(exist_ok=True)
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, PAIRS)), encoding="utf-8")
     (folder / "text.txt").write_text("What is it? It is 1 + 2 = 3. " * 200, encoding="utf-8")
-    return pipelines.make("assistant", [f"path={folder / 'pairs.jsonl'}", f"text={folder / 'text.txt'}", *SMALL, *EVERY])
+    return pipelines.make(
+        "assistant", [f"path={folder / 'pairs.jsonl'}", f"text={folder / 'text.txt'}", *SMALL, *EVERY]
+    )
 
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place") / "life"
     stages, rest = begun(folder)
-    live(stages, folder, rest, Silent)
+    train_stages(stages, folder, rest, [])
     return folder
 
 
@@ -72,7 +74,11 @@ def sanbu(*arguments, given=None):
 def test_each_stage_is_a_run_that_names_its_parents(life):
     parents = {stage: Run.open(life / stage).recipe.parents for stage in ("base", "sft", "reward", "ppo", "dpo")}
     sft, reward = str(life / "sft"), str(life / "reward")
-    assert parents["base"] == {} and parents["sft"] == {"model": str(life / "base")} and parents["reward"] == {"model": sft}
+    assert (
+        parents["base"] == {}
+        and parents["sft"] == {"model": str(life / "base")}
+        and parents["reward"] == {"model": sft}
+    )
     assert parents["ppo"] == {"model": sft, "reference": sft, "reward": reward}
     assert parents["dpo"] == {"model": sft, "reference": sft}
     assert Run.open(life / "ppo").codec.tokenizer.pieces == Run.open(life / "base").codec.tokenizer.pieces
@@ -81,10 +87,10 @@ def test_each_stage_is_a_run_that_names_its_parents(life):
 def test_a_life_goes_on_where_it_stopped(life):
     before = {path: path.stat().st_mtime_ns for path in life.rglob("*.safetensors")}
     stages, rest = begun(life)
-    live(stages, life, rest, Silent)
+    train_stages(stages, life, rest, [])
     assert before == {path: path.stat().st_mtime_ns for path in life.rglob("*.safetensors")}
     with pytest.raises(ConfigError, match=r"names no stage.*did you mean 'reward'"):
-        live(stages, life, ["rewrad.schedule.steps=3"], Silent)
+        train_stages(stages, life, ["rewrad.schedule.steps=3"], [])
 
 
 def test_a_life_can_be_moved(life, tmp_path):
@@ -148,10 +154,15 @@ def test_what_is_fixed_is_computed_once_and_trains_alike(life):
     found = []
     for steps in (60, 2):  # 60 steps of 8 see the 100-odd rows more than once
         recipe = recipe.model_copy(
-            update={"optimizer": SGD(learning_rate=0.5), "schedule": recipe.schedule.model_copy(update={"steps": steps})}
+            update={
+                "optimizer": SGD(learning_rate=0.5),
+                "schedule": recipe.schedule.model_copy(update={"steps": steps}),
+            }
         )
         state = training.Training(recipe, training.Machine(torch.device("cpu"), torch.float32, False, 1))
-        assert bool(state.known) == (steps == 60) and (not state.known or len(state.known["reference"]) == state.data.rows)
+        assert bool(state.known) == (steps == 60) and (
+            not state.known or len(state.known["reference"]) == state.data.rows
+        )
         while state.step < 2:
             state.advance()
         found.append(state.models["model"].state_dict())
@@ -191,7 +202,8 @@ def test_evaluate(life):
     for row in found.values():
         assert {"exact_match", "reward", "kl", "win_rate_vs_sft", "best_of_8", "pass_at_8"} <= row.keys()
     assert (
-        found[str(life / "sft")]["kl"] == pytest.approx(0, abs=1e-4) and found[str(life / "sft")]["win_rate_vs_sft"] == 0.5
+        found[str(life / "sft")]["kl"] == pytest.approx(0, abs=1e-4)
+        and found[str(life / "sft")]["win_rate_vs_sft"] == 0.5
     )
     reward = json.loads(sanbu("evaluate", life / "reward", "--json").stdout)
     assert {"accuracy", "confidence", "longer", "longer_is_better"} <= reward.keys()
@@ -200,7 +212,9 @@ def test_evaluate(life):
 def test_chat(life):
     asked = ("chat", life / "sft", life / "ppo", "--prompt", "What is 1 + 2?", "--json")
     found = json.loads(sanbu(*asked).stdout)
-    assert list(found["answers"]) == [str(life / "sft"), str(life / "ppo")] and found == json.loads(sanbu(*asked).stdout)
+    assert list(found["answers"]) == [str(life / "sft"), str(life / "ppo")] and found == json.loads(
+        sanbu(*asked).stdout
+    )
     said = sanbu("chat", life / "base", life / "sft", given="What is 1 + 2?\nAnd 3 + 4?\n\n")
     assert said.returncode == 0 and "sft" in said.stdout
     wrong = sanbu("chat", life / "reward", "--prompt", "Hi")
@@ -285,8 +299,10 @@ def test_lora_merges_into_the_same_function_and_learns_little(life, tmp_path):
     recipe = Run.open(life / "dpo").recipe
     recipe = recipe.model_copy(update={"model": LoRA(base=recipe.model, rank=2)})
     begun = training.Training(recipe, training.Machine(torch.device("cpu"), torch.float32, False, 1))
-    batch = begun.objective.experience(begun.models, begun.data.batch(0, 4), Noise("test"))
-    assert float(begun.objective.loss(begun.models, batch).metrics["margin"][0]) == 0  # a low-rank change begins as none
+    batch = begun.objective.experience(Round(begun.models, begun.data.batch(0, 4), Noise("test")))
+    assert (
+        float(begun.objective.loss(begun.models, batch).metrics["margin"][0]) == 0
+    )  # a low-rank change begins as none
     names = {name for name, _ in begun.models["model"].named_parameters()}
     assert names and all(name.endswith(("lora_down", "lora_up")) for name in names)
     made = train(recipe, tmp_path / "lora")

@@ -6,9 +6,9 @@ from typing import Literal
 
 import pytest
 import torch
-from sanbu.checkpoints import RunError
 
 from sanbu import recipes
+from sanbu.checkpoints import RunError
 from sanbu.config import SanbuError, override
 from sanbu.layers.average import Average
 from sanbu.loop import train
@@ -16,7 +16,7 @@ from sanbu.machine import decide
 from sanbu.models.model import ModelConfig
 from sanbu.noise import Noise
 from sanbu.objectives.next_token import next_token, next_token_chunked
-from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Turn
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round, Turn
 from sanbu.optimizers.gradient import SGD, AdamW
 from sanbu.optimizers.search import NotFinite, Problem
 from sanbu.run import Run
@@ -63,7 +63,7 @@ def after_steps(objective, batches, micro, steps=4):
     model = seeded(lambda: GPT2(layers=2, heads=2, width=16, context=12).build(Space((12,), 40)))
     search = SGD(learning_rate=0.5).build({"model": model}, steps)
     for step in range(steps):
-        turn = next(objective.draw_turns({"model": model}, batches[step], Noise(step)))
+        turn = next(objective.draw_turns(Round({"model": model}, batches[step], Noise(step))))
         losses = search.step(Problem({"model": model}, turn, {"model": model}, Noise(step), micro))
     return losses["loss"], torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -84,7 +84,9 @@ def test_micro_batches_with_unequal_tokens_are_one_batch(objective, micro):
     assert abs(loss - split_loss) < 1e-6
     assert (weights - split_weights).abs().max() < 1e-6
     halved = [{**b, "targets": torch.where(torch.arange(12) < 6, b["targets"], -100)} for b in batches]
-    assert (after_steps(objective, halved, None)[1] - weights).abs().max() > 1e-4  # the comparison sees a change of scale
+    assert (
+        after_steps(objective, halved, None)[1] - weights
+    ).abs().max() > 1e-4  # the comparison sees a change of scale
 
 
 def test_a_step_is_the_plain_step_that_torch_would_make():
@@ -98,7 +100,9 @@ def test_a_step_is_the_plain_step_that_torch_would_make():
     batch = {"tokens": tokens[:, :-1], "targets": targets}
     loss, weights = after_steps(next_token(), [batch], 2, steps=1)
     model = seeded(lambda: GPT2(layers=2, heads=2, width=16, context=12).build(Space((12,), 40)))
-    expected = torch.nn.functional.cross_entropy(model(batch["tokens"]).flatten(0, 1), targets.flatten(), ignore_index=-100)
+    expected = torch.nn.functional.cross_entropy(
+        model(batch["tokens"]).flatten(0, 1), targets.flatten(), ignore_index=-100
+    )
     expected.backward()
     with torch.no_grad():
         moved = torch.cat([(p - 0.5 * p.grad).flatten() for p in model.parameters()])
@@ -114,7 +118,8 @@ def test_every_additive_tenant_too(tenant, tmp_path):
         schedule = recipe.schedule.model_copy(update={"steps": 3, "micro_batch": micro, "evaluate_every": 0})
         runs.append(
             train(
-                recipe.model_copy(update={"schedule": schedule, "optimizer": SGD(learning_rate=0.05)}), tmp_path / str(micro)
+                recipe.model_copy(update={"schedule": schedule, "optimizer": SGD(learning_rate=0.05)}),
+                tmp_path / str(micro),
             )
         )
     first, second = (torch.cat([p.flatten() for p in run.model.parameters()]) for run in runs)
@@ -154,7 +159,10 @@ def test_a_run_explains_itself(small, tmp_path):
         lines[-1]["loss"] < lines[0]["loss"]
         and {"loss", "bits_per_byte", "learning_rate", "time/seconds"} <= lines[0].keys()
     )
-    assert [path.name for path in sorted((run.folder / "samples").iterdir())] == ["step-00000006.txt", "step-00000012.txt"]
+    assert [path.name for path in sorted((run.folder / "samples").iterdir())] == [
+        "step-00000006.txt",
+        "step-00000012.txt",
+    ]
     again = Run.open(run.folder)
     wanted = small.resolve()
     measured = wanted.machine.model_copy(update={"precision": again.recipe.machine.precision})

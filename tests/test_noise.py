@@ -26,7 +26,9 @@ def test_draws_differ_and_repeat():
 
 def test_moments_within_five_standard_errors():
     x = Noise(0, "moments").normal(1000, 1000).double()
-    assert abs(x.mean()) < 5e-3 and abs(x.var() - 1) < 5 * 2**0.5 * 1e-3 and abs(x.pow(4).mean() - 3) < 5 * 96**0.5 * 1e-3
+    assert (
+        abs(x.mean()) < 5e-3 and abs(x.var() - 1) < 5 * 2**0.5 * 1e-3 and abs(x.pow(4).mean() - 3) < 5 * 96**0.5 * 1e-3
+    )
     u = Noise(0, "moments").uniform(1000, 1000)
     assert u.min() > 0 and u.max() < 1
     counts = torch.histc(u, 100, 0, 1)

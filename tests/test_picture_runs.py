@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sanbu.display.gallery import draw
 
 from sanbu import recipes
 from sanbu.config import SanbuError, override
-from sanbu.display.gallery import draw
 from sanbu.evaluation.compare import compare_runs
 from sanbu.evaluation.contest import Contestant, hold
 from sanbu.evaluation.report import advice, plain, write
@@ -59,7 +59,9 @@ def test_every_recipe_trains_draws_and_goes_on_to_the_bit(name, tmp_path):
         "checkpoints/step-00000008/state.safetensors",
     ):
         assert (whole.folder / file).read_bytes() == (again.folder / file).read_bytes(), file
-    kept = [[{k: v for k, v in row.items() if not k.startswith("time/")} for row in run.metrics()] for run in (whole, again)]
+    kept = [
+        [{k: v for k, v in row.items() if not k.startswith("time/")} for row in run.metrics()] for run in (whole, again)
+    ]
     assert kept[0] == kept[1]
     assert {path.suffix for path in (whole.folder / "samples").iterdir()} == {".png"}
     one, several = whole.generate(seed=5), whole.generate(n=3, seed=4)
@@ -101,7 +103,12 @@ def test_a_picture_is_completed(tmp_path):
 
 def test_an_average_of_another_length_is_rebuilt_from_two(tmp_path):
     """Lengths 0.05 and 0.1 are kept; 0.075 rebuilt from them is the one that was tracked, within 2 % of how far it is from both."""
-    steps = ["schedule.steps=64", "schedule.checkpoint_every=4", "schedule.sample_every=0", "optimizer.learning_rate=0.01"]
+    steps = [
+        "schedule.steps=64",
+        "schedule.checkpoint_every=4",
+        "schedule.sample_every=0",
+        "optimizer.learning_rate=0.01",
+    ]
     run = train(small("flow", *steps), tmp_path / "run")
     direct = train(small("flow", *steps, "average.lengths=[0.075,0.2]"), tmp_path / "direct")
     found = rebuild(run, 0.075, tmp_path / "new")
@@ -136,9 +143,10 @@ def test_a_power_of_a_length_is_that_of_its_weights():
 def test_own_runs_are_compared_and_reported(tmp_path):
     compared = ["data.validation=0", "data.test=0.33"]
     runs = [
-        train(small(name, *compared, "schedule.sample_every=0"), tmp_path / name) for name in ("flow", "vae", "pixelcnn")
+        train(small(name, *compared, "schedule.sample_every=0"), tmp_path / name)
+        for name in ("flow", "vae", "pixelcnn")
     ]
-    rows = compare_runs([run.folder for run in runs])
+    rows = compare_runs(runs)
     names = [row.name for row in rows]
     assert names == ["real half", "copycat", "one Gaussian", "GMM-60", "KDE", "flow", "vae", "pixelcnn"]
     by_name = dict(zip(names, rows, strict=True))
@@ -149,7 +157,11 @@ def test_own_runs_are_compared_and_reported(tmp_path):
     )
     content = write(rows, tmp_path / "report", "three")
     page = (tmp_path / "report" / "compare.html").read_text()
-    assert "http" not in page.replace("http-equiv", "") and "data:image/png" in page and all(name in page for name in names)
+    assert (
+        "http" not in page.replace("http-equiv", "")
+        and "data:image/png" in page
+        and all(name in page for name in names)
+    )
     assert (tmp_path / "report" / "compare.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads((tmp_path / "report" / "compare.json").read_text()) == json.loads(json.dumps(content))
     assert any("Quality" in sentence for sentence in advice(rows)) and "kid" in plain(rows[0])
@@ -159,10 +171,10 @@ def test_runs_of_other_pictures_are_not_compared(tmp_path):
     first = train(small("vae", "data.test=0.3"), tmp_path / "first")
     other = train(small("vae", "data.test=0.2"), tmp_path / "other")
     with pytest.raises(SanbuError, match="learnt from other pictures"):
-        compare_runs([first.folder, other.folder])
+        compare_runs([first, other])
     few = train(small("vae", "data.test=0.05"), tmp_path / "few")
     with pytest.raises(SanbuError, match="set data.test higher"):
-        compare_runs([few.folder])
+        compare_runs([few])
 
 
 def test_a_contest_gives_each_its_budget_and_goes_on_where_it_was(tmp_path):

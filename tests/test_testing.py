@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 import torch
 
-from sanbu.models.denoisers.denoiser import PerceptronDenoiser
+from sanbu.models.denoisers.perceptron import PerceptronDenoiser
 from sanbu.models.generators.gan import PerceptronGAN
 from sanbu.models.latents.vae import PerceptronVAE
 from sanbu.models.model import ModelConfig
@@ -206,4 +206,6 @@ def test_the_checks_catch_what_is_broken():
     with pytest.raises(AssertionError, match="another way"):
         check_search(Forgetful())
     with pytest.raises(AssertionError, match="another alone"):
-        check_strategy(Fickle(), {"model": model}, SPACE, {"tokens": TOKENS[:, :3], "length": torch.tensor([3, 3, 3, 3])})
+        check_strategy(
+            Fickle(), {"model": model}, SPACE, {"tokens": TOKENS[:, :3], "length": torch.tensor([3, 3, 3, 3])}
+        )

@@ -138,7 +138,9 @@ def test_a_packed_row_teaches_what_its_conversations_teach_alone(file, tmp_path)
     from sanbu.models.tokens.gpt import GPT2
     from sanbu.objectives.next_token import NextToken
 
-    path = write(tmp_path / "a.jsonl", *({"prompt": f"What is {i}?", "completion": f"Yes. {i} it is."} for i in range(30)))
+    path = write(
+        tmp_path / "a.jsonl", *({"prompt": f"What is {i}?", "completion": f"Yes. {i} it is."} for i in range(30))
+    )
     data = Chat(path=path, tokenizer=file, context=64, validation=0.0).build()
     torch.manual_seed(0)
     model = GPT2(layers=2, heads=2, width=16, context=64).build(data.space).eval()
@@ -148,7 +150,9 @@ def test_a_packed_row_teaches_what_its_conversations_teach_alone(file, tmp_path)
     for ids, taught in data.parts["train"][0]:
         targets = torch.where(torch.tensor(taught[1:]), torch.tensor(ids[1:]), -100)
         alone += float(
-            loss({"model": model}, {"tokens": torch.tensor(ids[:-1])[None], "targets": targets[None]}).sums["next_token"]
+            loss({"model": model}, {"tokens": torch.tensor(ids[:-1])[None], "targets": targets[None]}).sums[
+                "next_token"
+            ]
         )
     assert len(data.parts["train"][0]) == 30 and data.rows < 15
     assert packed_sum == pytest.approx(alone, rel=1e-5)
@@ -244,7 +248,11 @@ USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content
         (Chat, {"messages": [USER]}, "line 1: no assistant turn"),
         (Chat, {"messages": []}, "there is no message"),
         (Chat, {"messages": [USER, ANSWER]}, r"tokens, and data.context is 32; raise it, or set data.too_long=drop"),
-        (Chat, {"messages": [{"role": "asistant", "content": "x"}]}, "unknown role 'asistant'.*did you mean 'assistant'"),
+        (
+            Chat,
+            {"messages": [{"role": "asistant", "content": "x"}]},
+            "unknown role 'asistant'.*did you mean 'assistant'",
+        ),
         (Chat, {"messages": [{"role": "user", "content": 7}]}, "its content is int"),
         (Chat, {"text": "x"}, "no conversation here; fields: text"),
         (Pairs, {"prompt": "Hi", "chosen": "Yes.", "rejected": "Yes."}, "chosen and rejected are equal"),
@@ -264,7 +272,9 @@ def test_bad_records_are_refused_in_one_line(tmp_path, file, kind, row, said):
 
 def test_too_long_may_be_dropped(tmp_path, file):
     path = write(tmp_path / "a.jsonl", {"messages": [USER, ANSWER]}, SHAPES[0])
-    assert len(Chat(path=path, tokenizer=file, context=32, validation=0.0, too_long="drop").build().parts["train"][0]) == 1
+    assert (
+        len(Chat(path=path, tokenizer=file, context=32, validation=0.0, too_long="drop").build().parts["train"][0]) == 1
+    )
 
 
 def test_ties_and_missing_answers_have_their_places(tmp_path, file):

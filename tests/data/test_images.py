@@ -32,7 +32,8 @@ def made(count=40, shape=(6, 5), colour=True, seed=0):
 
 def all_rows(data):
     batch = {
-        name: torch.cat([data.part(part)[name] for part in ("train", "validation", "test")]) for name in ("levels", "label")
+        name: torch.cat([data.part(part)[name] for part in ("train", "validation", "test")])
+        for name in ("levels", "label")
     }
     order = np.concatenate([data.places[part] for part in ("train", "validation", "test")]).argsort()
     return batch["levels"][order], batch["label"][order]
@@ -134,7 +135,9 @@ def test_levels_are_quantised_or_drawn(tmp_path):
     values = np.repeat(np.array([[0, 64, 128, 255]], np.uint8), 400, 0).reshape(400, 2, 2)
     values = np.concatenate((values, made(4, (2, 2), colour=False)))
     np.savez(tmp_path / "a.npz", x=values)
-    build = lambda levels: Images(path=str(tmp_path / "a.npz"), levels=levels, validation=0.0, test=0.0).resolve().build()
+    build = lambda levels: (
+        Images(path=str(tmp_path / "a.npz"), levels=levels, validation=0.0, test=0.0).resolve().build()
+    )
     assert build(4).part("train")["levels"][0].flatten().tolist() == [0, 1, 2, 3]
     drawn = build(2).part("train")["levels"][:400].float().mean(0).flatten()
     torch.testing.assert_close(drawn, torch.tensor([0.0, 64 / 255, 128 / 255, 1.0]), rtol=0, atol=0.09)
@@ -228,7 +231,10 @@ def test_labels_by_number_and_name_and_pictures_to_complete(tmp_path):
     pixels = np.array([[[0, 0, 0, 255], [255, 255, 255, 255]], [[9, 9, 9, 0], [9, 9, 9, 0]]], np.uint8)
     Image.fromarray(pixels).save(tmp_path / "half.png")
     found = codec.condition({"picture": tmp_path / "half.png"}, 2)
-    assert found["mask"][1, 0].tolist() == [[True, True], [False, False]] and found["known"][0, 0, 0].tolist() == [0, 16]
+    assert found["mask"][1, 0].tolist() == [[True, True], [False, False]] and found["known"][0, 0, 0].tolist() == [
+        0,
+        16,
+    ]
     with pytest.raises(SanbuError, match="but this run draws 3 x 3"):
         ImageCodec(Space((1, 3, 3), 17)).condition({"picture": tmp_path / "half.png"}, 1)
 

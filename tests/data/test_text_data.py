@@ -53,7 +53,10 @@ def test_shards_hold_every_document_once_between_ends(tmp_path_factory, texts, h
 
 
 @settings(max_examples=50, deadline=None)
-@given(texts=st.lists(st.text(alphabet="abc", min_size=1, max_size=30), min_size=1, max_size=30), context=st.integers(2, 12))
+@given(
+    texts=st.lists(st.text(alphabet="abc", min_size=1, max_size=30), min_size=1, max_size=30),
+    context=st.integers(2, 12),
+)
 def test_rows_lose_no_token_and_keep_documents_apart(tmp_path_factory, texts, context):
     found = shards(tmp_path_factory.mktemp("rows"), texts)
     data = TextRows(found, TextCodec(ByteTokenizer()), context, 257)
@@ -81,7 +84,9 @@ def test_the_order_is_a_permutation(rows, secret):
 
 def test_rows_are_a_pure_function_of_position():
     order = shuffled(np.arange(300), 100, 0)
-    assert np.array_equal(np.concatenate([shuffled(np.arange(a, a + 7), 100, 0) for a in range(0, 294, 7)]), order[:294])
+    assert np.array_equal(
+        np.concatenate([shuffled(np.arange(a, a + 7), 100, 0) for a in range(0, 294, 7)]), order[:294]
+    )
     assert all(np.array_equal(np.sort(order[e : e + 100]), np.arange(100)) for e in (0, 100, 200))
     assert not np.array_equal(order[:100], order[100:200]) and not np.array_equal(order[:100], np.arange(100))
 
@@ -92,7 +97,9 @@ def test_every_kind_of_source(tmp_path):
 
     texts = ["eins 三", "zwei", "drei"]
     (tmp_path / "a.txt").write_text(texts[0], encoding="utf-8")
-    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(json.dumps({"text": t, "n": 1}) for t in texts).encode()))
+    (tmp_path / "b.jsonl.gz").write_bytes(
+        gzip.compress("\n".join(json.dumps({"text": t, "n": 1}) for t in texts).encode())
+    )
     parquet.write_table(pa.table({"text": texts, "n": [1, 2, 3]}), tmp_path / "c.parquet")
     (tmp_path / "d.md.gz").write_bytes(gzip.compress(texts[1].encode()))
     (tmp_path / ".hidden").write_bytes(b"\xff\xff")

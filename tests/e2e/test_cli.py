@@ -85,7 +85,9 @@ def test_list_and_show():
 
 
 def test_generate(place):
-    done = sanbu("generate", place / "run", "--prompt", "line ", "-n", 3, "--seed", 5, "--json", "strategy.temperature=0.9")
+    done = sanbu(
+        "generate", place / "run", "--prompt", "line ", "-n", 3, "--seed", 5, "--json", "strategy.temperature=0.9"
+    )
     samples = json.loads(done.stdout.splitlines()[-1])["samples"]
     alone = json.loads(
         sanbu("generate", place / "run", "--prompt", "line ", "--seed", 6, "--json", "strategy.temperature=0.9").stdout
@@ -94,7 +96,8 @@ def test_generate(place):
     streamed = sanbu("generate", place / "run", "--prompt", "line ", "--seed", 6, "strategy.temperature=0.9").stdout
     assert streamed.strip() == ("line " + samples[1]).replace("\r", "\n").strip()  # as a terminal shows it
     assert (
-        sanbu("generate", place / "run", "--prompt", "line", "strategy=beam-search", "strategy.max_tokens=5").returncode == 0
+        sanbu("generate", place / "run", "--prompt", "line", "strategy=beam-search", "strategy.max_tokens=5").returncode
+        == 0
     )
 
 
@@ -120,10 +123,14 @@ def test_export_and_import(place, tmp_path):
     assert sanbu("export", tmp_path / "run", "--to", "huggingface", "--out", tmp_path / "out").returncode == 0
     assert sanbu("import", tmp_path / "out", "--run", tmp_path / "back").returncode == 0
     same = [
-        json.loads(sanbu("generate", tmp_path / name, "-p", "line", "--json", "strategy.max_tokens=9").stdout)["samples"]
+        json.loads(sanbu("generate", tmp_path / name, "-p", "line", "--json", "strategy.max_tokens=9").stdout)[
+            "samples"
+        ]
         for name in ("run", "back")
     ]
-    assert same[0] == same[1] or len(same[0]) == 1  # strategies differ in temperature; weights are compared in tests/parity
+    assert (
+        same[0] == same[1] or len(same[0]) == 1
+    )  # strategies differ in temperature; weights are compared in tests/parity
 
 
 @pytest.mark.parametrize(
@@ -217,9 +224,16 @@ def test_a_path_that_cannot_be_a_folder(place):
 
 
 def test_nan_in_training(place, tmp_path):
-    changes = ["optimizer=sgd", "optimizer.learning_rate=1e30", "schedule.checkpoint_every=1", "schedule.evaluate_every=0"]
+    changes = [
+        "optimizer=sgd",
+        "optimizer.learning_rate=1e30",
+        "schedule.checkpoint_every=1",
+        "schedule.evaluate_every=0",
+    ]
     done = sanbu("train", "gpt2", *SMALL, *changes, f"data.path={place}/text.txt", "--run", tmp_path / "run")
-    assert done.returncode == 2 and "is no longer a number" in done.stderr and "the last good checkpoint is" in done.stderr
+    assert (
+        done.returncode == 2 and "is no longer a number" in done.stderr and "the last good checkpoint is" in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
@@ -239,7 +253,9 @@ def tiny_disk(tmp_path):
 def test_a_full_disk_loses_nothing(place, tiny_disk):
     changes = ["model.width=32", "schedule.steps=40", "schedule.checkpoint_every=1", "schedule.keep=50"]
     done = sanbu("train", "gpt2", *SMALL, *changes, f"data.path={place}/text.txt", "--run", tiny_disk / "run")
-    assert done.returncode == 2 and "No space left on device" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2 and "No space left on device" in done.stderr and "Traceback" not in done.stderr, (
+        done.stderr
+    )
     from sanbu.run import Run
 
     for path in Run.open(tiny_disk / "run").checkpoints():

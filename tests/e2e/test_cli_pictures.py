@@ -35,7 +35,16 @@ def place(tmp_path_factory):
 
 def test_generate_writes_pictures(place, tmp_path):
     done = sanbu(
-        "generate", place / "flow", "-n", "6", "--label", "7", "--out", tmp_path / "out", "strategy.guidance=2", "--json"
+        "generate",
+        place / "flow",
+        "-n",
+        "6",
+        "--label",
+        "7",
+        "--out",
+        tmp_path / "out",
+        "strategy.guidance=2",
+        "--json",
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
@@ -44,7 +53,9 @@ def test_generate_writes_pictures(place, tmp_path):
     assert names == [*(f"{i:04d}.png" for i in range(6)), "grid.png", "refinement.gif"]
     with Image.open(tmp_path / "out" / "0000.png") as picture:
         assert picture.size == (8, 8) and picture.mode == "L"
-    again = sanbu("generate", place / "flow", "-n", "6", "--label", "7", "--out", tmp_path / "again", "strategy.guidance=2")
+    again = sanbu(
+        "generate", place / "flow", "-n", "6", "--label", "7", "--out", tmp_path / "again", "strategy.guidance=2"
+    )
     assert again.stdout.strip() == str(tmp_path / "again" / "grid.png")
     assert (tmp_path / "again" / "0003.png").read_bytes() == (tmp_path / "out" / "0003.png").read_bytes()
 
@@ -64,7 +75,11 @@ def test_compare_own_runs_and_evaluate_one(place, tmp_path):
     assert other.returncode == 0, other.stderr
     done = sanbu("compare", place / "vae", tmp_path / "flow", "--run", tmp_path / "report")
     assert done.returncode == 0, done.stderr
-    assert "GMM-60" in done.stdout and "Quality:" in done.stdout and str(tmp_path / "report" / "compare.html") in done.stdout
+    assert (
+        "GMM-60" in done.stdout
+        and "Quality:" in done.stdout
+        and str(tmp_path / "report" / "compare.html") in done.stdout
+    )
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"compare.html", "compare.json", "compare.png"}
     rows = json.loads((tmp_path / "report" / "compare.json").read_text())["rows"]
     wanted = {
@@ -156,7 +171,9 @@ def test_what_is_wrong_is_said_in_one_line(number, wrong, tmp_path):
     arguments, line = WRONG[number]
     more = ["data.validation=0", "data.test=0"] if arguments[0] == "train" and "data.path" in arguments[-1] else []
     refused(
-        sanbu(*(text.format(place=wrong) for text in arguments), *more, cwd=tmp_path, SANBU_CACHE=str(tmp_path / "cache")),
+        sanbu(
+            *(text.format(place=wrong) for text in arguments), *more, cwd=tmp_path, SANBU_CACHE=str(tmp_path / "cache")
+        ),
         line,
     )
     assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())

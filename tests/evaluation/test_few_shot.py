@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 
+from sanbu.checkpoints import Writer
 from sanbu.codecs.bpe import TokenizerFile, train_chat
 from sanbu.codecs.tokenizer import encode
 from sanbu.config import SanbuError
@@ -21,7 +22,11 @@ from sanbu.run import Run
 from sanbu.strategies.autoregressive import Autoregressive
 
 ROWS = [
-    {"question": f"What comes after {n}?", "choices": [f"it is {n + 1}", f"it is surely not {n}", "no"], "answer": n % 3}
+    {
+        "question": f"What comes after {n}?",
+        "choices": [f"it is {n + 1}", f"it is surely not {n}", "no"],
+        "answer": n % 3,
+    }
     for n in range(24)
 ]
 
@@ -36,7 +41,7 @@ def place(tmp_path_factory):
         name="random", data=Text(tokenizer=TokenizerFile(path=str(folder)), context=64), objective=NextToken(),
         model=GPT2(layers=2, heads=2, width=32, context=64), optimizer=AdamW(), strategy=Autoregressive(),
     ).resolve()  # fmt: skip
-    run = Run.create(folder / "run", recipe)
+    run = Writer.create(folder / "run", recipe)
     tokenizer.save(run.folder)
     torch.manual_seed(0)
     model = recipe.model.build(recipe.data.space())
@@ -92,7 +97,8 @@ def test_pairs_and_last_words(place):
     run = Run.open(place / "run")
     rows = evaluate_tasks(run, [str(place / "pairs.json"), str(place / "words.json")], [0], place, 9)["rows"]
     sums = [
-        value for value, _ in loglikelihoods(run, [split(run, "", text) for text in ("it is no", "no it is surely not")])
+        value
+        for value, _ in loglikelihoods(run, [split(run, "", text) for text in ("it is no", "no it is surely not")])
     ]
     assert rows[0]["accuracy"] == float(sums[0] > sums[1]) and rows[0]["chance"] == 0.5
     assert rows[1]["accuracy"] == float(loglikelihoods(run, [split(run, "What comes after", " it")])[0][1])
@@ -120,7 +126,9 @@ def test_the_same_scores_as_lm_evaluation_harness(place):
         "doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}", "num_fewshot": 0,
         "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
     }  # fmt: skip
-    theirs = lm_eval.simple_evaluate(model=harness_model(place / "run"), tasks=[task], bootstrap_iters=0)["results"]["after"]
+    theirs = lm_eval.simple_evaluate(model=harness_model(place / "run"), tasks=[task], bootstrap_iters=0)["results"][
+        "after"
+    ]
     ours = evaluate_tasks(Run.open(place / "run"), [str(place / "after.json")], [0], place, 99)["rows"][0]
     assert ours["accuracy"] == pytest.approx(theirs["acc,none"]) and ours["normalised"] == pytest.approx(
         theirs["acc_norm,none"]

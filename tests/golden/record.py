@@ -30,7 +30,11 @@ QUIET = [
 SMALLER = {"ppo": ["schedule.batch=32"], "grpo": ["schedule.batch=8"], "pixelrnn": ["schedule.batch=16"]}
 PARENTS = {"sft": "sft", "base": "base", "reward": "reward", "teacher": "edm"}  # recipe argument: the run to give
 SAMPLES = {
-    "autoregressive": ("gpt2", "The ", ["strategy.max_tokens=16", "strategy.repetition_penalty=1.1", "strategy.top_k=50"]),
+    "autoregressive": (
+        "gpt2",
+        "The ",
+        ["strategy.max_tokens=16", "strategy.repetition_penalty=1.1", "strategy.top_k=50"],
+    ),
     "beam-search": ("gpt2", "The ", ["strategy=beam-search", "strategy.max_tokens=8", "strategy.length_penalty=0.5"]),
     "prediction": ("reward", "How much is 1 + 1?", []),
     "pixel-by-pixel": ("pixelcnn", None, []),
@@ -83,15 +87,15 @@ def train_all(folder):
     from sanbu.config import override
     from sanbu.loop import train
 
-    for name in sorted(recipes.all(), key=order):
-        function = recipes.all()[name]
+    for name in sorted(recipes.RECIPES, key=order):
+        function = recipes.find(name)
         given = {
             argument: str(folder / PARENTS[argument])
             for argument in inspect.signature(function).parameters
             if argument in PARENTS
         }
         recipe = override(function(**given), [*QUIET, *SMALLER.get(name, [])])
-        run = train(recipe, folder / name)
+        run = train(recipe, folder / name, watchers=[])
         yield name, run
 
 
@@ -113,7 +117,9 @@ def one_round(folder, name):
         for argument in inspect.signature(function).parameters
         if argument in PARENTS
     }
-    run = train(override(function(**given), [*QUIET, "schedule.steps=1", *SMALLER[name]]), folder / f"{name}-round")
+    run = train(
+        override(function(**given), [*QUIET, "schedule.steps=1", *SMALLER[name]]), folder / f"{name}-round", watchers=[]
+    )
     row = {key: value for key, value in run.metrics()[0].items() if not key.startswith("time/")}
     return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -74,7 +74,9 @@ def test_it_is_served_as_the_strategy_says_it(tmp_path):
     model = quantized(GPT2(layers=2, heads=4, width=64, context=64).build(Space((64,), 100)).eval())
     said = []
     engine = Engine(model, None)
-    engine.submit(Request([1, 2, 3], Autoregressive(max_tokens=8, temperature=0), 0, lambda event: said.append(event.token)))
+    engine.submit(
+        Request([1, 2, 3], Autoregressive(max_tokens=8, temperature=0), 0, lambda event: said.append(event.token))
+    )
     while engine.busy():
         engine.step()
     strategy = Autoregressive(max_tokens=8, temperature=0).build(Space((64,), 100))

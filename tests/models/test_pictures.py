@@ -8,8 +8,8 @@ import torch
 
 from sanbu import recipes
 from sanbu.evaluation.cost import cost
-from sanbu.models.denoisers.denoiser import PerceptronDenoiser
 from sanbu.models.denoisers.dit import DiT
+from sanbu.models.denoisers.perceptron import PerceptronDenoiser
 from sanbu.models.denoisers.unet import UNet
 from sanbu.models.generators.gan import DCGAN, PerceptronGAN
 from sanbu.models.latents.vae import Autoencoder, PerceptronVAE

@@ -102,7 +102,9 @@ def test_packed_loss_is_the_sum_of_separate_losses(model):
     tokens, positions = packed()
     targets = torch.randint(0, 50, (1, 24))
     together = cross_entropy(model(tokens, positions)[0], targets[0])
-    apart = cross_entropy(model(tokens[:, :9])[0], targets[0, :9]) + cross_entropy(model(tokens[:, 9:])[0], targets[0, 9:])
+    apart = cross_entropy(model(tokens[:, :9])[0], targets[0, :9]) + cross_entropy(
+        model(tokens[:, 9:])[0], targets[0, 9:]
+    )
     leaking = cross_entropy(model(tokens)[0], targets[0])
     assert torch.isclose(together, apart, rtol=1e-5)
     assert (leaking - apart).abs() > 100 * (together - apart).abs() + 0.01  # the test can see a leak

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sanbu.models.denoisers.denoiser import PerceptronDenoiser
+from sanbu.models.denoisers.perceptron import PerceptronDenoiser
 from sanbu.models.generators.gan import DCGAN, PerceptronGAN
 from sanbu.models.latents.vae import PerceptronVAE
 from sanbu.models.pixels.pixelcnn import PixelCNN
@@ -18,6 +18,7 @@ from sanbu.objectives.consistency import Consistency, earlier
 from sanbu.objectives.denoising import Denoising
 from sanbu.objectives.elbo import Elbo, ImportanceWeighted, elbo, importance_weighted
 from sanbu.objectives.likelihood import Likelihood
+from sanbu.objectives.objective import Round
 from sanbu.objectives.times import LogitNormal, LogNormal, Uniform
 from sanbu.paths import Exploding, LinearPath
 from sanbu.space import Space
@@ -89,7 +90,7 @@ class LinearGaussian(nn.Module):
 def nats(objective, model, rows=4000, seed=0):
     x = torch.randn(1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).expand(rows, 4)
     batch = {"levels": x, "label": torch.zeros(rows, dtype=torch.long)}
-    batch = objective.experience({"model": model}, batch, Noise("bound", seed))
+    batch = objective.experience(Round({"model": model}, batch, Noise("bound", seed)))
     return float(objective.loss({"model": model}, batch).sums["likelihood"]) / rows, -float(model.exact(x[:1])[0])
 
 
@@ -115,7 +116,7 @@ def test_the_kl_is_weighted_in_the_loss_and_not_in_the_reading():
     found = []
     for weight in (1.0, 3.0):
         objective = elbo(weight)
-        drawn = objective.experience({"model": model}, batch, Noise("kl"))
+        drawn = objective.experience(Round({"model": model}, batch, Noise("kl")))
         found.append(objective.loss({"model": model}, drawn))
     kl = float(found[0].metrics["kl"][0])
     assert float(found[1].sums["likelihood"] - found[0].sums["likelihood"]) == pytest.approx(2 * kl, rel=1e-4)
@@ -208,7 +209,9 @@ def test_losses_of_the_games_by_hand():
 def test_the_penalty_comes_once_in_so_many_rounds_and_counts_as_often():
     objective = NonSaturating(r1=0.5, every=4).build()
     model = PerceptronGAN(width=8, latent=3).build(SPACE)
-    counts = [len(list(objective.draw_turns({"model": model}, BATCH, Noise("turns", step)))) for step in range(400)]
+    counts = [
+        len(list(objective.draw_turns(Round({"model": model}, BATCH, Noise("turns", step))))) for step in range(400)
+    ]
     assert set(counts) == {2, 3} and 70 < counts.count(3) < 130
 
 
@@ -250,14 +253,16 @@ def test_the_objective_is_zero_for_the_exact_consistency_function():
     models_ = {"model": model, **objective.attach(model)}
     for rounds in (0, 2, 20):
         models_["target"].rounds.fill_(rounds)
-        drawn = objective.experience(models_, batch, Noise("consistency", rounds))
+        drawn = objective.experience(Round(models_, batch, Noise("consistency", rounds)))
         assert float(objective.loss(models_, drawn).sums["rows"].detach()) == 0
     model.point.data.fill_(0.5)
     models_["target"].follow()
-    drawn = objective.experience(models_, batch, Noise("consistency"))
+    drawn = objective.experience(Round(models_, batch, Noise("consistency")))
     first = float(objective.loss(models_, drawn).sums["rows"].detach())
-    models_["target"].rounds.fill_(0)  # the first stage ends at the picture itself, so a constant that is not it is seen
-    drawn = objective.experience(models_, batch, Noise("consistency"))
+    models_["target"].rounds.fill_(
+        0
+    )  # the first stage ends at the picture itself, so a constant that is not it is seen
+    drawn = objective.experience(Round(models_, batch, Noise("consistency")))
     assert float(objective.loss(models_, drawn).sums["rows"].detach()) > first == 0
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from sanbu.models.tokens.gpt import GPT2
 from sanbu.noise import Noise
 from sanbu.objectives.answers import logprobs
+from sanbu.objectives.objective import Round
 from sanbu.objectives.policy.group import GRPO, RLOO
 from sanbu.objectives.policy.policy import Coefficient, advantages, clipped, clipped_value, grouped, left_out, whitened
 from sanbu.objectives.policy.ppo import PPO, token_rewards
@@ -177,8 +178,8 @@ def test_before_anything_is_learnt_the_ratio_is_one(config):
     model, objective = policy(), config.build()
     models = {**cast(model), **objective.attach(model)}
     model.train()
-    batch = objective.experience(models, QUESTIONS, Noise("roll"))
-    turn = next(objective.draw_turns(models, batch, Noise("turns")))
+    batch = objective.experience(Round(models, QUESTIONS, Noise("roll")))
+    turn = next(objective.draw_turns(Round(models, batch, Noise("turns"))))
     loss = turn.loss(models, turn.batch)
     found = {name: float(top / bottom) for name, (top, bottom) in loss.metrics.items()}
     assert found["ratio"] == pytest.approx(1, abs=1e-5) and found["clip_fraction"] == 0
@@ -192,7 +193,7 @@ def test_before_anything_is_learnt_the_ratio_is_one(config):
 def test_garbage_behind_an_answer_changes_nothing():
     model, objective = policy(), PPO(rewards=(Checked(),), samples=4).build()
     models = {**cast(model), **objective.attach(model)}
-    batch = objective.experience(models, QUESTIONS, Noise("roll"))
+    batch = objective.experience(Round(models, QUESTIONS, Noise("roll")))
     other = {name: tensor.clone() for name, tensor in batch.items()}
     behind = torch.arange(batch["tokens"].shape[1]) >= batch["length"][:, None]
     other["tokens"][behind] = 5
@@ -254,8 +255,8 @@ def rounds(objective, policy, models, steps, rate, batch):
     decay = torch.optim.lr_scheduler.LambdaLR(search, lambda step: max(0.02, 1 - step / steps))
     for step in range(steps):
         with torch.no_grad():
-            experience = objective.experience(models, batch, Noise("bandit", step))
-        for turn in objective.draw_turns(models, experience, Noise("turns", step)):
+            experience = objective.experience(Round(models, batch, Noise("bandit", step)))
+        for turn in objective.draw_turns(Round(models, experience, Noise("turns", step))):
             search.zero_grad()
             counts = turn.count(turn.batch)
             sum(total / counts[name] for name, total in turn.loss(models, turn.batch).sums.items()).backward()
@@ -333,7 +334,9 @@ def drawn(table):
         odds = table.logits.detach().log_softmax(0)
         from sanbu.noise import uniform_at
 
-        choice = (odds.exp().double().cumsum(0) <= uniform_at(seeds, torch.zeros_like(seeds))[:, None]).sum(1).clamp(max=3)
+        choice = (
+            (odds.exp().double().cumsum(0) <= uniform_at(seeds, torch.zeros_like(seeds))[:, None]).sum(1).clamp(max=3)
+        )
         tokens = torch.stack((torch.full((rows,), 5), choice + 1, torch.zeros(rows, dtype=torch.long)), 1)
         logprob = torch.stack((torch.zeros(rows), odds[choice], torch.zeros(rows)), 1)
         record = {

@@ -13,6 +13,7 @@ from sanbu.models.tokens.modern import Modern
 from sanbu.noise import Noise
 from sanbu.objectives import preference, reward_model
 from sanbu.objectives.answers import answer_logprobs, logprobs
+from sanbu.objectives.objective import Round
 from sanbu.objectives.preference import conservative_dpo, dpo, ipo, kto, mismatched
 from sanbu.objectives.reward_model import bradley_terry, ordered, plackett_luce
 from sanbu.objectives.reward_model import pairwise as pair_losses
@@ -80,7 +81,9 @@ def test_kin_by_hand(stated):
     stated(7.0, -3.0)
     value = lambda objective, **more: float(objective.loss({"model": None}, BATCH | more).sums["preference"])
     sigmoid = lambda x: 1 / (1 + math.exp(-x))
-    assert value(conservative_dpo(0.1, 0.2)) == pytest.approx(-0.8 * math.log(sigmoid(1.0)) - 0.2 * math.log(sigmoid(-1.0)))
+    assert value(conservative_dpo(0.1, 0.2)) == pytest.approx(
+        -0.8 * math.log(sigmoid(1.0)) - 0.2 * math.log(sigmoid(-1.0))
+    )
     assert value(conservative_dpo(0.1, 0.0)) == pytest.approx(value(dpo(0.1)))
     assert value(ipo(0.1)) == pytest.approx(
         (7 / 2 + 3 / 1 - 5.0) ** 2
@@ -110,7 +113,7 @@ def test_gradients_against_finite_differences(stated, objective):
 def test_before_anything_is_learnt(objective):
     policy = model()
     models = {"model": policy, "reference": policy}
-    batch = objective.experience(models, pairs(), Noise("test"))
+    batch = objective.experience(Round(models, pairs(), Noise("test")))
     loss = objective.loss(models, batch)
     expected = math.log(2) if objective is not None and "moved" not in batch else 1.0  # KTO: 1/2 for each answer
     assert float(loss.sums["preference"]) / 3 == pytest.approx(expected, abs=1e-6)

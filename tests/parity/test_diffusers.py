@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from sanbu.checkpoints import Writer
 from sanbu.config import override
 from sanbu.files import weights
 from sanbu.interop.diffusers import export_folder, import_run
@@ -26,7 +27,13 @@ diffusers.utils.logging.set_verbosity_error()
 
 UNETS = {
     "unet": ["model.multipliers=[1,2]", "model.attention=[1]", "model.layers=2", "model.groups=4", "model.width=8"],
-    "wide": ["model.multipliers=[1,2,2]", "model.attention=[0,2]", "model.head_width=4", "model.groups=4", "model.width=8"],
+    "wide": [
+        "model.multipliers=[1,2,2]",
+        "model.attention=[0,2]",
+        "model.head_width=4",
+        "model.groups=4",
+        "model.width=8",
+    ],
 }
 
 
@@ -34,7 +41,7 @@ def made(recipe: Recipe, folder) -> Run:
     """A run with random weights, every one of them away from its first value."""
     torch.manual_seed(0)
     recipe = recipe.resolve()
-    run = Run.create(folder, recipe)
+    run = Writer.create(folder, recipe)
     model = recipe.model.build(recipe.data.space())
     with torch.no_grad():
         for parameter in model.parameters():
@@ -230,7 +237,9 @@ def ours_walk(sampler, path, target, steps, x):
 
 
 @pytest.mark.parametrize("steps", [10, 50, 1000])
-@pytest.mark.parametrize(("target", "prediction"), [("noise", "epsilon"), ("clean", "sample"), ("rotation", "v_prediction")])
+@pytest.mark.parametrize(
+    ("target", "prediction"), [("noise", "epsilon"), ("clean", "sample"), ("rotation", "v_prediction")]
+)
 def test_ddim(steps, target, prediction):
     x = torch.randn(2, 1, 4, 4, dtype=torch.float64)
     scheduler = diffusers.DDIMScheduler(

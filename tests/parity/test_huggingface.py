@@ -29,7 +29,13 @@ SIZES = {"vocab_size": 320, "n_positions": 64, "n_embd": 48, "n_layer": 3, "n_he
 def peers():
     yield GPT2LMHeadModel(GPT2Config(**SIZES, eos_token_id=0, bos_token_id=0))
     yield OpenAIGPTLMHeadModel(OpenAIGPTConfig(**SIZES))
-    llama = {"vocab_size": 320, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+    llama = {
+        "vocab_size": 320,
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+    }
     yield LlamaForCausalLM(
         LlamaConfig(**llama, num_key_value_heads=2, max_position_embeddings=64, eos_token_id=0, bos_token_id=0)
     )

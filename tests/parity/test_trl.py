@@ -19,6 +19,7 @@ from sanbu.interop.families import FAMILIES
 from sanbu.models.tokens.gpt import GPT2
 from sanbu.noise import Noise
 from sanbu.objectives.next_token import NextToken
+from sanbu.objectives.objective import Round
 from sanbu.objectives.preference import DPO
 
 CHATML = (
@@ -81,13 +82,15 @@ def said(messages):
 
 def test_dpo(place):
     folder, theirs = place
-    config = Pairs(path=str(folder / "pairs.jsonl"), tokenizer=TokenizerFile(path=str(folder)), context=64, validation=0.0)
+    config = Pairs(
+        path=str(folder / "pairs.jsonl"), tokenizer=TokenizerFile(path=str(folder)), context=64, validation=0.0
+    )
     config = config.model_copy(update={"template": Jinja(source=CHATML)})
     data = config.build()
     policy, reference = peer(0), peer(1)
     models = {"model": ours(policy, data.space), "reference": ours(reference, data.space)}
     objective = DPO(beta=0.3).build()
-    loss = objective.loss(models, objective.experience(models, data.batch(0, 3), Noise("test")))
+    loss = objective.loss(models, objective.experience(Round(models, data.batch(0, 3), Noise("test"))))
     answer = lambda text: [{"role": "assistant", "content": text}]
     rows = [{"prompt": said(row), "chosen": answer(row["chosen"]), "rejected": answer(row["rejected"])} for row in ROWS]
     trainer = trl.DPOTrainer(
@@ -106,7 +109,9 @@ def test_dpo(place):
 
 def test_sft_with_masks(place):
     folder, theirs = place
-    config = Chat(path=str(folder / "pairs.jsonl"), tokenizer=TokenizerFile(path=str(folder)), context=64, validation=0.0)
+    config = Chat(
+        path=str(folder / "pairs.jsonl"), tokenizer=TokenizerFile(path=str(folder)), context=64, validation=0.0
+    )
     data = config.build()
     policy = peer(0)
     batch = data.batch(0, data.rows)

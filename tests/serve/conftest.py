@@ -13,21 +13,21 @@ from sanbu.loop import train
 from sanbu.recipes import make as recipe_of
 from sanbu.serve.app import application
 from sanbu.serve.service import Service
-from sanbu.watcher import Silent
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16", "machine.threads=1", "machine.precision=float32"]
 
 
 def trained(folder, name, *overrides):
     recipe, rest = recipe_of(name, [])
-    return train(override(recipe, [*rest, *overrides]), folder, watcher=Silent()).folder
+    return train(override(recipe, [*rest, *overrides]), folder, watchers=[]).folder
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("runs")
     said = [
-        [{"role": "user", "content": f"What is {a}?"}, {"role": "assistant", "content": f"It is é{a}."}] for a in range(300)
+        [{"role": "user", "content": f"What is {a}?"}, {"role": "assistant", "content": f"It is é{a}."}]
+        for a in range(300)
     ]
     (place / "said.jsonl").write_text("\n".join(json.dumps({"messages": one}) for one in said), encoding="utf-8")
     (place / "text.txt").write_text("Größe, 大小, 🙂 and more. " * 300, encoding="utf-8")
@@ -61,7 +61,9 @@ class Served:
         self.app = application(self.service, **more)
         if before is not None:
             before(self.app, self.service)
-        self.server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="critical", timeout_graceful_shutdown=5))
+        self.server = uvicorn.Server(
+            uvicorn.Config(self.app, port=0, log_level="critical", timeout_graceful_shutdown=5)
+        )
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 
     def __enter__(self):

@@ -50,7 +50,9 @@ def streamed(stream):
 def test_a_chat_says_the_same_streamed_and_whole(client, model, how):
     how = {"model": model, "messages": ASKED, "max_tokens": 30, **how}
     whole = client.chat.completions.create(**how)
-    texts, ends, usage = streamed(client.chat.completions.create(**how, stream=True, stream_options={"include_usage": True}))
+    texts, ends, usage = streamed(
+        client.chat.completions.create(**how, stream=True, stream_options={"include_usage": True})
+    )
     assert texts == {choice.index: choice.message.content for choice in whole.choices}
     assert ends == {choice.index: choice.finish_reason for choice in whole.choices}
     assert len(texts) == how.get("n", 1)
@@ -71,7 +73,9 @@ def test_an_answer_is_what_the_run_says_itself(client, runs):
 def test_choices_are_drawn_with_seeds_that_follow_each_other(client):
     how = {"model": "bytes", "prompt": "and ", "max_tokens": 12}
     several = client.completions.create(**how, n=4, seed=7).choices
-    assert [one.text for one in several] == [client.completions.create(**how, seed=7 + i).choices[0].text for i in range(4)]
+    assert [one.text for one in several] == [
+        client.completions.create(**how, seed=7 + i).choices[0].text for i in range(4)
+    ]
 
 
 @pytest.mark.parametrize("model", ["talk", "bytes"])
@@ -91,7 +95,9 @@ def test_the_tokens_of_logprobs_spell_the_text(client, model, stop):
         words = whole.logprobs.content
         spelt = b"".join(bytes(word.bytes) for word in words).decode("utf-8", "replace")
         assert spelt == whole.message.content if stop is None else whole.message.content.startswith(spelt)
-        assert all(len(word.top_logprobs) == 3 and word.logprob <= word.top_logprobs[0].logprob + 1e-6 for word in words)
+        assert all(
+            len(word.top_logprobs) == 3 and word.logprob <= word.top_logprobs[0].logprob + 1e-6 for word in words
+        )
         chunks = [choice for chunk in client.chat.completions.create(**how, stream=True) for choice in chunk.choices]
         assert [word for choice in chunks if choice.logprobs for word in choice.logprobs.content] == words
 
@@ -109,7 +115,9 @@ def test_completions_of_texts_and_ids_with_echo(client, served):
     assert echoed == "and " + alone.text
     parts = [
         c.text
-        for chunk in client.completions.create(model="bytes", prompt="and ", max_tokens=10, seed=3, echo=True, stream=True)
+        for chunk in client.completions.create(
+            model="bytes", prompt="and ", max_tokens=10, seed=3, echo=True, stream=True
+        )
         for c in chunk.choices
     ]
     assert "".join(parts) == echoed
@@ -198,7 +206,10 @@ def test_an_answer_without_limit_goes_to_its_end_or_the_contexts(client):
 def test_functions_too_long_for_the_context_are_left_out_and_that_is_said(client):
     """As Open WebUI offers them with every question; where a call is required there is nothing to leave out."""
     tools = [
-        {"type": "function", "function": {"name": "look", "description": "word " * 900, "parameters": {"type": "object"}}}
+        {
+            "type": "function",
+            "function": {"name": "look", "description": "word " * 900, "parameters": {"type": "object"}},
+        }
     ]
     how = {"model": "talk", "messages": ASKED, "temperature": 0, "max_tokens": 8}
     plain = client.chat.completions.with_raw_response.create(**how)
@@ -252,7 +263,9 @@ def test_pictures_whole_and_as_they_come(client, runs):
     drawn = client.images.generate(model="digits", prompt="7", n=2, extra_body={"seed": 4})
     alone = Run.open(runs[2]).generate("7", 2, 4)
     assert [opened(one.b64_json).tolist() for one in drawn.data] == [picture.tolist() for picture in alone]
-    events = list(client.images.generate(model="digits", prompt="7", stream=True, partial_images=2, extra_body={"seed": 4}))
+    events = list(
+        client.images.generate(model="digits", prompt="7", stream=True, partial_images=2, extra_body={"seed": 4})
+    )
     assert [event.type.rpartition(".")[2] for event in events] == ["partial_image", "partial_image", "completed"]
     assert opened(events[-1].b64_json).tolist() == alone[0].tolist() != opened(events[0].b64_json).tolist()
     with pytest.raises(openai.BadRequestError, match="label: given 12, allowed: 0 to 9"):

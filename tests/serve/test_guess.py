@@ -31,7 +31,8 @@ def told(model, hows, **limits):
         engine.step()
         engine.blocks.check()
         assert all(
-            not request.guess and len(request.table) * engine.blocks.size >= request.filled for request in engine.running
+            not request.guess and len(request.table) * engine.blocks.size >= request.filled
+            for request in engine.running
         )
         assert all(request.missing >= 1 for request in engine.running), "what is kept is what has come"
     assert engine.blocks.available() == engine.blocks.count

@@ -80,9 +80,9 @@ def test_a_wrong_body_is_one_clear_line_with_the_fields_name(served, path, body,
 
 def test_no_json_no_method_no_name_no_path(served):
     assert (
-        httpx.post(served.url + "/v1/chat/completions", content="{", headers={"content-type": "application/json"}).json()[
-            "error"
-        ]["message"]
+        httpx.post(
+            served.url + "/v1/chat/completions", content="{", headers={"content-type": "application/json"}
+        ).json()["error"]["message"]
         == "the body is not JSON"
     )
     assert httpx.get(served.url + "/v1/chat/completions").status_code == 405
@@ -95,7 +95,9 @@ def test_no_json_no_method_no_name_no_path(served):
     given = httpx.get(served.url + "/v1/models", headers={"x-request-id": "mine-1"})
     assert given.headers["x-request-id"] == "mine-1"
     assert (
-        httpx.get(served.url + "/v1/models", headers={"x-request-id": "bad id"}).headers["x-request-id"].startswith("req_")
+        httpx.get(served.url + "/v1/models", headers={"x-request-id": "bad id"})
+        .headers["x-request-id"]
+        .startswith("req_")
     )
 
 
@@ -107,10 +109,17 @@ def test_a_foreign_page_or_name_gets_nothing(served, runs):
     assert "access-control-allow-origin" not in httpx.get(url).headers
     page = "https://page.example"
     with Served(runs[:1], origins=[page]) as open_to:
-        asked = {"origin": page, "access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+        asked = {
+            "origin": page,
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "content-type",
+        }
         allowed = httpx.options(open_to.url + "/v1/chat/completions", headers=asked)
         assert allowed.status_code == 200 and allowed.headers["access-control-allow-origin"] == page
-        assert httpx.get(open_to.url + "/v1/models", headers={"origin": page}).headers["access-control-allow-origin"] == page
+        assert (
+            httpx.get(open_to.url + "/v1/models", headers={"origin": page}).headers["access-control-allow-origin"]
+            == page
+        )
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -133,7 +142,10 @@ def test_keys_are_needed_counted_and_never_kept(runs, tmp_path):
         for wrong in ("none", one[:-1], ""):
             with pytest.raises((openai.AuthenticationError, openai.OpenAIError)):
                 closed.client(wrong or " ").models.list()
-        assert httpx.get(closed.url + "/metrics").status_code == 401 and httpx.get(closed.url + "/health").status_code == 200
+        assert (
+            httpx.get(closed.url + "/metrics").status_code == 401
+            and httpx.get(closed.url + "/health").status_code == 200
+        )
         assert httpx.get(closed.url + "/v1/models", headers={"authorization": f"Basic {one}"}).status_code == 401
         good = closed.client(one)
         used = sum(good.chat.completions.create(**CHAT).usage.total_tokens for _ in range(3))
@@ -170,7 +182,9 @@ def test_queue_full_is_429_and_the_clients_own_retry_succeeds(runs):
 
         def ask(retries):
             try:
-                answered.append(busy.client(max_retries=retries).chat.completions.create(**CHAT).usage.completion_tokens)
+                answered.append(
+                    busy.client(max_retries=retries).chat.completions.create(**CHAT).usage.completion_tokens
+                )
             except openai.RateLimitError as error:
                 refused.append(error.response.headers["retry-after"])
 
@@ -247,7 +261,9 @@ def test_what_is_asked_is_not_in_the_log_unless_wanted(runs, caplog):
             one.client().chat.completions.create(**CHAT)
             lines = []
             for _ in range(500):  # the line is written once the answer has gone out
-                lines = [json.loads(record.message) for record in caplog.records if record.name == "sanbu.serve.requests"]
+                lines = [
+                    json.loads(record.message) for record in caplog.records if record.name == "sanbu.serve.requests"
+                ]
                 if lines:
                     break
                 time.sleep(0.01)
@@ -317,7 +333,9 @@ def test_term_drains_what_is_begun(runs, tmp_path):
 
 def test_what_cannot_be_served_is_one_line_and_exit_code_2(runs, tmp_path):
     def said(*words):
-        done = subprocess.run([sys.executable, "-m", "sanbu", "serve", *map(str, words)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "sanbu", "serve", *map(str, words)], capture_output=True, text=True
+        )
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
         return done.stderr
 

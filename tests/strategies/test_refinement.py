@@ -53,7 +53,9 @@ def walk(sampler, path, denoise, steps, x, stop=None):
 
 
 def start(count=40000):
-    return torch.erfinv(2 * (torch.arange(count, dtype=torch.float64) + 0.5) / count - 1) * math.sqrt(2)  # even quantiles
+    return torch.erfinv(2 * (torch.arange(count, dtype=torch.float64) + 0.5) / count - 1) * math.sqrt(
+        2
+    )  # even quantiles
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -63,7 +65,11 @@ def test_samplers_reach_the_law(name, sampler):
     path = PATHS[name]
     steps = 1000 if sampler == "ancestral" else 200
     x = walk(
-        sampler, path, exact(path), steps, torch.randn(40000, dtype=torch.float64) if sampler == "ancestral" else start()
+        sampler,
+        path,
+        exact(path),
+        steps,
+        torch.randn(40000, dtype=torch.float64) if sampler == "ancestral" else start(),
     )
     tolerance = 0.012 if sampler == "ancestral" else 0.006
     upper = x > -0.2
@@ -91,7 +97,9 @@ def test_errors_fall_at_the_order_of_the_method(sampler):
     first, place = path.grid(4)[0], path.grid(4)[3]
     start = centred(first, x * path.sigma(first))
     steps = (64, 128, 256)
-    errors = [float((centred(place, walk(sampler, path, denoise, n, x, 3 * n // 4)) - start).abs().max()) for n in steps]
+    errors = [
+        float((centred(place, walk(sampler, path, denoise, n, x, 3 * n // 4)) - start).abs().max()) for n in steps
+    ]
     slope = math.log2(errors[0] / errors[2]) / 2
     assert abs(slope - ORDERS[sampler]) < 0.25, (errors, slope)
     assert errors[2] < {1: 0.02, 2: 0.002}[ORDERS[sampler]]
@@ -187,7 +195,9 @@ def test_known_pixels_are_kept_and_drafts_end_committed():
 
 def test_a_picture_at_once_cannot_complete_another():
     with pytest.raises(Exception, match="at once cannot complete"):
-        OneShot().build(SPACE).begin({"label": torch.zeros(1), "known": torch.zeros(1)}, torch.zeros(1, dtype=torch.long))
+        OneShot().build(SPACE).begin(
+            {"label": torch.zeros(1), "known": torch.zeros(1)}, torch.zeros(1, dtype=torch.long)
+        )
 
 
 def test_guidance_is_refused_where_it_means_nothing():
@@ -203,7 +213,9 @@ def test_parts_that_do_not_fit_are_named():
         ConfigError, match="strategy: given 'refinement', but the model 'pixelcnn' needs one of: pixel-by-pixel"
     ):
         override(images.flow(), ["model=pixelcnn", "objective=likelihood"])
-    with pytest.raises(ConfigError, match="objective: given 'denoising', but the model 'pixelcnn' needs one of: likelihood"):
+    with pytest.raises(
+        ConfigError, match="objective: given 'denoising', but the model 'pixelcnn' needs one of: likelihood"
+    ):
         override(images.flow(), ["model=pixelcnn", "strategy=pixel-by-pixel"])
     with pytest.raises(ConfigError, match="use velocity"):
         override(images.flow(), ["model.target=noise"])

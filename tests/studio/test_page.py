@@ -98,7 +98,9 @@ def test_another_answer_and_a_changed_question(opened):
     page.locator("#said-bytes button[aria-label*=ubmit], #said-bytes button[title*=ubmit]").first.click()
     wait(
         lambda: (
-            "Größe" in page.inner_text("#said-bytes") and len(said(page, "bytes")) == 1 and said(page, "bytes")[0] != second
+            "Größe" in page.inner_text("#said-bytes")
+            and len(said(page, "bytes")) == 1
+            and said(page, "bytes")[0] != second
         )
     )
 
@@ -228,5 +230,6 @@ def test_the_api_is_there_beside_the_page(studio, client):
     lost = httpx.get(studio.url + "/v1/nothing")
     assert lost.status_code == 404 and lost.json()["error"]["code"] == "not_found"
     assert (
-        httpx.get(studio.url + "/").text.count("<script") and "googleapis" not in httpx.get(studio.url + "/theme.css").text
+        httpx.get(studio.url + "/").text.count("<script")
+        and "googleapis" not in httpx.get(studio.url + "/theme.css").text
     )

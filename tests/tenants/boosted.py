@@ -22,7 +22,9 @@ class Trees(nn.Module):
             self.register_buffer(name, tensor)
 
     def forward(self, x):
-        return self.values[torch.arange(len(self.values)), (x[:, :, None] > self.thresholds).sum(2)].sum(1, keepdim=True)
+        return self.values[torch.arange(len(self.values)), (x[:, :, None] > self.thresholds).sum(2)].sum(
+            1, keepdim=True
+        )
 
 
 class TreesConfig(ModelConfig):
@@ -52,7 +54,9 @@ class Booster:
         cuts = torch.tensor(sorted(tree.threshold[tree.feature >= 0]), dtype=torch.float32)
         middles = torch.cat((cuts[:1] - 1, (cuts[1:] + cuts[:-1]) / 2, cuts[-1:] + 1)).numpy()[:, None]
         self.model.thresholds[self.grown, : len(cuts)] = cuts
-        self.model.values[self.grown, : len(middles)] = self.shrinkage * torch.from_numpy(tree.predict(middles)).flatten()
+        self.model.values[self.grown, : len(middles)] = (
+            self.shrinkage * torch.from_numpy(tree.predict(middles)).flatten()
+        )
         self.grown += 1
         return {"loss": value.item()}
 

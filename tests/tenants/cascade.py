@@ -48,7 +48,11 @@ class Cascade(StrategyConfig):
     def draft(self, state):
         done = state.done[:, None].expand_as(state.x)
         return Draft(
-            state.x, done, state.done, torch.full((len(state.x),), state.step), stage=("", "first", "second")[state.step]
+            state.x,
+            done,
+            state.done,
+            torch.full((len(state.x),), state.step),
+            stage=("", "first", "second")[state.step],
         )
 
 

@@ -71,13 +71,33 @@ class MadeRows:
 class Numbers:
     """A codec for samples that are numbers already."""
 
+    medium, unit = "numbers", "rows"
+
+    def vocabulary(self):
+        return None
+
+    def request(self, prompt, label):
+        return prompt
+
+    def amount(self, batch):
+        return len(next(iter(batch.values())))
+
+    def read(self, sample):
+        return sample.tolist()
+
+    def show(self, sample):
+        return str(sample)
+
+    def export(self, samples, folder, frames=()):
+        return {"samples": len(samples), "folder": str(self.render(samples, folder / "samples"))}
+
     def save(self, folder):
         pass
 
     def condition(self, prompt, rows):
         return {"rows": torch.zeros(rows)}
 
-    def follow(self, strategy):
+    def follow(self, stop=()):
         return Last()
 
     def render(self, samples, path):
@@ -146,7 +166,9 @@ class Net(ModelConfig):
 
 def net(inputs, width, outputs):
     """Two hidden layers."""
-    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, outputs))
+    return nn.Sequential(
+        nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, outputs)
+    )
 
 
 def rows(batch):

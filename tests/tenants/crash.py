@@ -28,7 +28,9 @@ def after(calls, function):
 
 def main(name, folder, where):
     recipe = importlib.import_module(f"tests.tenants.{name}").recipe()
-    recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"steps": 12, "checkpoint_every": 4})})
+    recipe = recipe.model_copy(
+        update={"schedule": recipe.schedule.model_copy(update={"steps": 12, "checkpoint_every": 4})}
+    )
     resume = os.path.exists(os.path.join(folder, "recipe.json"))
     if where == "round":  # inside an update, the gradient made and not yet used
         Problem.value, Problem.backward = after(9, Problem.value), after(9, Problem.backward)

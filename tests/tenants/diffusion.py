@@ -17,8 +17,9 @@ class Flow(ObjectiveConfig):
     kind: Literal["tenant-flow"] = "tenant-flow"
 
     def build(self):
-        def draw(models, batch, noise):
-            x, e, t = batch["x"], noise.normal(*batch["x"].shape), noise.uniform(len(batch["x"]), 1)
+        def draw(round):
+            x = round.batch["x"]
+            e, t = round.noise.normal(*x.shape), round.noise.uniform(len(x), 1)
             return {"input": torch.cat(((1 - t) * e + t * x, t), 1), "velocity": x - e}
 
         def loss(models, batch):

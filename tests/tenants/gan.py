@@ -30,7 +30,8 @@ def generator_loss(models, batch):
     return Loss({"rows": softplus(-models["critic"](models["model"](batch["noise"]))).sum()})
 
 
-def turns(models, batch, noise):
+def turns(round):
+    batch, noise = round.batch, round.noise
     real = {**batch, "noise": noise.normal(len(batch["x"]), 2)}
     yield Turn("critic", real, critic_loss, rows)
     if noise.together().uniform() < 0.25:

@@ -25,19 +25,24 @@ class Reader(ModelConfig):
 
     def build(self, space):
         last = nn.Linear(128, 30), nn.Unflatten(1, (6, 5))
-        return nn.Sequential(nn.Embedding(6, self.width), nn.Flatten(), nn.Linear(6 * self.width, 128), nn.ReLU(), *last)
+        return nn.Sequential(
+            nn.Embedding(6, self.width), nn.Flatten(), nn.Linear(6 * self.width, 128), nn.ReLU(), *last
+        )
 
 
 class Masked(ObjectiveConfig):
     kind: Literal["tenant-masked"] = "tenant-masked"
 
     def build(self):
-        def hide(models, batch, noise):
+        def hide(round):
+            batch, noise = round.batch, round.noise
             hidden = noise.uniform(*batch["x"].shape) < noise.uniform(len(batch["x"]), 1)
             return {"x": batch["x"].masked_fill(hidden, MASK), "y": batch["x"].masked_fill(~hidden, -100)}
 
         def loss(models, b):
-            return Loss({"hidden": cross_entropy(models["model"](b["x"]).flatten(0, 1), b["y"].flatten(), reduction="sum")})
+            return Loss(
+                {"hidden": cross_entropy(models["model"](b["x"]).flatten(0, 1), b["y"].flatten(), reduction="sum")}
+            )
 
         return Objective(loss, lambda b: {"hidden": float((b["y"] >= 0).sum())}, experience=hide)
 

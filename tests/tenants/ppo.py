@@ -13,15 +13,22 @@ from tests.tenants.common import CPU, Made, Net, OneShotConfig, rows
 REWARD = torch.tensor([[1.0, 0.0, 0.2, 0.1], [0.0, 0.1, 0.2, 1.0]])  # of each arm, in each context
 
 
-def play(models, batch, noise):
+def play(round):
     """Sample actions from the policy as it is and whiten their advantages."""
-    context = (batch["x"][:, :1] > 1).float()
+    models, noise = round.models, round.noise
+    context = (round.batch["x"][:, :1] > 1).float()
     odds = models["model"](context).log_softmax(1)
     action = (odds.exp().cumsum(1) < noise.uniform(len(context), 1)).sum(1, keepdim=True).clamp(max=3)
     reward = REWARD[context.long().squeeze(1)].gather(1, action)
     advantage = reward - models["value"](context)
     advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-6)
-    return {"context": context, "action": action, "reward": reward, "advantage": advantage, "old": odds.gather(1, action)}
+    return {
+        "context": context,
+        "action": action,
+        "reward": reward,
+        "advantage": advantage,
+        "old": odds.gather(1, action),
+    }
 
 
 def loss(models, batch):
@@ -36,9 +43,10 @@ def loss(models, batch):
     )
 
 
-def turns(models, batch, noise):
+def turns(round):
+    batch = round.batch
     for _ in range(4):
-        order = noise.together().permutation(len(batch["action"]))
+        order = round.noise.together().permutation(len(batch["action"]))
         for part in order.chunk(2):
             yield Turn(
                 "model",

@@ -41,8 +41,8 @@ class Elbo(ObjectiveConfig):
     kind: Literal["tenant-elbo"] = "tenant-elbo"
 
     def build(self):
-        def draw(models, batch, noise):
-            return {**batch, "noise": noise.normal(len(batch["x"]), 2)}
+        def draw(round):
+            return {**round.batch, "noise": round.noise.normal(len(round.batch["x"]), 2)}
 
         return Objective(
             lambda models, batch: Loss({"rows": models["model"](batch["x"], batch["noise"])}), rows, experience=draw
