@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.together import best, side_by_side
+from sanbu.checkpoints import Writer
 
 SHAPE = {"layers": 6, "heads": 4, "width": 256, "context": 256}
 VOCABULARY, QUESTIONS = 4096, 2000

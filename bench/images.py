@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.together import best, side_by_side
+from sanbu.checkpoints import Writer
 
 STEPS = 50
 Figures = dict[str, Any]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sanbu import training
+from sanbu.checkpoints import Writer
 from sanbu.config import ConfigError, SanbuError, override
 from sanbu.display.health import diagnose, overoptimised, panel
 from sanbu.files import read_tensors
@@ -375,7 +376,7 @@ def test_patience_keeps_the_best_weights(tmp_path):
     looks = [(row["held_out/loss"], row["step"]) for row in made.metrics() if "held_out/loss" in row]
     best = min(looks)
     assert looks[-1][1] == best[1] + 6 < 60 and (made.folder / "stopped.json").exists()
-    state, _ = made.load_checkpoint(made.folder / "checkpoints" / f"step-{best[1]:08d}")
+    state, _ = Writer(made.folder).load_checkpoint(made.folder / "checkpoints" / f"step-{best[1]:08d}")
     assert all(
         tensor.equal(state["models"]["model"][name])
         for name, tensor in read_tensors(made.folder / "model.safetensors").items()

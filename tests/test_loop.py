@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sanbu import recipes
-from sanbu.checkpoints import RunError
+from sanbu.checkpoints import RunError, Writer
 from sanbu.config import SanbuError, override
 from sanbu.layers.average import Average
 from sanbu.loop import train
@@ -179,9 +179,7 @@ def test_stop_texts_end_a_sample_and_are_not_shown(small, tmp_path):
     assert len(stop) == 2
     stopped = run.generate("line", seed=1, overrides=(*longer, f"strategy.stop={json.dumps([stop])}"))
     assert stopped == free[: free.index(stop)]
-    pieces, follower = [], run.follow((*longer, f"strategy.stop={json.dumps([stop])}"))
-    for _ in run.drafts("line", 1, 1, longer, follower.update):
-        pieces.append(follower.pieces[0])
+    pieces = list(run.stream("line", 1, max_tokens=15, stop=[stop]))
     assert "".join(pieces) == stopped
 
 
@@ -208,7 +206,7 @@ def test_the_latest_and_the_best_checkpoints_are_kept(small, tmp_path):
         run = train(recipe, tmp_path / "run")
     except SanbuError:
         run = Run.open(tmp_path / "run")
-    kept = [path.name for path in run.checkpoints()]
+    kept = [path.name for path in Writer(run.folder).checkpoints()]
     looks = {line["step"]: line["held_out/loss"] for line in run.metrics() if "held_out/loss" in line}
     best = min(looks, key=looks.get)
     assert f"step-{best:08d}" in kept and len(kept) <= 2
@@ -300,7 +298,7 @@ def test_refusals(small, tmp_path):
         train(small, run.folder)
     with pytest.raises(RunError, match="was begun with another recipe"):
         train(override(small, ["schedule.steps=13"]), run.folder, resume=True)
-    lock = run.lock()
+    lock = Writer(run.folder).lock()
     with pytest.raises(RunError, match="in use by another process"):
         train(small, run.folder, resume=True)
     lock.release()
@@ -314,7 +312,7 @@ def test_gpt_resumes_bitwise_after_half(small, tmp_path):
     """Train 12 steps, and 8 and then 4: weights and deterministic metrics are equal to the bit (kills: tests/tenants)."""
     whole = train(override(small, ["model.dropout=0.1"]), tmp_path / "whole")
     half = train(override(small, ["model.dropout=0.1"]), tmp_path / "half")
-    for path in half.checkpoints()[-1:]:
+    for path in Writer(half.folder).checkpoints()[-1:]:
         for file in path.iterdir():
             file.unlink()
         path.rmdir()

@@ -8,8 +8,8 @@ import torch
 from sanbu import paths
 
 PATHS = {
-    "linear": paths.Linear(),
-    "cosine": paths.Cosine(),
+    "linear": paths.LinearPath(),
+    "cosine": paths.CosinePath(),
     "betas": paths.Betas(),
     "exploding": paths.Exploding(sigma_max=20.0),
 }

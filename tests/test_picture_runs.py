@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sanbu.display.gallery import draw
 
 from sanbu import recipes
+from sanbu.checkpoints import Writer
 from sanbu.config import SanbuError, override
 from sanbu.evaluation.compare import compare_runs
 from sanbu.evaluation.contest import Contestant, hold
@@ -46,7 +46,7 @@ def test_every_recipe_trains_draws_and_goes_on_to_the_bit(name, tmp_path):
     """Eight rounds at once, and eight with the last four forgotten and made again; averages and both players included."""
     whole = train(small(name), tmp_path / "whole")
     again = train(small(name), tmp_path / "again")
-    for path in again.checkpoints()[2:]:
+    for path in Writer(again.folder).checkpoints()[2:]:
         for file in path.iterdir():
             file.unlink()
         path.rmdir()
@@ -80,13 +80,13 @@ def test_a_picture_is_the_same_alone_and_among_64(name, tmp_path):
 
 def test_pictures_are_written_with_a_grid_and_an_animation(tmp_path):
     run = train(small("flow"), tmp_path / "run")
-    written = draw(run, tmp_path / "out", {"label": 7}, 12, 0, ())
+    written = run.save(tmp_path / "out", {"label": 7}, 12)
     assert sorted(p.name for p in (tmp_path / "out").iterdir())[:2] == ["0000.png", "0001.png"]
     with Image.open(tmp_path / "out" / "refinement.gif") as animation:
         assert 2 <= animation.n_frames <= 4  # equal frames become one
     assert written["evaluations"] == 4 and written["pictures"] == 12
     one_shot = train(small("vae"), tmp_path / "vae")
-    assert "animation" not in draw(one_shot, tmp_path / "vae-out", None, 4, 0, ())
+    assert "animation" not in one_shot.save(tmp_path / "vae-out", None, 4)
 
 
 def test_a_picture_is_completed(tmp_path):

@@ -14,7 +14,7 @@ from sanbu.models.scorers.scorer import Scorer
 from sanbu.models.tokens.gpt import GPT2
 from sanbu.models.tokens.lora import LoRA
 from sanbu.objectives.discriminative import Discriminative
-from sanbu.objectives.next_token import InContext
+from sanbu.objectives.in_context import InContext
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig
 from sanbu.objectives.policy.group import GRPO, RLOO
 from sanbu.objectives.policy.policy import PolicyConfig

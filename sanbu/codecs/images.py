@@ -53,7 +53,7 @@ class ImageCodec:
 
     def vocabulary(self) -> None:
         """Levels stand for brightness in every run; there is nothing to agree on beyond the space."""
-        return None
+        return
 
     def request(self, prompt: str | None, label: str | None) -> dict[str, str | None]:
         return {"label": label, "picture": prompt}

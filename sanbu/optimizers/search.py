@@ -68,7 +68,7 @@ class Problem:
         micro_batch: int | None = None,
         scope: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         seed: Callable[[int], None] = lambda micro: None,
-        round: int | None = None,  # noqa: A002 - the loop's own word
+        round: int | None = None,
     ) -> None:
         self.models, self.turn, self.learners, self.noise = models, turn, learners, noise
         self.micro_batch, self.scope, self.seed = micro_batch, scope, seed

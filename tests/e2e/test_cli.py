@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sanbu.checkpoints import Writer
+
 SMALL = [
     "data.tokenizer=byte",
     "data.context=16",
@@ -61,7 +63,7 @@ def refused(done, line):
 
 
 def test_help_and_list_leave_torch_out():
-    code = "import sys; sys.argv = ['sanbu', *sys.argv[1:]]; from sanbu.cli import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    code = "import sys; sys.argv = ['sanbu', *sys.argv[1:]]; from sanbu.cli.main import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     for arguments in (["--help"], ["list"], ["train", "--help"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -184,9 +186,8 @@ def test_a_run_that_is_not_empty_or_in_use(place, tmp_path):
         sanbu("train", "gpt2", *SMALL, f"data.path={place}/text.txt", "--run", place / "run"),
         "is not empty; add --resume to go on with it",
     )
-    from sanbu.run import Run
 
-    lock = Run.open(place / "run").lock()
+    lock = Writer(place / "run").lock()
     refused(sanbu("train", "gpt2", "--run", place / "run", "--resume"), "is in use by another process")
     lock.release()
 
@@ -256,10 +257,9 @@ def test_a_full_disk_loses_nothing(place, tiny_disk):
     assert done.returncode == 2 and "No space left on device" in done.stderr and "Traceback" not in done.stderr, (
         done.stderr
     )
-    from sanbu.run import Run
 
-    for path in Run.open(tiny_disk / "run").checkpoints():
-        Run.open(tiny_disk / "run").load_checkpoint(path)
+    for path in Writer(tiny_disk / "run").checkpoints():
+        Writer(tiny_disk / "run").load_checkpoint(path)
 
 
 def test_sigterm_saves_and_resumes(place, tmp_path):

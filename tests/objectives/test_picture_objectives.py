@@ -194,7 +194,7 @@ def test_losses_of_the_games_by_hand():
         "chance": torch.rand(2, 13),
     }
     soft = lambda v: math.log(1 + math.exp(v))
-    turns = {name: list(kinds_.build().turns(models_, batch, Noise(0)))
+    turns = {name: list(kinds_.build().turns(Round(models_, batch, Noise(0))))
              for name, kinds_ in (("ns", NonSaturating(r1=0.0)), ("hinge", Hinge(r1=0.0)))}  # fmt: skip
     assert [turn.player for turn in turns["ns"]] == ["critic", "model"]
     critic = {name: float(found[0].loss(models_, batch).sums["rows"]) for name, found in turns.items()}

@@ -1,6 +1,7 @@
 """GAE, clipping, advantages at exact values; what holds before anything is learnt; a bandit whose best policy is known."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from sanbu.objectives.objective import Round
 from sanbu.objectives.policy.group import GRPO, RLOO
 from sanbu.objectives.policy.policy import Coefficient, advantages, clipped, clipped_value, grouped, left_out, whitened
 from sanbu.objectives.policy.ppo import PPO, token_rewards
-from sanbu.objectives.policy.rewards import Checked
+from sanbu.objectives.policy.rewards import Checked, RewardConfig
 from sanbu.objectives.policy.rollout import roll
 from sanbu.objectives.preference import DPO
 from sanbu.space import Space
@@ -139,16 +140,16 @@ def policy(seed=0):
     return made
 
 
-def cast(model, reference=None, space=SPACE, **strategy):
-    """The models as a training gives them to an experience."""
+def words(ids):
+    return " ".join(map(str, ids.tolist()))
+
+
+def asking(model, noise, more=(), batch=None, space=SPACE, **strategy):
+    """A round as a training makes it: the questions below, answered by the model itself."""
     config = Autoregressive(max_tokens=6, **strategy)
     draw = lambda condition, seeds: last(generate(config.build(space), {"model": model}, condition, seeds))
-    return {
-        "model": model,
-        "reference": reference or model,
-        "draw": draw,
-        "read": lambda ids: " ".join(map(str, ids.tolist())),
-    }
+    models = {"model": model, "reference": model, **dict(more)}
+    return Round(models, QUESTIONS if batch is None else batch, noise, draw, words)
 
 
 QUESTIONS = {
@@ -161,7 +162,7 @@ QUESTIONS = {
 @pytest.mark.parametrize("strategy", [{}, {"temperature": 0.7}, {"temperature": 1.3, "top_p": 0.8}, {"top_k": 3}])
 def test_recorded_logprobs_are_those_of_a_teacher_forced_forward(strategy):
     model = policy().eval()
-    rollout = roll(cast(model, **strategy), QUESTIONS, Noise("roll"), 40)
+    rollout = roll(asking(model, Noise("roll"), **strategy), 40)
     forced = logprobs(model, rollout["tokens"], rollout["targets"])
     torch.testing.assert_close(rollout["old"], forced, rtol=1e-4, atol=1e-5)
     ended = rollout["ending"] >= 0
@@ -176,9 +177,10 @@ def test_recorded_logprobs_are_those_of_a_teacher_forced_forward(strategy):
 @pytest.mark.parametrize("config", [PPO(rewards=(Checked(),), samples=4), GRPO(samples=4), RLOO(samples=4)])
 def test_before_anything_is_learnt_the_ratio_is_one(config):
     model, objective = policy(), config.build()
-    models = {**cast(model), **objective.attach(model)}
+    round = asking(model, Noise("roll"), objective.attach(model))
+    models = round.models
     model.train()
-    batch = objective.experience(Round(models, QUESTIONS, Noise("roll")))
+    batch = objective.experience(round)
     turn = next(objective.draw_turns(Round(models, batch, Noise("turns"))))
     loss = turn.loss(models, turn.batch)
     found = {name: float(top / bottom) for name, (top, bottom) in loss.metrics.items()}
@@ -192,8 +194,8 @@ def test_before_anything_is_learnt_the_ratio_is_one(config):
 
 def test_garbage_behind_an_answer_changes_nothing():
     model, objective = policy(), PPO(rewards=(Checked(),), samples=4).build()
-    models = {**cast(model), **objective.attach(model)}
-    batch = objective.experience(Round(models, QUESTIONS, Noise("roll")))
+    round = asking(model, Noise("roll"), objective.attach(model))
+    models, batch = round.models, objective.experience(round)
     other = {name: tensor.clone() for name, tensor in batch.items()}
     behind = torch.arange(batch["tokens"].shape[1]) >= batch["length"][:, None]
     other["tokens"][behind] = 5
@@ -212,13 +214,22 @@ def test_unfinished_answers_are_not_right_and_cost():
         "ending": torch.tensor([0, -1]),
         "answer": torch.tensor([[4], [4]]),
     }
-    found = rewarded({"read": lambda ids: " ".join(map(str, ids.tolist()))}, rollout, [checked(2.0)], -0.5)
+    found = rewarded(Round({}, rollout, Noise("test"), read=words), rollout, [checked(2.0)], -0.5)
     assert found["reward"].tolist() == [2.0, -0.5] and found["part_0"].tolist() == [2.0, 0.0]
 
 
 # -- a bandit: one question, four answers of one token, pi* ~ ref exp(r / beta) --------------------------------------------
 
 REWARDS = torch.tensor([0.0, 1.0, 0.3, 0.6])
+
+
+class Arms(RewardConfig):
+    """The reward of each answer."""
+
+    kind: Literal["test-arms"] = "test-arms"
+
+    def build(self):
+        return lambda round, rollout: REWARDS[rollout["tokens"][:, 1] - 1]
 
 
 class Table(nn.Module):
@@ -255,7 +266,7 @@ def rounds(objective, policy, models, steps, rate, batch):
     decay = torch.optim.lr_scheduler.LambdaLR(search, lambda step: max(0.02, 1 - step / steps))
     for step in range(steps):
         with torch.no_grad():
-            experience = objective.experience(Round(models, batch, Noise("bandit", step)))
+            experience = objective.experience(Round(models, batch, Noise("bandit", step), drawn(policy), str))
         for turn in objective.draw_turns(Round(models, experience, Noise("turns", step))):
             search.zero_grad()
             counts = turn.count(turn.batch)
@@ -270,21 +281,14 @@ def test_a_bandit_is_solved(kind):
     reference = Table(torch.tensor([0.5, 0.0, -0.5, 0.2]))
     policy_table, beta = Table(reference.logits.detach()), 0.5
     best = optimum(reference.logits.detach(), beta)
-    reward = lambda models, rollout: REWARDS[rollout["tokens"][:, 1] - 1]
-    models = {"model": policy_table, "reference": reference.requires_grad_(False), "read": str}
-    models |= {"draw": drawn(policy_table)}
+    models = {"model": policy_table, "reference": reference.requires_grad_(False)}
     if kind == "ppo":
-        from sanbu.objectives.policy.ppo import Settings, ppo
-
         # the return of a round is whitened, which scales the gradient and leaves the optimum where it is
-        objective = ppo(Settings(1, 1, 1, 0.2, 1e9, 0.5, 1.0, 1.0, beta, None, 1.0, 0.0, False), [reward])
+        objective = PPO(rewards=(Arms(),), kl=beta, value_clip=1e9, trace=1.0, unfinished=0.0).build()
         models |= objective.attach(policy_table)
         models["value"] = Value()
     else:
-        from sanbu.objectives.policy.group import relative
-
-        centred = lambda rewards, samples: left_out(rewards, samples)
-        objective = relative(centred, [reward], 2048, 1, 1, 0.2, beta, 0.0)
+        objective = RLOO(rewards=(Arms(),), samples=2048, kl=beta, unfinished=0.0).build()
         models |= objective.attach(policy_table)
     questions = {
         "tokens": torch.full((2048 if kind == "ppo" else 1, 1), 5),

@@ -47,7 +47,7 @@ def made(recipe: Recipe, folder) -> Run:
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     run.save_model(model)
-    run.codec.save(run.folder)
+    Run.open(run.folder).codec.save(run.folder)
     return Run.open(run.folder)
 
 

@@ -7,7 +7,7 @@ import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 transformers = pytest.importorskip("transformers")
-from transformers import (  # noqa: E402
+from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GPT2Config,
@@ -18,7 +18,7 @@ from transformers import (  # noqa: E402
     OpenAIGPTLMHeadModel,
 )
 
-import sanbu  # noqa: E402
+import sanbu
 from sanbu.codecs.bpe import train
 from sanbu.config import SanbuError
 from sanbu.interop.huggingface import InteropError, export_folder, import_run

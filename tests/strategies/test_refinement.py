@@ -18,8 +18,8 @@ from sanbu.strategies.samplers import SAMPLERS, Memory
 from sanbu.strategies.strategy import generate, last
 
 PATHS = {
-    "linear": paths.Linear(),
-    "cosine": paths.Cosine(),
+    "linear": paths.LinearPath(),
+    "cosine": paths.CosinePath(),
     "betas": paths.Betas(),
     "exploding": paths.Exploding(sigma_max=20.0, sigma_min=0.02),
 }
@@ -86,7 +86,7 @@ ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpm-solver": 2}
 def test_errors_fall_at_the_order_of_the_method(sampler):
     """On one Gaussian (x_t - a_t m) / sqrt(a_t^2 d^2 + s_t^2) stays what it was; three quarters of the way down, errors fall
     with steps^-1 or steps^-2. (The last step, to no noise at all, is of first order for all.)"""
-    path, mean, deviation = paths.Cosine(), 0.4, 0.25
+    path, mean, deviation = paths.CosinePath(), 0.4, 0.25
     denoise = exact(path, (1.0,), (mean,), deviation)
     x = torch.linspace(-2, 2, 41, dtype=torch.float64)
 
@@ -129,7 +129,7 @@ def test_ddim_is_exact_where_the_data_is_a_point(name):
 class Exact(nn.Module):
     """A denoiser of a Gaussian whose mean is the label's."""
 
-    def __init__(self, path=paths.Cosine()):  # noqa: B008
+    def __init__(self, path=paths.CosinePath()):  # noqa: B008
         super().__init__()
         self.path = path
 

@@ -4,8 +4,7 @@ import importlib
 import os
 import signal
 
-import sanbu.run
-from sanbu import training
+from sanbu import checkpoints, training
 from sanbu.loop import train
 from sanbu.optimizers.search import Problem
 
@@ -35,7 +34,7 @@ def main(name, folder, where):
     if where == "round":  # inside an update, the gradient made and not yet used
         Problem.value, Problem.backward = after(9, Problem.value), after(9, Problem.backward)
     if where == "write":  # inside the second checkpoint, its tensors written and its folder not yet in place
-        sanbu.run.write_tensors = after(3, sanbu.run.write_tensors)
+        checkpoints.write_tensors = after(3, checkpoints.write_tensors)
     if where == "turn":  # between two turns of a round
         training.Training.advance = after(9, training.Training.advance)
     if where == "term":  # a polite signal between two turns: the round in progress is saved

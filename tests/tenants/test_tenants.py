@@ -14,10 +14,10 @@ MEAN, COVARIANCE = torch.tensor([1.0, -1.0]), torch.tensor([[1.0, 0.5], [0.5, 0.
 
 
 @pytest.mark.parametrize("tenant", ALL, ids=lambda tenant: tenant.__name__.rsplit(".")[-1])
-def test_at_most_forty_lines(tenant):
+def test_at_most_fifty_lines(tenant):
     lines = Path(tenant.__file__).read_text().splitlines()
     code = [line for line in lines if line.strip() and not line.startswith(("import", "from", '"""', "#"))]
-    assert len(code) <= 40, len(code)
+    assert len(code) <= 50, len(code)
 
 
 def samples(run, n=4000):
