@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 RUN := runs/demo
 
-.PHONY: demo test lint install install-test clean
+.PHONY: demo test test-slow lint install install-test clean
 
-demo: install  ## draw digits in six ways, train the life of an assistant on this Python alone, and open both in the studio
+demo: install  ## compare six ways of drawing digits, train an assistant, and open both in the studio
 	@$(VENV)/bin/sanbu demo --run $(RUN)
 
 test: install-test lint  ## lint, types, tests
 	$(VENV)/bin/python -m pytest -n 2
+
+test-slow: install-test  ## tests that take minutes: every recipe's bits
+	$(VENV)/bin/python -m pytest -m slow
 
 lint: install-test
 	$(VENV)/bin/ruff check .

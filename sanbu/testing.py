@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sanbu.config import Choice, dump, load
+from sanbu.config import Choice, base_of, dump, kind_of, load
 from sanbu.files import load_weights, pack, read_tensors, unpack, weights, write_tensors
 from sanbu.models.model import ModelConfig
 from sanbu.noise import Noise
@@ -26,9 +26,9 @@ from sanbu.strategies.strategy import StrategyConfig, generate
 
 def check_config(config: Choice) -> None:
     """JSON out and in gives the same config; the base class finds the kind by its name."""
-    base = type(config).__mro__[1]
+    base = base_of(type(config))
     assert load(type(config), dump(config)) == config, "the config does not survive JSON"
-    assert issubclass(base, Choice) and dump(config)["kind"] in base.kinds(), "the base class does not know the kind"
+    assert issubclass(base, Choice) and kind_of(config) in base.kinds(), "the base class does not know the kind"
 
 
 def check_model(config: ModelConfig, space: Space, inputs: tuple[Any, ...]) -> None:

@@ -219,7 +219,7 @@ def test_chat(life):
     said = sanbu("chat", life / "base", life / "sft", given="What is 1 + 2?\nAnd 3 + 4?\n\n")
     assert said.returncode == 0 and "sft" in said.stdout
     wrong = sanbu("chat", life / "reward", "--prompt", "Hi")
-    assert wrong.returncode == 2 and "writes no text" in wrong.stderr
+    assert wrong.returncode == 2 and "does not write text" in wrong.stderr
 
 
 def test_what_the_demo_does_without_a_terminal(life, tmp_path):

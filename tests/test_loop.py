@@ -129,7 +129,7 @@ def test_every_additive_tenant_too(tenant, tmp_path):
 class Coupled(ObjectiveConfig):
     """An objective whose rows depend on each other."""
 
-    kind: str = "coupled"
+    kind: Literal["coupled"] = "coupled"
 
     def build(self):
         return Objective(
@@ -288,15 +288,15 @@ def test_a_run_resumes_on_no_other_data(small, tmp_path):
     run = train(small, tmp_path / "run")
     with open(small.data.path, "a") as file:
         file.write("one more line\n")
-    with pytest.raises(RunError, match="the data is not what the run began with"):
+    with pytest.raises(RunError, match="the data has changed since the run started"):
         train(small, run.folder, resume=True)
 
 
 def test_refusals(small, tmp_path):
     run = train(small, tmp_path / "run")
-    with pytest.raises(RunError, match="is not empty; add --resume to go on with it"):
+    with pytest.raises(RunError, match="is not empty; add --resume to continue it"):
         train(small, run.folder)
-    with pytest.raises(RunError, match="was begun with another recipe"):
+    with pytest.raises(RunError, match="was started with a different recipe"):
         train(override(small, ["schedule.steps=13"]), run.folder, resume=True)
     lock = Writer(run.folder).lock()
     with pytest.raises(RunError, match="in use by another process"):

@@ -170,7 +170,7 @@ def test_own_runs_are_compared_and_reported(tmp_path):
 def test_runs_of_other_pictures_are_not_compared(tmp_path):
     first = train(small("vae", "data.test=0.3"), tmp_path / "first")
     other = train(small("vae", "data.test=0.2"), tmp_path / "other")
-    with pytest.raises(SanbuError, match="learnt from other pictures"):
+    with pytest.raises(SanbuError, match="was trained on other pictures"):
         compare_runs([first, other])
     few = train(small("vae", "data.test=0.05"), tmp_path / "few")
     with pytest.raises(SanbuError, match="set data.test higher"):

@@ -8,7 +8,7 @@ import torch
 from sanbu.models.denoisers.perceptron import PerceptronDenoiser
 from sanbu.models.generators.gan import PerceptronGAN
 from sanbu.models.latents.vae import PerceptronVAE
-from sanbu.models.model import ModelConfig
+from sanbu.models.model import AdaptedConfig, ModelConfig
 from sanbu.models.pixels.pixelcnn import PixelCNN
 from sanbu.models.scorers.scorer import Scorer
 from sanbu.models.tokens.gpt import GPT2
@@ -20,7 +20,7 @@ from sanbu.objectives.policy.group import GRPO, RLOO
 from sanbu.objectives.policy.policy import PolicyConfig
 from sanbu.objectives.policy.ppo import PPO
 from sanbu.objectives.policy.rewards import Checked, Learned
-from sanbu.objectives.preference import DPO, IPO, KTO, ConservativeDPO
+from sanbu.objectives.preference import DPO, IPO, KTO, ConservativeDPO, PairConfig
 from sanbu.objectives.reward_model import BradleyTerry, PlackettLuce
 from sanbu.optimizers.gradient import Adam, AdamW
 from sanbu.optimizers.muon import Muon
@@ -45,9 +45,8 @@ def ours(base):
 
 def of_text(base):
     """Kinds for text; those for pictures are checked in tests/models and tests/objectives/test_picture*.py."""
-    beside = ("sanbu.objectives.alignment", "sanbu.models.adapted")
     found = [cls for cls in ours(base) if "tokens" in (getattr(cls, "family", ""), *getattr(cls, "families", ()))]
-    return [cls for cls in found if cls.__module__ not in beside]
+    return [cls for cls in found if not issubclass(cls, (AdaptedConfig, PairConfig, PolicyConfig, InContext))]
 
 
 TALE = GPT2(layers=2, heads=2, width=16, context=16)
@@ -105,7 +104,7 @@ def test_models_over_a_decoder(config):
 @pytest.mark.parametrize("number", range(len(ALIGNED)))
 def test_objectives_of_alignment(number):
     """Also the additivity of every loss: micro-batches, and rows with nothing to learn, sum to the whole."""
-    from tests.objectives.test_policy import QUESTIONS, cast
+    from tests.objectives.test_policy import QUESTIONS, asking
     from tests.objectives.test_preferences import pairs
 
     objective, config = ALIGNED[number]
@@ -114,8 +113,11 @@ def test_objectives_of_alignment(number):
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     if isinstance(objective, PolicyConfig):
-        batch, others = QUESTIONS, {**cast(model, space=SPACE), "reward": Scorer(trunk=TALE).build(SPACE)}
-    elif isinstance(objective, InContext):
+        asked = asking(model, None, space=SPACE)
+        batch, others = QUESTIONS, {**asked.models, "reward": Scorer(trunk=TALE).build(SPACE)}
+        check_objective(objective, model, batch, others, asked.draw, asked.read)
+        return
+    if isinstance(objective, InContext):
         batch, others = {"tokens": TOKENS, "targets": TOKENS.roll(-1, 1).where(TOKENS % 2 == 0, -100)}, {}
     else:
         batch, others = pairs(answers=2), {"reference": TALE.build(SPACE)}

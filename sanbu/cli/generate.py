@@ -50,9 +50,10 @@ def generate(
         report({"run": str(run), **written}, as_json, str(written.get("grid", written["folder"])))
         return
     if n == 1 and not as_json:
-        print(prompt or "", end="", flush=True)
+        before = prompt or ""  # printed with the first piece, so that a refusal prints nothing
         for piece in found.stream(asked, seed, overrides=changes):
-            print(piece, end="", flush=True)
+            print(before + piece, end="", flush=True)
+            before = ""
         print("\n", flush=True)
         return
     samples = found.generate(asked, n, seed, overrides=changes)

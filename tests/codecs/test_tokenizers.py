@@ -117,7 +117,7 @@ def test_a_document_may_begin_with_a_token_of_its_own(tmp_path):
         )
         config = TokenizerFile(path=str(tmp_path))
         assert (config.start(), config.end(), config.size()) == (start, end, len(names))
-        assert TextCodec.load(tmp_path, config).begin("a") == [start, names.index("a")]
+        assert TextCodec(config.load(tmp_path)).begin("a") == [start, names.index("a")]
 
 
 def test_a_prompt_begins_a_document():

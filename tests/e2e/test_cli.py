@@ -149,9 +149,9 @@ def test_export_and_import(place, tmp_path):
         (["train", "gpt2", "data.path=binary.txt"], "binary.txt is not UTF-8 text: byte 0 is 0xff"),
         (["train", "gpt2", "--resume"], "--resume needs --run DIR"),
         (["train", "gpt2", "--run", "file"], "file"),
-        (["train", "gpt2", "data.path=one.txt", "parents.model=nowhere"], "nowhere is no run"),
-        (["generate", "nowhere"], "nowhere is no run: it has no recipe.json"),
-        (["evaluate", "nowhere"], "nowhere is no run"),
+        (["train", "gpt2", "data.path=one.txt", "parents.model=nowhere"], "nowhere is not a run"),
+        (["generate", "nowhere"], "nowhere is not a run: it has no recipe.json"),
+        (["evaluate", "nowhere"], "nowhere is not a run"),
         (["generate", "other-version"], "was written by version 99 in another format"),
         (["generate", "damaged"], "recipe.json is damaged: it does not read as JSON"),
         (["import", "empty", "--run", "x"], "cannot read empty/config.json"),
@@ -184,7 +184,7 @@ def test_a_prompt_longer_than_the_context(place):
 def test_a_run_that_is_not_empty_or_in_use(place, tmp_path):
     refused(
         sanbu("train", "gpt2", *SMALL, f"data.path={place}/text.txt", "--run", place / "run"),
-        "is not empty; add --resume to go on with it",
+        "is not empty; add --resume to continue it",
     )
 
     lock = Writer(place / "run").lock()

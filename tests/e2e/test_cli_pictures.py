@@ -134,7 +134,7 @@ WRONG = [
     (["train", "flow", "data.path={place}/few.npz", "data.classes=2"], "has labels up to 4"),
     (["train", "dit", "model.patch=3"], "model.patch: given 3, but it must divide"),
     (["train", "unet"], "unknown recipe 'unet'"),
-    (["train", "vae", "model=unet"], "needs one of: denoising"),
+    (["train", "vae", "model=unet"], "needs one of: consistency, denoising"),
     (["compare", "digts"], "did you mean 'digits'?"),
     (["compare", "{place}/ddpm"], "set data.test higher"),
     (

@@ -152,6 +152,6 @@ def test_rolling_likelihood_and_answers(place):
     from sanbu.interop.harness import until
 
     whole = until(run, "What comes", {"until": [], "max_gen_toks": 12})
-    assert whole == run.generate("What comes", 1, 5, ("strategy.max_tokens=12", "strategy.temperature=0"))[0]
+    assert whole == run.generate("What comes", seed=5, max_tokens=12, temperature=0)
     stopped = until(run, "What comes", {"until": [whole[3:5]], "max_gen_toks": 12})
     assert whole.startswith(stopped) and whole[3:5] not in stopped

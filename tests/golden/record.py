@@ -81,19 +81,16 @@ def probe():
     return digest(parts)
 
 
-def train_all(folder):
-    """Train every nano recipe for a few steps; yields its name, its run and a hash of the data."""
+def train_all(folder, wanted):
+    """Train nano recipes for a few steps, all or the wanted ones with their parents; yields name and run."""
     from sanbu import recipes
     from sanbu.config import override
     from sanbu.loop import train
 
-    for name in sorted(recipes.RECIPES, key=order):
+    wanted = {*wanted, *(PARENTS[a] for name in wanted for a in arguments(name))} if wanted else recipes.RECIPES
+    for name in sorted(wanted, key=order):
         function = recipes.find(name)
-        given = {
-            argument: str(folder / PARENTS[argument])
-            for argument in inspect.signature(function).parameters
-            if argument in PARENTS
-        }
+        given = {argument: str(folder / PARENTS[argument]) for argument in arguments(name)}
         recipe = override(function(**given), [*QUIET, *SMALLER.get(name, [])])
         run = train(recipe, folder / name, watchers=[])
         yield name, run
@@ -112,11 +109,7 @@ def one_round(folder, name):
     from sanbu.loop import train
 
     function = recipes.find(name)
-    given = {
-        argument: str(folder / PARENTS[argument])
-        for argument in inspect.signature(function).parameters
-        if argument in PARENTS
-    }
+    given = {argument: str(folder / PARENTS[argument]) for argument in arguments(name)}
     run = train(
         override(function(**given), [*QUIET, "schedule.steps=1", *SMALLER[name]]), folder / f"{name}-round", watchers=[]
     )
@@ -137,8 +130,15 @@ def samples(run, prompt, overrides):
     return digest({"sample": draft.sample, "committed": draft.committed})
 
 
-def record():
-    """Everything, as JSON values."""
+def arguments(name):
+    """The arguments of a recipe that take a run."""
+    from sanbu import recipes
+
+    return [argument for argument in inspect.signature(recipes.find(name)).parameters if argument in PARENTS]
+
+
+def record(wanted=()):
+    """Everything, or what some recipes give, as JSON values."""
     import torch
 
     from sanbu.files import read_tensors
@@ -147,16 +147,17 @@ def record():
     found = {"probe": probe(), "data": {}, "weights": {}, "rounds": {}, "samples": {}}
     with tempfile.TemporaryDirectory() as place:
         folder, runs = Path(place), {}
-        for name, run in train_all(folder):
+        for name, run in train_all(folder, wanted):
             runs[name] = run
             found["weights"][name] = digest(read_tensors(run.folder / "model.safetensors"))
             rows = run.recipe.data.build().batch(0, 64)
             found["data"][name] = digest(rows)
             print(name, found["weights"][name], file=sys.stderr, flush=True)
-        for name in ("ppo", "grpo"):
+        for name in ("ppo", "grpo") if not wanted else ():
             found["rounds"][name] = one_round(folder, name)
         for name, (run, prompt, overrides) in SAMPLES.items():
-            found["samples"][name] = samples(runs[run], prompt, overrides)
+            if run in runs:
+                found["samples"][name] = samples(runs[run], prompt, overrides)
     return found
 
 
@@ -164,4 +165,4 @@ if __name__ == "__main__":
     if any(os.environ.get(name) != value for name, value in PLAIN.items()):
         os.execve(sys.executable, [sys.executable, "-m", "tests.golden.record", *sys.argv[1:]], {**os.environ, **PLAIN})
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else FILE
-    out.write_text(json.dumps(record(), indent=1) + "\n")
+    out.write_text(json.dumps(record(sys.argv[2:]), indent=1) + "\n")

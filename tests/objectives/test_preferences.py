@@ -158,7 +158,7 @@ def test_how_far_the_policy_has_moved_in_general():
     gap = float((logprobs(one, tokens, targets) - logprobs(other, tokens, targets)).sum(1).mean())
     assert abs(gap) > 0.05
     for policy, reference, sign in ((one, other, 1), (other, one, -1)):
-        moved = preference.with_moved({"model": policy, "reference": reference}, batch, Noise(0))["moved"]
+        moved = preference.with_moved(Round({"model": policy, "reference": reference}, batch, Noise(0)))["moved"]
         assert moved.tolist() == pytest.approx([max(0.0, sign * gap)] * 3, abs=1e-5)
 
 

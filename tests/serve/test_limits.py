@@ -311,7 +311,7 @@ def test_term_drains_what_is_begun(runs, tmp_path):
     code = (
         "import sys, time; from sanbu.serve.engine import Engine; step = Engine.step\n"
         "def slow(self):\n    time.sleep(0.03); step(self)\n"
-        "Engine.step = slow; from sanbu.cli import main; main()"
+        "Engine.step = slow; from sanbu.cli.main import main; main()"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code, "serve", str(runs[0]), "--port", "0"],
@@ -339,7 +339,7 @@ def test_what_cannot_be_served_is_one_line_and_exit_code_2(runs, tmp_path):
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
         return done.stderr
 
-    assert "is no run" in said(tmp_path)
+    assert "is not a run" in said(tmp_path)
     (tmp_path / "k.json").write_text("{}")
     assert "is no file of keys" in said(runs[0], "--keys", tmp_path / "k.json")
     with socket.socket() as place:

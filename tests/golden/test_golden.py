@@ -1,0 +1,100 @@
+"""What recipes and strategies give is what it was, bit for bit; and runs written by earlier versions load and continue.
+
+hashes.json was recorded before kinds moved into their own files (0.1.0). Bits depend on the processor and on library versions,
+so a machine that computes a small probe differently skips with that reason.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import transformers
+
+from sanbu.config import dump, load
+from sanbu.files import read_json, read_tensors
+from sanbu.loop import train
+from sanbu.recipe import Recipe
+from sanbu.run import Run
+from tests.golden import record
+
+HERE = Path(__file__).parent
+BEFORE = HERE / "before"
+QUICK = ["gpt2", "flow"]  # the others are marked slow: make test-slow
+
+
+def recorded(out, *names):
+    """Record anew in a process with the plainest kernels; skip where this machine computes otherwise."""
+    command = [sys.executable, "-m", "tests.golden.record", str(out), *names]
+    subprocess.run(command, env={**os.environ, **record.PLAIN}, check=True, cwd=HERE.parents[1], capture_output=True)
+    found, known = read_json(out), read_json(record.FILE)
+    if found["probe"] != known["probe"]:
+        pytest.skip("this machine or its libraries compute a small probe differently from the recorded one")
+    return found, known
+
+
+def agree(found, known):
+    """Every hash that both have, for recipes whose data is the same here."""
+    same = {name for name in found["data"] if found["data"][name] == known["data"][name]}
+    assert same, "this machine has other data for every recipe"
+    for name in same:
+        assert found["weights"][name] == known["weights"][name], f"other weights: {name}"
+    for kind in ("rounds", "samples"):
+        for name, value in found[kind].items():
+            source = record.SAMPLES[name][0] if kind == "samples" else name
+            assert source not in same or value == known[kind][name], f"other {kind}: {name}"
+
+
+def test_some_recipes_give_the_same_bits(tmp_path):
+    agree(*recorded(tmp_path / "hashes.json", *QUICK))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_recipe_gives_the_same_bits(tmp_path):
+    agree(*recorded(tmp_path / "hashes.json"))
+
+
+def test_every_recipe_written_before_still_loads():
+    for name, values in json.loads((BEFORE / "recipes.json").read_text()).items():
+        assert dump(load(Recipe, values)) == values, name
+
+
+def strip(rows):
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+
+
+@pytest.mark.parametrize("name", ["text", "pixels", "flow"])
+def test_a_run_written_before_loads_and_continues(name, tmp_path, monkeypatch):
+    """Its last checkpoint is taken away; the resumed run ends as the old one did, up to rounding on other machines."""
+    shutil.copytree(BEFORE, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    old = Run.open(BEFORE / name)
+    checkpoints = sorted((tmp_path / name / "checkpoints").iterdir())
+    shutil.rmtree(checkpoints[-1])
+    run = train(old.recipe, name, resume=True, watchers=[])
+    assert [row["step"] for row in run.metrics()] == [row["step"] for row in old.metrics()]
+    ours, theirs = (read_tensors(folder / name / "model.safetensors") for folder in (tmp_path, BEFORE))
+    assert ours.keys() == theirs.keys()
+    for weight, tensor in ours.items():
+        np.testing.assert_allclose(tensor, theirs[weight], rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_written_before_draws_what_it_drew(monkeypatch):
+    monkeypatch.chdir(BEFORE)
+    known = read_json(BEFORE / "samples.json")
+    assert Run.open("text").generate("line ", n=3, max_tokens=12) == known["text"]
+    assert Run.open("flow").generate(n=2)[0].shape == Run.open("pixels").generate().shape == (8, 8)
+
+
+def test_an_export_written_before_is_what_we_export(tmp_path):
+    Run.open(BEFORE / "text").export("huggingface", tmp_path / "out")
+    old, new = BEFORE / "text-huggingface", tmp_path / "out"
+    assert sorted(file.name for file in old.iterdir()) == sorted(file.name for file in new.iterdir())
+    ours, theirs = (read_tensors(folder / "model.safetensors") for folder in (new, old))
+    assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
+    assert transformers.AutoModelForCausalLM.from_pretrained(old).config.n_embd == 8
