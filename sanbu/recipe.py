@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from sanbu.config import Auto, Config, ConfigError, Positive, change, kind_of, nearest, override
+from sanbu.config import Auto, Config, ConfigError, Positive, change, dump, kind_of, nearest, override, plain
 from sanbu.data.data import DataConfig
 from sanbu.layers.average import AverageConfig
 from sanbu.machine import MachineConfig
@@ -74,6 +74,16 @@ class Recipe(Config):
         raise ValueError(
             f"{slot}: given {kind_of(part)!r}, but the model {kind_of(self.model)!r} needs one of: {allowed}"
         )
+
+    def __repr__(self) -> str:
+        """A line for each choice: its kind, and the fields that are not its defaults."""
+        lines = [f"Recipe {self.name!r}, {self.schedule.steps:,} steps"]
+        for slot in ("data", "model", "objective", "optimizer", "strategy"):
+            part = getattr(self, slot)
+            given = {name: value for name, value in dump(part).items() if name in part.model_fields_set - {"kind"}}
+            fields = ", ".join(f"{name}={plain(value)}" for name, value in given.items())
+            lines.append(f"  {slot:9}  {kind_of(part)}" + (f"({fields})" if fields else ""))
+        return "\n".join(lines)
 
     def change(self, *overrides: str, **fields: Any) -> Recipe:
         """This recipe with changes, validated once.

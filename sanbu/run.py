@@ -156,7 +156,9 @@ class Run:
         drawing = self.drawing(overrides, fields)
         follower = drawing.follow()
         for _ in drawing.drafts(self.codec.condition(prompt, 1), seed, follower.update):
-            yield follower.pieces[0]
+            piece = follower.pieces[0]
+            if len(piece):
+                yield piece
 
     def drafts(
         self,
@@ -211,7 +213,7 @@ class Run:
         """Write a folder that another library loads. to: huggingface or diffusers. Raises ConfigError for another name."""
         formats = contents("sanbu.interop:FORMATS")
         if to not in formats:
-            raise ConfigError(f"--to: given {to!r}, allowed: {', '.join(formats)}{nearest(to, formats)}")
+            raise ConfigError(f"export: given {to!r}, allowed: {', '.join(formats)}{nearest(to, formats)}")
         return module_of("sanbu.interop:FORMATS", to).export_folder(self, Path(folder), **options)
 
 

@@ -9,4 +9,15 @@ KINDS = {
     "pairs": "preferences",
     "labelled": "labelled",
     "mappings": "mappings",
+    "rows": "tensor_rows",
 }
+
+FUNCTIONS = ("text", "images", "rows")  # data in memory: sanbu.data.text(["one document", "another"])
+
+
+def __getattr__(name: str) -> object:
+    if name in FUNCTIONS:
+        from sanbu.data import memory
+
+        return getattr(memory, name)
+    raise AttributeError(f"module 'sanbu.data' has no attribute {name!r}")

@@ -27,4 +27,19 @@ KINDS = {
     "perceptron-denoiser": "denoisers.perceptron",
     "unet": "denoisers.unet",
     "dit": "denoisers.dit",
+    # your own nn.Module, by family
+    "custom": "custom_module",
+    "custom-tokens": "custom_module",
+    "custom-pixels": "custom_module",
+    "custom-latent": "custom_module",
+    "custom-generator": "custom_module",
+    "custom-denoiser": "custom_module",
 }
+
+
+def __getattr__(name: str) -> object:
+    if name == "custom":
+        from sanbu.models.custom_module import custom
+
+        return custom
+    raise AttributeError(f"module 'sanbu.models' has no attribute {name!r}")

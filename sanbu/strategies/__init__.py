@@ -8,3 +8,24 @@ KINDS = {
     "refinement": "refinement",
     "prediction": "prediction",
 }
+
+FUNCTIONS = {  # samplers and filters that need no recipe: sanbu.strategies.sample_heun(denoise, noise, times)
+    "sample_euler": "samplers",
+    "sample_heun": "samplers",
+    "sample_dpm_solver": "samplers",
+    "sample_ddim": "samplers",
+    "sample_ancestral": "samplers",
+    "sample_consistency": "samplers",
+    "top_k": "filters",
+    "top_p": "filters",
+    "min_p": "filters",
+    "repetition_penalty": "filters",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in FUNCTIONS:
+        from importlib import import_module
+
+        return getattr(import_module(f"sanbu.strategies.{FUNCTIONS[name]}"), name)
+    raise AttributeError(f"module 'sanbu.strategies' has no attribute {name!r}")

@@ -22,7 +22,7 @@ from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
 @dataclass
-class State:
+class RefinementState:
     """x_BCHW at step `step` of the grid; memory: of the sampler."""
 
     x: Tensor
@@ -41,20 +41,23 @@ class Refinement(StrategyConfig):
     kind: Literal["refinement"] = "refinement"
     families: ClassVar[tuple[str, ...]] = ("denoiser",)
     sampler: Literal["ancestral", "ddim", "euler", "heun", "dpm-solver", "consistency"] = Field(
-        "ddim", description="how one step goes"
+        "ddim", description="rule of one step"
     )
-    steps: int = Field(50, ge=1, description="refinements")
-    guidance: float = Field(1.0, ge=0, description="weight of the label, or of the model over parents.guide; 1 is none")
-    clip: bool = Field(False, description="keep the clean picture of each step within its range")
+    steps: int = Field(50, ge=1, description="number of steps")
+    guidance: float = Field(
+        1.0, ge=0, description="guidance scale of the label, or over the weaker model parents.guide; 1 disables"
+    )
+    clip: bool = Field(False, description="clamp the clean estimate of each step to the range of pixels")
 
     def check(self, space: Space) -> None:
         if self.guidance != 1 and not space.classes:
             raise ValueError(
-                f"strategy.guidance: given {self.guidance:g}, but the run is unconditional: it has no labels to be guided by"
+                f"strategy.guidance: given {self.guidance:g}, but the run is unconditional: it has no labels to guide with"
             )
         if self.guidance != 1 and not space.unlabelled:
             raise ValueError(
-                f"strategy.guidance: given {self.guidance:g}, but the run never sees a row without label; train with data.drop_label=0.1"
+                f"strategy.guidance: given {self.guidance:g}, but the run never sees a row without label;"
+                " train with data.drop_label=0.1"
             )
 
     def build(self, space: Space) -> Strategy:
@@ -68,17 +71,18 @@ class RefinementStrategy:
         self.config, self.space = config, space
         self.sampler = SAMPLERS[config.sampler]
 
-    def begin(self, condition: Batch, seeds: Tensor) -> State:
+    def begin(self, condition: Batch, seeds: Tensor) -> RefinementState:
         """From label_B, and known_BCHW under mask_BCHW where part of the picture is given."""
         x = normal_at(seeds, 0, *self.space.shape)
+        done = torch.zeros_like(seeds, dtype=torch.bool)
         known = condition.get("known")
         if known is not None:
             known = known.float() * (2 / (self.space.vocabulary - 1)) - 1
-        return State(
-            x, condition["label"], seeds, seeds < -1, Memory(torch.zeros_like(x)), known, condition.get("mask")
+        return RefinementState(
+            x, condition["label"], seeds, done, Memory(torch.zeros_like(x)), known, condition.get("mask")
         )
 
-    def advance(self, models: Models, state: State) -> State:
+    def advance(self, models: Models, state: RefinementState) -> RefinementState:
         """One refinement. Writes into the state."""
         path, shape = models["model"].path, self.space.shape
         times = self._times(path)
@@ -95,7 +99,7 @@ class RefinementStrategy:
         state.done = state.done | (state.step == self.config.steps)
         return state
 
-    def draft(self, state: State) -> Draft:
+    def draft(self, state: RefinementState) -> Draft:
         """The clean estimate, and at the end the picture itself."""
         last = state.step == self.config.steps
         committed = torch.full_like(state.x, last, dtype=torch.bool)
@@ -108,7 +112,7 @@ class RefinementStrategy:
             return path.grid(steps).tolist()
         return [*path.grid(steps + 1).tolist()[:-2], 0.0]  # a step at the faintest noise would do nothing
 
-    def _denoise(self, models: Models, state: State, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    def _denoise(self, models: Models, state: RefinementState, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         """The clean picture and the noise in x_t, guided where asked."""
         model, weight = models["model"], self.config.guidance
         time_B = torch.full((len(x),), t, dtype=torch.float32, device=x.device)
@@ -121,8 +125,8 @@ class RefinementStrategy:
         else:
             nothing = torch.full_like(state.label, self.space.classes)
             both, _ = model.estimate(torch.cat((x, x)), time_B.repeat(2), torch.cat((state.label, nothing)))
-            told, untold = both.chunk(2)
-            clean = told + (weight - 1) * (told - untold)
+            conditional, unconditional = both.chunk(2)
+            clean = conditional + (weight - 1) * (conditional - unconditional)
         if self.config.clip:
             clean = clean.clamp(-1, 1)
         if weight != 1 or self.config.clip:

@@ -1,19 +1,23 @@
-"""Samplers: one step from time t to an earlier time s over a denoiser. Each is a function of a few lines.
+"""Samplers: from noise to a sample over a denoiser, as plain functions that need no recipe.
 
-denoise(x_t, t) gives the clean picture D and the noise E that a denoiser sees in x_t = a_t D + s_t E. Times are numbers;
-a_t, s_t are the path's alpha and sigma. The last s is the clean end, where s_s = 0.
+    samples = sanbu.strategies.sample_heun(denoise, noise, times)
+
+denoise(x_t, t) gives the clean sample D seen in x_t = a_t D + s_t E, where a_t, s_t are the path's alpha and sigma and E is the noise.
+Below them are their steps, from a time t to an earlier time s, each a function of a few lines. Times are numbers; the last one is
+the clean end, where s_s = 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from sanbu.paths import NoisePath
+from sanbu.paths import LinearPath, NoisePath
 
 Denoise = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
@@ -28,6 +32,121 @@ class Memory:
 
 
 Sampler = Callable[[Denoise, NoisePath, Tensor, float, float, Memory, Callable[[], Tensor]], Tensor]
+
+
+Clean = Callable[[Tensor, float], Tensor]  # (x_t, t) -> the clean sample
+Callback = Callable[[int, float, Tensor, Tensor], object]  # (step, time after it, x, clean sample)
+
+
+# -- whole samplers --------------------------------------------------------------------------------------------------------
+
+
+def sample_euler(
+    denoise: Clean,
+    noise: Tensor,
+    times: Sequence[float],
+    callback: Callback | None = None,
+    *,
+    path: NoisePath | None = None,
+) -> Tensor:
+    """Euler's method on the deterministic path; one evaluation per step. noise: standard normal [B, ...]; path: by default linear."""
+    return walk(euler, denoise, noise, times, callback, path)
+
+
+def sample_heun(
+    denoise: Clean,
+    noise: Tensor,
+    times: Sequence[float],
+    callback: Callback | None = None,
+    *,
+    path: NoisePath | None = None,
+) -> Tensor:
+    """Heun's method, second order (Karras and others, 2022); two evaluations per step, one in the last."""
+    return walk(heun, denoise, noise, times, callback, path)
+
+
+def sample_dpm_solver(
+    denoise: Clean,
+    noise: Tensor,
+    times: Sequence[float],
+    callback: Callback | None = None,
+    *,
+    path: NoisePath | None = None,
+) -> Tensor:
+    """DPM-Solver++(2M), second order (Lu and others, 2022); one evaluation per step."""
+    return walk(dpm_solver, denoise, noise, times, callback, path)
+
+
+def sample_ddim(
+    denoise: Clean,
+    noise: Tensor,
+    times: Sequence[float],
+    callback: Callback | None = None,
+    *,
+    path: NoisePath | None = None,
+) -> Tensor:
+    """DDIM without noise (Song, Meng and Ermon, 2021); one evaluation per step."""
+    return walk(ddim, denoise, noise, times, callback, path)
+
+
+def sample_ancestral(
+    denoise: Clean,
+    noise: Tensor,
+    times: Sequence[float],
+    callback: Callback | None = None,
+    *,
+    path: NoisePath | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """DDPM's ancestral sampling (Ho, Jain and Abbeel, 2020): new noise in every step, from `generator`."""
+    return walk(ancestral, denoise, noise, times, callback, path, generator)
+
+
+def sample_consistency(
+    denoise: Clean,
+    noise: Tensor,
+    times: Sequence[float],
+    callback: Callback | None = None,
+    *,
+    path: NoisePath | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Multistep consistency sampling (Song and others, 2023): the clean sample, noised again with noise from `generator`."""
+    return walk(consistency, denoise, noise, times, callback, path, generator)
+
+
+@torch.no_grad()
+def walk(
+    sampler: Sampler,
+    denoise: Clean,
+    noise: Tensor,
+    times: Sequence[float],
+    callback: Callback | None,
+    path: NoisePath | None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The sampler's step from each time to the next. Raises ValueError when the times do not fall."""
+    steps = list(pairwise(float(time) for time in times))
+    if not steps or any(s >= t for t, s in steps):
+        raise ValueError("times must be two or more numbers, each smaller than the one before it")
+    way = path or LinearPath()
+
+    def both(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        clean, (a, sigma) = denoise(x, t), levels(way, t)
+        return clean, (x - a * clean) / sigma
+
+    def fresh() -> Tensor:
+        return torch.randn(noise.shape, generator=generator, dtype=noise.dtype, device=noise.device)
+
+    x, memory = noise * levels(way, steps[0][0])[1], Memory(torch.zeros_like(noise))
+    for number, (t, s) in enumerate(steps):
+        x = sampler(both, way, x, t, s, memory, fresh)
+        if callback is not None:
+            callback(number, s, x, memory.clean)
+    return x
+
+
+# -- their steps -----------------------------------------------------------------------------------------------------------
 
 
 def levels(path: NoisePath, t: float) -> tuple[float, float]:

@@ -1,0 +1,89 @@
+"""Numbers as they are: samples of data that has no modality of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sanbu.codecs.codec import Written
+from sanbu.config import SanbuError
+from sanbu.files import replacing
+from sanbu.space import Batch, Draft
+
+
+class NumbersCodec:
+    """A sample is an array; a prompt is what the strategy begins from, as tensors by name."""
+
+    medium, unit = "numbers", "rows"
+
+    def save(self, folder: Path) -> None:
+        """Nothing is needed to read numbers."""
+
+    def vocabulary(self) -> None:
+        """Numbers have no tokens."""
+
+    def request(self, prompt: str | None, label: str | None) -> None:
+        if prompt is not None or label is not None:
+            raise SanbuError("--prompt, --label: this run draws numbers, which take neither from the command line")
+
+    def condition(self, prompt: dict[str, Any] | None, rows: int) -> Batch:
+        """`rows` times the tensors of a prompt; without one, a batch of that many rows and nothing else."""
+        if prompt is None:
+            return {"rows": torch.zeros(rows)}
+        each = {name: torch.as_tensor(value) for name, value in prompt.items()}
+        return {name: tensor.expand(rows, *tensor.shape).clone() for name, tensor in each.items()}
+
+    def follow(self, stop: Sequence[str] = ()) -> Numbers:
+        """A reader that keeps the last draft."""
+        return Numbers(self)
+
+    def read(self, sample: Tensor) -> np.ndarray:
+        return sample.detach().cpu().numpy()
+
+    def amount(self, batch: Batch) -> int:
+        return len(next(iter(batch.values())))
+
+    def show(self, sample: np.ndarray) -> str:
+        return np.array2string(sample, precision=4, threshold=20)
+
+    def render(self, samples: Sequence[np.ndarray], path: Path) -> Path:
+        """One .npy with all samples."""
+        path = path.with_name(path.name + ".npy")
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.stack(list(samples)))
+        return path
+
+    def export(self, samples: Sequence[np.ndarray], folder: Path, frames: Sequence[Sequence[Any]] = ()) -> Written:
+        """One .npy with all samples."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return {
+            "samples": len(samples),
+            "folder": str(folder),
+            "overview": str(self.render(samples, folder / "samples")),
+        }
+
+
+class Numbers:
+    """Follows drafts; rows end when the strategy says so."""
+
+    def __init__(self, codec: NumbersCodec) -> None:
+        self.codec, self.sample = codec, torch.zeros(0)
+
+    def update(self, draft: Draft) -> Tensor:
+        """Keep the draft."""
+        self.sample = draft.sample
+        return draft.done
+
+    @property
+    def pieces(self) -> list[np.ndarray]:
+        """Each row as it stands."""
+        return self.results()
+
+    def results(self) -> list[np.ndarray]:
+        """Each row as an array."""
+        return [self.codec.read(row) for row in self.sample]
