@@ -1,4 +1,6 @@
-"""Sanbu (三步): generative learning in three steps. Choose a set of functions, choose what makes one good, find the best one.
+"""Sanbu (三步): generative learning in three steps.
+
+Choose a set of functions, choose what makes one good, find the best one; then choose how to draw samples.
 
     import sanbu
 

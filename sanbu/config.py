@@ -1,8 +1,8 @@
 """Configuration: frozen, strict pydantic models, dotted overrides, one-line errors. Never imports torch.
 
-A *choice* is one of several kinds for the same slot (`model=gpt2` or `model=llama`). Its base class is abstract; every
-concrete kind is a final class with a field ``kind: Literal["name"]``. A slot accepts every kind that has been imported,
-so a user's own class works in Python as soon as it is defined.
+A *choice* is one of several kinds for the same slot (`model=gpt2` or `model=llama`). Its base class is abstract;
+every concrete kind is a final class with a field ``kind: Literal["name"]``. A slot accepts every kind that has been
+imported, so a user's own class works in Python as soon as it is defined.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class SanbuError(Exception):
-    """What a user can mend. Its text is one clear line; the command line prints it and exits with code 2."""
+    """An error that the user can fix. Its text is one line; the command line prints it and exits with code 2."""
 
 
 class ConfigError(SanbuError):
-    """A configuration that cannot be: what was given, what is allowed, the nearest match."""
+    """A configuration that is not allowed: what was given, what is allowed, the nearest match."""
 
 
 class Config(BaseModel):
-    """Frozen and strict: no silent conversion (``"64"`` and ``True`` are no integers), no unknown field, no mutation."""
+    """Frozen and strict: ``"64"`` and ``True`` are not integers, unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", validate_default=True, protected_namespaces=())
 
@@ -40,8 +40,8 @@ class Config(BaseModel):
 class Choice(Config):
     """The base of a slot that several kinds can fill.
 
-    table: "package:NAME", a dictionary in that package from the name of a kind to the file that defines it. A kind's file is imported
-    when the kind is first named. Classes defined elsewhere are found as soon as they are defined.
+    table: "package:NAME", a dictionary in that package from the name of a kind to the file that defines it. A kind's
+    file is imported when the kind is first named. Classes defined elsewhere are found as soon as they are defined.
     """
 
     table: ClassVar[str] = ""
@@ -286,12 +286,14 @@ def one_line(error: ValidationError, cls: type[BaseModel]) -> str:
     path, given = place(errors[0]["loc"]), errors[0].get("input")
     if errors[0]["type"] == "extra_forbidden":
         return f"{path}: no such field{nearest(path.rsplit('.', 1)[-1], cls.model_fields)}"
-    texts = [each["msg"][0].lower() + each["msg"][1:] for each in errors if place(each["loc"]) == path]
-    allowed = " or ".join(dict.fromkeys(text.removeprefix("value error, ") for text in texts)).replace(
-        " or input should be", " or"
-    )
+    messages = [each["msg"] for each in errors if place(each["loc"]) == path]
+    texts = [message[0].lower() + message[1:] for message in messages]
+    reasons = dict.fromkeys(text.removeprefix("value error, ") for text in texts)
+    allowed = " or ".join(reasons).replace(" or input should be", " or")
+    if not path:
+        return allowed
     shown = json.dumps(given, default=str)
-    return f"{path}: given {shown if len(shown) < 80 else shown[:77] + '...'}, but {allowed}" if path else allowed
+    return f"{path}: given {shown if len(shown) < 80 else shown[:77] + '...'}, but {allowed}"
 
 
 UNION_TAGS = re.compile(r"(function-|constrained-|literal\[).*|int|float|bool|str|none")

@@ -140,7 +140,7 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Fill a module from `weights`. Raises FileError naming the first tensor that is missing, unknown or of another shape."""
+    """Fill a module from `weights`. Raises FileError naming the first tensor that does not fit."""
     expected = weights(module)
     for name in expected.keys() ^ tensors.keys():
         which = "has no tensor" if name in expected else "has an unknown tensor"

@@ -36,11 +36,11 @@ def train(
 ) -> Run:
     """Turn a recipe into a run.
 
-    folder: where the run lives; by default runs/NAME, or runs/NAME-2 and so on when that is taken.
-    resume: continue from the latest checkpoint in the folder; the result is bitwise that of an uninterrupted run on the
+    folder: where the run lives; by default runs/NAME, or runs/NAME-2 and so on when that is taken. resume: continue
+    from the latest checkpoint in the folder; the result is bitwise that of an uninterrupted run on the
         same machine, thread count and eager mode.
-    watchers: told of progress, and able to stop the run; by default a progress bar in a terminal and in Jupyter, and a line every ten
-        seconds elsewhere. An empty list is silent.
+    watchers: told of progress, and able to stop the run; by default a progress bar in a terminal and in Jupyter, and
+        a line every ten seconds elsewhere. An empty list is silent.
     fields: changes of the recipe or its schedule, as in steps=200; see `Recipe.change`.
 
     Raises SanbuError in one line for what the user can fix, and when a loss becomes NaN or infinite.
@@ -74,7 +74,7 @@ def train(
 
 
 def choose_machine(recipe: Recipe, run: Run | None) -> tuple[Recipe, Machine]:
-    """The machine, and the recipe with its precision written down: what was measured once holds for a resumed run too."""
+    """The machine, and the recipe with the precision that was measured, so that a resumed run uses the same."""
     settings = recipe.machine
     if run is not None and settings.precision == "auto":
         settings = change(settings, {"precision": run.recipe.machine.precision})
@@ -152,12 +152,15 @@ class Book:
         return self.stopped or self.patience_is_over()
 
     def patience_is_over(self) -> bool:
-        """Whether the last `patience` evaluations were no better than the best before them; read from what is written down."""
+        """Whether the last `patience` evaluations were no better than the best before them, by metrics.jsonl."""
         patience = self.schedule.patience
         if not patience:
             return False
         values = [row[self.watched] for row in self.run.metrics() if self.watched in row]
-        return len(values) > patience and min(values[-patience:]) >= min(values[:-patience])
+        if len(values) <= patience:
+            return False
+        earlier, latest = values[:-patience], values[-patience:]
+        return min(latest) >= min(earlier)
 
     def last_good(self) -> str:
         """Where to go back to."""
@@ -205,7 +208,7 @@ def free_folder(name: str) -> Path:
 
 
 class Interrupt:
-    """Turns the first SIGINT or SIGTERM into a wish to save and stop; a second one acts as usual."""
+    """Turns the first SIGINT or SIGTERM into a request to save and stop; a second one acts as usual."""
 
     def __init__(self) -> None:
         self.requested = False

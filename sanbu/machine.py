@@ -1,4 +1,4 @@
-"""Device, precision, compilation and threads: decided once for a run, said in one line, measured rather than assumed."""
+"""Device, precision, compilation and threads: decided once for a run, and measured rather than assumed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 class MachineConfig(Config):
-    """What the run asks of the machine; `auto` measures."""
+    """What a run asks of the machine; `auto` measures."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the forward and backward pass")
-    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile the models")
-    recompute: Literal["off", "on"] = Field(
-        "off", description="activations of each block again in the backward pass: slower, less memory"
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="precision of the forward and backward pass"
     )
-    threads: Positive | Auto = Field("auto", description="CPU threads of one operation")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="whether to torch.compile the models")
+    recompute: Literal["off", "on"] = Field(
+        "off", description="recompute each block's activations in the backward pass; slower, uses less memory"
+    )
+    threads: Positive | Auto = Field("auto", description="CPU threads per operation")
 
 
 class MachineError(SanbuError):
@@ -87,24 +89,24 @@ def decide(config: MachineConfig) -> Machine:
 
 
 def recompute(module: nn.Module) -> None:
-    """Let each block of a model keep its input alone and compute the rest again in the backward pass (Chen and others, 2016)."""
-    blocks = [block for part in module.modules() for block in children_of(getattr(part, "blocks", None))]
+    """Activation checkpointing: recompute each block in the backward pass (Chen and others, 2016)."""
+    blocks = [block for part in module.modules() for block in submodules(getattr(part, "blocks", None))]
     for block in blocks:
         block.forward = partial(again, block.forward)
 
 
 def again(forward: Callable[..., Any], *inputs: Any) -> Any:
-    """A forward pass whose activations are not kept, where a gradient will be asked for."""
+    """A forward pass that does not keep its activations, where gradients are enabled."""
     return checkpoint(forward, *inputs, use_reentrant=False) if torch.is_grad_enabled() else forward(*inputs)
 
 
-def children_of(blocks: Any) -> list[nn.Module]:
+def submodules(blocks: Any) -> list[nn.Module]:
     """The modules in a list or dictionary of modules."""
     return list(blocks.children()) if isinstance(blocks, (nn.ModuleDict, nn.ModuleList)) else []
 
 
 def reuse_memory() -> None:
-    """Let glibc keep freed memory: giving large tensors back to the system at every step cost a fifth of the training speed."""
+    """Let glibc keep freed memory: returning large tensors to the system at every step costs a fifth of the speed."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL("libc.so.6")
@@ -113,7 +115,7 @@ def reuse_memory() -> None:
 
 
 def column_major(model: nn.Module) -> nn.Module:
-    """Keep the matrices of linear layers column by column in memory: products with few rows are then up to 1.6 times as fast.
+    """Store the matrices of linear layers column by column: products with few rows are up to 1.6 times as fast.
 
     Nothing else changes; an output matrix that is also the embedding stays as it is, since rows are looked up in it.
     """
@@ -125,7 +127,7 @@ def column_major(model: nn.Module) -> nn.Module:
 
 
 def ready_to_draw(model: nn.Module) -> nn.Module:
-    """Lay weights out as drawing reads them: matrices column by column, convolutions channels last; freed memory is kept."""
+    """Lay weights out for inference: matrices column by column, convolutions channels last; freed memory is kept."""
     reuse_memory()
     for module in column_major(model).modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1:  # others serve as plain matrices too
@@ -145,7 +147,7 @@ def find_device(name: str) -> torch.device:
 
 
 def find_precision(name: str, device: torch.device) -> torch.dtype:
-    """bfloat16 where it is measured to be faster here than float32, or what was asked for."""
+    """What was asked for; for auto, bfloat16 where it is measured to be faster than float32."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     return torch.bfloat16 if bfloat16_pays(device.type) else torch.float32
@@ -173,7 +175,7 @@ def bfloat16_pays(device: str) -> bool:
 
 
 def why_not_compile(wish: str, device: torch.device) -> str:
-    """An empty text when the run is to be compiled, else the reason why not."""
+    """Why a run is not compiled; an empty text when it is."""
     if wish == "off":
         return "machine.compile=off"
     if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):

@@ -1,7 +1,8 @@
 """Every random number, keyed by what it is for, so that nothing has to be saved.
 
-Row i of a draw depends on (seed, purpose, step, row i, draw) alone: not on the batch it stands in, the micro-batch, the
-rank or the device. The generator is SplitMix64 in counter mode (Steele, Lea and Flood, 2014), written in wrapping int64.
+Row i of a draw depends on (seed, purpose, step, row i, draw) alone: not on the batch it stands in, the micro-batch,
+the rank or the device. The generator is SplitMix64 in counter mode (Steele, Lea and Flood, 2014), written in wrapping
+int64.
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ def normal_at(seeds_B: Tensor, draw: int, *shape: int) -> Tensor:
     """Standard normals [B, *shape], float32, for each seed and number of the draw (Box and Muller, 1958)."""
     size = math.prod(shape)
     counter = torch.arange(2 * size, device=seeds_B.device) + 2 * size * draw
-    radius, angle = uniform_at(seeds_B[:, None], counter).chunk(2, 1)
-    return ((-2.0 * radius.log()).sqrt() * torch.cos(2.0 * math.pi * angle)).float().view(-1, *shape)
+    first, second = uniform_at(seeds_B[:, None], counter).chunk(2, 1)
+    radius = (-2.0 * first.log()).sqrt()
+    normal = radius * torch.cos(2.0 * math.pi * second)
+    return normal.float().view(-1, *shape)
 
 
 class Noise:

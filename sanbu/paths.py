@@ -1,7 +1,7 @@
 """Noise paths: x_t = alpha(t) x + sigma(t) e, from a clean x (t smallest) to noise (t largest), e standard normal.
 
-One object serves training and sampling: what a network may predict is a pair of factors (c_x, c_e) for c_x x + c_e e, and
-every conversion between predictions is the same two linear equations (`solve`). No torch at import.
+One object serves training and sampling: what a network may predict is a pair of factors (c_x, c_e) for c_x x + c_e e,
+and every conversion between predictions is the same two linear equations (`solve`). No torch at import.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class NoisePath(Choice):
         raise NotImplementedError
 
     def clock(self, t: Tensor) -> Tensor:
-        """What a network is told of the time, 0 to about 1000."""
+        """The time as a network receives it, 0 to about 1000."""
         return 1000 * t
 
     def grid(self, steps: int) -> Tensor:
@@ -67,7 +67,8 @@ class LinearPath(NoisePath):
         return t
 
     def rates(self, t: Tensor) -> Pair:
-        return -(one := t * 0 + 1), one
+        one = ones_like(t)
+        return -one, one
 
     def place(self, u: Tensor) -> Tensor:
         return u
@@ -91,7 +92,8 @@ class CosinePath(NoisePath):
         return (t * (math.pi / 2)).sin()
 
     def rates(self, t: Tensor) -> Pair:
-        return -math.pi / 2 * self.sigma(t), math.pi / 2 * self.alpha(t)
+        turn = math.pi / 2
+        return -turn * self.sigma(t), turn * self.alpha(t)
 
     def place(self, u: Tensor) -> Tensor:
         return 0.999 * u
@@ -101,7 +103,7 @@ class CosinePath(NoisePath):
 
 
 class Betas(NoisePath):
-    """DDPM's chain: alpha^2 falls by 1 - beta a step, beta linear from first to last (Ho, Jain and Abbeel, 2020).
+    """DDPM's chain: alpha^2 falls by 1 - beta per step, beta linear from first to last (Ho, Jain and Abbeel, 2020).
 
     t = i / steps after i steps of noise; between steps log alpha^2 is linear in t.
     """
@@ -118,7 +120,7 @@ class Betas(NoisePath):
 
         betas = torch.linspace(
             self.first, self.last, self.steps, dtype=torch.float64, device="cpu"
-        )  # not meta: it is kept
+        )  # kept: never on meta
         return torch.cat((betas.new_zeros(1), torch.log1p(-betas).cumsum(0)))
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +140,9 @@ class Betas(NoisePath):
     def rates(self, t: Tensor) -> Pair:
         log, slope = self._at(t)
         sigma = (-log.expm1()).clamp(min=1e-12).sqrt()
-        return ((log / 2).exp() * slope / 2).to(t.dtype), (-log.exp() * slope / (2 * sigma)).to(t.dtype)
+        alpha_rate = (log / 2).exp() * slope / 2
+        sigma_rate = -log.exp() * slope / (2 * sigma)
+        return alpha_rate.to(t.dtype), sigma_rate.to(t.dtype)
 
     def place(self, u: Tensor) -> Tensor:
         return (u * self.steps).ceil() / self.steps
@@ -167,19 +171,18 @@ class Exploding(NoisePath):
     """alpha = 1, sigma = t: the path of EDM, sampled on a grid even in sigma^(1/rho) (Karras and others, 2022)."""
 
     kind: Literal["exploding"] = "exploding"
-    sigma_min: float = Field(0.002, gt=0, description="the last noise level before the clean sample")
-    sigma_max: float = Field(80.0, gt=0, description="the first; small pictures need less")
+    sigma_min: float = Field(0.002, gt=0, description="last noise level before the clean sample")
+    sigma_max: float = Field(80.0, gt=0, description="first noise level; small pictures need less")
     rho: float = Field(7.0, gt=0)
 
     def alpha(self, t: Tensor) -> Tensor:
-        return t * 0 + 1
+        return ones_like(t)
 
     def sigma(self, t: Tensor) -> Tensor:
         return t
 
     def rates(self, t: Tensor) -> Pair:
-        zero = t * 0
-        return zero, zero + 1
+        return zeros_like(t), ones_like(t)
 
     def place(self, u: Tensor) -> Tensor:
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
@@ -199,19 +202,19 @@ class Exploding(NoisePath):
         return torch.cat((levels, torch.zeros(1, dtype=torch.float64)))
 
 
-# -- what a network predicts ---------------------------------------------------------------------------------------------
+# -- what a network predicts ------------------------------------------------------------------------------------------
 
 Target = Callable[[NoisePath, "Tensor", float], Pair]
 
 
 def noise(path: NoisePath, t: Tensor, deviation: float) -> Pair:
     """e (Ho and others, 2020)."""
-    return t * 0, t * 0 + 1
+    return zeros_like(t), ones_like(t)
 
 
 def clean(path: NoisePath, t: Tensor, deviation: float) -> Pair:
     """x."""
-    return t * 0 + 1, t * 0
+    return ones_like(t), zeros_like(t)
 
 
 def velocity(path: NoisePath, t: Tensor, deviation: float) -> Pair:
@@ -236,36 +239,52 @@ TARGETS: dict[str, Target] = {f.__name__: f for f in (noise, clean, velocity, ro
 TargetName = Literal["noise", "clean", "velocity", "rotation", "preconditioned"]
 
 
+def ones_like(t: Tensor) -> Tensor:
+    """Ones in the shape and type of t, without importing torch at the top of this file."""
+    return t.new_ones(t.shape)
+
+
+def zeros_like(t: Tensor) -> Tensor:
+    """Zeros in the shape and type of t."""
+    return t.new_zeros(t.shape)
+
+
 def mix(path: NoisePath, x: Tensor, e: Tensor, t_B: Tensor) -> Tensor:
-    """x_t for a time a row."""
+    """x_t, with one time per row."""
     return spread(path.alpha(t_B), x) * x + spread(path.sigma(t_B), x) * e
 
 
 def solve(path: NoisePath, factors: Pair, x_t: Tensor, output: Tensor, t_B: Tensor) -> Pair:
-    """(x, e) from x_t = alpha x + sigma e and output = c_x x + c_e e; factors and times a row."""
-    a, s, c_x, c_e = (spread(part, x_t) for part in (path.alpha(t_B), path.sigma(t_B), *factors))
+    """(x, e) from x_t = alpha x + sigma e and output = c_x x + c_e e; one factor and one time per row."""
+    a, s = spread(path.alpha(t_B), x_t), spread(path.sigma(t_B), x_t)
+    c_x, c_e = (spread(factor, x_t) for factor in factors)
     determinant = a * c_e - s * c_x
-    return (c_e * x_t - s * output) / determinant, (a * output - c_x * x_t) / determinant
+    x = (c_e * x_t - s * output) / determinant
+    e = (a * output - c_x * x_t) / determinant
+    return x, e
 
 
 def spread(values_B: Tensor, like: Tensor) -> Tensor:
-    """A value a row, shaped and typed to multiply `like`."""
+    """One value per row, in a shape and type that multiplies `like`."""
     return values_B.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
 
 
-# -- how much each time counts -------------------------------------------------------------------------------------------
+# -- weight of each time ----------------------------------------------------------------------------------------------
 
 
 def weight(name: str, path: NoisePath, factors: Pair, t_B: Tensor, deviation: float) -> Tensor:
     """The weight of the squared error of a prediction.
 
-    uniform: 1. min-snr: min(SNR, 5) on the error of x (Hang and others, 2023). edm: (sigma^2 + d^2) / (sigma d)^2 on the error
-    of x (Karras and others, 2022). An error of the prediction is an error of x times sigma / determinant.
+    uniform: 1. min-snr: min(SNR, 5) on the error of x (Hang and others, 2023). edm: (sigma^2 + d^2) / (sigma d)^2 on
+    the error of x (Karras and others, 2022). An error of the prediction is an error of x times sigma / determinant.
     """
     a, s = path.alpha(t_B), path.sigma(t_B)
     if name == "uniform":
-        return t_B * 0 + 1
+        return ones_like(t_B)
     determinant = a * factors[1] - s * factors[0]
     ratio = (s / a).square()
-    on_x = (1 / ratio).clamp(max=5) if name == "min-snr" else (ratio + deviation**2) / (ratio * deviation**2)
+    if name == "min-snr":
+        on_x = (1 / ratio).clamp(max=5)
+    else:
+        on_x = (ratio + deviation**2) / (ratio * deviation**2)
     return on_x * (s / determinant).square()

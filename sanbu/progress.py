@@ -1,4 +1,4 @@
-"""Progress bars with time left, for whatever takes long. Where nobody looks there is none."""
+"""Progress bars with time left for long work; outside a terminal there are none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @lru_cache
 def error_stream() -> Console:
-    """Standard error, where everything that is not a result is said."""
+    """Standard error, where everything that is not a result is printed."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
@@ -21,7 +21,7 @@ def error_stream() -> Console:
 
 @contextlib.contextmanager
 def progress_bytes(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar in bytes with time left, where somebody looks; otherwise nothing."""
+    """A bar in bytes with time left; nothing outside a terminal."""
     if not error_stream().is_terminal:
         yield lambda done: None
         return
@@ -35,7 +35,7 @@ def progress_bytes(what: str, total: int | None) -> Iterator[Callable[[int], Non
 
 @contextlib.contextmanager
 def progress_seconds(what: str, total: float) -> Iterator[Callable[[float, str], None]]:
-    """A bar in seconds of work with time left, told what is being done; otherwise a line whenever that changes."""
+    """A bar in seconds of work with time left and the current task; outside a terminal a line for each task."""
     if not error_stream().is_terminal:
         said = ""
 
@@ -60,7 +60,7 @@ def progress_seconds(what: str, total: float) -> Iterator[Callable[[float, str],
 
 @contextlib.contextmanager
 def progress_rows(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar in rows with time left, where somebody looks; otherwise nothing."""
+    """A bar in rows with time left; nothing outside a terminal."""
     if not error_stream().is_terminal:
         yield lambda done: None
         return

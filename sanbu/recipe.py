@@ -18,21 +18,25 @@ from sanbu.strategies.strategy import StrategyConfig
 
 
 class Schedule(Config):
-    """How long, how much at once, and how often to look."""
+    """How many rounds, how many rows, and how often to evaluate, sample and save."""
 
-    steps: int = Field(1000, ge=0, description="rounds of the run")
-    batch: Positive | Auto = Field("auto", description="rows a round")
-    micro_batch: Positive | Auto = Field("auto", description="rows at a time through the model; the result is the same")
-    seed: int = Field(0, ge=0, description="of weights and of every draw; the order of rows is the data's own")
-    evaluate_every: int = Field(0, ge=0, description="steps between looks at held-out rows; 0 never")
-    evaluate_rows: int = Field(64, ge=1, description="held-out rows a look reads")
-    sample_every: int = Field(0, ge=0, description="steps between samples; 0 never")
-    samples: int = Field(1, ge=1, description="samples a time")
+    steps: int = Field(1000, ge=0, description="training steps; one step is one round")
+    batch: Positive | Auto = Field("auto", description="rows per step")
+    micro_batch: Positive | Auto = Field(
+        "auto", description="rows per forward pass (gradient accumulation); does not change the result"
+    )
+    seed: int = Field(0, ge=0, description="seed for initial weights and all sampling; row order is fixed by the data")
+    evaluate_every: int = Field(0, ge=0, description="steps between evaluations on held-out rows; 0 disables")
+    evaluate_rows: int = Field(64, ge=1, description="held-out rows per evaluation")
+    sample_every: int = Field(0, ge=0, description="steps between samples; 0 disables")
+    samples: int = Field(1, ge=1, description="samples drawn each time")
     checkpoint_every: int = Field(500, ge=0, description="steps between checkpoints; 0 only at the end")
     patience: int = Field(
-        0, ge=0, description="looks without gain after which a run stops; its best weights are kept then; 0 never"
+        0,
+        ge=0,
+        description="stop after this many evaluations without improvement and keep the best weights; 0 disables",
     )
-    keep: int = Field(2, ge=1, description="latest checkpoints kept; the best is kept besides")
+    keep: int = Field(2, ge=1, description="number of latest checkpoints to keep; the best is kept too")
 
 
 class Recipe(Config):
@@ -45,11 +49,9 @@ class Recipe(Config):
     optimizer: OptimizerConfig
     strategy: StrategyConfig
     average: AverageConfig | None = Field(None, description="a moving average of the weights to sample from")
-    players: dict[str, OptimizerConfig] = Field(
-        {}, description="the search of each further player, where it is not the same"
-    )
+    players: dict[str, OptimizerConfig] = Field({}, description="optimizer of each further player, where it differs")
     parents: dict[str, str] = Field(
-        {}, description="run folders whose models take part: model (start weights), reference, ..."
+        {}, description="run folders of other models: model (initial weights), reference, reward, ..."
     )
     schedule: Schedule = Schedule()
     machine: MachineConfig = MachineConfig()
@@ -88,8 +90,8 @@ class Recipe(Config):
     def change(self, *overrides: str, **fields: Any) -> Recipe:
         """This recipe with changes, validated once.
 
-        overrides: texts such as "model=llama" or "model.width=64", as on the command line. fields: of the recipe or of its schedule, as
-        in change(steps=10, average=None, data=Text(...)); a slot also takes the name of a kind.
+        overrides: texts such as "model=llama" or "model.width=64", as on the command line. fields: of the recipe or
+        of its schedule, as in change(steps=10, average=None, data=Text(...)); a slot also takes the name of a kind.
         Raises ConfigError naming what was given, what is allowed and the nearest match.
         """
         schedule = {name: fields.pop(name) for name in list(fields) if name in Schedule.model_fields}
@@ -103,7 +105,7 @@ class Recipe(Config):
         return override(changed, overrides) if overrides else changed
 
     def resolve(self) -> Recipe:
-        """This recipe with every `auto` of batch and learning rate turned into the number its one dial, the width, gives."""
+        """This recipe with every `auto` of batch size and learning rate computed from the model's width."""
         elements = math.prod(self.data.space().shape)
         batch = self.schedule.batch if self.schedule.batch != "auto" else auto_batch(self.model.dial(), elements)
         micro = self.schedule.micro_batch if self.schedule.micro_batch != "auto" else auto_micro_batch(elements)
@@ -128,7 +130,8 @@ def auto_learning_rate(width: int) -> float:
 def auto_batch(width: int, elements: int) -> int:
     """Rows a round from the width: 2^19 tokens at 768, growing with its power 2/3 above (Table 2.1 of GPT-3).
 
-    Below, the power is 5/2: 6k tokens at width 128, what a character model takes on a CPU without loss at equal tokens.
+    Below, the power is 5/2: 6k tokens at width 128, what a character model takes on a CPU without loss at equal
+    tokens.
     """
     tokens = 2**19 * (width / 768) ** (2 / 3 if width > 768 else 5 / 2)
     return max(1, round(tokens / elements))

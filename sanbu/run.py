@@ -65,8 +65,9 @@ class Run:
         rows = self.metrics()
         facts = [self.recipe.name]
         if rows:
-            loss = next((row["loss"] for row in reversed(rows) if "loss" in row), None)
-            facts += [f"step {rows[-1]['step']:,}"] + ([] if loss is None else [f"loss {loss:.3f}"])
+            facts.append(f"step {rows[-1]['step']:,}")
+            if "loss" in rows[-1]:
+                facts.append(f"loss {rows[-1]['loss']:.3f}")
         return f"Run({str(self.folder)!r}, {', '.join(facts)})"
 
     # -- what was learnt ----------------------------------------------------------------------------------------------
@@ -137,10 +138,10 @@ class Run:
     ) -> Any:
         """Samples as a person reads them: text, or pictures as uint8 arrays [H, W] or [H, W, 3].
 
-        prompt: text to continue, a class label of pictures, or None; a list gives one sample for each.
-        n: how many samples for each prompt; without it one sample, not in a list. Sample i is drawn with seed + i, alone or in a batch.
-        fields: of the strategy, as in temperature=0.7, steps=20 or strategy="beam-search". overrides: texts, as on the command line.
-        Raises ConfigError for a field that the strategy lacks, with the nearest match.
+        prompt: text to continue, a class label of pictures, or None; a list gives one sample for each. n: how many
+        samples for each prompt; without it one sample, not in a list. Sample i is drawn with seed + i, alone or in a
+        batch. fields: of the strategy, as in temperature=0.7, steps=20 or strategy="beam-search". overrides: texts,
+        as on the command line. Raises ConfigError for a field that the strategy lacks, with the nearest match.
         """
         drawing = self.drawing(overrides, fields)
         follower = drawing.follow()
@@ -152,7 +153,7 @@ class Run:
     def stream(
         self, prompt: Any = None, seed: int = 0, *, overrides: Sequence[str] = (), **fields: Any
     ) -> Iterator[Any]:
-        """One sample as it is drawn: pieces of new text, or the picture as it stands after each step. See `generate`."""
+        """One sample as it is drawn: pieces of new text, or the picture after each step. See `generate`."""
         drawing = self.drawing(overrides, fields)
         follower = drawing.follow()
         for _ in drawing.drafts(self.codec.condition(prompt, 1), seed, follower.update):
@@ -183,7 +184,7 @@ class Run:
         overrides: Sequence[str] = (),
         **fields: Any,
     ) -> dict[str, str | int]:
-        """Draw n samples in batches and write each into a folder, with an overview. Returns what was written. See `generate`."""
+        """Draw n samples and write each into a folder, with an overview; returns what was written. See `generate`."""
         drawing, codec = self.drawing(overrides, fields), self.codec
         condition = codec.condition(prompt, n)
         samples: list[Any] = []
@@ -204,13 +205,13 @@ class Run:
     # -- beyond the folder --------------------------------------------------------------------------------------------
 
     def evaluate(self, **options: Any) -> dict[str, Any]:
-        """Figures on held-out data, as `sanbu evaluate` gives them: bits per byte, quality of pictures, right answers."""
+        """Figures on held-out data, as `sanbu evaluate` gives them; options as in `evaluation.options.Options`."""
         measure = module_of("sanbu.evaluation:ENTRIES", "measure").measure
         found, _ = measure([self], **options)
         return found
 
     def export(self, to: str, folder: Path | str, **options: Any) -> Path:
-        """Write a folder that another library loads. to: huggingface or diffusers. Raises ConfigError for another name."""
+        """Write a folder that another library loads; to: huggingface or diffusers. Raises ConfigError otherwise."""
         formats = contents("sanbu.interop:FORMATS")
         if to not in formats:
             raise ConfigError(f"export: given {to!r}, allowed: {', '.join(formats)}{nearest(to, formats)}")
@@ -240,13 +241,16 @@ class Drawing:
     @property
     def models(self) -> dict[str, nn.Module]:
         """The run's models, and those of further parents that the changes name, a guide for example."""
-        known = self.run.recipe.parents
-        more = {name: path for name, path in self.recipe.parents.items() if path != known.get(name)}
-        return self.run.models | {name: Run.open(path).model.to(self.run.device) for name, path in more.items()}
+        found = dict(self.run.models)
+        for name, path in self.recipe.parents.items():
+            if path != self.run.recipe.parents.get(name):
+                found[name] = Run.open(path).model.to(self.run.device)
+        return found
 
 
 def evenly(drafts: list[Tensor], most: int) -> list[Tensor]:
     """At most so many, evenly chosen, the last one among them."""
     if len(drafts) <= most:
         return drafts
-    return [drafts[round(i * (len(drafts) - 1) / (most - 1))] for i in range(most)]
+    gap = (len(drafts) - 1) / (most - 1)
+    return [drafts[round(number * gap)] for number in range(most)]

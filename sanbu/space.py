@@ -1,4 +1,4 @@
-"""What travels between the choices: where a sample lives, rows of tensors, models by name, and drafts of samples. No torch at import."""
+"""What travels between the choices: spaces, batches, models by name, and drafts of samples. No torch at import."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ IGNORED = -100  # a target that teaches nothing
 class Space:
     """Where one sample lives: its shape, the size of its vocabulary (0: real numbers), the ids with a meaning.
 
-    For pictures the shape is C, H, W and the vocabulary counts the intensity levels of a channel. classes: how many labels there
-    are; the label `classes` itself means that none is given. unlabelled: whether rows without a label are trained on too.
+    For pictures the shape is C, H, W and the vocabulary counts the intensity levels of a channel. classes: how many
+    labels there are; the label `classes` itself means that none is given. unlabelled: whether rows without a label
+    are trained on too.
     """
 
     shape: tuple[int, ...]
@@ -35,9 +36,9 @@ class Space:
 class Draft:
     """The visible part of a strategy's state; valid until the next `advance`.
 
-    sample: row axis first. committed: bool, of the sample's leading shape: what will not change any more.
-    done_B: rows that are finished. evaluations_B: calls of the model so far, by row. stage: the name of the stage in a cascade.
-    record: further tensors by row, such as log-probabilities.
+    sample: row axis first. committed: bool, of the sample's leading shape: what will not change any more. done_B:
+    rows that are finished. evaluations_B: calls of the model so far, by row. stage: the name of the stage in a
+    cascade. record: further tensors by row, such as log-probabilities.
     """
 
     sample: Tensor

@@ -35,8 +35,9 @@ def check_model(config: ModelConfig, space: Space, inputs: tuple[Any, ...]) -> N
     """Builds the same from the same seed, and on the meta device; trains through `forward`; survives a weights file."""
     check_config(config)
     first, second = (seeded(lambda: config.build(space)) for _ in range(2))
-    pairs = zip(weights(first).items(), weights(second).items(), strict=True)
-    assert all(name == other and a.equal(b) for (name, a), (other, b) in pairs), "one seed gives two models"
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys(), "one seed gives two models"
+    assert all(ours[name].equal(theirs[name]) for name in ours), "one seed gives two models"
     with torch.device("meta"):
         counted = sum(p.numel() for p in config.build(space).parameters())
     assert counted == sum(p.numel() for p in first.parameters()), "the meta device counts other parameters"
@@ -45,7 +46,8 @@ def check_model(config: ModelConfig, space: Space, inputs: tuple[Any, ...]) -> N
     output = first.train()(*inputs)
     assert output.shape[0] == inputs[0].shape[0], "axis 0 of the output is not the row"
     output.float().square().sum().backward()
-    dead = [name for name, p in first.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    alive = lambda parameter: parameter.grad is not None and bool(parameter.grad.isfinite().all())  # noqa: E731
+    dead = [name for name, parameter in first.named_parameters() if not alive(parameter)]
     assert not dead, f"no gradient, or none that is finite, reaches {dead}"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
@@ -91,7 +93,10 @@ def check_objective(
 
 def check_additive(turn: Turn, models: Models) -> None:
     """Sums and counts of a batch are the sums over its rows."""
-    rows = [{name: t[i : i + 1] for name, t in turn.batch.items()} for i in range(row_count(turn.batch))]
+    batch = turn.batch
+    rows = []
+    for number in range(row_count(batch)):
+        rows.append({name: tensor[number : number + 1] for name, tensor in batch.items()})
     whole, parts = turn.loss(models, turn.batch), [turn.loss(models, row) for row in rows]
     for name, total in whole.sums.items():
         torch.testing.assert_close(total, sum(part.sums[name] for part in parts), rtol=1e-5, atol=1e-5)
@@ -163,7 +168,8 @@ def check_strategy(config: StrategyConfig, models: Mapping[str, nn.Module], spac
         for one in generate(config.build(space), models, alone, seeds[row : row + 1]):
             pass
         assert one is not None
-        mine, theirs = one.sample[0][one.committed[0]], final.sample[row][final.committed[row]]
+        mine = one.sample[0][one.committed[0]]
+        theirs = final.sample[row][final.committed[row]]
         near = mine.shape == theirs.shape and torch.allclose(
             mine, theirs, rtol=1e-4, atol=1e-4
         )  # real numbers may round

@@ -127,7 +127,7 @@ class Training:
     # -- looks --------------------------------------------------------------------------------------------------------
 
     def evaluate(self) -> Metrics:
-        """The objective on held-out rows, with the averaged model where there is one; always the same rows and noise."""
+        """The objective on held-out rows, by the averaged model where there is one; always the same rows and noise."""
         model = self.sampler().eval()
         with self.machine.scope():
             found = evaluate(self.objective, self._held_out_rounds(model))
@@ -164,7 +164,7 @@ class Training:
     # -- state --------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on bit for bit, as a tree. Frozen modules are left out: they come from their parents."""
+        """Everything needed to continue bit for bit, as a tree. Frozen modules come from their parents instead."""
         return {
             "step": self.step,
             "turn": self.turn,
@@ -222,8 +222,8 @@ class Training:
         if self._micro_batch < self._rows and not self.objective.additive:
             kind = kind_of(self.recipe.objective)
             raise SanbuError(
-                f"schedule.micro_batch: given {self._micro_batch}, but the objective {kind!r} couples the rows of a batch"
-                f" and cannot be split; allowed: {self._rows}, the whole batch"
+                f"schedule.micro_batch: given {self._micro_batch}, but the objective {kind!r} couples the rows"
+                f" of a batch and cannot be split; allowed: {self._rows}, the whole batch"
             )
         if unknown := self.recipe.players.keys() - self.objective.players.keys():
             players = ", ".join(self.objective.players)

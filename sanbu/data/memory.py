@@ -1,4 +1,4 @@
-"""Data in memory as configs: texts, pictures and tensors are kept in the cache under a hash of their content, so that a run stays loadable."""
+"""Data in memory as configs: kept in the cache under a hash of its content, so that a run stays loadable."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ def text(documents: Sequence[str], **fields: Any) -> Text:
 
 
 def images(array: Any, labels: Any = None, **fields: Any) -> Images:
-    """Pictures as data: uint8 or floats from 0 to 1, [N, H, W], [N, H, W, C] or [N, C, H, W]; labels: integers from 0, [N].
+    """Pictures as data: uint8 or floats from 0 to 1, [N, H, W], [N, H, W, C] or [N, C, H, W].
 
-    fields: of `Images`, as in validation=0.2, flip=True. Raises SanbuError for another type or number of axes.
+    labels: integers from 0, [N]. fields: of `Images`, as in validation=0.2, flip=True.
+    Raises SanbuError for another type or number of axes.
     """
     pictures = as_bytes(np.asarray(array))
     arrays = {"images": pictures}
@@ -45,7 +46,7 @@ def images(array: Any, labels: Any = None, **fields: Any) -> Images:
             raise SanbuError(f"data.images: labels must be {len(pictures)} integers from 0, one per picture")
         arrays["labels"] = numbers.astype(np.int64)
     content = b"".join(f"{a.shape}".encode() + a.tobytes() for a in arrays.values())
-    path = keep("pictures", content, "pictures.npz", lambda file: np.savez(file, **arrays))
+    path = keep("pictures", content, "pictures.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))
     return Images(path=str(path), **fields)
 
 
@@ -70,19 +71,21 @@ def rows(validation: float = 0.1, **tensors: Any) -> Rows:
     found = {name: torch.as_tensor(tensor).detach().clone().contiguous() for name, tensor in tensors.items()}
     counts = {name: len(tensor) for name, tensor in found.items() if tensor.ndim}
     if not found or len(set(counts.values())) != 1 or len(counts) != len(found):
-        given = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in found.items()) or "nothing"
+        shapes = [f"{name} {list(tensor.shape)}" for name, tensor in found.items()]
+        given = ", ".join(shapes) or "nothing"
         raise SanbuError(f"data.rows: given {given}; tensors with the same number of rows are needed")
-    content = b"".join(f"{name} {t.dtype} {list(t.shape)}".encode() + bytes_of(t) for name, t in sorted(found.items()))
+    content = b"".join(content_of(name, found[name]) for name in sorted(found))
     path = keep("rows", content, "rows.safetensors", lambda file: write_tensors(file, found))
     return Rows(path=str(path), validation=validation)
 
 
-def bytes_of(tensor: Tensor) -> bytes:
-    """The memory of a tensor."""
-    return tensor.cpu().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+def content_of(name: str, tensor: Tensor) -> bytes:
+    """Name, type, shape and memory of a tensor, to be hashed."""
+    about = f"{name} {tensor.dtype} {list(tensor.shape)}".encode()
+    return about + (tensor.cpu().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
 
 
-def keep(kind: str, content: bytes, name: str, write: Callable[[Path], object]) -> Path:
+def keep(kind: str, content: bytes, name: str, write: Callable[[Path], Any]) -> Path:
     """A file in the cache under a hash of its content, written the first time."""
-    folder = cached(f"{kind}-{hashlib.sha256(content).hexdigest()[:24]}", lambda place: write(place / name))
-    return folder / name
+    digest = hashlib.sha256(content).hexdigest()[:24]
+    return cached(f"{kind}-{digest}", lambda folder: write(folder / name)) / name

@@ -58,6 +58,11 @@ class Rows(DataConfig):
         return NumbersCodec()
 
 
+def chance(number: int) -> float:
+    """A number in [0, 1) that only the number of the row decides."""
+    return (key("rows", number) & 0xFFFFFFFF) / 2**32
+
+
 class TensorRows:
     """Rows of the file, held out by a hash of their number."""
 
@@ -65,7 +70,7 @@ class TensorRows:
         self.tensors, self.codec = config.tensors(), NumbersCodec()
         self.fingerprint = fingerprint([Path(config.path)])
         count = len(next(iter(self.tensors.values())))
-        chances = np.array([(key("rows", number) & 0xFFFFFFFF) / 2**32 for number in range(count)])
+        chances = np.array([chance(number) for number in range(count)])
         self.places = {
             "train": np.flatnonzero(chances >= config.validation),
             "held_out": np.flatnonzero(chances < config.validation),
@@ -77,7 +82,8 @@ class TensorRows:
     @cached_property
     def names(self) -> str:
         """Names and shapes of the tensors."""
-        return ", ".join(f"{name} {list(tensor.shape[1:])}" for name, tensor in self.tensors.items())
+        shapes = {name: list(tensor.shape[1:]) for name, tensor in self.tensors.items()}
+        return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
 
     def describe(self) -> str:
         """How many rows, and of what."""
@@ -85,7 +91,8 @@ class TensorRows:
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""
-        return self._take(self.places["train"][shuffled(np.arange(start, start + size), self.rows, seed=0)])
+        order = shuffled(np.arange(start, start + size), self.rows, seed=0)
+        return self._take(self.places["train"][order])
 
     def held_out(self, start: int, size: int) -> Batch:
         """Held-out rows in their own order."""

@@ -2,7 +2,8 @@
 
     sanbu.models.custom(MyNetwork, family="denoiser", width=64)
 
-The family says what the module is called with (see docs/extending.md). A run of it reloads wherever the class can be imported.
+The family says what the module is called with (see docs/extending.md). A run of it reloads wherever the class can be
+imported.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class CustomTokens(CustomConfig):
 
 
 class CustomPixels(CustomConfig):
-    """Your own model of levels: forward(levels_BCHW, label_B) -> log-probabilities [B, C, H, W]; also `cache` and `next`."""
+    """Your own model of levels: forward(levels_BCHW, label_B) -> log-probabilities; also `cache` and `next`."""
 
     kind: Literal["custom-pixels"] = "custom-pixels"
     family: ClassVar[str] = "pixels"
@@ -96,9 +97,10 @@ def custom(
 ) -> ModelConfig:
     """A model config for a class of your own.
 
-    module: the class, or a function that makes the module; defined at the top level of a module or notebook. family: what it is called
-    with. arguments: its keyword arguments, plain JSON values. denoiser: fields of `DenoiserConfig` (path, target) for family="denoiser".
-    Raises ConfigError for an unknown family, or a class that cannot be found again by name.
+    module: the class, or a function that makes the module; defined at the top level of a module or notebook. family:
+    what it is called with. arguments: its keyword arguments, plain JSON values. denoiser: fields of `DenoiserConfig`
+    (path, target) for family="denoiser". Raises ConfigError for an unknown family, or a class that cannot be found
+    again by name.
     """
     place = f"{module.__module__}:{module.__qualname__}"
     if "<locals>" in place or "<lambda>" in place:
@@ -114,7 +116,7 @@ def custom(
 
 
 def make(place: str, arguments: dict[str, Any]) -> nn.Module:
-    """The module of a class by its place. Raises SanbuError in one line when it cannot be imported or refuses its arguments."""
+    """The module of a class by its place. Raises SanbuError when it cannot be imported or refuses its arguments."""
     file, _, name = place.partition(":")
     try:
         found: Any = sys.modules.get(file) or import_module(file)

@@ -1,7 +1,8 @@
-"""N refinements: from noise to a picture along the model's path, one sampler step at a time; each draft is the clean estimate.
+"""N refinements: from noise to a picture along the model's path; each draft is the clean estimate.
 
-Guidance: D + (w - 1) (D - D_ref), where the reference is the model without label (Ho and Salimans, 2021) or a weaker model,
-parents.guide (Karras and others, 2024). Known pixels are put back at each step with the step's own noise (Lugmayr and others, 2022).
+Guidance: D + (w - 1) (D - D_ref), where the reference is the model without label (Ho and Salimans, 2021) or a weaker
+model, parents.guide (Karras and others, 2024). Known pixels are put back at each step with the step's own noise
+(Lugmayr and others, 2022).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Refinement(StrategyConfig):
     def check(self, space: Space) -> None:
         if self.guidance != 1 and not space.classes:
             raise ValueError(
-                f"strategy.guidance: given {self.guidance:g}, but the run is unconditional: it has no labels to guide with"
+                f"strategy.guidance: given {self.guidance:g}, but the run is unconditional: it has no labels"
             )
         if self.guidance != 1 and not space.unlabelled:
             raise ValueError(
@@ -90,10 +91,12 @@ class RefinementStrategy:
         if state.step == 0:
             state.x = state.x * levels(path, t)[1]
         fresh = partial(normal_at, state.seeds, 2 * state.step + 1, *shape)
-        state.x = self.sampler(partial(self._denoise, models, state), path, state.x, t, s, state.memory, fresh)
+        denoise = partial(self._denoise, models, state)
+        state.x = self.sampler(denoise, path, state.x, t, s, state.memory, fresh)
         if state.mask is not None and state.known is not None:
             a, sigma = levels(path, s)
-            given = a * state.known + sigma * normal_at(state.seeds, 2 * state.step + 2, *shape)
+            noise = normal_at(state.seeds, 2 * state.step + 2, *shape)
+            given = a * state.known + sigma * noise
             state.x = torch.where(state.mask, given, state.x)
         state.step += 1
         state.done = state.done | (state.step == self.config.steps)
@@ -121,10 +124,12 @@ class RefinementStrategy:
             clean, noise = model.estimate(x, time_B, state.label)
         elif "guide" in models:
             clean, noise = model.estimate(x, time_B, state.label)
-            clean = clean + (weight - 1) * (clean - models["guide"].estimate(x, time_B, state.label)[0])
+            weaker, _ = models["guide"].estimate(x, time_B, state.label)
+            clean = clean + (weight - 1) * (clean - weaker)
         else:
             nothing = torch.full_like(state.label, self.space.classes)
-            both, _ = model.estimate(torch.cat((x, x)), time_B.repeat(2), torch.cat((state.label, nothing)))
+            labels = torch.cat((state.label, nothing))
+            both, _ = model.estimate(torch.cat((x, x)), time_B.repeat(2), labels)
             conditional, unconditional = both.chunk(2)
             clean = conditional + (weight - 1) * (conditional - unconditional)
         if self.config.clip:

@@ -2,9 +2,9 @@
 
     samples = sanbu.strategies.sample_heun(denoise, noise, times)
 
-denoise(x_t, t) gives the clean sample D seen in x_t = a_t D + s_t E, where a_t, s_t are the path's alpha and sigma and E is the noise.
-Below them are their steps, from a time t to an earlier time s, each a function of a few lines. Times are numbers; the last one is
-the clean end, where s_s = 0.
+denoise(x_t, t) gives the clean sample D seen in x_t = a_t D + s_t E, where a_t, s_t are the path's alpha and sigma
+and E is the noise. Below them are their steps, from a time t to an earlier time s, each a function of a few lines.
+Times are numbers; the last one is the clean end, where s_s = 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Denoise = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
 @dataclass
 class Memory:
-    """What a step may read and leaves behind: the clean picture of the last step and half the log of its SNR, evaluations."""
+    """What one step leaves for the next: its clean sample, half the log of its SNR, the count of evaluations."""
 
     clean: Tensor
     log_ratio: float | None = None
@@ -38,7 +38,7 @@ Clean = Callable[[Tensor, float], Tensor]  # (x_t, t) -> the clean sample
 Callback = Callable[[int, float, Tensor, Tensor], object]  # (step, time after it, x, clean sample)
 
 
-# -- whole samplers --------------------------------------------------------------------------------------------------------
+# -- whole samplers ---------------------------------------------------------------------------------------------------
 
 
 def sample_euler(
@@ -49,7 +49,7 @@ def sample_euler(
     *,
     path: NoisePath | None = None,
 ) -> Tensor:
-    """Euler's method on the deterministic path; one evaluation per step. noise: standard normal [B, ...]; path: by default linear."""
+    """Euler's method; one evaluation per step. noise: standard normal [B, ...]. path: linear by default."""
     return walk(euler, denoise, noise, times, callback, path)
 
 
@@ -111,7 +111,7 @@ def sample_consistency(
     path: NoisePath | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Multistep consistency sampling (Song and others, 2023): the clean sample, noised again with noise from `generator`."""
+    """Multistep consistency sampling (Song and others, 2023): the clean sample with new noise from `generator`."""
     return walk(consistency, denoise, noise, times, callback, path, generator)
 
 
@@ -138,7 +138,9 @@ def walk(
     def fresh() -> Tensor:
         return torch.randn(noise.shape, generator=generator, dtype=noise.dtype, device=noise.device)
 
-    x, memory = noise * levels(way, steps[0][0])[1], Memory(torch.zeros_like(noise))
+    first, _ = steps[0]
+    _, sigma = levels(way, first)
+    x, memory = sigma * noise, Memory(torch.zeros_like(noise))
     for number, (t, s) in enumerate(steps):
         x = sampler(both, way, x, t, s, memory, fresh)
         if callback is not None:
@@ -146,7 +148,7 @@ def walk(
     return x
 
 
-# -- their steps -----------------------------------------------------------------------------------------------------------
+# -- their steps ------------------------------------------------------------------------------------------------------
 
 
 def levels(path: NoisePath, t: float) -> tuple[float, float]:
@@ -162,8 +164,10 @@ def ancestral(
     (a_t, s_t), (a_s, s_s) = levels(path, t), levels(path, s)
     clean, noise = denoise(x, t)
     memory.clean = clean
-    up = s_s / s_t * math.sqrt(max(0.0, s_t**2 - (a_t / a_s * s_s) ** 2))
-    return a_s * clean + math.sqrt(max(0.0, s_s**2 - up**2)) * noise + up * fresh()
+    variance = max(0.0, s_t**2 - (a_t / a_s * s_s) ** 2)
+    up = s_s / s_t * math.sqrt(variance)
+    down = math.sqrt(max(0.0, s_s**2 - up**2))
+    return a_s * clean + down * noise + up * fresh()
 
 
 def ddim(
@@ -187,7 +191,7 @@ def euler(
 def heun(
     denoise: Denoise, path: NoisePath, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
 ) -> Tensor:
-    """Euler, corrected by the slope where it arrives; the last step, to no noise, is Euler's (Karras and others, 2022)."""
+    """Euler corrected by the slope at its end; the last step, to no noise, is Euler's (Karras and others, 2022)."""
     memory.clean, slope = velocity(denoise, path, x, t)
     ahead = x + (s - t) * slope
     if levels(path, s)[1] == 0:
@@ -199,7 +203,7 @@ def heun(
 def dpm_solver(
     denoise: Denoise, path: NoisePath, x: Tensor, t: float, s: float, memory: Memory, fresh: Callable[[], Tensor]
 ) -> Tensor:
-    """DPM-Solver++(2M): second order in log(alpha / sigma) from the clean picture of the step before (Lu and others, 2022)."""
+    """DPM-Solver++(2M): second order in log(alpha / sigma), by the last clean sample (Lu and others, 2022)."""
     (a_t, s_t), (a_s, s_s) = levels(path, t), levels(path, s)
     clean, _ = denoise(x, t)
     last, before = memory.clean, memory.log_ratio
