@@ -13,7 +13,7 @@ import torch
 from sanbu import training
 from sanbu.checkpoints import Writer
 from sanbu.config import ConfigError, SanbuError, override
-from sanbu.display.health import diagnose, overoptimised, panel
+from sanbu.display.health import diagnose, overoptimisation, panel
 from sanbu.files import read_tensors
 from sanbu.loop import train
 from sanbu.noise import Noise
@@ -90,7 +90,7 @@ def test_a_life_goes_on_where_it_stopped(life):
     stages, rest = begun(life)
     train_stages(stages, life, rest, [])
     assert before == {path: path.stat().st_mtime_ns for path in life.rglob("*.safetensors")}
-    with pytest.raises(ConfigError, match=r"names no stage.*did you mean 'reward'"):
+    with pytest.raises(ConfigError, match=r"does not name a stage.*did you mean 'reward'"):
         train_stages(stages, life, ["rewrad.schedule.steps=3"], [])
 
 
@@ -337,7 +337,7 @@ WELL = {
 def test_diagnosis_in_plain_words():
     assert diagnose([WELL]) == []
     for change, word in [
-        ({"kl": -1.0}, "not drawn from the policy"), ({"kl": 20.0}, "far from where it began"), ({"end_rate": 0.2}, "cut off"),
+        ({"kl": -1.0}, "not sampled from the policy"), ({"kl": 20.0}, "far from its reference"), ({"end_rate": 0.2}, "cut off"),
         ({"clip_fraction": 0.6}, "thrown away"), ({"explained_variance": -0.5}, "worse than a constant"), ({"ratio": 1.4}, "too far"),
     ]:  # fmt: skip
         (said,) = diagnose([WELL | change])
@@ -348,10 +348,10 @@ def test_diagnosis_in_plain_words():
 def test_overoptimisation_is_seen():
     look = lambda step, exact, reward: WELL | {"step": step, "held_out/exact": exact, "held_out/reward": reward}
     rising = [look(1, 0.6, 0.0), look(2, 0.65, 1.0)]
-    assert overoptimised(rising) == ""
-    said = overoptimised([*rising, look(3, 0.55, 2.0)])
+    assert overoptimisation(rising) == ""
+    said = overoptimisation([*rising, look(3, 0.55, 2.0)])
     assert "over-optimisation: since step 2 the reward rose by 1.00 while right answers fell from 0.65 to 0.55" in said
-    assert overoptimised([*rising, look(3, 0.55, 0.5)]) == ""  # the reward fell too: something else is wrong
+    assert overoptimisation([*rising, look(3, 0.55, 0.5)]) == ""  # the reward fell too: something else is wrong
 
 
 def test_patience_keeps_the_best_weights(tmp_path):

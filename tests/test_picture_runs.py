@@ -191,7 +191,7 @@ def test_a_contest_gives_each_its_budget_and_goes_on_where_it_was(tmp_path):
     assert runs[1][2].recipe.parents["model"].endswith("edm-0")
     assert runs[1][2].recipe.objective.stage == max(1, runs[1][2].recipe.schedule.steps // 4)
     before = [(run.folder / "model.safetensors").stat().st_mtime_ns for _, _, run in runs]
-    with pytest.raises(SanbuError, match="was trained on 1.2 CPU seconds, not 1.8; give another --run"):
+    with pytest.raises(SanbuError, match="was trained for 1.2 CPU seconds, not 1.8; give another --run"):
         list(hold(contestants, tmp_path, 3.0, 1))
     again = list(hold(contestants, tmp_path, 2.0, 1))
     assert [(run.folder / "model.safetensors").stat().st_mtime_ns for _, _, run in again] == before

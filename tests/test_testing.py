@@ -5,6 +5,7 @@ from typing import Literal
 import pytest
 import torch
 
+from sanbu.models.custom_module import CustomConfig, CustomDenoiser
 from sanbu.models.denoisers.perceptron import PerceptronDenoiser
 from sanbu.models.generators.gan import PerceptronGAN
 from sanbu.models.latents.vae import PerceptronVAE
@@ -46,7 +47,9 @@ def ours(base):
 def of_text(base):
     """Kinds for text; those for pictures are checked in tests/models and tests/objectives/test_picture*.py."""
     found = [cls for cls in ours(base) if "tokens" in (getattr(cls, "family", ""), *getattr(cls, "families", ()))]
-    return [cls for cls in found if not issubclass(cls, (AdaptedConfig, PairConfig, PolicyConfig, InContext))]
+    return [
+        cls for cls in found if not issubclass(cls, (AdaptedConfig, CustomConfig, PairConfig, PolicyConfig, InContext))
+    ]
 
 
 TALE = GPT2(layers=2, heads=2, width=16, context=16)
@@ -73,7 +76,9 @@ def test_every_kind_is_checked_somewhere():
     from tests.models.test_pictures import ALL
     from tests.objectives.test_picture_objectives import PAIRS
 
-    assert {*of_text(ModelConfig), *(type(config) for config, _ in ALL), *map(type, ADAPTED)} == {*ours(ModelConfig)}
+    custom = {*CustomConfig.__subclasses__(), CustomDenoiser}  # checked in tests/test_python.py
+    checked = {*of_text(ModelConfig), *(type(config) for config, _ in ALL), *map(type, ADAPTED)}
+    assert checked | custom == {*ours(ModelConfig)}
     aligned = {type(objective) for objective, _ in ALIGNED}
     assert {*of_text(ObjectiveConfig), *(type(o) for o, _ in PAIRS.values())} | aligned == {*ours(ObjectiveConfig)}
     pictures = {type(config) for config, _ in PICTURES}

@@ -15,23 +15,25 @@ def chat(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN|URL... [PATH=VALUE]...", help="run folders, or servers as http://host:port#MODEL; then changes"
+            metavar="RUN|URL... [PATH=VALUE]...", help="run folders or servers (http://host:port#MODEL), then changes"
         ),
     ],
     prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", help="one question; without it, a conversation")
+        str | None, typer.Option("--prompt", "-p", help="one message; default: an interactive chat")
     ] = None,
-    system: Annotated[str | None, typer.Option("--system", help="what the assistant is told before")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    system: Annotated[str | None, typer.Option("--system", help="system prompt")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="seed of the first answer")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Talk to a run, or to several side by side on the same words; answers come as they are drawn. An empty line ends.
+    """Chat with a run, or with several side by side.
+
+    Answers are streamed; an empty line quits.
 
     \b
-    sanbu chat runs/life/ppo
-    sanbu chat runs/life/base runs/life/sft runs/life/ppo --prompt "What is 12 + 30?"
-    sanbu chat runs/life/sft strategy.temperature=0 --prompt "What is 12 + 30?" --json
-    sanbu chat http://localhost:8000#ppo        (a key, where one is needed, in the variable SANBU_API_KEY)
+    sanbu chat runs/chat/ppo
+    sanbu chat runs/chat/base runs/chat/sft runs/chat/ppo -p "What is 12 + 30?"
+    sanbu chat runs/chat/sft strategy.temperature=0 -p "What is 12 + 30?" --json
+    sanbu chat http://localhost:8000#ppo    (API key in SANBU_API_KEY, if needed)
     """
     from sanbu.cli.remote import RemoteSpeaker
     from sanbu.cli.talk import Speaker, Speaks, converse, say

@@ -1,4 +1,4 @@
-"""A run that somebody else serves, in OpenAI's shape: asked over HTTP, answering as it is drawn."""
+"""A model behind an OpenAI-compatible server, asked over HTTP with streaming."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sanbu.config import ConfigError, SanbuError
 
 
 class RemoteSpeaker:
-    """A model at a URL, http://host:port/v1#MODEL; without a name, the first one there. The key is in the variable SANBU_API_KEY."""
+    """A model at a URL, http://host:port/v1#MODEL; the first model by default. The API key is in SANBU_API_KEY."""
 
     def __init__(self, url: str, overrides: Sequence[str] = (), system: str | None = None) -> None:
         try:
@@ -31,7 +31,7 @@ class RemoteSpeaker:
         self.said: list[Message] = [{"role": "system", "content": system}] if system else []
 
     def answer(self, words: str, seed: int) -> Iterator[str]:
-        """What comes, piece by piece; at the end the conversation has both sides. Raises SanbuError for what the server refuses."""
+        """The answer, piece by piece; then it joins the conversation. Raises SanbuError when the server refuses."""
         self.said.append({"role": "user", "content": words})
         body: dict[str, Any] = {"model": self.name, "messages": self.said, "stream": True, "seed": seed}
         if self.strategy:
@@ -54,9 +54,9 @@ class RemoteSpeaker:
             self._check(answer)
             found = answer.json()["data"]
         except (self.library.HTTPError, self.library.InvalidURL, ValueError, KeyError) as error:
-            raise SanbuError(f"{self.client.base_url} does not answer as a server of models: {error}") from None
+            raise SanbuError(f"{self.client.base_url} is not an OpenAI-compatible server: {error}") from None
         if not found:
-            raise SanbuError(f"{self.client.base_url} serves no model")
+            raise SanbuError(f"{self.client.base_url} has no model")
         return str(found[0]["id"])
 
     def _check(self, answer: Any) -> None:
@@ -71,7 +71,7 @@ class RemoteSpeaker:
 
 
 def spoken(line: str) -> str:
-    """What a line of the stream says; comments and the end say nothing. Raises SanbuError for an error on the way."""
+    """The text in one line of the stream; empty for comments and the end. Raises SanbuError for an error event."""
     if not line.startswith("data: ") or line == "data: [DONE]":
         return ""
     chunk = json.loads(line.removeprefix("data: "))
@@ -81,12 +81,12 @@ def spoken(line: str) -> str:
 
 
 def changed(text: str) -> tuple[str, Any]:
-    """A change of the strategy, strategy.temperature=0.5 say, as the server takes it."""
+    """An override of the strategy, such as strategy.temperature=0.5, as a field of the request."""
     path, _, value = text.partition("=")
     if path == "strategy":
         return "kind", value
     if not path.startswith("strategy."):
-        raise ConfigError(f"{path}: of a server's run only the strategy can be changed: strategy.temperature=0.5")
+        raise ConfigError(f"{path}: only the strategy of a served run can be changed, as in strategy.temperature=0.5")
     try:
         return path.removeprefix("strategy."), json.loads(value)
     except ValueError:

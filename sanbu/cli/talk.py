@@ -1,4 +1,4 @@
-"""Conversations in a terminal: one run or several side by side, each keeping its own side of the conversation."""
+"""Chat in a terminal: one run, or several side by side, each with its own conversation history."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sanbu.run import Run
 
 
 class Speaks(Protocol):
-    """Somebody who answers, and keeps the conversation."""
+    """A chat partner with a conversation history."""
 
     name: str
 
     def answer(self, words: str, seed: int) -> Iterator[str]:
-        """What comes, piece by piece."""
+        """The answer, piece by piece."""
 
 
 class Speaker:
-    """A run that answers. A run of plain text is given the words alone and goes on from them."""
+    """A run as a chat partner. A run of plain text continues the message."""
 
     def __init__(self, run: Run, overrides: tuple[str, ...], system: str | None) -> None:
         self.run, self.overrides, self.name = run, overrides, run.folder.name
@@ -34,14 +34,14 @@ class Speaker:
 
     @classmethod
     def open(cls, folder: Path, overrides: tuple[str, ...] = (), system: str | None = None) -> Speaker:
-        """A run folder. Raises SanbuError when its model writes no text."""
+        """Open a run folder. Raises SanbuError when its model does not write text."""
         run = Run.open(folder)
         if run.codec.medium != "text" or not run.recipe.strategy.draws:
             raise SanbuError(f"{folder} does not write text: its model is {kind_of(run.recipe.model)!r}")
         return cls(run.to("auto"), overrides, system)
 
     def answer(self, words: str, seed: int) -> Iterator[str]:
-        """What comes, piece by piece; at the end the conversation has both sides."""
+        """The answer, piece by piece; then it joins the conversation."""
         self.said.append({"role": "user", "content": words})
         whole = ""
         for piece in self.run.stream(self._prompt(words), seed, overrides=self.overrides):
@@ -50,7 +50,7 @@ class Speaker:
         self.said.append({"role": "assistant", "content": whole.strip()})
 
     def _prompt(self, words: str) -> Any:
-        """The conversation so far, its oldest turns left out where the context ends; one message stands for one prompt."""
+        """The conversation, cut at the oldest turns to fit the context; plain models get the message alone."""
         codec = self.run.codec
         if not isinstance(codec, ChatCodec):
             return words + "\n"
@@ -61,7 +61,7 @@ class Speaker:
 
 
 def say(speakers: Sequence[Speaks], words: str, seed: int, quiet: bool = False) -> list[str]:
-    """Every speaker's answer to the same words, shown as it comes."""
+    """Every speaker's answer to the same message, shown as it is generated."""
     texts = ["" for _ in speakers]
     streams = zip_longest(*(speaker.answer(words, seed) for speaker in speakers), fillvalue="")
     if quiet or len(speakers) == 1:
@@ -83,7 +83,7 @@ def say(speakers: Sequence[Speaks], words: str, seed: int, quiet: bool = False) 
 
 
 def beside(speakers: Sequence[Speaks], texts: Sequence[str]) -> Any:
-    """Answers in columns under the names of their runs."""
+    """Answers in columns, under the names of their runs."""
     from rich.table import Table
     from rich.text import Text
 
@@ -95,9 +95,9 @@ def beside(speakers: Sequence[Speaks], texts: Sequence[str]) -> Any:
 
 
 def converse(speakers: Sequence[Speaks], seed: int) -> None:
-    """Until an empty line, or the end of the input."""
+    """Chat until an empty line or the end of the input."""
     names = ", ".join(speaker.name for speaker in speakers)
-    typer.echo(f"{names}: ask something; an empty line ends.")
+    typer.echo(f"{names}: type a message; an empty line quits.")
     turn = 0
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Byte-pair encoding by the tokenizers library: trained here, or any tokenizer.json."""
+"""Byte-pair encoding by the tokenizers library: trained on the data, or read from any tokenizer.json."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BPE(TokenizerConfig):
     """Byte-level byte-pair encoding, trained on the data (Sennrich and others, 2016; Radford and others, 2019)."""
 
     kind: Literal["bpe"] = "bpe"
-    vocabulary: int = Field(4096, ge=258, description="tokens, the 256 bytes and the end of text among them")
+    vocabulary: int = Field(4096, ge=258, description="vocabulary size, including 256 bytes and the end of text")
 
     def size(self) -> int:
         return self.vocabulary
@@ -52,10 +52,10 @@ def train(documents: Iterable[str], vocabulary: int) -> FileTokenizer:
 
 
 class ChatBPE(TokenizerConfig):
-    """Byte-level BPE with every digit a token of its own, and tokens for padding, roles and tasks that no text can write."""
+    """Byte-level BPE with one token per digit, and special tokens for padding, roles and tasks."""
 
     kind: Literal["chat-bpe"] = "chat-bpe"
-    vocabulary: int = Field(4096, ge=264, description="tokens, the 256 bytes and seven reserved ones among them")
+    vocabulary: int = Field(4096, ge=264, description="vocabulary size, including 256 bytes and seven reserved tokens")
 
     def size(self) -> int:
         return self.vocabulary
@@ -71,13 +71,13 @@ class ChatBPE(TokenizerConfig):
 
 
 def train_chat(documents: Iterable[str], vocabulary: int) -> FileTokenizer:
-    """The same with each digit alone, which arithmetic needs, and the reserved tokens."""
+    """The same with one token per digit, which arithmetic needs, and the reserved tokens."""
     split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     return trained(documents, vocabulary, pre_tokenizers.Sequence(split), list(RESERVED))
 
 
 def trained(documents: Iterable[str], vocabulary: int, split: Any, reserved: list[str]) -> FileTokenizer:
-    """Byte-level BPE over pieces of text that no token may cross; reserved tokens have the first ids."""
+    """Byte-level BPE over pre-tokenized text; reserved tokens have the first ids."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
@@ -95,14 +95,14 @@ class TokenizerFile(TokenizerConfig):
     """Any tokenizer.json, as the tokenizers library writes it."""
 
     kind: Literal["file"] = "file"
-    path: str = Field(description="a tokenizer.json, or a folder that holds one")
-    vocabulary: int | Literal["auto"] = Field("auto", description="size of the model's vocabulary; auto reads the file")
+    path: str = Field(description="tokenizer.json, or a folder that contains one")
+    vocabulary: int | Literal["auto"] = Field("auto", description="vocabulary size of the model; auto reads the file")
     end_id: int | Literal["auto"] | None = Field(
-        "auto", description="the id that ends a document; auto looks for its usual names"
+        "auto", description="id of the end-of-document token; auto looks for its usual names"
     )
 
     start_id: int | Literal["auto"] | None = Field(
-        "auto", description="the id that begins one; auto looks, and takes the end"
+        "auto", description="id of the begin-of-document token; auto looks for its usual names, then uses the end"
     )
 
     def file(self) -> Path:
@@ -179,7 +179,7 @@ def kept(folder: Path, end: int | None, start: int | None) -> FileTokenizer:
 
 
 class FileTokenizer:
-    """A tokenizer.json. Text never turns into special tokens: an end written in a document stays text."""
+    """A tokenizer.json. Text never becomes special tokens: the end token written in a document stays text."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, end: int | None, start: int | None) -> None:
         tokenizer.encode_special_tokens = True
@@ -198,7 +198,7 @@ class FileTokenizer:
         """Read a tokenizer.json. Raises TokenizerError in one line when it is not one."""
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)), end, start)
-        except Exception as error:  # the library raises bare Exception for files it cannot read
+        except Exception as error:  # the library raises a bare Exception for files that it cannot read
             raise TokenizerError(f"{path} is not a tokenizer.json: {str(error).splitlines()[0]}") from None
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
@@ -206,11 +206,11 @@ class FileTokenizer:
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
     def special(self, name: str) -> int | None:
-        """The id of a token that no text can write."""
+        """The id of a special token, which text cannot produce."""
         return self.tokenizer.token_to_id(name)
 
     def spelled(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids of a text in which special tokens count, as a template writes it, and the characters each stands for."""
+        """Ids of a text with special tokens, as a template writes it, and the characters each id stands for."""
         self.tokenizer.encode_special_tokens = False
         try:
             encoding = self.tokenizer.encode(text, add_special_tokens=False)
@@ -223,7 +223,7 @@ class FileTokenizer:
 
 
 def byte_of_character() -> dict[str, int]:
-    """GPT-2's bijection: printable bytes are themselves, the others are shifted past 255."""
+    """GPT-2's mapping of bytes to characters: printable bytes are themselves, the others are shifted past 255."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [value for value in range(256) if value not in plain]
     return {chr(value): value for value in plain} | {chr(256 + index): value for index, value in enumerate(others)}
@@ -247,7 +247,7 @@ def marked_piece(token: str) -> bytes:
 
 
 def bytes_as_file() -> FileTokenizer:
-    """The byte tokenizer as a tokenizer.json: byte-level BPE without a merge, the same ids."""
+    """The byte tokenizer as a tokenizer.json: byte-level BPE without merges, same ids."""
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab=BYTES, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

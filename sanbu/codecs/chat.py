@@ -1,7 +1,8 @@
-"""Conversations as tokens: a renderer that says of every token whether it is taught.
+"""Conversations as tokens, with a loss mask from the renderer itself.
 
-A conversation is a list of messages, {"role": "user", "content": "..."}. Only what the assistant says is taught, its closing end included,
-so that a model learns to stop. The mask comes from the renderer itself, never from a search in its text.
+A conversation is a list of messages, {"role": "user", "content": "..."}. Only what the assistant says is taught, its
+closing end included, so that a model learns to stop. The mask comes from the renderer itself, never from a search in
+its text.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ WRITTEN = {"system": "System: ", "user": "User: ", "assistant": "Assistant:"}
 
 
 class ConversationError(SanbuError):
-    """A conversation that cannot be rendered or learnt from."""
+    """A conversation that cannot be rendered or trained on."""
 
 
 class Template(Protocol):
-    """How a conversation is written down."""
+    """Renders a conversation."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        """Ids, and for each whether it is taught."""
+        """Ids, and for each whether it has a loss."""
 
     def ask(self, messages: Sequence[Message]) -> list[int]:
-        """Ids up to where the assistant is to go on."""
+        """Ids of the conversation and the beginning of an assistant turn."""
 
 
 class TemplateConfig(Choice):
-    """How a conversation is written down for the model."""
+    """How a conversation is rendered for the model."""
 
     table: ClassVar[str] = "sanbu.codecs:TEMPLATES"
 
@@ -43,12 +44,12 @@ class TemplateConfig(Choice):
         raise NotImplementedError
 
     def resolve(self) -> TemplateConfig:
-        """This config with the text of a template file in it."""
+        """This config with the text of the template file in it."""
         return self
 
 
 class Turns(TemplateConfig):
-    """Our own: a token for each role, an end after each answer."""
+    """Built-in: one token per role, an end token after each answer."""
 
     kind: Literal["turns"] = "turns"
 
@@ -57,21 +58,19 @@ class Turns(TemplateConfig):
 
 
 class TurnsTemplate:
-    """Our own template: a role's token, then what is said; an end closes the assistant. Without such tokens the roles are written out."""
+    """The built-in template: role token, content, end token after the assistant; else role names."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         if tokenizer.end is None:
-            raise ConversationError(
-                "data.tokenizer: conversations need a token that ends an answer, and this one has none"
-            )
+            raise ConversationError("data.tokenizer: conversations need an end token, and this tokenizer has none")
         self.end = tokenizer.end
         self.marks = {role: tokenizer.special(name) for role, name in MARKERS.items()}
         self.marked = None not in self.marks.values()
         self.known: dict[str, list[int]] = {}
 
     def learn(self, texts: Sequence[str]) -> None:
-        """Encode many contents at once, which is many times faster than one by one."""
+        """Encode many contents in one batch, which is much faster."""
         spoken = list(texts) if self.marked else [form for text in texts for form in (" " + text, text + "\n")]
         self.known = dict(zip(spoken, (ids.tolist() for ids in self.tokenizer.encode_batch(spoken)), strict=True))
 
@@ -128,15 +127,16 @@ def messages_of(prompt: str | Sequence[Message]) -> list[Message]:
 def checked(messages: list[Message], where: str) -> list[Message]:
     """The messages, if they are a conversation. Raises ConversationError in one line that names the place."""
     if not messages:
-        raise ConversationError(f"{where}: there is no message")
+        raise ConversationError(f"{where}: the conversation is empty")
     for number, message in enumerate(messages, 1):
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             raise ConversationError(
-                f"{where}, message {number}: unknown role {role!r}; allowed: {', '.join(ROLES)}{nearest(str(role), ROLES)}"
+                f"{where}, message {number}: unknown role {role!r}; allowed: {', '.join(ROLES)}"
+                f"{nearest(str(role), ROLES)}"
             )
         if not isinstance(content, str):
             raise ConversationError(
-                f"{where}, message {number}: its content is {type(content).__name__}, and must be text"
+                f"{where}, message {number}: the content is {type(content).__name__}, but must be text"
             )
     return messages

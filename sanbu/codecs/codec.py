@@ -1,7 +1,7 @@
 """The contract of a codec: the only place that knows what a person reads, sees or hears of a sample.
 
-A codec is saved with a run, so a run needs no data to generate. Everything that differs by modality is asked here: what is counted,
-what a terminal shows, what is written to disk.
+A codec is saved with a run, so a run needs no data to generate. Everything that differs by modality is asked here:
+what is counted, what a terminal shows, what is written to disk.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Codec(Protocol):
         """What each token stands for, where samples are made of tokens; runs that work together must agree on it."""
 
     def request(self, prompt: str | None, label: str | None) -> Any:
-        """The prompt that `condition` takes, from what a command line gives. Raises SanbuError for what does not apply."""
+        """The prompt for `condition` from command line options. Raises SanbuError for options that do not apply."""
 
     def condition(self, prompt: Any, rows: int) -> Batch:
         """What a strategy begins from, `rows` times each prompt; None asks for unconditional samples."""

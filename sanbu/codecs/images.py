@@ -1,4 +1,4 @@
-"""Pictures for strategies and people: labels and known pixels in, PNG grids and animations out."""
+"""Pictures for people: labels and known pixels in; PNG files, grids and animations out."""
 
 from __future__ import annotations
 
@@ -61,8 +61,9 @@ class ImageCodec:
     def condition(self, prompt: Any, rows: int) -> Batch:
         """label_B, and known_BCHW with its mask where part of a picture is given.
 
-        prompt: None for all labels in turn, a label (number or name), or {"label": ..., "picture": path or array [C, H, W] of levels}.
-        Transparent pixels of a PNG are the ones to draw; of an array, those below 0. Raises SanbuError for a label out of range.
+        prompt: None for all labels in turn, a label (number or name), or {"label": ..., "picture": path or array [C,
+        H, W] of levels}. Transparent pixels of a PNG are the ones to draw; of an array, those below 0. Raises
+        SanbuError for a label out of range.
         """
         asked = prompt if isinstance(prompt, dict) else {"label": prompt}
         if asked.get("label") is None:
@@ -83,7 +84,9 @@ class ImageCodec:
         if label == "none":
             if self.space.unlabelled:
                 return classes
-            raise SanbuError("label: given none, but this run has never seen a row without label (data.drop_label=0)")
+            raise SanbuError(
+                "label: given none, but this run was never trained on rows without label (data.drop_label=0)"
+            )
         if label in self.names:
             return self.names.index(str(label))
         if str(label).isdigit() and int(label) < classes:
@@ -103,9 +106,7 @@ class ImageCodec:
                 pixels = np.asarray(opened.convert("RGBA"))
                 grey = np.asarray(opened.convert("RGB").convert("L"))[..., None]
         except OSError as error:
-            raise SanbuError(
-                f"{picture} is not a picture that can be read: {str(error).splitlines()[0][:80]}"
-            ) from None
+            raise SanbuError(f"{picture} cannot be read as a picture: {str(error).splitlines()[0][:80]}") from None
         channels, height, width = self.space.shape
         if pixels.shape[:2] != (height, width):
             raise SanbuError(
@@ -152,7 +153,7 @@ class ImageCodec:
 
 
 class Pictures:
-    """Follows drafts; a picture has no text to stop at, so rows end when the strategy says so."""
+    """Follows drafts; rows end when the strategy ends them."""
 
     def __init__(self, codec: ImageCodec) -> None:
         self.codec = codec
@@ -174,7 +175,7 @@ class Pictures:
 
 
 def grid(samples: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures side by side in rows, one grey pixel apart, as near to a square as they go (ten a row where that fits)."""
+    """Pictures in a grid, one grey pixel apart, roughly square, or ten per row where that fits."""
     count = len(samples)
     columns = 10 if count % 10 == 0 and count >= 20 else math.ceil(math.sqrt(count))
     rows = -(-count // columns)
@@ -187,19 +188,19 @@ def grid(samples: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def enlarged(picture: np.ndarray, wanted: int = 480) -> np.ndarray:
-    """Every pixel as a square, so that the picture is about `wanted` wide."""
+    """Each pixel as a square, so that the picture is about `wanted` pixels wide."""
     times = max(1, wanted // max(picture.shape[:2]))
     return picture.repeat(times, 0).repeat(times, 1)
 
 
 def write_image(path: Path, picture: np.ndarray) -> None:
-    """Write a PNG at once."""
+    """Write a PNG atomically."""
     with replacing(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
 
 
 def write_animation(path: Path, frames: Sequence[np.ndarray], seconds: float = 3.0) -> None:
-    """Write a GIF at once: the frames in `seconds`, the last one held."""
+    """Write a GIF atomically: all frames within `seconds`, then the last one held."""
     pictures = [Image.fromarray(frame) for frame in frames]
     times = [max(20, int(1000 * seconds / len(frames)))] * (len(frames) - 1) + [1500]
     with replacing(path) as temporary:

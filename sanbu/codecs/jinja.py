@@ -1,7 +1,8 @@
 """Foreign chat templates: Jinja in a sandbox, with a mask that follows from what each assistant turn adds.
 
-The tokens of a turn are those the template writes for messages[:i + 1] beyond messages[:i] and the beginning of an answer. A template that
-rewrites what it wrote before has no such turns and is refused; one that does not come to an end is stopped.
+The tokens of a turn are those the template writes for messages[:i + 1] beyond messages[:i] and the beginning of an
+answer. A template that rewrites what it wrote before has no such turns and is refused; one that does not come to an
+end is stopped.
 """
 
 from __future__ import annotations

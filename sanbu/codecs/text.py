@@ -1,4 +1,4 @@
-"""Text for strategies and people: prompts to tokens, drafts to text that never shows half a character or a stop text."""
+"""Text for people: prompts to tokens; drafts to text without partial characters or stop texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RULE = "\n" + "-" * 80 + "\n"  # between samples in one file
 
 
 class TokenCodec:
-    """What the codecs over a tokenizer share. Subclasses say how a prompt becomes ids (`begin`)."""
+    """What the codecs over a tokenizer have in common. Subclasses define how a prompt becomes ids (`begin`)."""
 
     medium, unit = "text", "tokens"
 
@@ -108,9 +108,10 @@ def padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
 
 
 class Reader:
-    """One row's text as it comes. What is given out never changes, ends before a stop text, and holds whole characters.
+    """One row's text while it is generated: never revised, cut before a stop text, and always whole characters.
 
-    Of several stop texts the first that is complete counts, and of those the longest, however the text is cut into tokens.
+    Of several stop texts the first that is complete counts, and of those the longest, however the text is cut into
+    tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
@@ -119,7 +120,7 @@ class Reader:
         self.held, self.text, self.stopped = "", "", False
 
     def feed(self, ids: Sequence[int], final: bool = False) -> str:
-        """Take tokens; return the text that is now certain."""
+        """Take tokens; return the text that is now final."""
         if self.stopped:
             return ""
         self.held += self.decoder.decode(spelling(self.pieces, ids), final)
@@ -133,7 +134,7 @@ class Reader:
         return out
 
     def _may_begin(self) -> int:
-        """How many of the last characters may be the beginning of a stop text."""
+        """How many of the last characters may begin a stop text."""
         sizes = (
             size
             for text in self.stop
@@ -144,7 +145,7 @@ class Reader:
 
 
 class Readers:
-    """A reader a row, fed from drafts of tokens_BT whose record holds start_B, where the new text begins."""
+    """One reader per row, fed from drafts of tokens_BT whose record holds start_B, where the new text begins."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self.tokenizer, self.stop = tokenizer, stop
@@ -152,7 +153,7 @@ class Readers:
         self.seen: list[int] = []
 
     def update(self, draft: Draft) -> Tensor:
-        """Read what is newly committed; says which rows met a stop text. `pieces` holds what is new in each row."""
+        """Read newly committed tokens; returns which rows reached a stop text. `pieces` holds each row's new text."""
         lengths = draft.committed.sum(1).tolist()
         if not self.readers:
             self.readers = [Reader(self.tokenizer, self.stop) for _ in lengths]

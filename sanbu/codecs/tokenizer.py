@@ -1,4 +1,4 @@
-"""Text to tokens and back. A token stands for known bytes, so that text can be streamed and counted exactly."""
+"""Text to tokens and back. Each token stands for known bytes, so text can be streamed and counted exactly."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Ids = np.ndarray
 
 
 class TokenizerError(SanbuError):
-    """Text that a tokenizer cannot take."""
+    """Text that a tokenizer cannot encode."""
 
 
 class Tokenizer(Protocol):
-    """pieces[i] is the UTF-8 that token i stands for (a token may hold a part of a character; the end holds nothing)."""
+    """pieces[i] is the UTF-8 of token i; a token may be part of a character, and the end token is empty."""
 
     pieces: list[bytes]
     exact_pieces: bool  # encode(a) + encode(b) == encode(a + b) where a ends a line and b begins one
@@ -45,7 +45,7 @@ class Tokenizer(Protocol):
         """The ids of each text, without the end."""
 
     def special(self, name: str) -> int | None:
-        """The id of a token that no text can write, such as <|user|>, if there is one."""
+        """The id of a special token such as <|user|>, if there is one."""
 
     def save(self, folder: Path) -> None:
         """Write what `load` needs into a run folder."""
@@ -57,17 +57,17 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of ids; bytes that are no UTF-8 become U+FFFD."""
+    """The text of ids; bytes that are not UTF-8 become U+FFFD."""
     return spelling(tokenizer.pieces, ids).decode("utf-8", "replace")
 
 
 def spelling(pieces: Sequence[bytes], ids: Sequence[int]) -> bytes:
-    """The bytes of ids; a model may know more ids than its tokenizer, and those stand for nothing."""
+    """The bytes of ids; ids beyond the tokenizer's vocabulary are empty."""
     return b"".join(pieces[i] for i in ids if i < len(pieces))
 
 
 def piece_lengths(tokenizer: Tokenizer, vocabulary: int) -> np.ndarray:
-    """Bytes that each token stands for, int64; ids beyond the tokenizer's own stand for none."""
+    """Bytes of each token, int64; 0 for ids beyond the tokenizer's vocabulary."""
     lengths = np.zeros(vocabulary, dtype=np.int64)
     lengths[: len(tokenizer.pieces)] = [len(piece) for piece in tokenizer.pieces[:vocabulary]]
     return lengths
@@ -85,7 +85,7 @@ class TokenizerConfig(Choice):
     table: ClassVar[str] = "sanbu.codecs:TOKENIZERS"
 
     def size(self) -> int:
-        """The vocabulary, known without the data."""
+        """The vocabulary size, known without the data."""
         raise NotImplementedError
 
     def end(self) -> int | None:
@@ -93,7 +93,7 @@ class TokenizerConfig(Choice):
         raise NotImplementedError
 
     def build(self, documents: Iterable[str]) -> Tokenizer:
-        """The tokenizer, trained on the documents where it is learnt."""
+        """The tokenizer; trained on the documents if it needs training."""
         raise NotImplementedError
 
     def load(self, folder: Path) -> Tokenizer:
@@ -110,7 +110,7 @@ class TokenizerConfig(Choice):
 
 
 class Byte(TokenizerConfig):
-    """One token a byte of UTF-8."""
+    """One token per byte of UTF-8."""
 
     kind: Literal["byte"] = "byte"
 
@@ -125,7 +125,7 @@ class Byte(TokenizerConfig):
 
 
 class ByteTokenizer:
-    """256 bytes and the end."""
+    """256 bytes and the end token."""
 
     pieces: list[bytes] = [bytes([value]) for value in range(256)] + [b""]
     end = start = 256
@@ -142,10 +142,10 @@ class ByteTokenizer:
 
 
 class Characters(TokenizerConfig):
-    """One token a character of a stated alphabet; other characters are refused."""
+    """One token per character of a given alphabet; other characters are refused."""
 
     kind: Literal["characters"] = "characters"
-    alphabet: str = Field("\n" + string.printable[:95], min_length=1, description="the characters, each once")
+    alphabet: str = Field("\n" + string.printable[:95], min_length=1, description="all characters, each once")
 
     def size(self) -> int:
         return len(self.alphabet) + 1
@@ -158,7 +158,7 @@ class Characters(TokenizerConfig):
 
 
 class CharacterTokenizer:
-    """A stated alphabet and the end. Raises TokenizerError for any other character."""
+    """A given alphabet and the end token. Raises TokenizerError for any other character."""
 
     exact_pieces = True
 
@@ -183,7 +183,7 @@ class CharacterTokenizer:
             strange = text[int((ids < 0).argmax())]
             raise TokenizerError(
                 f"the character {strange!r} is not in the alphabet of {len(self.alphabet)}; "
-                "add it to data.tokenizer.alphabet, or take data.tokenizer=byte"
+                "add it to data.tokenizer.alphabet, or use data.tokenizer=byte"
             )
         return ids
 

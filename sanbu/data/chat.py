@@ -73,7 +73,8 @@ class Split:
             return True
         if self.config.too_long == "refuse":
             raise ConversationError(
-                f"{record.where}: {len(ids)} tokens, and data.context is {self.config.context}; raise it, or set data.too_long=drop"
+                f"{record.where}: {len(ids)} tokens, but data.context is {self.config.context};"
+                " raise it, or set data.too_long=drop"
             )
         return False
 
@@ -90,7 +91,8 @@ class Chat(ConversationConfig):
 class ChatRows(Split):
     """Rows of `context` tokens that hold whole conversations; targets are -100 but for what the assistant says.
 
-    A row is filled best fit, longest first, so that little of it is padding. positions_BT restart at 0 with each conversation.
+    A row is filled best fit, longest first, so that little of it is padding. positions_BT restart at 0 with each
+    conversation.
     """
 
     def __init__(self, config: Chat) -> None:
@@ -107,7 +109,8 @@ class ChatRows(Split):
         held, rows = self.parts["train"]
         tokens, taught = sum(len(ids) for ids, _ in held), sum(sum(mask) for _, mask in held)
         fill = tokens / (len(rows) * self.config.context)
-        return f"{len(held):,} conversations in {len(rows):,} rows, {fill:.0%} full, {taught / tokens:.0%} of the tokens taught"
+        counts = f"{len(held):,} conversations in {len(rows):,} rows, {fill:.0%} full"
+        return f"{counts}, loss on {taught / tokens:.0%} of the tokens"
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""
@@ -168,9 +171,10 @@ class Prompts(ConversationConfig):
 
 
 class PromptRows(Split):
-    """Questions to be answered: tokens_BP padded on the right, length_B, and answer_BA, text that a check knows to be right (-1: padding).
+    """Questions to answer: tokens_BP padded on the right, length_B, and the known right answer_BA (-1: padding).
 
-    With data.mix, each row also holds a row of text to go on learning from: mix_tokens, mix_targets and their positions.
+    With data.mix, each row also holds a row of text to go on learning from: mix_tokens, mix_targets and their
+    positions.
     """
 
     def __init__(self, config: Prompts) -> None:

@@ -1,8 +1,8 @@
-"""Conversations, preferences and prompts out of files, in the shapes people keep them in, and out of the default skills.
+"""Conversations, preferences and prompts from files in common formats, and from the built-in skills.
 
-Read as they are: OpenAI {"messages": [...]}, ShareGPT {"conversations": [{"from", "value"}]}, Alpaca {"instruction", "input", "output"},
-{"prompt", "completion"}; preferences {"prompt" or "messages", "chosen", "rejected"}, Anthropic's whole dialogues in chosen and rejected, and
-rankings {"prompt", "answers", "ranks"}.
+Read as they are: OpenAI {"messages": [...]}, ShareGPT {"conversations": [{"from", "value"}]}, Alpaca {"instruction",
+"input", "output"}, {"prompt", "completion"}; preferences {"prompt" or "messages", "chosen", "rejected"}, Anthropic's
+whole dialogues in chosen and rejected, and rankings {"prompt", "answers", "ranks"}.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ FOUND = "messages, conversations, instruction, prompt, or chosen and rejected"
 class Record:
     """A conversation so far, and answers to it with their ranks: 0 is the best, equal ranks are ties.
 
-    demonstration: the answer to imitate, where it is not the best one. answer: what a function knows to be right, for checking; empty where
-    nothing is known. margin: how much better the better ones are.
+    demonstration: the answer to imitate, where it is not the best one. answer: what a function knows to be right, for
+    checking; empty where nothing is known. margin: how much better the better ones are.
     """
 
     prompt: tuple[Message, ...]
@@ -51,7 +51,7 @@ def asked(question: str) -> tuple[Message, ...]:
 
 
 def records(path: str) -> Iterator[Record]:
-    """Every record of a path, or of several apart by commas. Raises ConversationError or SourceError in one line that names the place."""
+    """Every record of one path, or of several separated by commas. Raises ConversationError or SourceError."""
     if "," in path:
         for part in path.split(","):
             yield from records(part.strip())
@@ -65,9 +65,10 @@ def records(path: str) -> Iterator[Record]:
 
 
 def skilled(number: int) -> Record:
-    """A question of the default skills: the right answer, then one that rambles, then a near miss and another question's answer.
+    """A question of the built-in skills with answers: right, rambling, a near miss, and another question's.
 
-    Wrong answers ramble too, and then are last: if only right ones did, a reward model would learn that long is right.
+    Wrong answers ramble too, and then are last: if only right ones did, a reward model would learn that long is
+    right.
     """
     found, draws, words = skills.questions()[number], skills.Draws(number, "answers"), skills.Draws(number, "words")
     rambling, *wrong = (make(found, draws) for make in (skills.rambling, skills.near_miss, skills.elsewhere))

@@ -129,7 +129,8 @@ class ImageRows:
         channels, height, width = self.space.shape
         counts = ", ".join(f"{len(self.places[name]):,} {name}" for name in PARTS if len(self.places[name]))
         classes = f", {self.space.classes} classes" if self.space.classes else ""
-        return f"{len(self.images):,} pictures {width} x {height} x {channels}, {self.space.vocabulary} levels{classes}: {counts}"
+        shape = f"{width} x {height} x {channels}, {self.space.vocabulary} levels"
+        return f"{len(self.images):,} pictures {shape}{classes}: {counts}"
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order, augmented."""
@@ -171,7 +172,7 @@ class ImageRows:
 
 
 def shifted(levels: Tensor, room: int, offset_B2: Tensor) -> Tensor:
-    """Each picture cut from itself with `room` more pixels on each side, edges repeated, at its own offset from 0 to 2 room."""
+    """Each picture padded by `room` pixels with repeated edges, then cropped at its offset, from 0 to 2 room."""
     padded = F.pad(levels.float(), (room,) * 4, mode="replicate").long()
     height, width = levels.shape[2:]
     rows = [p[:, y : y + height, x : x + width] for p, (y, x) in zip(padded, offset_B2.tolist(), strict=True)]

@@ -6,7 +6,8 @@ similarity      start first delimiter second extract              both orders, K
 choice          start first delimiter choice extract              one for each choice
 regression      start text extract                                label is a number
 
-last_BK is the place of the extract token, whose state is judged. targets_BKT are the text's next tokens, for the language model beside.
+last_BK is the place of the extract token, whose state is judged. targets_BKT are the text's next tokens, for the
+language model beside.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def sides(record: Record, config: Labelled) -> list[tuple[str, ...]]:
 
 
 def records(path: str) -> list[Record]:
-    """Records of JSONL, CSV or TSV, gzip or not; of the default skills, each question with its skill. Raises SourceError."""
+    """Records of JSONL, CSV or TSV, gzipped or not; for `skills`, questions with their skill. Raises SourceError."""
     if path == "skills":
         from sanbu.data.builtin import skills
 

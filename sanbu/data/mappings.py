@@ -1,4 +1,4 @@
-"""Random mappings to be learnt in context: each row is a mapping of letters to digits, shown by examples (Garg and others, 2022, in small).
+"""Random mappings of letters to digits, to be learnt in context from examples in the row (after Garg and others, 2022).
 
     k3 q7 b3 q7 k...      four letters, each with its digit; every letter comes before any comes again
 
@@ -47,7 +47,7 @@ class Mappings(DataConfig):
 
 
 class MappingRows:
-    """Rows of letters and digits. A mapping is held out, or not, by a hash of itself, so that no row of training shows a held-out one."""
+    """Rows of letters and digits. A hash of the mapping decides whether it is held out."""
 
     rows, held_out_rows = 1 << 40, HELD_OUT
 

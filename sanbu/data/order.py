@@ -1,7 +1,7 @@
 """A random order of rows that is a pure function of position: nothing to store, nothing to save.
 
-A four-round Feistel network permutes the next power of four; positions that fall outside walk on until they fall inside
-(Black and Rogaway, 2002). Each epoch has its own key.
+A four-round Feistel network permutes the next power of four; positions that fall outside walk on until they fall
+inside (Black and Rogaway, 2002). Each epoch has its own key.
 """
 
 from __future__ import annotations

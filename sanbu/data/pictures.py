@@ -1,7 +1,7 @@
-"""Where pictures come from: digits that ship with scikit-learn, folders, ZIP, IDX, NPZ, Parquet, a hub. All as uint8, C x H x W.
+"""Sources of pictures: scikit-learn's digits, folders, ZIP, IDX, NPZ, Parquet, a hub. All as uint8 [C, H, W].
 
-`look` reads no more than a header and the labels; `Pictures.read` yields every picture in order. Labels are the numbers of a
-label array, or the folders that pictures lie in, in order of name.
+`look` reads no more than a header and the labels; `Pictures.read` yields every picture in order. Labels are the
+numbers of a label array, or the folders that pictures lie in, in order of name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Pictures:
-    """A source after one look. labels_N is None where there are none; names are the classes' names, where they have any."""
+    """A source after reading its header and labels. labels_N: None if unlabelled. names: of the classes, if any."""
 
     shape: Shape
     count: int
@@ -65,12 +65,13 @@ def look(path: str) -> Pictures:
     if "idx3" in place.name or "idx4" in place.name:
         return idx(place)
     raise SourceError(
-        f"data.path: {path!r} is none of: a folder of pictures, .zip, .npz, .parquet, idx3-ubyte (may be .gz), digits, hub:NAME"
+        f"data.path: {path!r} is not one of: a folder of pictures, .zip, .npz, .parquet, idx3-ubyte (may be .gz),"
+        " digits, hub:NAME"
     )
 
 
 def digits() -> Pictures:
-    """1,797 handwritten digits of 8 x 8 pixels and 17 levels (Alpaydin and Kaynak, 1998), as scikit-learn ships them."""
+    """1,797 handwritten digits of 8 x 8 pixels and 17 levels (Alpaydin and Kaynak, 1998), from scikit-learn."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -87,7 +88,7 @@ def in_memory(images: np.ndarray, labels: np.ndarray | None, levels: int = 256) 
     return Pictures(shape, len(images), None if labels is None else labels.astype(np.int64), read, levels=levels)
 
 
-# -- arrays --------------------------------------------------------------------------------------------------------------
+# -- arrays -----------------------------------------------------------------------------------------------------------
 
 
 def npz(file: Path) -> Pictures:
@@ -150,7 +151,7 @@ def idx_array(file: Path) -> np.ndarray:
     return values.reshape(shape)
 
 
-# -- files that are pictures -----------------------------------------------------------------------------------------------
+# -- files that are pictures ------------------------------------------------------------------------------------------
 
 
 def named(
@@ -181,7 +182,7 @@ def alike(place: Path, found: Sequence[tuple[str, Callable[[], bytes]]], wanted:
         if first == wanted and picture.shape != wanted:
             kind = "channels (grey and colour mixed)" if picture.shape[0] != wanted[0] else "size"
             raise SourceError(
-                f"{place}: {name} is {shown(picture.shape)} and {found[0][0]} is {shown(wanted)}: all pictures must have one"
+                f"{place}: {name} is {shown(picture.shape)}, but {found[0][0]} is {shown(wanted)}: all must have one"
                 f" {kind}; data.shape=[{','.join(map(str, smaller(wanted)))}] brings all to one"
             )
         yield picture if picture.shape == wanted else fit(as_picture(picture), wanted)
@@ -204,7 +205,7 @@ def decode(name: str, content: bytes) -> np.ndarray:
             grey = picture.mode in ("1", "L", "LA", "I;16", "I", "F")
             values = np.asarray(picture.convert("L" if grey else "RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SourceError(f"{name} is not a picture that can be read: {str(error).splitlines()[0][:80]}") from None
+        raise SourceError(f"{name} cannot be read as a picture: {str(error).splitlines()[0][:80]}") from None
     return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
@@ -246,7 +247,7 @@ def zipped(file: Path) -> Pictures:
     return named(file, [(name, lambda name=name: archive.read(name)) for name in names], labels)  # type: ignore[misc]
 
 
-# -- records -------------------------------------------------------------------------------------------------------------
+# -- records ----------------------------------------------------------------------------------------------------------
 
 
 def parquet(file: Path) -> Pictures:

@@ -1,7 +1,8 @@
 """Preferences as rows: tokens_BKT of K answers to a question, the question before each; row axis first.
 
-targets_BKT are the answer's tokens, its end included, and -100 elsewhere. last_BK is the place of the end, at which an answer is judged.
-rank_BK: 0 is the best, equal ranks are ties, -1 is no answer. margin_B: how much better the better ones are. row_B: which row it is.
+targets_BKT are the answer's tokens, its end included, and -100 elsewhere. last_BK is the place of the end, at which
+an answer is judged. rank_BK: 0 is the best, equal ranks are ties, -1 is no answer. margin_B: how much better the
+better ones are. row_B: which row it is.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class PreferenceConfig(ConversationConfig):
 
 
 class PreferenceRows(Split):
-    """Rows of answers to the same question. Tokens are rendered when they are asked for, so that millions of pairs need no memory."""
+    """Rows of answers to the same question, rendered on demand, so that millions of pairs need no memory."""
 
     def __init__(self, config: PreferenceConfig, wide: int) -> None:
         super().__init__(config)
@@ -49,7 +50,8 @@ class PreferenceRows(Split):
 
     def describe(self) -> str:
         """How many questions and rows."""
-        return f"{len(self.train):,} questions, {self.rows:,} rows of up to {self.wide} answers, {self.held_out_rows:,} held out"
+        rows = f"{self.rows:,} rows of up to {self.wide} answers"
+        return f"{len(self.train):,} questions, {rows}, {self.held_out_rows:,} held out"
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""

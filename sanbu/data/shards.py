@@ -1,8 +1,8 @@
 """Tokens on disk: two memory-mapped streams, training and held out, with a JSON header.
 
-A stream is `end d1 end d2 end ...`: every document between two ends, so that each of its tokens, its last end included, is
-predicted once from what came before in the same document. A folder appears whole or not at all, under a name that is the
-hash of what went in; two processes that want it at once make it once.
+A stream is `end d1 end d2 end ...`: every document between two ends, so that each of its tokens, its last end
+included, is predicted once from what came before in the same document. A folder appears whole or not at all, under a
+name that is the hash of what went in; two processes that want it at once make it once.
 """
 
 from __future__ import annotations

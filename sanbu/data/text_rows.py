@@ -56,8 +56,8 @@ class Text(DataConfig):
 class TextRows:
     """Rows of `context` tokens cut from a token stream, and the next token of each as its target.
 
-    A row may hold several documents; positions_BT restart at 0 with each, which is all a model needs to keep them apart.
-    Data of a single document gives no positions. bytes_B counts the text bytes of a row's targets.
+    A row may hold several documents; positions_BT restart at 0 with each, which is all a model needs to keep them
+    apart. Data of a single document gives no positions. bytes_B counts the text bytes of a row's targets.
     """
 
     def __init__(self, found: shards.Shards, codec: TextCodec, context: int, vocabulary: int) -> None:

@@ -1,4 +1,4 @@
-"""Progress for people: bars with time left, one line for what was decided, samples and a curve on the way."""
+"""Training progress: a bar with time left, one line about the machine, evaluations and samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Console(Watcher):
-    """Watches a run on a terminal; without one, prints a line now and then."""
+    """A progress bar in a terminal and in Jupyter; elsewhere a line every ten seconds."""
 
     def __init__(self) -> None:
         self.out = error_stream()
@@ -33,9 +33,8 @@ class Console(Watcher):
         """One line for the run and one for the machine, then the bar."""
         schedule = training.recipe.schedule
         parameters = sum(p.numel() for p in training.models["model"].parameters())
-        self.say(
-            f"{run.recipe.name} -> {run.folder}: {parameters:,} parameters, {schedule.steps:,} steps of {schedule.batch} rows"
-        )
+        size = f"{parameters:,} parameters, {schedule.steps:,} steps of {schedule.batch} rows"
+        self.say(f"{run.recipe.name} -> {run.folder}: {size}")
         self.say(f"data: {training.data.describe()}")
         self.say(f"on {training.machine.describe()}")
         if training.step:
@@ -77,7 +76,7 @@ class Console(Watcher):
         return None
 
     def check_health(self, row: Mapping[str, Any]) -> None:
-        """The health panel of learning from rewards, with each look; what is wrong, as soon as it is."""
+        """The health panel of reinforcement learning with each evaluation; warnings as soon as they apply."""
         from sanbu.display.health import diagnose, is_policy, panel
 
         if not is_policy(row):
@@ -97,15 +96,15 @@ class Console(Watcher):
         self.say("\n".join(f"  | {line[:100]}" for line in lines) if lines else f"sample: {path}")
 
     def end(self, run: Run, interrupted: bool) -> None:
-        """Say what comes next."""
+        """Say where the run is, and how to continue it."""
         self.close()
         if interrupted:
-            self.say(f"stopped and saved; go on with: sanbu train {run.recipe.name} --run {run.folder} --resume")
+            self.say(f"stopped and saved; continue with: sanbu train {run.recipe.name} --run {run.folder} --resume")
         else:
             self.say(f"done: {run.folder}")
 
     def close(self) -> None:
-        """Stop the bar, so that the terminal is whole again."""
+        """Stop the bar and restore the terminal."""
         if self.bar is not None:
             self.bar.stop()
 
@@ -115,7 +114,7 @@ class Console(Watcher):
 
 
 def describe(row: Mapping[str, Any], rate: float, unit: str) -> str:
-    """The few numbers a person follows."""
+    """The few metrics shown beside the bar."""
     shown = [
         f"{name.replace('_', ' ')} {row[name]:.3f}"
         for name in ("loss", "bits_per_byte", "bits_per_dimension", "reward", "exact", "kl", "accuracy")

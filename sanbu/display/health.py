@@ -1,4 +1,4 @@
-"""Is learning from rewards well? Each figure with the range it should keep, and in plain words what it means when it does not."""
+"""Health checks for reinforcement learning: each metric with its normal range, and what to do outside of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Gauge:
-    """A figure, the range it should keep, and what it means below and above."""
+    """A metric, its normal range, and advice for values below and above."""
 
     name: str
     label: str
@@ -23,59 +23,75 @@ class Gauge:
     above: str = ""
 
 
+TOO_FAR = "updates move too far in one round; lower the learning rate or objective.epochs"
 GAUGES = (
-    Gauge("reward", "reward of an answer", float("-inf"), float("inf")),
-    Gauge("exact", "right answers, where known", 0.0, 1.0),
+    Gauge("reward", "reward", float("-inf"), float("inf")),
+    Gauge("exact", "right answers", 0.0, 1.0),
     Gauge(
-        "kl", "KL from the reference, an answer", -0.1, 8.0,
-        "negative: answers are not drawn from the policy that is scored (a filter, another temperature, other weights?)",
-        "the policy is far from where it began; raise objective.kl or lower the learning rate",
+        "kl",
+        "KL from reference",
+        -0.1,
+        8.0,
+        "negative: answers are not sampled from the policy that is scored (filters, temperature, other weights?)",
+        "the policy is far from its reference; raise objective.kl or lower the learning rate",
     ),
     Gauge(
-        "entropy", "entropy of a token, nats", 0.005, 3.0,
-        "the policy nearly always says the same; raise objective.kl, or stop earlier",
-        "answers are close to noise; lower the learning rate, or begin from a better run",
+        "entropy",
+        "entropy per token",
+        0.005,
+        3.0,
+        "the policy is nearly deterministic; raise objective.kl, or stop earlier",
+        "answers are close to noise; lower the learning rate, or start from a better run",
+    ),
+    Gauge("ratio", "probability ratio", 0.9, 1.1, TOO_FAR, TOO_FAR),
+    Gauge("update_kl", "KL per update", 0.0, 0.05, "", TOO_FAR),
+    Gauge(
+        "clip_fraction",
+        "clip fraction",
+        0.0,
+        0.3,
+        "",
+        "much of each update is clipped away; lower the learning rate or objective.epochs",
     ),
     Gauge(
-        "ratio", "new over old probability", 0.9, 1.1,
-        "updates move too far in one round; lower the learning rate or objective.epochs",
-        "updates move too far in one round; lower the learning rate or objective.epochs",
-    ),
-    Gauge("update_kl", "KL of an update", 0.0, 0.05, "", "one update moves too far; lower the learning rate or objective.epochs"),
-    Gauge(
-        "clip_fraction", "tokens held by the clip", 0.0, 0.3,
-        "", "much of each update is thrown away; lower the learning rate or objective.epochs",
+        "explained_variance",
+        "explained variance",
+        0.0,
+        1.0,
+        "the value function is worse than a constant; train it longer or raise objective.value_weight",
     ),
     Gauge(
-        "explained_variance", "of rewards, by the value", 0.0, 1.0,
-        "the value function is worse than a constant; give it more steps or a higher objective.value_weight", "",
+        "end_rate",
+        "answers that end",
+        0.9,
+        1.0,
+        "answers are cut off; raise strategy.max_tokens, or end answers in the training data",
     ),
-    Gauge("end_rate", "answers that end", 0.9, 1.0, "answers are cut off: give strategy.max_tokens room, or end them in the data", ""),
-)  # fmt: skip
+)
 
 
 def is_policy(row: Row) -> bool:
-    """Whether a row of metrics comes from learning from rewards."""
+    """Whether a row of metrics comes from a policy objective."""
     return "kl" in row and "clip_fraction" in row
 
 
 def panel(rows: Sequence[Row]) -> Table:
-    """The last round as a table: figure, now, range, verdict."""
+    """The last round as a table: metric, value, normal range, verdict."""
     row = rows[-1]
     table = Table(title=f"health at step {row['step']:,}", title_justify="left")
-    for title in ("figure", "now", "should be", ""):
+    for title in ("metric", "value", "normal range", ""):
         table.add_column(title)
     for gauge in GAUGES:
         if gauge.name in row:
             fine = gauge.low <= row[gauge.name] <= gauge.high
             sides = (f"{side:g}" if abs(side) < 1e9 else "any" for side in (gauge.low, gauge.high))
             span = " to ".join(sides).replace("any to any", "rising")
-            table.add_row(gauge.label, f"{row[gauge.name]:.3f}", span, "[green]well[/]" if fine else "[red]look[/]")
+            table.add_row(gauge.label, f"{row[gauge.name]:.3f}", span, "[green]ok[/]" if fine else "[red]check[/]")
     return table
 
 
 def diagnose(rows: Sequence[Row]) -> list[str]:
-    """What is wrong with the last round, and with the course of the run, in plain words; nothing where all is well."""
+    """Warnings about the last round and the course of the run; empty when all is well."""
     row = rows[-1]
     found = []
     for gauge in GAUGES:
@@ -83,21 +99,22 @@ def diagnose(rows: Sequence[Row]) -> list[str]:
         if value is not None and not gauge.low <= value <= gauge.high:
             meaning = gauge.below if value < gauge.low else gauge.above
             found.append(f"{gauge.label} is {value:.3f}: {meaning}")
-    return found + ([gamed] if (gamed := overoptimised(rows)) else [])
+    warning = overoptimisation(rows)
+    return [*found, warning] if warning else found
 
 
-def overoptimised(rows: Sequence[Row]) -> str:
-    """The reward of held-out answers has risen since the check was best, and the check has fallen by more than its noise."""
-    looks = [row for row in rows if "held_out/exact" in row and "held_out/reward" in row]
-    if len(looks) < 2:
+def overoptimisation(rows: Sequence[Row]) -> str:
+    """A warning when held-out reward rises while right answers fall by more than their noise; empty otherwise."""
+    evaluations = [row for row in rows if "held_out/exact" in row and "held_out/reward" in row]
+    if len(evaluations) < 2:
         return ""
-    best, last = max(looks, key=lambda row: row["held_out/exact"]), looks[-1]
+    best, last = max(evaluations, key=lambda row: row["held_out/exact"]), evaluations[-1]
     lost = best["held_out/exact"] - last["held_out/exact"]
     gained = last["held_out/reward"] - best["held_out/reward"]
     if lost < 0.03 or gained <= 0:
         return ""
     return (
         f"over-optimisation: since step {best['step']:,} the reward rose by {gained:.2f} while right answers fell from"
-        f" {best['held_out/exact']:.2f} to {last['held_out/exact']:.2f}; the policy has found what the reward model likes and people"
-        f" do not. Stop here (schedule.patience), raise objective.kl, or train the reward model on these answers"
+        f" {best['held_out/exact']:.2f} to {last['held_out/exact']:.2f}: the policy exploits the reward model."
+        " Stop here (schedule.patience), raise objective.kl, or train the reward model on these answers"
     )

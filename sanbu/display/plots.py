@@ -1,4 +1,4 @@
-"""Pictures of a run."""
+"""Plots of a run's metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def canvas() -> tuple[Any, Any]:
 
 
 def saved(figure: Any, path: Path) -> Path:
-    """Write the figure whole or not at all."""
+    """Write the figure atomically."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     return path
@@ -65,14 +65,14 @@ def smooth(values: tuple[float, ...], weight: float = 0.95) -> list[float]:
 
 
 def policy_curve(run: Run) -> Path | None:
-    """policy.png: right answers (gold) and reward (proxy) of held-out questions over the KL from the reference, where a run has them."""
+    """policy.png: held-out right answers (gold) and reward (proxy) over the KL from the reference, if recorded."""
     looks = [row for row in run.metrics() if "held_out/kl" in row and "held_out/exact" in row]
     if not looks:
         return None
     figure, axes = canvas()
     kl = [row["held_out/kl"] for row in looks]
     axes.plot(kl, [row["held_out/exact"] for row in looks], "o-", color="C0", label="right answers (gold)")
-    axes.set(xlabel="KL from the reference, nats an answer", ylabel="right answers", title=run.recipe.name)
+    axes.set(xlabel="KL from the reference, nats per answer", ylabel="right answers", title=run.recipe.name)
     other = axes.twinx()
     other.plot(kl, [row["held_out/reward"] for row in looks], "s--", color="C1", label="reward (proxy)")
     other.set_ylabel("reward")
@@ -82,7 +82,7 @@ def policy_curve(run: Run) -> Path | None:
 
 
 def shots_curve(run: Run) -> Path | None:
-    """shots.png: accuracy on held-out rows by the number of examples before the question, where a run has such figures."""
+    """shots.png: held-out accuracy by the number of examples in the prompt, if recorded."""
     looks = [row for row in run.metrics() if "held_out/accuracy_0" in row]
     if not looks:
         return None

@@ -1,8 +1,8 @@
-"""Assistants measured on questions nobody has learnt from: right answers, rewards, how far they went, and who wins.
+"""Assistants measured on held-out questions: right answers, reward, KL, win rate.
 
-Every stage answers the same questions with the same seeds at temperature 1, several times each. The first answer of each gives exact_match, reward
-and kl; all of them give pass_at_n (one at least is right) and best_of_n (the one the reward model likes best is right), the baseline any
-alignment has to beat.
+Every stage answers the same questions with the same seeds at temperature 1, several times each. The first answer of
+each gives exact_match, reward and kl; all of them give pass_at_n (one at least is right) and best_of_n (the one the
+reward model likes best is right), the baseline any alignment has to beat.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def row(mine: Answers, other: Answers, questions: Sequence[Record]) -> dict[str,
 
 
 def wins(mine: Answers, other: Answers) -> dict[str, float | None]:
-    """How often our answer is right and theirs is wrong, of the questions where one is; every pair of samples counts."""
+    """Win rate: our answer right and theirs wrong, among pairs of samples where exactly one is right."""
     a, b = mine.exact.mean(1), other.exact.mean(1)
     won, lost = float((a * (1 - b)).sum()), float((b * (1 - a)).sum())
     return {"win_rate_vs_sft": won / (won + lost) if won + lost else 0.5, "ties": 1 - (won + lost) / len(a)}

@@ -25,8 +25,8 @@ Draw = tuple[str, tuple[str, ...]]
 class Contestant:
     """A recipe, its share of the budget, and the ways to draw from it, each a row of the table.
 
-    parent: the contestant whose run it starts from, and whose training time counts as its own. overrides: those that depend on
-    the number of steps, as {path: divisor}.
+    parent: the contestant whose run it starts from, and whose training time counts as its own. overrides: those that
+    depend on the number of steps, as {path: divisor}.
     """
 
     name: str
@@ -49,7 +49,8 @@ def hold(
                     train_apart(each, place, seed, seconds, folder, progress)
                 if (budget := read_json(place / "cost.json")["budget"]) != seconds * each.share:
                     raise SanbuError(
-                        f"{place} was trained on {budget:g} CPU seconds, not {seconds * each.share:g}; give another --run"
+                        f"{place} was trained for {budget:g} CPU seconds, not {seconds * each.share:g};"
+                        " give another --run"
                     )
                 progress(each.share * seconds, f"{each.name}, seed {seed}")
                 yield each, seed, Run.open(place)

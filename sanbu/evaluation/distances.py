@@ -1,6 +1,7 @@
 """How far one set of samples is from another, on features [N, D] of any kind. Sets are of equal size, always.
 
-All are exact and seedless. A distance from too few samples would say more about their number than about their law, so it is refused.
+All are exact and seedless. A distance from too few samples would say more about their number than about their law, so
+it is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What distances look at: the pixels themselves, and the last hidden layer of a small frozen classifier.
 
-The classifier is scikit-learn's perceptron with a published seed, trained once on the training part; no download, the same on
-every machine up to rounding. Its features are standardised, since kernel distances of raw ones explode.
+The classifier is scikit-learn's perceptron with a published seed, trained once on the training part; no download, the
+same on every machine up to rounding. Its features are standardised, since kernel distances of raw ones explode.
 """
 
 from __future__ import annotations

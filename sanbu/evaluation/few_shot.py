@@ -1,7 +1,8 @@
 """Zero-shot and few-shot tables (Radford and others, 2019; Brown and others, 2020).
 
-A task is a small data file: where its records lie and how one is written down. Choices are compared by the log-likelihood of what follows the
-prompt, and by the same for each byte (normalised). Worked examples stand before the question, drawn by a hash from other records.
+A task is a small data file: where its records lie and how one is written down. Choices are compared by the
+log-likelihood of what follows the prompt, and by the same for each byte (normalised). Worked examples stand before
+the question, drawn by a hash from other records.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ TASKS = Path(__file__).parent / "tasks"
 class Task(Config):
     """How a record is asked.
 
-    choice: `choices` names a list, `answer` the right one's index. text: the last word of `text` is to be predicted. pair: `good` against `bad`.
-    {field} in prompt and choice stands for a field of the record; {choice} for one of its choices.
+    choice: `choices` names a list, `answer` the right one's index. text: the last word of `text` is to be predicted.
+    pair: `good` against `bad`. {field} in prompt and choice stands for a field of the record; {choice} for one of its
+    choices.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A run's own objective on everything it held out: accuracy and calibration of a reward model, of a classifier, by number of shots."""
+"""A run's own objective on its held-out rows: accuracy and calibration of reward models and classifiers."""
 
 from __future__ import annotations
 

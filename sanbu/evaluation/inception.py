@@ -1,6 +1,7 @@
 """Inception FID and KID by torch-fidelity (extra `fidelity`), the only figures that can stand beside a paper's.
 
-It downloads Inception's weights the first time and wants thousands of pictures; the distances in `distances.py` want neither.
+It downloads Inception's weights the first time and wants thousands of pictures; the distances in `distances.py` want
+neither.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How likely a model finds a text, given what stands before it: all that zero-shot and few-shot evaluation needs."""
+"""Log-likelihood of continuations: all that zero-shot and few-shot evaluation needs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def split(run: Run, context: str, continuation: str) -> tuple[list[int], list[in
 def loglikelihoods(
     run: Run, pairs: Sequence[tuple[list[int], list[int]]], what: str = "scoring"
 ) -> list[tuple[float, bool]]:
-    """For each pair of ids (context, continuation): log p(continuation | context), and whether greedy decoding gives it.
+    """log p(continuation | context) for pairs of ids, and whether greedy decoding gives the continuation.
 
     What does not fit into the model's context is cut off on the left.
     """

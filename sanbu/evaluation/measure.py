@@ -13,7 +13,7 @@ from sanbu.run import Run
 
 
 def evaluate(*runs: Run | Path | str, **options: Any) -> dict[str, Any]:
-    """Figures of runs on held-out data; options as in `Options`. Raises ConfigError for runs that cannot be measured together."""
+    """Figures of runs on held-out data; see `Options`. Raises ConfigError for runs that do not fit together."""
     found, _ = measure([run if isinstance(run, Run) else Run.open(run) for run in runs], **options)
     return found
 

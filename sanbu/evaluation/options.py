@@ -15,7 +15,7 @@ Measured = tuple[dict[str, Any], str]  # the figures, and the same as a person r
 
 @dataclass(frozen=True)
 class Options:
-    """data: other text to evaluate. inception: samples for Inception FID, 0 for none. questions: of a task or to an assistant, at most.
+    """data: other text to evaluate. inception: samples for Inception FID, 0 disables. questions: per task or assistant.
 
     tasks, shots: few-shot tasks and the numbers of examples in each prompt. folder: where the files of the tasks are.
     """

@@ -1,4 +1,4 @@
-"""What samples of pictures are worth: quality, diversity and copying, always at the same number and against the same floors."""
+"""Quality, diversity and copying of pictures, always for the same number of samples and against the same floors."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ NEEDED = 200  # below, the distances say more about the number than about the pi
 class Row:
     """One line of the table. Distances are on pixels in [0, 1] unless they say features; None: does not apply.
 
-    kid: unbiased, near 0 is best. precision, recall, density, coverage: 5 neighbours. copy_rate: share of samples nearer to a
-    training picture than 95 % of unseen ones are. ms_per_image: one thread, batches of 512; ms_alone: batch 1. memory_mb: at most
-    held while training. spread: standard deviations over seeds.
+    kid: unbiased, near 0 is best. precision, recall, density, coverage: 5 neighbours. copy_rate: share of samples
+    nearer to a training picture than 95 % of unseen ones are. ms_per_image: one thread, batches of 512; ms_alone:
+    batch 1. memory_mb: at most held while training. spread: standard deviations over seeds.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Row:
 
 
 class Judge:
-    """The pictures of one data config, split, and what is made from them once. Raises SanbuError when they are too few."""
+    """The pictures of one data config, split, with classifier features. Raises SanbuError when there are too few."""
 
     def __init__(self, config: DataConfig) -> None:
         labelled: Any = config.model_copy(
@@ -72,8 +72,8 @@ class Judge:
         self.count = min(MOST, len(self.test), len(self.train))
         if self.count < NEEDED:
             raise SanbuError(
-                f"{labelled.path}: {len(self.train)} training and {len(self.test)} test pictures; distances between sets of fewer"
-                f" than {NEEDED} say more about their number than about the pictures; set data.test higher or bring more"
+                f"{labelled.path}: {len(self.train)} training and {len(self.test)} test pictures; {NEEDED} of each are"
+                " needed for distances; set data.test higher or add pictures"
             )
 
     @cached_property

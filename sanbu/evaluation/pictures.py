@@ -52,7 +52,7 @@ def draw(run: Run, count: int, seed: int, overrides: tuple[str, ...]) -> tuple[n
 
 
 def bits_per_dimension(run: Run, rows: int = 1000) -> float | None:
-    """On test pictures: exact, or the bound of 64 latents; None where the model gives no likelihood. Not comparable across families."""
+    """On test pictures: exact, or a bound by 64 latents; None without a likelihood. Not comparable across families."""
     judges = {"pixels": Likelihood(), "latent": ImportanceWeighted(draws=64)}
     config = judges.get(run.recipe.model.family)
     if config is None:

@@ -1,6 +1,7 @@
-"""Answers of a run put in order: what a reward model and DPO learn from (step 2 of InstructGPT, Ouyang and others, 2022).
+"""Rankings of a run's own answers, to train reward models and DPO (step 2 of InstructGPT, Ouyang and others, 2022).
 
-Where the right answer is known, the order follows from it: right and short, right and long, wrong and short, wrong and long.
+Where the right answer is known, the order follows from it: right and short, right and long, wrong and short, wrong
+and long.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def rank(run: Run, out: Path, count: int, samples: int) -> dict[str, Any]:
 def ordered(record: Record, own: list[str]) -> dict[str, Any]:
     """A ranking of the right answer, two of the run's own that are not it, and the answers that came with the question.
 
-    Right after many words is second, then come the wrong ones, and wrong after many words is last. Of the latter only the run's own are here:
-    DPO that learns to push away what is never said goes far and learns little.
+    Right after many words is second, then come the wrong ones, and wrong after many words is last. Of the latter only
+    the run's own are here: DPO that learns to push away what is never said goes far and learns little.
     """
     others = [text for text in dict.fromkeys(own) if text and text != record.answer][:2]
     given = zip(record.answers, record.ranks, strict=True)

@@ -131,14 +131,19 @@ def page(rows: Sequence[Row], title: str, picture: bytes) -> str:
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<style>body{{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em}}table{{border-collapse:collapse;font-size:13px}}
-th,td{{padding:.2em .6em;text-align:right;white-space:nowrap}}td:first-child,th:first-child{{text-align:left}}tr.floor{{color:#888}}
-tr:hover{{background:#eef}}div{{overflow-x:auto}}img{{max-width:100%}}</style>
-<h1>{title}</h1><ul>{said}</ul><img alt="quality against speed, and against evaluations" src="data:image/png;base64,{data}">
+<style>
+body{{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em}}
+table{{border-collapse:collapse;font-size:13px}} th,td{{padding:.2em .6em;text-align:right;white-space:nowrap}}
+td:first-child,th:first-child{{text-align:left}} tr.floor{{color:#888}} tr:hover{{background:#eef}}
+div{{overflow-x:auto}} img{{max-width:100%}}
+</style>
+<h1>{title}</h1><ul>{said}</ul>
+<img alt="quality against speed, and against evaluations" src="data:image/png;base64,{data}">
 <div><table><tr>{head}</tr>{body}</table></div>
-<p>Grey rows learnt nothing of pictures: no model should be worse. KID is the unbiased kernel distance on pixels (0 is best; gaps below
-0.4 are ties), coverage the share of unseen pictures with a sample near them, copies the share of samples nearer to a training picture than
-95 % of unseen pictures are. ± is the deviation over seeds.</p></html>
+<p>Grey rows are baselines that learnt nothing about pictures: no model should be worse. KID: unbiased kernel distance
+on pixels (0 is best; differences below 0.4 are ties). Coverage: fraction of unseen pictures with a sample near them.
+Copies: fraction of samples that are closer to a training picture than 95% of unseen pictures are. ±: standard
+deviation over seeds.</p></html>
 """
 
 

@@ -1,7 +1,8 @@
 """Bits per byte: how many bits a model needs for a byte of held-out text, whatever its tokenizer.
 
-bits per byte = sum_t -log2 p(x_t | x_<t) / bytes of the text. Every token counts its own bytes; the end of a document counts
-none and still costs its bits, so that the number is the length of a code from which the documents come back whole.
+bits per byte = sum_t -log2 p(x_t | x_<t) / bytes of the text. Every token counts its own bytes; the end of a document
+counts none and still costs its bits, so that the number is the length of a code from which the documents come back
+whole.
 """
 
 from __future__ import annotations

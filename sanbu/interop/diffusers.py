@@ -1,8 +1,9 @@
-"""Runs of pictures as folders that `DiffusionPipeline.from_pretrained` of diffusers loads and samples, and back bit for bit.
+"""Picture runs as folders for diffusers' `DiffusionPipeline.from_pretrained`, and back, bit for bit.
 
-A U-Net becomes a DDPMPipeline. A DiT becomes a DiTPipeline, whose autoencoder, which it cannot do without, is written as the
-identity. An autoencoder becomes a DiTPipeline whose transformer is zero and whose chain adds next to no noise: the latent that
-the pipeline draws first is what its decoder gets. Written with JSON and safetensors alone; what has no place there lies in sanbu.safetensors.
+A U-Net becomes a DDPMPipeline. A DiT becomes a DiTPipeline, whose autoencoder, which it cannot do without, is written
+as the identity. An autoencoder becomes a DiTPipeline whose transformer is zero and whose chain adds next to no noise:
+the latent that the pipeline draws first is what its decoder gets. Written with JSON and safetensors alone; what has
+no place there lies in sanbu.safetensors.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sanbu.checkpoints import Writer
-from sanbu.config import dump, load
+from sanbu.config import dump, kind_of, load
 from sanbu.data.image_rows import Images
 from sanbu.files import read_json, read_tensors, replacing, weights, write_json, write_tensors
 from sanbu.interop.diffusers_folder import (
@@ -47,11 +48,11 @@ from sanbu.strategies.refinement import Refinement
 
 VERSION = "0.42.1"  # of diffusers, whose folders these are
 PREDICTIONS = {"noise": "epsilon", "clean": "sample", "rotation": "v_prediction"}
-# -- out -----------------------------------------------------------------------------------------------------------------
+# -- out --------------------------------------------------------------------------------------------------------------
 
 
 def export_folder(run: Run, out: Path, label: str | None = None) -> Path:
-    """Write the run's pipeline. label: of a U-Net, whose pipeline knows none: the one it shall draw; otherwise no label.
+    """Write the run's pipeline. label: (U-Net) the label its unconditional pipeline draws; by default none.
 
     Raises InteropError for a model, path or target that diffusers has no pipeline for.
     """
@@ -108,20 +109,20 @@ def unet_out(run: Run, config: UNet, label: str | None) -> Exported:
 
 
 def scheduler(run: Run, config: UNet | DiT) -> Part:
-    """DDIM with trailing steps for DDPM's chain, Euler for the linear path. Raises InteropError for other paths and targets."""
+    """DDIM with trailing steps for DDPM's chain, Euler for the linear path. Raises InteropError otherwise."""
     if isinstance(config.path, Betas) and config.target in PREDICTIONS:
         return ddim(config.path, PREDICTIONS[config.target])
     if isinstance(config.path, LinearPath) and config.target == "velocity" and isinstance(config, UNet):
         return Part("FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": 1000, "shift": 1.0})
     raise InteropError(
         f"{run.folder}: diffusers' {'DDPMPipeline' if isinstance(config, UNet) else 'DiTPipeline'} cannot walk the path"
-        f" {config.path.model_dump()['kind']!r} with the target {config.target!r}; it can: betas with noise, clean or rotation"
+        f" {kind_of(config.path)!r} with the target {config.target!r}; it can: betas with noise, clean or rotation"
         + (", linear with velocity" if isinstance(config, UNet) else "")
     )
 
 
 def dit_out(run: Run, config: DiT) -> Exported:
-    """Time and label embeddings are stored once a block there; the label table is padded to the 1001 rows DiTPipeline reads."""
+    """Time and label embeddings are stored per block there; the label table is padded to DiTPipeline's 1001 rows."""
     space = run.recipe.data.space()
     theirs = dit_tensors(weights(run.model), space.classes, config.layers)
     parts = {
@@ -156,7 +157,7 @@ def autoencoder_out(run: Run, config: Autoencoder) -> Exported:
     return "DiTPipeline", parts, own
 
 
-# -- in ------------------------------------------------------------------------------------------------------------------
+# -- in ---------------------------------------------------------------------------------------------------------------
 
 
 def import_run(source: Path, folder: Path | str) -> Run:

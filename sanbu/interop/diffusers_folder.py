@@ -1,4 +1,4 @@
-"""How diffusers names and shapes what we have: its components' configs, weights by its names, an identity autoencoder."""
+"""diffusers' formats: configs of its components, weights under its names, an identity autoencoder."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def renamed(name: str, rules: Renames) -> str:
     return name
 
 
-# -- components ----------------------------------------------------------------------------------------------------------
+# -- components -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def unet_config(config: UNet, space: Space) -> dict[str, Any]:
     times = 2 ** (len(config.multipliers) - 1)
     if any(side % times for side in space.shape[1:]):
         raise InteropError(
-            f"UNet2DModel needs sides that are multiples of {times}; these pictures are {space.shape[2]} x {space.shape[1]}"
+            f"UNet2DModel needs sides that are multiples of {times}; these are {space.shape[2]} x {space.shape[1]}"
         )
     return {
         "sample_size": list(space.shape[1:]),
@@ -197,8 +197,8 @@ def autoencoder_config(config: Autoencoder, space: Space) -> dict[str, Any]:
 def identity(channels: int, side: int) -> Part:
     """An autoencoder that gives its latent back, to about 1e-5.
 
-    Each channel becomes (x, -x, M, -M): a group whose mean is 0 and whose deviation is M / sqrt 2 whatever x is, so its norm is linear
-    in x; shifted by 30, where SiLU is the identity, and back.
+    Each channel becomes (x, -x, M, -M): a group whose mean is 0 and whose deviation is M / sqrt 2 whatever x is, so
+    its norm is linear in x; shifted by 30, where SiLU is the identity, and back.
     """
     large, shift = 300.0, 30.0
     config = Autoencoder(width=4 * channels, layers=1, multipliers=(1,), latent=channels, groups=channels)

@@ -29,7 +29,7 @@ class Family:
     weights_out: Callable[[Tensors, Any], Tensors]
 
 
-# GPT-1 and GPT-2: weights transposed, queries, keys and values in one matrix --------------------------------------------
+# -- GPT-1 and GPT-2: transposed weights; queries, keys and values in one matrix -------------------------------------
 
 BLOCK = {
     "attention_norm": "ln_1",
@@ -153,7 +153,7 @@ GPT2_FAMILY = Family(
     lambda tensors, config: gpt_out(tensors, config.layers, "wte.weight", "wpe.weight", True),
 )
 
-# LLaMA: one name for one name ---------------------------------------------------------------------------------------------
+# -- LLaMA: the same tensors under other names -----------------------------------------------------------------------
 
 LLAMA_BLOCK = {
     "attention_norm": "input_layernorm",

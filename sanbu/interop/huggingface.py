@@ -66,7 +66,7 @@ def import_run(source: str, folder: Path) -> Run:
 
 
 def export_folder(run: Run, out: Path) -> Path:
-    """A folder that AutoModelForCausalLM and AutoTokenizer load; a LoRA run is merged. Raises InteropError for a model they have no name for."""
+    """A folder for AutoModelForCausalLM; LoRA runs are merged. Raises InteropError for other models."""
     families = {family.kind: family for family in FAMILIES.values()}
     lora = isinstance(run.recipe.model, LoRA)
     config = run.recipe.model.base if isinstance(run.recipe.model, LoRA) else run.recipe.model
@@ -133,7 +133,7 @@ def known_id(given: Any, size: int) -> int | None:
 
 
 def file_tokenizer(run: Run) -> FileTokenizer | None:
-    """A run's tokenizer as a file; None for weights that came without one. Raises InteropError for one that has no such form."""
+    """A run's tokenizer as a file, or None if it has none. Raises InteropError when it cannot be a tokenizer.json."""
     data = run.recipe.data
     bare = (
         isinstance(data, Text)

@@ -1,7 +1,7 @@
 """Attention, and the patterns of who may look at whom.
 
-Attention(q, k, v) = softmax(q k^T / sqrt(H)) v (Vaswani and others, 2017); grouped queries share keys (Ainslie and others,
-2023). Shapes: B batch, T queries, S keys, N heads, H head width, D width.
+Attention(q, k, v) = softmax(q k^T / sqrt(H)) v (Vaswani and others, 2017); grouped queries share keys (Ainslie and
+others, 2023). Shapes: B batch, T queries, S keys, N heads, H head width, D width.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ class Sight:
 class Attention(nn.Module):
     """Multi-head attention with separate projections.
 
-    pattern: who may look at whom. rotate(x_BTNH, positions_BT): rotary positions, or nothing. normalise(x_BTNH): a norm
-    of queries and keys, or nothing. Head counts are read from the local widths, so that a shard of heads works alone.
+    pattern: who may look at whom. rotate(x_BTNH, positions_BT): rotary positions, or nothing. normalise(x_BTNH): a
+    norm of queries and keys, or nothing. Head counts are read from the local widths, so that a shard of heads works
+    alone.
     """
 
     def __init__(

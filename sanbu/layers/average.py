@@ -1,7 +1,8 @@
-"""Functions that follow another: averages of its weights over the rounds.
+"""Moving averages of a model's weights over the rounds.
 
-Exponential: average <- decay * average + (1 - decay) * model, after each round (Polyak and Juditsky, 1992; warmed up as 1 - 1/(t + 1),
-so that the first rounds are a plain mean). Used for the weights one samples from and for an objective's slow target.
+Exponential: average <- decay * average + (1 - decay) * model, after each round (Polyak and Juditsky, 1992; warmed up
+as 1 - 1/(t + 1), so that the first rounds are a plain mean). Used for the weights one samples from and for an
+objective's slow target.
 """
 
 from __future__ import annotations
@@ -73,18 +74,18 @@ class Average(Following):
 
 
 class PowerFunction(AverageConfig):
-    """Averages whose length grows with the run, kept at each checkpoint: `sanbu average RUN` makes any other length of them."""
+    """Averages whose width grows with the run, saved at each checkpoint; `sanbu average RUN` rebuilds other widths."""
 
     kind: Literal["power-function"] = "power-function"
     lengths: tuple[float, float] = Field(
-        (0.05, 0.1), description="deviations of the weights, fractions of the run; the first is drawn from"
+        (0.05, 0.1), description="relative widths of the two averages, as a fraction of training; samples use the first"
     )
 
     @field_validator("lengths", mode="after")
     @classmethod
     def _possible(cls, lengths: tuple[float, float]) -> tuple[float, float]:
         if not all(0 < length < 0.28 for length in lengths) or lengths[0] == lengths[1]:
-            raise ValueError("two different lengths between 0 and 0.28 are needed")
+            raise ValueError("two different widths between 0 and 0.28 are needed")
         return lengths
 
     def build(self, model: nn.Module) -> Following:
@@ -94,8 +95,9 @@ class PowerFunction(AverageConfig):
 class PowerAverage(Following):
     """Two averages that give round i of t the weight i^gamma / sum, so that their length grows with the run.
 
-    average_t = (1 - 1/t)^(gamma + 1) average_(t-1) + the rest of the model. Kept now and then, they allow any other length to be
-    rebuilt after training (Karras and others, 2024b). lengths: standard deviations of the weights, as a fraction of the run.
+    average_t = (1 - 1/t)^(gamma + 1) average_(t-1) + the rest of the model. Kept now and then, they allow any other
+    length to be rebuilt after training (Karras and others, 2024b). lengths: standard deviations of the weights, as a
+    fraction of the run.
     """
 
     rounds: Tensor
@@ -132,16 +134,16 @@ def approach(module: nn.Module, source: nn.Module, weight: float) -> None:
 
 
 def power_of(length: float) -> float:
-    """The gamma whose weights i^gamma have this standard deviation, relative to the run: the largest root of a cubic."""
+    """The gamma for which weights i^gamma have this relative standard deviation: the largest root of a cubic."""
     inverse = length**-2
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 
 
 def rebuilt(powers: np.ndarray, rounds: np.ndarray, power: float, end: float) -> np.ndarray:
-    """The factors of snapshots (their powers and rounds) whose sum is nearest to an average of another power at round `end`.
+    """Factors of snapshots (powers and rounds) whose sum is nearest to an average of another power at round `end`.
 
-    Least squares between the curves of weights over rounds, solved in closed form: the product of two curves up to rounds a < b
-    with powers p, q integrates to (p+1)(q+1)/(p+q+1) a^(p+q+1) / (a^(p+1) b^(q+1)).
+    Least squares between the curves of weights over rounds, solved in closed form: the product of two curves up to
+    rounds a < b with powers p, q integrates to (p+1)(q+1)/(p+q+1) a^(p+q+1) / (a^(p+1) b^(q+1)).
     """
 
     def product(p: np.ndarray, a: np.ndarray, q: np.ndarray | float, b: np.ndarray | float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a network is told beside its sample: the time, as waves, and a label, as a row of a table whose last row is no label."""
+"""Conditioning of a network: sinusoidal time embeddings and label embeddings; the last label means none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A residual perceptron told of a condition: enough for pictures of 64 pixels, and a hundred times cheaper than convolutions."""
+"""A conditional residual perceptron: enough for 64 pixels, and a hundred times cheaper than convolutions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Perceptron(nn.Module):
 
 
 class LabelledPerceptron(nn.Module):
-    """A perceptron conditioned on a label; tensors are flattened at the entrance and shaped [B, *outputs] at the exit."""
+    """A perceptron conditioned on a label; inputs are flattened, outputs have shape [B, *outputs]."""
 
     def __init__(
         self, inputs: int, outputs: tuple[int, ...], width: int, layers: int, classes: int, dropout: float

@@ -26,7 +26,7 @@ def logistic_mass(level: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -
 
 
 class Categorical(nn.Module):
-    """A softmax over levels a channel; each channel is told of the ones before it by embeddings added to the features."""
+    """A softmax over levels per channel; earlier channels condition later ones through added embeddings."""
 
     def __init__(self, width: int, channels: int, levels: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Categorical(nn.Module):
 
 
 class Logistics(nn.Module):
-    """PixelCNN++'s mixture of discretised logistics, its components shared by all channels (Salimans and others, 2017)."""
+    """PixelCNN++'s mixture of discretised logistics, components shared by channels (Salimans and others, 2017)."""
 
     def __init__(self, width: int, channels: int, levels: int, components: int) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
 """The contract of step 1: a model config names a set of functions; `build` gives one of them with its first weights.
 
-A model is a plain `nn.Module`. Everything training needs goes through `forward`; a cache is an argument; noise is an input. It knows
-no device, rank, file, objective or data set. `width` is the one dial of every family: learning rate and batch size follow from it.
+A model is a plain `nn.Module`. Everything training needs goes through `forward`; a cache is an argument; noise is an
+input. It knows no device, rank, file, objective or data set. `width` is the one dial of every family: learning rate
+and batch size follow from it.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ class ModelConfig(Choice):
 
     table: ClassVar[str] = "sanbu.models:KINDS"
 
-    family: ClassVar[str] = ""  # what it is called with, which objectives and strategies ask for
+    family: ClassVar[str] = ""  # what the model is called with; objectives and strategies name the families they accept
 
     def build(self, space: Space) -> nn.Module:
         """The function with its first weights, for samples of this space."""
         raise NotImplementedError
 
     def dial(self) -> int:
-        """The width, from which learning rate and batch follow."""
+        """The width, which sets automatic learning rate and batch size."""
         return getattr(self, "width", 64)
 
     def begin_from(self, found: Weights, own: Weights) -> Weights:
@@ -46,15 +47,16 @@ class ModelConfig(Choice):
 
 
 class PictureConfig(ModelConfig):
-    """What the models of pictures have in common; a label is told to all in the same way, as a row of a table."""
+    """What models of pictures have in common; labels enter through an embedding."""
 
     layers: int = Field(4, ge=1)
-    width: int = Field(64, ge=1, description="the one dial")
+    width: int = Field(64, ge=1, description="width; sets automatic learning rate and batch size")
 
     def check(self, space: Space) -> None:
         if len(space.shape) != 3 or space.vocabulary < 2:
             raise ValueError(
-                f"model: this kind draws pictures, but the data's samples have shape {list(space.shape)}; set data=images"
+                f"model: this kind draws pictures, but samples of the data have shape {list(space.shape)};"
+                " set data=images"
             )
 
 
@@ -71,7 +73,7 @@ def divisible(width: int, groups: int) -> None:
 
 
 class AdaptedConfig(ModelConfig):
-    """A model over a decoder, whose weights it can begin from."""
+    """A model built on a decoder, which can start from the decoder's weights."""
 
     def check(self, space: Space) -> None:
         self.inside().check(space)

@@ -1,4 +1,4 @@
-"""Step 2: how good is one function? A line for each kind; its file has the equation, the paper, the config and the loss."""
+"""Step 2: how good is one function? A line for each kind; its file has the equation, the config and the loss."""
 
 KINDS = {
     # likelihood and its bounds

@@ -1,4 +1,4 @@
-"""A game of two: a critic tells pictures from the generator's, the generator makes that hard (Goodfellow and others, 2014).
+"""Adversarial training: a critic separates real from generated pictures (Goodfellow and others, 2014).
 
 D(x) is the critic's score, G(z) a picture. Each game is a pair of losses; all share the turns.
 """
@@ -33,7 +33,7 @@ class AdversarialConfig(ObjectiveConfig):
 def game(
     critic_loss: LossFunction, generator_loss: LossFunction, penalty: LossFunction | None, every: int, critic_steps: int
 ) -> Objective:
-    """Each round: critic turns, a penalty turn once in `every` rounds (by chance, and times `every`), a generator turn."""
+    """Each round: critic turns, a penalty turn with probability 1 / `every`, weighted by `every`, a generator turn."""
 
     def turns(round: Round) -> Iterator[Turn]:
         for _ in range(critic_steps):
@@ -63,7 +63,7 @@ def with_noise(round: Round) -> Batch:
     }
 
 
-# -- the games -----------------------------------------------------------------------------------------------------------
+# -- the games --------------------------------------------------------------------------------------------------------
 
 
 class NonSaturating(AdversarialConfig):
@@ -182,7 +182,7 @@ def mixed_slope(models: Models, batch: Batch, augment: tuple[str, ...]) -> Tenso
     return (slope.flatten(1).norm(dim=1) - 1).square().sum()
 
 
-# -- augmentation that gradients pass through ------------------------------------------------------------------------------
+# -- augmentation that gradients pass through -------------------------------------------------------------------------
 
 
 def augmented(x_BCHW: Tensor, chance_B6: Tensor, names: tuple[str, ...]) -> Tensor:

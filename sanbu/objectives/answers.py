@@ -1,7 +1,7 @@
 """What alignment asks of a language model: the log-probability of each token of an answer.
 
-tokens_NT with targets_NT, the next token of each, -100 where none is asked about. Sequences begin at position 0 and are padded on the
-right, which a causal model does not see.
+tokens_NT with targets_NT, the next token of each, -100 where none is asked about. Sequences begin at position 0 and
+are padded on the right, which a causal model does not see.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sanbu.space import IGNORED, Batch, Models
 
 
 def logprobs(model: nn.Module, tokens_NT: Tensor, targets_NT: Tensor) -> Tensor:
-    """log p(target | before) as float32 [N, T]; 0 where nothing is asked. Only the places asked about go through the head."""
+    """log p(target | before) as float32 [N, T], 0 without a target; only positions with a target use the head."""
     asked = targets_NT != IGNORED
 
     def readout(head: nn.Module, hidden_NTD: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Consistency: the clean picture seen from a time t is the one seen from an earlier time r on the same path.
 
-E |D(x_t, t) - D-(x_r, r)| / (t - r), with r moving from 0 toward t in stages: D- is the model without gradient, and D(x, 0) = x
-(Song and others, 2023; Geng and others, 2024, whose stages and pseudo-Huber error these are). From scratch or, better, from a
-trained denoiser (parents.model).
+E |D(x_t, t) - D-(x_r, r)| / (t - r), with r moving from 0 toward t in stages: D- is the model without gradient, and
+D(x, 0) = x (Song and others, 2023; Geng and others, 2024, whose stages and pseudo-Huber error these are). From
+scratch or, better, from a trained denoiser (parents.model).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Consistency(ObjectiveConfig):
 
 
 def consistency(times: TimesConfig, stage: int, shrink: float, huber: float) -> Objective:
-    """Every `stage` rounds the gap between t and r shrinks by `shrink`; huber: c of sqrt(error^2 + c^2) - c, a root of pixels."""
+    """Every `stage` rounds the gap of times shrinks by `shrink`; huber: c / sqrt(pixels) of sqrt(error^2 + c^2) - c."""
 
     def experience(round: Round) -> Batch:
         batch, noise = round.batch, round.noise
@@ -61,7 +61,7 @@ def follow(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def earlier(t_B: Tensor, stage: int, shrink: float) -> Tensor:
-    """r = t (1 - shrink^-stage (1 + 8 sigmoid(-t))), and 0 where that is below: at stage 0 the goal is the picture itself."""
+    """r = t (1 - shrink^-stage (1 + 8 sigmoid(-t))), at least 0: at stage 0 the target is the picture itself."""
     return (t_B * (1 - shrink**-stage * (1 + 8 * (-t_B).sigmoid()))).clamp(min=0)
 
 

@@ -1,7 +1,7 @@
 """Denoising: E_t w(t) |F(x_t, t) - (c_x x + c_e e)|^2 for x_t = alpha x + sigma e.
 
-Diffusion (Ho and others, 2020), EDM (Karras and others, 2022) and flow matching (Lipman and others, 2023) differ in the path
-and target, which the model names, and in the weight and the times, named here.
+Diffusion (Ho and others, 2020), EDM (Karras and others, 2022) and flow matching (Lipman and others, 2023) differ in
+the path and target, which the model names, and in the weight and the times, named here.
 """
 
 from __future__ import annotations

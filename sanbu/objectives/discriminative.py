@@ -1,7 +1,7 @@
-"""GPT-1's fine-tuning (Radford and others, 2018): a linear head on the state of the last token, and the language model beside it.
+"""GPT-1's fine-tuning (Radford and others, 2018): a linear head at the last token, plus the language model's loss.
 
-L = L_task + 0.5 L_language. Sequences of one row (both orders of a pair, or all choices) come together: their scores are added for a label, and
-compared with each other for a choice.
+L = L_task + 0.5 L_language. Sequences of one row (both orders of a pair, or all choices) come together: their scores
+are added for a label, and compared with each other for a choice.
 """
 
 from __future__ import annotations

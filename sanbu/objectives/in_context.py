@@ -1,4 +1,4 @@
-"""Learning in context: cross-entropy of the taught tokens, with the accuracy after each number of examples in the prompt."""
+"""In-context learning: cross-entropy of the target tokens, and accuracy by number of examples in the prompt."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Next-token cross-entropy: -sum_t log p(x_{t+1} | x_1 .. x_t), in nats (Shannon, 1951).
 
-A batch has tokens_BT and targets_BT, where a target of -100 teaches nothing; positions_BT restart at 0 with each document
-packed into a row; bytes_B counts the bytes of text that the row's targets stand for.
+A batch has tokens_BT and targets_BT, where a target of -100 teaches nothing; positions_BT restart at 0 with each
+document packed into a row; bytes_B counts the bytes of text that the row's targets stand for.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 
 
 def chunked_cross_entropy(head: nn.Module, hidden_ND: Tensor, targets_N: Tensor, chunk: int) -> Tensor:
-    """`cross_entropy(head(hidden), targets)` without all logits: each chunk gives its loss and its gradients at once."""
+    """`cross_entropy(head(hidden), targets)` without all logits at once: each chunk gives loss and gradients."""
     taught = (targets_N != IGNORED).nonzero().squeeze(1)
     hidden_ND, targets_N = hidden_ND[taught], targets_N[taught]
     return _ChunkedCrossEntropy.apply(head, chunk, hidden_ND, targets_N, *head.parameters())
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """The gradients of a sum are known up to one factor before the backward pass, so logits need not be kept or remade."""
+    """Gradients of a sum are known up to one factor before the backward pass, so logits are not kept."""
 
     @staticmethod
     def forward(

@@ -1,8 +1,8 @@
 """The contract of step 2: an objective says how good one function is.
 
-An objective is a record of small functions. Most give only `loss` and `count`; the others have sensible defaults.
-All randomness, and everything that couples samples, happens in `experience` and `turns`, before a batch is split. `loss` is
-deterministic and returns sums; a term's denominator is `count`, nowhere else. So accumulation, packing and data
+An objective is a record of small functions. Most give only `loss` and `count`; the others have sensible defaults. All
+randomness, and everything that couples samples, happens in `experience` and `turns`, before a batch is split. `loss`
+is deterministic and returns sums; a term's denominator is `count`, nowhere else. So accumulation, packing and data
 parallelism give one number.
 """
 
@@ -35,7 +35,7 @@ class ObjectiveConfig(Choice):
         return ()
 
 
-# -- one round -------------------------------------------------------------------------------------------------------------
+# -- one round --------------------------------------------------------------------------------------------------------
 
 
 def cannot_draw(condition: Batch, seeds: Tensor) -> Draft:
@@ -85,7 +85,7 @@ class Turn:
     count: Count
 
 
-# -- the record ------------------------------------------------------------------------------------------------------------
+# -- the record -------------------------------------------------------------------------------------------------------
 
 
 def attach_nothing(model: nn.Module) -> dict[str, nn.Module]:
@@ -102,15 +102,15 @@ def learn_from_batch(round: Round) -> Batch:
 class Objective:
     """Step 2 as a record of functions; docs/contracts.md has whole examples.
 
-    loss(models, batch) -> Loss: deterministic sums.
-    count(batch) -> denominators by term, known before the forward pass.
-    players: name of a player -> the names of the modules it may change.
-    additive: False makes the loop refuse to split a batch (a critic with batch norm, for example).
-    attach(model) -> modules beside the model: critic, value head, target.
-    experience(round) -> what the round learns from: the model's own samples, noised inputs. It reads the models as they are when the
+    loss(models, batch) -> Loss: deterministic sums. count(batch) -> denominators by term, known before the forward
+    pass. players: name of a player -> the names of the modules it may change. additive: False makes the loop refuse
+    to split a batch (a critic with batch norm, for example). attach(model) -> modules beside the model: critic, value
+    head, target. experience(round) -> what the round learns from: the model's own samples, noised inputs. It reads
+    the models as they are when the
         round begins and is saved in checkpoints, so whatever depends on the old weights belongs here.
     turns(round) -> the updates of this round, in order; drawn again (and skipped) on a resume inside a round.
-    fixed(models, batch) -> what only rows and frozen modules decide, such as a reference's log-probabilities: computed once for each
+    fixed(models, batch) -> what only rows and frozen modules decide, such as a reference's log-probabilities:
+    computed once for each
         row and kept, where a run sees its rows more than once. Rows are then told apart by batch["row"].
     watched: the held-out metric by which the best round is chosen; lower is better.
     """
@@ -143,7 +143,7 @@ def count_rows(batch: Batch) -> dict[str, float]:
     return {"rows": float(row_count(batch))}
 
 
-# -- sums over batches -----------------------------------------------------------------------------------------------------
+# -- sums over batches ------------------------------------------------------------------------------------------------
 
 
 class Totals:

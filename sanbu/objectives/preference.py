@@ -1,11 +1,11 @@
 """Learning from preferences without a reward model, by what policy and reference give the better and the worse answer.
 
-With h_w = log pi(y_w) - log ref(y_w), h_l likewise, and h = h_w - h_l:
-DPO   -log sigmoid(beta h)                                              (Rafailov and others, 2023)
-cDPO  -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h)             labels wrong with chance e (Mitchell, 2023)
-IPO   (h - 1 / (2 beta))^2, h of means over tokens                      (Azar and others, 2024)
-KTO   1 - sigmoid(beta (h_w - z)) + 1 - sigmoid(beta (z - h_l)), z the KL of policy and reference (Ethayarajh and others, 2024)
-The reward of the chosen answer, beta h_w, may fall while the margin rises: both get less likely, the worse one faster.
+With h_w = log pi(y_w) - log ref(y_w), h_l likewise, and h = h_w - h_l: DPO   -log sigmoid(beta h)
+(Rafailov and others, 2023) cDPO  -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h)             labels wrong with
+chance e (Mitchell, 2023) IPO   (h - 1 / (2 beta))^2, h of means over tokens                      (Azar and others,
+2024) KTO   1 - sigmoid(beta (h_w - z)) + 1 - sigmoid(beta (z - h_l)), z the KL of policy and reference (Ethayarajh
+and others, 2024) The reward of the chosen answer, beta h_w, may fall while the margin rises: both get less likely,
+the worse one faster.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ PairLoss = Callable[[Tensor, Batch], Tensor]  # h_B2 of better and worse -> loss
 
 
 class PairConfig(ObjectiveConfig):
-    """What objectives of pairs have in common: parents.reference is the policy they must not leave too far."""
+    """What objectives on pairs have in common; parents.reference is the reference policy."""
 
     families: ClassVar[tuple[str, ...]] = ("tokens",)
-    beta: float = Field(0.1, gt=0, description="how dear it is to leave the reference")
+    beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference policy")
 
     def needs(self) -> tuple[str, ...]:
         return ("reference",)
@@ -100,7 +100,7 @@ class KTO(PairConfig):
 
 
 def kto(beta: float) -> Objective:
-    """Kahneman-Tversky optimisation of the two answers each by itself, around how far the policy has moved in general."""
+    """Kahneman-Tversky optimisation: each answer by itself, relative to the policy's general KL."""
 
     def loss(h_B2: Tensor, batch: Batch) -> Tensor:
         z = batch["moved"]
@@ -139,7 +139,7 @@ def reference(round: Round) -> Batch:
 
 
 def with_moved(round: Round) -> Batch:
-    """KTO's z: the mean of log pi - log ref over answers to other questions, at least 0; it couples rows, so it is experience."""
+    """KTO's z: mean of log pi - log ref over answers to other questions, at least 0; it couples rows."""
     models, batch = round.models, with_reference(round.models, round.batch)
     tokens, targets = mismatched(batch)
     gap = logprobs(models["model"], tokens, targets).sum(1) - logprobs(models["reference"], tokens, targets).sum(1)

@@ -1,8 +1,9 @@
 """Reward models: answers people prefer get higher scores.
 
-Bradley and Terry (1952): P(i better than j) = sigmoid(r_i - r_j); a margin m asks for r_i - r_j > m (Touvron and others, 2023); a tie is
-half of each. All pairs of one question are averaged, so that no question counts more for having more answers (Ouyang and others, 2022).
-Plackett (1975), Luce (1959): P(order) = prod_i exp r_i / sum_{j not before i} exp r_j.
+Bradley and Terry (1952): P(i better than j) = sigmoid(r_i - r_j); a margin m asks for r_i - r_j > m (Touvron and
+others, 2023); a tie is half of each. All pairs of one question are averaged, so that no question counts more for
+having more answers (Ouyang and others, 2022). Plackett (1975), Luce (1959): P(order) = prod_i exp r_i / sum_{j not
+before i} exp r_j.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def readings(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Accuracy, calibration and length bias of the pairs that are no ties.
 
-    confidence - accuracy is how sure the model is beyond what it gets right. longer: how often it prefers the longer answer; compare with
-    longer_is_better, how often that is right.
+    confidence - accuracy is how sure the model is beyond what it gets right. longer: how often it prefers the longer
+    answer; compare with longer_is_better, how often that is right.
     """
     better = (rank_BK[:, :, None] >= 0) & (rank_BK[:, None, :] >= 0) & (rank_BK[:, :, None] < rank_BK[:, None, :])
     margin = (score_BK[:, :, None] - score_BK[:, None, :]).detach()[better]

@@ -1,4 +1,4 @@
-"""Step 3: how is the best function found? A line for each kind; its file has the update rule, the paper and the config."""
+"""Step 3: how is the best function found? A line for each kind; its file has the update rule and the config."""
 
 KINDS = {"sgd": "gradient", "adam": "gradient", "adamw": "gradient", "muon": "muon"}
 

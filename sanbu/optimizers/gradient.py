@@ -24,7 +24,7 @@ class GradientSearch:
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer, _ in pairs]
 
     def step(self, problem: Problem) -> Metrics:
-        """Backward, clip, update. Reports the gradient norm where it is clipped, and the rate of the first optimizer."""
+        """Backward, clip, update. Reports the gradient norm if clipped, and the first optimizer's learning rate."""
         metrics = problem.backward()
         if self.clip is not None:
             parameters = [p for optimizer, _ in self.pairs for group in optimizer.param_groups for p in group["params"]]

@@ -1,8 +1,8 @@
 """Muon: momentum, orthogonalised, for weight matrices.
 
-M <- mu M + (1 - mu) G;  U = (1 - mu) G + mu M (Nesterov);  W <- (1 - eta lambda) W - eta sqrt(max(1, rows / columns)) polar(U)
-where polar(U) is approximated by five Newton-Schulz steps. Keller Jordan and others, "Muon: an optimizer for hidden
-layers in neural networks", 2024.
+M <- mu M + (1 - mu) G;  U = (1 - mu) G + mu M (Nesterov);  W <- (1 - eta lambda) W - eta sqrt(max(1, rows / columns))
+polar(U) where polar(U) is approximated by five Newton-Schulz steps. Keller Jordan and others, "Muon: an optimizer for
+hidden layers in neural networks", 2024.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrices, roughly (singular values in about 0.7 .. 1.2). [K, rows, columns] in and out."""
+    """Roughly the nearest semi-orthogonal matrices (singular values 0.7 to 1.2). [K, rows, columns] in and out."""
     a, b, c = COEFFICIENTS
     x = matrices.bfloat16() if matrices.is_cuda else matrices
     tall = x.shape[-2] > x.shape[-1]

@@ -1,4 +1,4 @@
-"""The parameters of a model by the role they play: optimizers treat matrices, embeddings, heads and vectors differently."""
+"""Parameters by role: optimizers treat matrices, embeddings, heads and vectors differently."""
 
 from __future__ import annotations
 

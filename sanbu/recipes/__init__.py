@@ -1,6 +1,7 @@
 """Recipes: one function for each system, in the file of its modality. Each takes a size and returns a Recipe.
 
-`sanbu.recipes.gpt2()` imports the file when it is first asked for; `describe()` reads names and first lines and imports nothing.
+`sanbu.recipes.gpt2()` imports the file when it is first asked for; `describe()` reads names and first lines and
+imports nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The life of an assistant: base, then imitation, then preference. Each recipe begins from the run of the one before it."""
+"""Alignment: base model, supervised fine-tuning, reward model, PPO, GRPO, DPO; each starts from an earlier run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def fast(rate: float, hold: float = 0.3) -> Muon:
 
 
 def base(size: str = "nano", path: str = "python") -> Recipe:
-    """Assistant, first: a base model of text whose tokenizer knows roles and single digits."""
+    """Assistant, step 1: base model whose tokenizer has role tokens and single digits."""
     if size != "nano":
         return published(
             "base",
@@ -77,7 +77,7 @@ def base(size: str = "nano", path: str = "python") -> Recipe:
 
 
 def sft(size: str = "nano", base: str = "") -> Recipe:
-    """Assistant, second: supervised fine-tuning on conversations; base=RUN is the run to begin from."""
+    """Assistant, step 2: supervised fine-tuning (SFT) on conversations; base=RUN."""
     data = Chat(tokenizer=spoken(base, size), context=context(base, size))
     if size != "nano":
         return published("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
@@ -88,7 +88,7 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
 
 
 def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
-    """Assistant, third: a reward model from rankings of answers; sft=RUN gives its trunk."""
+    """Assistant, step 3: reward model from rankings; sft=RUN gives its trunk."""
     data = Rankings(path=path, answers=6, tokenizer=spoken(sft, size), context=context(sft, size))
     if size != "nano":
         trunk = pick(PAPER, size)
@@ -102,7 +102,7 @@ def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
 
 
 def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "skills") -> Recipe:
-    """Assistant, fourth: PPO on the reward model and the checked answer, held near the run sft=RUN; reward=RUN."""
+    """Assistant, step 4: PPO on the reward model and checked answers; sft=RUN, reward=RUN."""
     rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if path == "skills" else (Learned(),)
     objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.03)
     parents = {"model": sft, "reference": sft, "reward": reward}
@@ -110,7 +110,7 @@ def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "skills
 
 
 def grpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
-    """Assistant, another way: GRPO on the checked answer, several answers judged against each other; sft=RUN."""
+    """Assistant, alternative: GRPO on checked answers; sft=RUN."""
     objective = GRPO(rewards=(Checked(),), samples=8, kl=0.02)
     return policy("grpo", size, sft, path, objective, 80, 80, {"model": sft, "reference": sft})
 
@@ -135,7 +135,7 @@ def policy(
 
 
 def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
-    """Assistant, beside PPO: DPO on pairs of answers, no reward model; sft=RUN is where it begins and its reference."""
+    """Assistant, alternative: DPO on pairs of answers, without reward model; sft=RUN."""
     data = Pairs(path=path, tokenizer=spoken(sft, size), context=context(sft, size))
     parents = {"model": sft, "reference": sft}
     if size != "nano":
@@ -148,7 +148,7 @@ def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
 def gpt1_classify(
     size: str = "nano", base: str = "", path: str = "skills", task: str = "classification", text: str = "text"
 ) -> Recipe:
-    """GPT-1, second: discriminative fine-tuning by a linear head; base=RUN is the pretrained run, task= what the labels are, text= the field of the file."""
+    """GPT-1, second: discriminative fine-tuning with a linear head; base=RUN (pretrained), task=, text= (field)."""
     judge = {"choice": "choose", "regression": "regress"}.get(task, "classify")
     trunk = parent(base).model if base else GPT1(layers=4, heads=4, width=128, context=128, dropout=0.1)
     if size != "nano":
@@ -168,7 +168,7 @@ def gpt1_classify(
 
 
 def icl(size: str = "nano") -> Recipe:
-    """In-context learning: sequences of random mappings; what the examples in the prompt say is all there is to know."""
+    """In-context learning: random mappings, to be inferred from the examples in the prompt."""
     shapes = {"nano": (4, 4, 128), "12m": (12, 8, 256)}  # the second is the model of Garg and others (2022)
     layers, heads, width = pick(shapes, size)
     return Recipe(

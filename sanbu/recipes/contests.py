@@ -1,4 +1,4 @@
-"""Contests: recipes that `sanbu compare NAME` trains under one budget, and the ways to draw from each."""
+"""Contests: recipes that `sanbu compare NAME` trains under one budget, and the ways to sample from each."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def convolutions(data: Images, device: str) -> tuple[Contestant, ...]:
 
 
 def entered(data: Images, device: str, **chosen: Recipe) -> tuple[Contestant, ...]:
-    """Recipes as contestants on the same data, with the ways to draw from each; consistency tunes what edm has found."""
+    """Recipes as contestants on the same data, with their ways to sample; consistency starts from edm's run."""
     quiet = ["schedule.evaluate_every=0", "schedule.sample_every=0", "schedule.checkpoint_every=0"]
     quiet += [f"machine.device={device}", *(["machine.precision=float32"] if device == "cpu" else [])]
     ready = {name: override(recipe.model_copy(update={"data": data}), quiet) for name, recipe in chosen.items()}
@@ -76,6 +76,6 @@ def find(name: str) -> tuple[Contestant, ...]:
     """The contest of that name. Raises ConfigError with the nearest match."""
     if name not in CONTESTS:
         raise ConfigError(
-            f"{name!r} is no run folder and no contest; contests: {', '.join(CONTESTS)}{nearest(name, CONTESTS)}"
+            f"{name!r} is neither a run folder nor a contest; contests: {', '.join(CONTESTS)}{nearest(name, CONTESTS)}"
         )
     return CONTESTS[name]()

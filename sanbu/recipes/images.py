@@ -58,11 +58,11 @@ def recipe(
     )  # fmt: skip
 
 
-# -- piece by piece --------------------------------------------------------------------------------------------------------
+# -- piece by piece ---------------------------------------------------------------------------------------------------
 
 
 def pixelcnn(size: str = "nano") -> Recipe:
-    """PixelCNN: every pixel from those before it, by causal convolutions (van den Oord and others, 2016)."""
+    """PixelCNN: pixel by pixel with causal convolutions (van den Oord and others, 2016)."""
     shapes = {
         "nano": PixelCNN(width=48, layers=4, dropout=0.1),
         "cifar10": PixelCNN(width=384, layers=20, kernel=5),
@@ -71,7 +71,7 @@ def pixelcnn(size: str = "nano") -> Recipe:
 
 
 def pixelrnn(size: str = "nano") -> Recipe:
-    """PixelRNN: every pixel from those before it, by states that run along both diagonals (van den Oord and others, 2016)."""
+    """PixelRNN: pixel by pixel with Diagonal BiLSTMs (van den Oord and others, 2016)."""
     shapes = {"nano": DiagonalBiLSTM(width=32, layers=2), "cifar10": DiagonalBiLSTM(width=128, layers=12)}
     return pieces("pixelrnn", pick(shapes, size), size)
 
@@ -93,11 +93,11 @@ def pieces(name: str, model: Any, size: str) -> Recipe:
     return made.model_copy(update={"schedule": made.schedule.model_copy(update={"batch": 32})})
 
 
-# -- all at once -----------------------------------------------------------------------------------------------------------
+# -- all at once ------------------------------------------------------------------------------------------------------
 
 
 def vae(size: str = "nano") -> Recipe:
-    """VAE: pictures from a latent of known law (Kingma and Welling, 2014)."""
+    """VAE: pictures from a Gaussian latent (Kingma and Welling, 2014)."""
     shapes = {
         "nano": PerceptronVAE(width=256, layers=2, latent=16, dropout=0.1),
         "kl-f8": Autoencoder(width=128, layers=2, multipliers=(1, 2, 4, 4), latent=4, groups=32),
@@ -107,7 +107,7 @@ def vae(size: str = "nano") -> Recipe:
 
 
 def gan(size: str = "nano") -> Recipe:
-    """GAN: a generator against a critic, hinge losses, R1 and an average (Goodfellow and others, 2014; Lim and Ye, 2017)."""
+    """GAN: hinge losses, R1 penalty, averaged weights (Goodfellow and others, 2014; Lim and Ye, 2017)."""
     shapes = {"nano": PerceptronGAN(width=256, layers=2, latent=64), "dcgan": DCGAN(width=64, latent=100)}
     nano = size == "nano"
     optimizer = Adam(learning_rate=5e-4 if nano else 2e-4, betas=(0.0, 0.99), rate=ConstantRate())
@@ -116,11 +116,11 @@ def gan(size: str = "nano") -> Recipe:
     return made.model_copy(update={"average": PowerFunction(lengths=(0.01, 0.1))})
 
 
-# -- in N refinements ------------------------------------------------------------------------------------------------------
+# -- in N refinements -------------------------------------------------------------------------------------------------
 
 
 def ddpm(size: str = "nano") -> Recipe:
-    """DDPM: undo a thousand small steps of noise with a U-Net (Ho, Jain and Abbeel, 2020), drawn in fewer by DDIM."""
+    """DDPM: a U-Net that removes noise in many steps (Ho, Jain and Abbeel, 2020), sampled by DDIM."""
     shapes = {
         "nano": UNet(width=32, path=Betas(), target="noise"),
         "cifar10": UNet(
@@ -132,7 +132,7 @@ def ddpm(size: str = "nano") -> Recipe:
 
 
 def edm(size: str = "nano") -> Recipe:
-    """EDM: preconditioned denoising over noise levels, drawn by Heun's method (Karras and others, 2022)."""
+    """EDM: preconditioned denoising over noise levels, sampled by Heun's method (Karras and others, 2022)."""
     shapes = {
         "nano": PerceptronDenoiser(
             width=256, layers=3, path=Exploding(sigma_max=20.0), target="preconditioned", deviation=0.6
@@ -170,7 +170,7 @@ def dit(size: str = "nano") -> Recipe:
 
 
 def consistency(size: str = "nano", teacher: str = "") -> Recipe:
-    """Consistency: one step from noise to picture; teacher=RUN tunes a run of edm (Song and others, 2023; Geng and others, 2024)."""
+    """Consistency: one step from noise; teacher=RUN tunes an edm run (Song and others, 2023; Geng and others, 2024)."""
     base = edm(size)
     strategy = Refinement(sampler="consistency", steps=1)
     parents = {"model": teacher} if teacher else {}

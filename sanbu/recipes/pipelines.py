@@ -1,4 +1,4 @@
-"""Lives: recipes that follow each other. `sanbu train assistant` makes base, sft, reward, ppo and dpo in one folder."""
+"""Pipelines: recipes that follow each other. `sanbu train assistant` makes base, sft, reward, ppo and dpo."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sanbu.recipes import arguments
 from sanbu.recipes.stages import Stage
 from sanbu.run import Run
 
-QUESTIONS = 3000  # whose answers are ranked
+QUESTIONS = 3000  # to rank answers of
 
 
 def assistant(size: str = "nano", path: str = "skills", text: str = "python") -> Sequence[Stage]:
-    """The life of an assistant: base, sft, reward, ppo, and dpo beside it; path=FILE for your own preferences, text=FILE to begin from."""
+    """The assistant pipeline: base, sft, reward, ppo, dpo; path=FILE (your preferences), text=FILE (base text)."""
     own = path if path != "skills" else ""
 
     def ranked(folder: Path) -> None:

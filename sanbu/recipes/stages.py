@@ -1,4 +1,4 @@
-"""A life: stages trained one after another, each a run that begins from the one before it. It goes on where it stopped."""
+"""A pipeline of stages, each a run that starts from an earlier one; an interrupted pipeline continues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sanbu.watcher import Watcher
 
 @dataclass(frozen=True)
 class Stage:
-    """A run of a life: its recipe, given the folder of the life, and what has to be made first."""
+    """One run of a pipeline: its recipe, given the pipeline's folder, and what to make first."""
 
     name: str
     recipe: Callable[[Path], Recipe]
@@ -27,7 +27,7 @@ def train_stages(
 ) -> dict[str, Run]:
     """Train every stage that is not done yet. Overrides name their stage: sft.schedule.steps=100.
 
-    A stage begun earlier goes on from its checkpoint, bit for bit, with the recipe it was begun with.
+    A stage that was started continues from its checkpoint, bit for bit, with its own recipe.
     """
     chosen = divided(stages, overrides)
     runs: dict[str, Run] = {}
@@ -48,20 +48,19 @@ def train_stages(
 
 
 def finished(run: Run) -> bool:
-    """Whether a run has made all its steps, or ran out of patience."""
+    """Whether a run has made all its steps, or was stopped by its patience or a watcher."""
     rows = run.metrics()
     return bool(rows) and (rows[-1]["step"] >= run.recipe.schedule.steps or (run.folder / "stopped.json").exists())
 
 
 def divided(stages: Sequence[Stage], overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Overrides by stage. Raises ConfigError for one that names no stage."""
+    """Overrides by stage. Raises ConfigError for one that does not name a stage."""
     names = [stage.name for stage in stages]
     found: dict[str, list[str]] = {name: [] for name in names}
     for text in overrides:
         stage, _, rest = text.partition(".")
         if stage not in found or not rest:
-            raise ConfigError(
-                f"{text!r} names no stage; write STAGE.path=value, stages: {', '.join(names)}{nearest(stage, names)}"
-            )
+            known = f"stages: {', '.join(names)}{nearest(stage, names)}"
+            raise ConfigError(f"{text!r} does not name a stage; write STAGE.path=value, {known}")
         found[stage].append(rest)
     return found

@@ -1,4 +1,4 @@
-"""The GPT line. `size="nano"` trains in minutes on two CPU cores; the other sizes are the published ones; `paper` the largest."""
+"""The GPT line. size="nano" trains in minutes on two CPU cores; other sizes are published, "paper" the largest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pick(sizes: dict[str, Any], size: str) -> Any:
 
 
 def nano(name: str, model: Any, steps: int = 900) -> Recipe:
-    """A small model on the installed Python's documentation: Muon, a linear cool-down, a look and a sample on the way."""
+    """A small model on the installed Python's documentation: Muon with a linear cool-down, evaluations, samples."""
     return Recipe(
         name=name,
         data=Text(tokenizer=BPE(vocabulary=2048), context=128),
@@ -140,7 +140,7 @@ def modern(size: str = "nano") -> Recipe:
 
 
 def shakespeare(size: str = "nano", path: str = "python", alphabet: str = "") -> Recipe:
-    """Character level, 0.8M parameters: the smallest well-known benchmark; give path=FILE (and alphabet=, its characters)."""
+    """Character level, 0.8M parameters, the smallest known benchmark; path=FILE, alphabet= (its characters)."""
     sizes = {"nano": (4, 4, 128, 64, 12), "10.6m": (6, 6, 384, 256, 64)}  # nanoGPT's presets for a CPU and for a GPU
     layers, heads, width, context, batch = pick(sizes, size)
     return Recipe(

@@ -39,7 +39,7 @@ def application(
     local: bool = True,
     prompts: bool = False,
 ) -> FastAPI:
-    """The API of a service. largest: bytes of a body; seconds: a request may take; prompts: are written to the log too."""
+    """The API of a service. largest: bytes per body. seconds: per request. prompts: also write prompts to the log."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -49,7 +49,8 @@ def application(
         service.worker.stop()
         await asyncio.to_thread(service.worker.thread.join, 30)
 
-    AppStatus.disable_automatic_graceful_drain()  # streams that have begun are finished; uvicorn ends what takes too long
+    # streams that have begun are finished; uvicorn ends those that take too long
+    AppStatus.disable_automatic_graceful_drain()
     app = FastAPI(
         title="Sanbu", version=version("sanbu"), lifespan=life, docs_url=None, redoc_url=None
     )  # both want another machine
@@ -99,7 +100,7 @@ async def images(body: schemas.ImageBody, request: Request) -> Response:
     service: Service = request.app.state.service
     drawing = [one for one in service.served.values() if not one.writes]
     if body.model is None and not drawing:
-        raise APIError(404, "no run here draws pictures", "model", "model_not_found")
+        raise APIError(404, "no run that draws pictures is served", "model", "model_not_found")
     made = Drawn(found(request, body) if body.model is not None else drawing[0], body)
     drafts = made.drafts()
     if body.stream:
@@ -132,7 +133,7 @@ async def tokenize(body: schemas.TokenizeBody, request: Request) -> dict[str, An
     """The ids of a text, or of a conversation as the model sees it."""
     served = found(request, body)
     if not served.writes:
-        raise APIError(400, f"{served.name} reads no text", "model")
+        raise APIError(400, f"{served.name} does not read text", "model")
     if (body.prompt is None) == (body.messages is None):
         raise APIError(400, "give either prompt or messages", "prompt")
     ids = served.begin(body.prompt) if body.prompt is not None else served.ask(conversation(body.messages or ()))
@@ -141,10 +142,10 @@ async def tokenize(body: schemas.TokenizeBody, request: Request) -> dict[str, An
 
 @about.get("/health")
 async def health(request: Request) -> Response:
-    """200 while it answers, 503 while it goes down."""
+    """200 while serving, 503 while shutting down."""
     service: Service = request.app.state.service
     up = service.worker.thread.is_alive() and not service.draining
-    return JSONResponse({"status": "ok" if up else "going down"}, 200 if up else 503)
+    return JSONResponse({"status": "ok" if up else "shutting down"}, 200 if up else 503)
 
 
 @about.get("/metrics")
@@ -201,13 +202,13 @@ async def answered(request: Request, body: Any, made: Chat | Completion | Answer
 async def limited(
     request: Request, source: AsyncIterator[Any], stream: AsyncIterator[Any], end: Any = None
 ) -> AsyncIterator[Any]:
-    """A stream that ends in time, and whose source is closed when it ends or nobody listens."""
+    """A stream with a time limit; its source is closed when it ends or the client disconnects."""
     try:
         async with asyncio.timeout(request.app.state.seconds):
             async for what in stream:
                 yield what
     except TimeoutError:
-        yield compact(APIError(503, "this took too long", code="timeout").body())
+        yield compact(APIError(503, "request timed out", code="timeout").body())
     finally:
         if end is not None:
             end()
@@ -228,7 +229,7 @@ def events(stream: AsyncIterator[Any]) -> Response:
 
 
 async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Work that is cancelled when the client goes away or it takes too long."""
+    """Work that is cancelled when the client disconnects or the time limit passes."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(left(request))
     try:
@@ -236,9 +237,9 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         if task.done():
             return task.result()
         raise (
-            APIError(503, "this took too long", code="timeout")
+            APIError(503, "request timed out", code="timeout")
             if not gone.done()
-            else APIError(400, "the client went away")
+            else APIError(400, "the client closed the connection")
         )
     finally:
         for one in (task, gone):
@@ -247,6 +248,6 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def left(request: Request) -> None:
-    """Returns when the client has gone."""
+    """Returns when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

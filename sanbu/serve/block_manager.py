@@ -1,7 +1,7 @@
 """Which block of the cache belongs to whom (Kwon and others, 2023), and which beginnings are known already.
 
-A full block is known by the hash of all tokens up to its end, so equal beginnings share blocks. A block nobody owns any more keeps what it
-holds until it is needed: the one that was let go first is taken first.
+A full block is known by the hash of all tokens up to its end, so equal beginnings share blocks. A block nobody owns
+any more keeps what it holds until it is needed: the one that was let go first is taken first.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Chat:
             yield compact(translated(error).body())
 
     def _said(self, piece: Piece, held: list[str]) -> list[str]:
-        """The chunks of a piece. Where there are tools an answer is held to its end: only then is it known to be a call or none."""
+        """The chunks of a piece. With tools, the answer is held until its end: it may be a call."""
         index, end = piece.index, piece.finish
         if self.tools:
             held[index] += piece.text

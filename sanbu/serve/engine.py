@@ -1,9 +1,8 @@
-"""Continuous batching (Yu and others, 2022): requests join and leave between steps, and prompts are read in chunks beside those that decode
-(Agrawal and others, 2024).
+"""Continuous batching (Yu and others, 2022) with chunked prefill (Agrawal and others, 2024).
 
-A step takes every request that decodes and fills what is left of its token budget with prompts, the oldest first. When blocks run out the
-newest request gives its blocks back and is read again later; beginnings that are known are not read at all. A small step has room for guesses of
-what comes next, which cost little beside the token they follow.
+Requests join and leave between steps. A step decodes every running request and fills the rest of its token budget
+with prompts, oldest first. When blocks run out, the newest request is preempted and prefilled again later; cached
+prefixes are not prefilled. Small steps have room for speculative tokens, which cost little.
 """
 
 from __future__ import annotations
@@ -27,10 +26,11 @@ from sanbu.serve.speculate import Speculation
 
 
 class Engine:
-    """One decoder and the requests it answers: a lane of a Worker. `submit` may be called from any thread; `step` from one.
+    """One decoder and its requests: a lane of a Worker. `submit` may be called from any thread, `step` from one.
 
-    budget: tokens a step; rows: requests at once; queue: requests that may wait; guesses: tokens of a step up to which guesses are added. counts are
-    totals since the start. What goes wrong with one request ends that request alone.
+    budget: tokens a step; rows: requests at once; queue: requests that may wait; guesses: tokens of a step up to
+    which guesses are added. counts are totals since the start. What goes wrong with one request ends that request
+    alone.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Engine:
         self.changed = threading.Condition()
 
     def submit(self, *requests: Request) -> None:
-        """Let requests wait for their turn, all or none. Raises Busy when too many wait, SanbuError when one can never be answered."""
+        """Queue requests, all or none. Raises Busy when the queue is full, SanbuError when one can never fit."""
         for request in requests:
             self._check(request)
         with self.changed:
@@ -192,7 +192,7 @@ class Engine:
         return [(request, count) for request, count in work if request in self.running]
 
     def _room(self, request: Request, tokens: int) -> bool:
-        """Blocks for so many tokens, taken from the newest requests where there are no others; False if it is the newest itself."""
+        """Allocate blocks, preempting the newest requests if needed; False when the request itself is the newest."""
         while len(request.table) * self.blocks.size < tokens:
             if self.blocks.available():
                 request.table.append(self.blocks.take())
@@ -292,7 +292,7 @@ class Engine:
 
 
 def grouped(work: Work) -> list[Work]:
-    """Requests with equally many queries, and blocks up to the same power of two, together: what they attend to is about as long."""
+    """Group requests with equally many queries, and block counts up to the same power of two."""
     alike: dict[tuple[int, int], Work] = defaultdict(list)
     for request, count in work:
         alike[count, (len(request.table) - 1).bit_length()].append((request, count))

@@ -13,13 +13,20 @@ from sanbu.config import SanbuError
 from sanbu.serve.request import Busy
 
 TYPES = {
-    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 405: "invalid_request_error",
-    413: "invalid_request_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error",
-}  # fmt: skip
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
 
 
 class APIError(Exception):
-    """An answer that is no answer: a status, a line for a person, and which field is meant."""
+    """An error response: a status, one line for people, and the field it is about."""
 
     def __init__(
         self, status: int, message: str, param: str | None = None, code: str | None = None, wait: int = 0

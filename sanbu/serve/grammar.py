@@ -33,7 +33,7 @@ class Words:
 
 
 class Grammars:
-    """What a tokenizer can be held to. Raises SanbuError where llguidance is not installed, or a schema cannot be followed."""
+    """Grammars for a tokenizer. Raises SanbuError when llguidance is missing or a schema is not supported."""
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: int, end: int | None) -> None:
         if end is None:

@@ -1,7 +1,7 @@
 """API keys: several, kept only as hashes, each with its own limits.
 
-The file is JSON: {"keys": [{"name": "ada", "sha256": "...", "requests_per_minute": 60, "tokens_per_minute": 10000}]}. A key is 32 random bytes, so a
-plain hash is enough.
+The file is JSON: {"keys": [{"name": "ada", "sha256": "...", "requests_per_minute": 60, "tokens_per_minute": 10000}]}.
+A key is 32 random bytes, so a plain hash is enough.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Keys:
 
 
 def make(path: Path, name: str, **limits: int) -> str:
-    """A new key in a file, which keeps its hash; the key itself is returned once. Raises SanbuError when the name is taken."""
+    """A new key; the file keeps only its hash, the key is returned once. Raises SanbuError when the name is taken."""
     content: dict[str, Any] = read_json(path) if path.exists() else {"keys": []}
     if any(key["name"] == name for key in content["keys"]):
         raise SanbuError(f"{path} has a key of the name {name!r} already")

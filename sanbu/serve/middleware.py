@@ -37,7 +37,7 @@ class TooLarge(Exception):
 
 
 class Gate:
-    """The outermost layer. largest: bytes of a body; origins: pages that may ask beside our own; local: only names of this machine are answered to."""
+    """The outermost layer. largest: bytes per body. origins: allowed CORS origins. local: only local host names."""
 
     def __init__(
         self, app: ASGIApp, service: Service, largest: int, origins: Sequence[str] = (), local: bool = True
@@ -88,7 +88,7 @@ class Gate:
             self._note(scope, state, status, time.perf_counter() - begun)
 
     def _admit(self, scope: Scope, headers: Headers, state: dict[str, Any]) -> None:
-        """Raise APIError for a foreign page, a name that is not ours, a body too large, a wrong key, or while draining."""
+        """Raise APIError for a foreign origin or host, a body too large, a wrong key, or while shutting down."""
         path = scope["path"]
         host = urlsplit("//" + headers.get("host", "")).hostname or ""
         if self.local and host not in (*LOCAL, "testserver"):

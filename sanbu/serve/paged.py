@@ -1,7 +1,8 @@
 """Keys and values in blocks, and attention over requests of unequal length in one pass through the model.
 
-All tokens of a step stand in one row: T = the sum of what each request has in it. Linear layers see that row; attention is done a group of
-requests at a time, those with equally many queries and blocks together. N heads, H head width, S slots, B requests of a group.
+All tokens of a step stand in one row: T = the sum of what each request has in it. Linear layers see that row;
+attention is done a group of requests at a time, those with equally many queries and blocks together. N heads, H head
+width, S slots, B requests of a group.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sanbu.models.tokens.transformer import Decoder
 
 @dataclass
 class Group:
-    """B requests with t queries each, in places start .. start + B t - 1 of the row; slots_BS are where their keys are."""
+    """B requests with t queries each, at start .. start + B t - 1 of the row; slots_BS: slots of their keys."""
 
     start: int
     queries: int

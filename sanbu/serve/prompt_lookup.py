@@ -1,4 +1,4 @@
-"""What may come next, guessed from what stood there before: prompt lookup (Saxena, 2023; Yang and others, 2023, arXiv:2304.04487)."""
+"""Prompt lookup: guess the next tokens from earlier text (Saxena, 2023; Yang and others, 2023, arXiv:2304.04487)."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class Lookup:
 
 
 class Guesser:
-    """Guesses for one request, of what it was told to expect and of what it holds. hope: how many are worth their row of a step.
+    """Guesses for one request, from its prediction and its own text. hope: how many are worth their row of a step.
 
-    hope grows while guesses are right and falls to one where they are wrong, so that a text which repeats nothing pays little.
+    hope grows while guesses are right and falls to one where they are wrong, so that a text which repeats nothing
+    pays little.
     """
 
     def __init__(self, prompt: Sequence[int], expected: Sequence[int] = ()) -> None:

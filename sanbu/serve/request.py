@@ -21,7 +21,7 @@ class Busy(SanbuError):
 
 @dataclass(frozen=True)
 class Event:
-    """One more token with its log-probability under the model alone, and the likeliest ones where they were asked for; or the end."""
+    """One more token with its unfiltered log-probability and, if requested, the most likely ones; or the end."""
 
     token: int | None = None
     logprob: float = 0.0
@@ -49,9 +49,10 @@ class Guide(Protocol):
 class Request:
     """A prompt, how to go on from it, and where it stands.
 
-    tokens are the prompt and what has come; table are its blocks; filled of its tokens are in the cache. penalties and bias follow OpenAI:
-    presence and frequency count what has come, bias is added to the logits of the ids it names. expected is what the answer may turn out to be,
-    a first draft say: only its speed depends on it. Of the guesses that were made for it, `right` were right and `wrong` were not.
+    tokens are the prompt and what has come; table are its blocks; filled of its tokens are in the cache. penalties
+    and bias follow OpenAI: presence and frequency count what has come, bias is added to the logits of the ids it
+    names. expected is what the answer may turn out to be, a first draft say: only its speed depends on it. Of the
+    guesses that were made for it, `right` were right and `wrong` were not.
     """
 
     prompt: Sequence[int]

@@ -49,20 +49,22 @@ class Asked:
         return sum(map(len, self.prompts))
 
     def usage(self) -> dict[str, Any]:
-        """What it took."""
+        """Token counts, as OpenAI reports them."""
         said = sum(answer.tokens for answer in self.answers)
         cached = sum(request.cached for request in self.requests[:: self.n])
+        accepted = sum(request.right for request in self.requests)
+        rejected = sum(request.wrong for request in self.requests)
         return {
             "prompt_tokens": self.prompt_tokens, "completion_tokens": said, "total_tokens": self.prompt_tokens + said,
             "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
             "completion_tokens_details": {
-                "reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": sum(request.right for request in self.requests),
-                "rejected_prediction_tokens": sum(request.wrong for request in self.requests),
+                "reasoning_tokens": 0, "audio_tokens": 0,
+                "accepted_prediction_tokens": accepted, "rejected_prediction_tokens": rejected,
             },
         }  # fmt: skip
 
     def pieces(self, metrics: Metrics) -> AsyncIterator[Piece]:
-        """Submit, and go on with what is said. Raises Busy at once when the queue is full."""
+        """Submit, and stream what is generated. Raises Busy at once when the queue is full."""
         return self._engine(metrics) if self.together else self._job()
 
     def _engine(self, metrics: Metrics) -> AsyncIterator[Piece]:
@@ -76,8 +78,8 @@ class Asked:
             guide: Guide | None = None if self.schema is None else self.served.grammars.schema(self.schema)
             self.requests.append(
                 Request(
-                    prompt, config, self.seed + number % self.n, line.sender(number), self.top or 0, self.presence, self.frequency, self.bias, guide,
-                    self.expected,
+                    prompt, config, self.seed + number % self.n, line.sender(number), self.top or 0,
+                    self.presence, self.frequency, self.bias, guide, self.expected,
                 )
             )  # fmt: skip
         engine.submit(*self.requests)
@@ -113,21 +115,19 @@ class Asked:
 
 
 def asked(served: Served, body: DrawingBody, prompts: Sequence[Sequence[int]], most: int | None, **more: Any) -> Asked:
-    """What a body asks of a served run. Raises APIError naming the field that cannot be done."""
+    """Turn a request body into work for a served run. Raises APIError naming the field that is not supported."""
     if not served.writes:
-        raise APIError(400, f"{served.name} draws no text; ask /v1/images/generations", "model")
+        raise APIError(400, f"{served.name} does not write text; use /v1/images/generations", "model")
+    param = "messages" if "messages" in type(body).model_fields else "prompt"
     for prompt in prompts:
         if not 0 < len(prompt) < served.context:
-            raise APIError(
-                400, f"the prompt has {len(prompt)} tokens; allowed: 1 to {served.context - 1}", "messages" if "messages" in type(body).model_fields else "prompt",
-                "context_length_exceeded",
-            )  # fmt: skip
+            line = f"the prompt has {len(prompt)} tokens; allowed: 1 to {served.context - 1}"
+            raise APIError(400, line, param, "context_length_exceeded")
     n, wanted = body.n or 1, dict(body.strategy or {})
     kind = wanted.get("kind", "autoregressive" if served.engine is not None else None)
     alike = kind == "autoregressive" and served.engine is not None
-    fields = rules(
-        body, served.context if most is None and alike else most
-    )  # to the end, where nothing else is asked for
+    longest = served.context if most is None and alike else most  # by default, until the context is full
+    fields = strategy_fields(body, longest)
     if kind is not None and kind != "autoregressive":
         known: Any = StrategyConfig.find(kind)
         for field_name in fields:
@@ -145,24 +145,32 @@ def asked(served: Served, body: DrawingBody, prompts: Sequence[Sequence[int]], m
 
 
 def refuse_alone(made: Asked) -> None:
-    """Only the engine keeps probabilities, penalties and forms."""
+    """Raise APIError for fields that only the engine supports: log-probabilities, penalties, response formats."""
     if made.together:
         return
     given = {
-        "logprobs": made.top is not None, "presence_penalty": made.presence, "frequency_penalty": made.frequency, "logit_bias": made.bias,
+        "logprobs": made.top is not None,
+        "presence_penalty": made.presence,
+        "frequency_penalty": made.frequency,
+        "logit_bias": made.bias,
         "response_format": made.schema is not None,
-    }  # fmt: skip
+    }
     for name, value in given.items():
         if value:
             raise APIError(400, f"{name} needs the strategy 'autoregressive'", name)
 
 
-def rules(body: DrawingBody, most: int | None) -> dict[str, Any]:
-    """Fields of a strategy that the body names in OpenAI's words."""
+def strategy_fields(body: DrawingBody, most: int | None) -> dict[str, Any]:
+    """Fields of a strategy, from OpenAI's names."""
     given = {
-        "temperature": body.temperature, "top_p": None if body.top_p is None else max(body.top_p, 1e-9), "top_k": body.top_k, "min_p": body.min_p,
-        "repetition_penalty": body.repetition_penalty, "max_tokens": most, "stop": [body.stop] if isinstance(body.stop, str) else body.stop,
-    }  # fmt: skip
+        "temperature": body.temperature,
+        "top_p": None if body.top_p is None else max(body.top_p, 1e-9),
+        "top_k": body.top_k,
+        "min_p": body.min_p,
+        "repetition_penalty": body.repetition_penalty,
+        "max_tokens": most,
+        "stop": [body.stop] if isinstance(body.stop, str) else body.stop,
+    }
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -79,18 +79,29 @@ class Response:
 
     def _response(self, text: str, end: str | None) -> dict[str, Any]:
         status = {None: "in_progress", "length": "incomplete"}.get(end, "completed")
-        usage = self.asked.usage()
+        body = self.body
         return {
             "id": self.id, "object": "response", "created_at": self.created, "status": status, "error": None,
-            "incomplete_details": {"reason": "max_output_tokens"} if end == "length" else None, "instructions": self.body.instructions,
-            "metadata": self.body.metadata or {}, "model": self.served.name, "output": [] if end is None else [self._item(text, status)],
-            "parallel_tool_calls": False, "temperature": self.body.temperature, "tool_choice": "none", "tools": [], "top_p": self.body.top_p,
-            "max_output_tokens": self.body.max_output_tokens, "previous_response_id": None,
-            "usage": None if end is None else {
-                "input_tokens": usage["prompt_tokens"], "input_tokens_details": {"cached_tokens": usage["prompt_tokens_details"]["cached_tokens"], "cache_write_tokens": 0},
-                "output_tokens": usage["completion_tokens"], "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": usage["total_tokens"],
-            },
+            "incomplete_details": {"reason": "max_output_tokens"} if end == "length" else None,
+            "instructions": body.instructions, "metadata": body.metadata or {}, "model": self.served.name,
+            "output": [] if end is None else [self._item(text, status)],
+            "parallel_tool_calls": False, "tool_choice": "none", "tools": [],
+            "temperature": body.temperature, "top_p": body.top_p,
+            "max_output_tokens": body.max_output_tokens, "previous_response_id": None,
+            "usage": None if end is None else self._usage(),
         }  # fmt: skip
+
+    def _usage(self) -> dict[str, Any]:
+        """Token counts under the names of this endpoint."""
+        usage = self.asked.usage()
+        cached = usage["prompt_tokens_details"]["cached_tokens"]
+        return {
+            "input_tokens": usage["prompt_tokens"],
+            "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
+            "output_tokens": usage["completion_tokens"],
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": usage["total_tokens"],
+        }
 
 
 def part(text: str) -> dict[str, Any]:

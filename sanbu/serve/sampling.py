@@ -1,4 +1,4 @@
-"""One token for each request, each by its own rules; the rules of an AutoregressiveStrategy, so that the same seed says the same."""
+"""One token per request by its own sampling parameters, as AutoregressiveStrategy would with the same seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be asked, field by field, as OpenAI names them. Unknown fields are ignored; what would change the answer and is not done here is refused by name."""
+"""Request bodies in OpenAI's shape. Unknown fields are ignored; known but unsupported ones are refused by name."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class StreamOptions(Body):
 
 
 class DrawingBody(Body):
-    """How answers are drawn. strategy is our extension: fields of a strategy, {"kind": "beam-search", "beams": 4} say."""
+    """How answers are sampled. Extension: strategy, its fields, as in {"kind": "beam-search", "beams": 4}."""
 
     model: Text
     n: int | None = Field(None, ge=1, le=128)

@@ -16,7 +16,7 @@ from sanbu.config import SanbuError
 
 
 def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool = False) -> None:
-    """Serve until told to stop; what is begun is finished, for 30 seconds at most. show: in the browser. Raises SanbuError when the port is taken."""
+    """Serve until interrupted, then finish running requests within 30 seconds. show: open a browser."""
     log = logging.getLogger("sanbu.serve")
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -40,7 +40,7 @@ def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool 
             access_log=False,
             timeout_graceful_shutdown=30,
             server_header=False,
-            timeout_keep_alive=75,  # longer than clients keep a connection, so that they close it and never ask on a closed one
+            timeout_keep_alive=75,  # longer than clients keep connections, so that the client closes first
         )
         if show:
             Timer(1, webbrowser.open, [address]).start()

@@ -27,7 +27,7 @@ class Service:
     def open(
         cls, folders: Sequence[Path], keys: Keys | None = None, weights: Weights = "full", **limits: int
     ) -> Service:
-        """Run folders by their names; two of one name are told apart by the folder they lie in. Raises SanbuError for what cannot be served."""
+        """Run folders by name; duplicates get their parent's name. Raises SanbuError for unsuitable runs."""
         solo = Solo()
         names = [folder.resolve().name for folder in folders]
         full = [

@@ -1,4 +1,4 @@
-"""Whatever does not share a batch: other strategies, pictures, embeddings. One job after the other, a step at a time."""
+"""Jobs that do not share a batch: other strategies, pictures, embeddings. One after the other, step by step."""
 
 from __future__ import annotations
 

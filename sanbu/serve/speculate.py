@@ -1,7 +1,7 @@
-"""Speculative decoding (Leviathan, Kalman and Matias, 2023): tokens that may come next go through the model beside those that are certain.
+"""Speculative decoding (Leviathan, Kalman and Matias, 2023): guessed tokens are verified in the same step.
 
-A guess stands where the request's own draw says the same. A draw is a function of the logits and of one uniform a position, so an answer is
-the same with guesses and without; what they change is how many tokens a step says.
+A guess stands where the request's own draw says the same. A draw is a function of the logits and of one uniform a
+position, so an answer is the same with guesses and without; what they change is how many tokens a step says.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Speculation:
         self.rows, self.blocks, self.longest, self.counts = rows, blocks, longest, counts
 
     def guess(self, work: Work, running: int) -> Work:
-        """The same work with guesses where it is small and everybody in it draws: what must come, or what followed where the same stood before.
+        """The same work with guesses if it is small and all requests decode: forced tokens, or prompt lookup.
 
         running: requests that may need a block; so many are left to them.
         """
@@ -52,7 +52,7 @@ class Speculation:
 
 
 def forced(request: Request) -> list[int]:
-    """What a request's guide leaves no choice about; nothing where it has none, or fails: then it fails again where it is asked for more."""
+    """Tokens that a request's grammar forces; empty without grammar, or when it fails (it fails again later)."""
     if request.guide is None:
         return []
     try:

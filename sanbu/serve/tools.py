@@ -78,7 +78,7 @@ def required(body: ChatBody) -> dict[str, Any] | None:
     elif choice != "required":
         return None
     if not tools:
-        raise APIError(400, "tool_choice: a call is required, but there are no tools", "tool_choice")
+        raise APIError(400, "tool_choice: a call is required, but no tools are given", "tool_choice")
     forms = [form(tool) for tool in tools]
     return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
@@ -87,9 +87,11 @@ def form(tool: Tool) -> dict[str, Any]:
     """The schema of a call of one tool."""
     arguments = tool.function.parameters or {"type": "object", "properties": {}, "additionalProperties": False}
     return {
-        "type": "object", "properties": {"name": {"const": tool.function.name}, "arguments": arguments}, "required": ["name", "arguments"],
+        "type": "object",
+        "properties": {"name": {"const": tool.function.name}, "arguments": arguments},
+        "required": ["name", "arguments"],
         "additionalProperties": False,
-    }  # fmt: skip
+    }
 
 
 def call_in(text: str, tools: Sequence[Tool]) -> dict[str, Any] | None:

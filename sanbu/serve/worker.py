@@ -26,7 +26,7 @@ class Lane(Protocol):
 
 
 class Worker:
-    """Lanes, and the thread that steps them. Text of many requests shares the steps of one lane; whatever else is drawn has its own."""
+    """Lanes, and the thread that steps them. Text requests share the steps of one lane; other jobs have their own."""
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self.lanes, self.going = lanes, True

@@ -1,7 +1,7 @@
 """Piece by piece: p(x) = prod_t p(x_t | x_<t), one token a step, with cached keys and values.
 
-Each row keeps its own place in the cache, so prompts of unequal length need no padding inside, and a row gets the same
-tokens alone and in any batch. Shapes: B rows, S slots of the cache, V vocabulary.
+Each row keeps its own place in the cache, so prompts of unequal length need no padding inside, and a row gets the
+same tokens alone and in any batch. Shapes: B rows, S slots of the cache, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 @dataclass
 class State:
-    """tokens_BS and their log-probabilities; row b has length_B tokens, the first start_B given, filled_B of them cached.
+    """tokens_BS and log-probabilities; row b has length_B tokens, the first start_B given, filled_B of them cached.
 
-    A row ends at limit_B tokens, or with the token ending_B (-1: none yet) of log-probability end_logprob_B. seen_BV says which tokens a row holds already, where a filter asks for it. All are
-    written in place.
+    A row ends at limit_B tokens, or with the token ending_B (-1: none yet) of log-probability end_logprob_B. seen_BV
+    says which tokens a row holds already, where a filter asks for it. All are written in place.
     """
 
     tokens: Tensor
@@ -56,9 +56,9 @@ class Autoregressive(Sampling, StrategyConfig):
 
     kind: Literal["autoregressive"] = "autoregressive"
     families: ClassVar[tuple[str, ...]] = ("tokens",)
-    max_tokens: int = Field(128, ge=1, description="new tokens at most")
-    stop: tuple[str, ...] = Field((), description="texts that end a sample; they are not shown")
-    prefill: int = Field(512, ge=1, description="prompt tokens through the model at once")
+    max_tokens: int = Field(128, ge=1, description="maximum number of new tokens")
+    stop: tuple[str, ...] = Field((), description="stop texts; not part of the sample")
+    prefill: int = Field(512, ge=1, description="prompt tokens per prefill step")
 
     def build(self, space: Space) -> Strategy:
         return AutoregressiveStrategy(self, space)
@@ -73,7 +73,7 @@ class AutoregressiveStrategy:
         self.step: Any = self._step
 
     def compile(self) -> AutoregressiveStrategy:
-        """Compile the step, once for each power of two of slots; worth its minute where thousands of tokens are drawn."""
+        """Compile the step for each power of two of slots; worth its minute for thousands of tokens."""
         self.step = torch.compile(self._step, dynamic=False, options={"cpp_wrapper": True})
         return self
 
@@ -94,14 +94,14 @@ class AutoregressiveStrategy:
         return state
 
     def draft(self, state: State) -> Draft:
-        """Tokens so far; the record holds start_B, ending_B, and the log-probabilities of the model itself, unfiltered, at temperature 1."""
+        """Tokens so far; the record holds start_B, ending_B and the model's unfiltered log-probabilities."""
         committed = torch.arange(state.tokens.shape[1], device=state.tokens.device) < state.length[:, None]
         record = {"start": state.start, "logprobs": state.logprobs}
         record |= {"ending": state.ending, "end_logprob": state.end_logprob}
         return Draft(state.tokens, committed, state.done, state.evaluations, record=record)
 
     def _step(self, model: nn.Module, state: State, cache: Cache) -> None:
-        """Draw the next token of each row and append it where the row is not done; an end ends its row and is not kept."""
+        """Sample one token per row that is not done and append it; an end token ends its row and is not kept."""
         last_B1 = (state.length - 1)[:, None]
         logits_BV = model(state.tokens.gather(1, last_B1), last_B1, cache)[:, -1].float()
         token_B1 = self._choose(logits_BV, state)[:, None]
@@ -152,7 +152,7 @@ def make_room(model: Decoder, state: State) -> None:
 
 
 def prefill(model: nn.Module, state: State, chunk: int) -> State:
-    """Up to `chunk` more prompt tokens of each row into the cache; each row's last token is left to the first decode."""
+    """Prefill up to `chunk` prompt tokens per row; each row's last token is left to the first decoding step."""
     missing = (state.length - 1 - state.filled).clamp(min=0)
     wide = min(chunk, int(missing.max()))
     positions_BT = state.filled[:, None] + torch.arange(wide, device=state.filled.device)

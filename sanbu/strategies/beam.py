@@ -33,11 +33,11 @@ class BeamSearch(StrategyConfig):
 
     kind: Literal["beam-search"] = "beam-search"
     families: ClassVar[tuple[str, ...]] = ("tokens",)
-    max_tokens: int = Field(128, ge=1, description="new tokens at most")
-    beams: int = Field(4, ge=1, description="hypotheses kept a row")
+    max_tokens: int = Field(128, ge=1, description="maximum number of new tokens")
+    beams: int = Field(4, ge=1, description="number of beams")
     length_penalty: float = Field(0.0, description="scores are divided by length to this power")
-    stop: tuple[str, ...] = Field((), description="texts that end a sample; they are not shown")
-    prefill: int = Field(512, ge=1, description="prompt tokens through the model at once")
+    stop: tuple[str, ...] = Field((), description="stop texts; not part of the sample")
+    prefill: int = Field(512, ge=1, description="prompt tokens per prefill step")
 
     def build(self, space: Space) -> Strategy:
         return BeamSearcher(self, space)

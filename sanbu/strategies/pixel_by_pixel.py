@@ -1,4 +1,4 @@
-"""Piece by piece: a picture level by level, each drawn from p(x_i | x_<i), with what the model keeps from level to level.
+"""A picture level by level, each sampled from p(x_i | x_<i), with the model's cached activations.
 
 Levels that are given are taken over, and the rest is drawn in order: exact where the given ones come first.
 """

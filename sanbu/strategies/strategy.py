@@ -1,8 +1,8 @@
 """The contract of a strategy: how a sample is drawn, whatever the family of the model.
 
-`begin` makes a state from a condition and one seed per row; `advance` moves it by one step; `draft` shows where it stands.
-Every tensor in a state has the row axis first, so rows can join and leave. Streaming, progress, animation and counts of
-model evaluations all come from the drafts.
+`begin` makes a state from a condition and one seed per row; `advance` moves it by one step; `draft` shows where it
+stands. Every tensor in a state has the row axis first, so rows can join and leave. Streaming, progress, animation and
+counts of model evaluations all come from the drafts.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def generate(
 ) -> Iterator[Draft]:
     """Draw samples, yielding each draft. `watch` may end rows early by returning a bool per row.
 
-    Condition and seeds are moved to the device of `models["model"]`, whose mode (training or evaluation) is left as it is.
+    Condition and seeds are moved to the device of `models["model"]`, whose mode (training or evaluation) is left as
+    it is.
     """
     device = device_of(models["model"])
     state = strategy.begin({name: tensor.to(device) for name, tensor in condition.items()}, seeds.to(device))

@@ -27,9 +27,18 @@ def chat_tab(service: Service) -> None:
     who = gr.CheckboxGroup(names, value=names, label=say("who"), elem_id="who", visible=len(names) > 1)
     with gr.Row():
         boxes = [
-            gr.Chatbot(label=name, elem_id=f"said-{name}", height=420, editable="user", buttons=["copy"], render_markdown=False, sanitize_html=True, allow_tags=False)
+            gr.Chatbot(
+                label=name,
+                elem_id=f"said-{name}",
+                height=420,
+                editable="user",
+                buttons=["copy"],
+                render_markdown=False,
+                sanitize_html=True,
+                allow_tags=False,
+            )
             for name in names
-        ]  # fmt: skip
+        ]
     words = gr.Textbox(placeholder=say("ask"), show_label=False, elem_id="words", autofocus=True, max_lines=4)
     with gr.Row():
         send = gr.Button(say("send"), variant="primary", elem_id="send")
@@ -98,7 +107,7 @@ def plain(history: Any) -> History:
 
 
 def shown(histories: Sequence[History]) -> list[History]:
-    """The same words for a page that reads them as markup: whatever could begin a tag or an entity is parted by a joiner of no width."""
+    """The text with a zero-width joiner wherever the page could read a tag or an entity."""
     return [
         [{**message, "content": re.sub(r"[<&](?=\S)", rf"\g<0>{JOINER}", message["content"])} for message in history]
         for history in histories

@@ -1,4 +1,4 @@
-"""Label: a person ranks answers without knowing who wrote which; the orders become the rankings that rewards and DPO learn from."""
+"""Label: people rank answers without seeing the authors; the rankings train reward models and DPO."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def label_tab(service: Service, file: Path) -> None:
 
 
 async def answers(service: Service, runs: Sequence[Served], question: str, each: int) -> Row:
-    """A row of different answers in an order by chance, with who wrote which. Raises SanbuError where there are fewer than two."""
+    """Distinct answers in random order, with their authors. Raises SanbuError when there are fewer than two."""
     if not question.strip():
         raise SanbuError("ask something first")
     messages = [{"role": "user", "content": question}]

@@ -56,12 +56,20 @@ def page(service: Service, root: Path, local: bool = True) -> gr.Blocks:
 
 
 def mount(app: FastAPI, service: Service, root: Path, local: bool = True) -> FastAPI:
-    """The application with the page at /; what the API has not is said in its own shape."""
+    """The application with the page at /; unknown API paths get an error in the API's shape."""
     app.add_api_route("/v1/{rest:path}", nothing, methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
     return gr.mount_gradio_app(
-        app, page(service, root, local), path="/", footer_links=[], ssr_mode=False, i18n=TEXTS, css=STYLE, show_error=True,
-        enable_monitoring=False, theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
-    )  # fmt: skip
+        app,
+        page(service, root, local),
+        path="/",
+        footer_links=[],
+        ssr_mode=False,
+        i18n=TEXTS,
+        css=STYLE,
+        show_error=True,
+        enable_monitoring=False,
+        theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
+    )
 
 
 async def nothing(rest: str) -> None:

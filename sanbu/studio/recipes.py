@@ -1,4 +1,4 @@
-"""Recipes: browse them, change fields, and train in a process of its own, which can be stopped and outlives the page."""
+"""Recipes: browse them, change fields, and train in a separate process that can be stopped and outlives the page."""
 
 from __future__ import annotations
 
@@ -91,8 +91,17 @@ def recipes_tab(root: Path) -> None:
     state = gr.Textbox(label=say("progress"), interactive=False, elem_id="training")
     bar = gr.HTML(progress(0.0))
     headers = ["field", "value", "kind", "about"]
-    fields = gr.Dataframe(headers=headers, interactive=True, static_columns=[0, 2, 3], wrap=True, max_height=480, label=say("fields"),
-                          elem_id="fields", show_search="filter", column_widths=["25%", "20%", "20%", "35%"])  # fmt: skip
+    fields = gr.Dataframe(
+        headers=headers,
+        interactive=True,
+        static_columns=[0, 2, 3],
+        wrap=True,
+        max_height=480,
+        label=say("fields"),
+        elem_id="fields",
+        show_search="filter",
+        column_widths=["25%", "20%", "20%", "35%"],
+    )
 
     def browsed(name: str | None, arguments: str | None) -> list[Any]:
         try:

@@ -246,21 +246,21 @@ USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content
     ("kind", "row", "said"),
     [
         (Chat, {"messages": [USER]}, "line 1: no assistant turn"),
-        (Chat, {"messages": []}, "there is no message"),
-        (Chat, {"messages": [USER, ANSWER]}, r"tokens, and data.context is 32; raise it, or set data.too_long=drop"),
+        (Chat, {"messages": []}, "the conversation is empty"),
+        (Chat, {"messages": [USER, ANSWER]}, r"tokens, but data.context is 32; raise it, or set data.too_long=drop"),
         (
             Chat,
             {"messages": [{"role": "asistant", "content": "x"}]},
             "unknown role 'asistant'.*did you mean 'assistant'",
         ),
-        (Chat, {"messages": [{"role": "user", "content": 7}]}, "its content is int"),
+        (Chat, {"messages": [{"role": "user", "content": 7}]}, "the content is int"),
         (Chat, {"text": "x"}, "no conversation here; fields: text"),
         (Pairs, {"prompt": "Hi", "chosen": "Yes.", "rejected": "Yes."}, "chosen and rejected are equal"),
         (Pairs, {"prompt": "Hi", "chosen": "Yes.", "rejected": 3}, "must both be text"),
         (Pairs, {"prompt": "Hi", "completion": "Yes."}, "holds no preference"),
         (Rankings, {"prompt": "Hi", "answers": ["Yes."]}, "two answers or more"),
         (Rankings, {"prompt": "Hi", "answers": ["Yes.", "Yes."]}, "two equal answers have different ranks"),
-        (Prompts, {"prompt": "Hi " * 40}, "tokens, and data.context is 32"),
+        (Prompts, {"prompt": "Hi " * 40}, "tokens, but data.context is 32"),
     ],
 )
 def test_bad_records_are_refused_in_one_line(tmp_path, file, kind, row, said):

@@ -152,14 +152,14 @@ def test_pictures_are_brought_to_one_shape_where_one_is_given(tmp_path):
 
 
 WRONG = {
-    "sizes": ("all pictures must have one size", lambda p: write_folder(p / "d", [*made(2), made(1, (7, 7))[0]])),
+    "sizes": ("all must have one size", lambda p: write_folder(p / "d", [*made(2), made(1, (7, 7))[0]])),
     "channels": ("grey and colour mixed", lambda p: write_folder(p / "d", [*made(2), made(1, colour=False)[0]])),
     "corrupt": (
-        "002.png is not a picture that can be read",
+        "002.png cannot be read as a picture",
         lambda p: (write_folder(p / "d", made(2)), (p / "d" / "002.png").write_bytes(b"\x89PNG broken")),
     ),
     "cut": (
-        "001.png is not a picture that can be read",
+        "001.png cannot be read as a picture",
         lambda p: (write_folder(p / "d", made(2)), cut(p / "d" / "001.png")),
     ),
     "one": ("holds 1 pictures, 1 of them to train on; 2 are needed", lambda p: write_folder(p / "d", made(1))),

@@ -130,5 +130,5 @@ def test_a_frechet_distance_from_too_few_samples_is_left_out():
 
 
 def test_too_few_pictures_are_refused():
-    with pytest.raises(TooFew.__mro__[1], match="more about their number"):
+    with pytest.raises(TooFew.__mro__[1], match="are needed for distances"):
         Judge(Images(validation=0.0, test=0.05))

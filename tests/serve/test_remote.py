@@ -39,7 +39,7 @@ def test_the_command_line_takes_urls_and_folders_side_by_side(served, runs):
 def test_what_a_server_refuses_is_one_line(served):
     with pytest.raises(SanbuError, match=r"refuses \(404\): no model 'king'"):
         list(RemoteSpeaker(served.url + "/v1#king").answer("x", 0))
-    with pytest.raises(SanbuError, match="does not answer as a server of models"):
+    with pytest.raises(SanbuError, match="is not an OpenAI-compatible server"):
         RemoteSpeaker("http://127.0.0.1:9")
-    with pytest.raises(SanbuError, match="only the strategy can be changed"):
+    with pytest.raises(SanbuError, match="only the strategy of a served run can be changed"):
         RemoteSpeaker(served.url + "#talk", ["model.width=3"])

@@ -1,7 +1,7 @@
 """Questions whose answers a function knows: sums, lists, words, and what this Python's own documentation says.
 
-Every question is a pure function of its number. Which are held out is decided by a hash of the question itself, so that a question held out
-in one stage of an assistant's life is held out in all of them.
+Every question is a pure function of its number. Which are held out is decided by a hash of the question itself, so
+that a question held out in one stage of an assistant's life is held out in all of them.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def keywords(draws: Draws) -> Question:
 
 @lru_cache
 def facts() -> list[tuple[str, str]]:
-    """Functions of the standard library and the short first line of their docstring, read once for a version of Python."""
+    """Functions of the standard library with the first line of their docstring; cached per Python version."""
     from sanbu.data.builtin.stdlib_docs import version
     from sanbu.data.shards import cached
 
@@ -200,7 +200,7 @@ PREAMBLES = (
 
 
 def demonstration(found: Question, draws: Draws) -> str:
-    """What someone answered who was asked to show how: of a hundred, 76 are right and short, 16 ramble, 8 are near misses.
+    """A demonstration: of a hundred, 76 are right and short, 16 ramble, 8 are near misses.
 
     People's demonstrations are like this. Imitation learns all of it; which of it is wanted, only preferences say.
     """

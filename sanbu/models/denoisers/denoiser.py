@@ -1,7 +1,7 @@
-"""A denoiser: a network, the path it undoes, and what it predicts. Three nouns: network, denoiser, sampler.
+"""A denoiser: a network, the noise path it inverts, and the target it predicts.
 
-The network sees a picture scaled to unit variance, a clock and a label, and gives a picture; the denoiser knows what that
-means. Networks for it: a perceptron (here), a U-Net (unet.py), a transformer (dit.py).
+The network sees a picture scaled to unit variance, a clock and a label, and gives a picture; the denoiser knows what
+that means. Networks for it: a perceptron (perceptron.py), a U-Net (unet.py), a transformer (dit.py).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from sanbu.space import Space
 
 
 class DenoiserConfig(PictureConfig):
-    """A network with the path it undoes and the target it predicts."""
+    """A network with its noise path and prediction target."""
 
     family: ClassVar[str] = "denoiser"
     path: NoisePath = LinearPath()
     target: TargetName = Field("velocity", description="what the network predicts")
-    deviation: float = Field(0.5, gt=0, description="of the data, for the target preconditioned")
+    deviation: float = Field(0.5, gt=0, description="standard deviation of the data, for target=preconditioned")
 
     def check(self, space: Space) -> None:
         super().check(space)
@@ -44,7 +44,7 @@ class DenoiserConfig(PictureConfig):
 
 
 class Denoiser(nn.Module):
-    """path: how noise mixes in. target: what the network predicts. deviation: of the data, where the target asks for it."""
+    """path: how noise mixes in. target: what the network predicts. deviation: of the data, for preconditioning."""
 
     def __init__(self, network: nn.Module, config: DenoiserConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""DiT: a transformer over patches, told of time and label by scales and shifts that begin at zero (Peebles and Xie, 2023).
+"""DiT: a transformer over patches, conditioned by scales and shifts that start at zero (Peebles and Xie, 2023).
 
 The shape is DiTTransformer2DModel's of diffusers, so that weights go in and out. Shapes: B, T patches, D width.
 """

@@ -1,6 +1,7 @@
-"""The U-Net of DDPM: down by halves, across, and up again with everything seen on the way down (Ho, Jain and Abbeel, 2020).
+"""The U-Net of DDPM: down by halves, a middle, and up again with skip connections (Ho, Jain and Abbeel, 2020).
 
-The shape is UNet2DModel's of diffusers, so that weights go in and out. Pictures of any size: padded to a multiple, then cut.
+The shape is UNet2DModel's of diffusers, so that weights go in and out. Pictures of any size: padded to a multiple,
+then cut.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Generators and their critics (Goodfellow and others, 2014): a picture from noise at once, judged by a second network.
 
-Each generator has a `critic()` of its own kind for the objective to attach. Labels enter the critic by projection (Miyato and
-Koyama, 2018).
+Each generator has a `critic()` of its own kind for the objective to attach. Labels enter the critic by projection
+(Miyato and Koyama, 2018).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Models with a latent vector: called with a picture and noise, they give the terms of a bound; they also decode noise."""
+"""Latent variable models: called with a picture and noise, they give the terms of a bound; they also decode."""

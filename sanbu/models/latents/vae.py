@@ -1,8 +1,8 @@
 """Variational autoencoders: a picture from a latent vector of a known law (Kingma and Welling, 2014).
 
-`forward` gives what a bound is made of; `draw` gives the picture of a latent. p(x | z) is a discretised logistic law around
-the decoder's picture, one scale a channel; with two levels it is a Bernoulli law. Shapes: B rows, K draws of the latent a
-row, Z its size.
+`forward` gives what a bound is made of; `draw` gives the picture of a latent. p(x | z) is a discretised logistic law
+around the decoder's picture, one scale a channel; with two levels it is a Bernoulli law. Shapes: B rows, K draws of
+the latent a row, Z its size.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def perceptron_vae(config: PerceptronVAE, space: Space) -> VAE:
     return VAE(part(pixels, (2 * latent,)), part(latent, space.shape), (latent,), space)
 
 
-# -- convolutions, in the shape of diffusers' AutoencoderKL ----------------------------------------------------------------
+# -- convolutions, in the shape of diffusers' AutoencoderKL -----------------------------------------------------------
 
 
 class Autoencoder(PictureConfig):

@@ -1,9 +1,9 @@
-"""Gated PixelCNNNetwork: p(x) = prod p(pixel | pixels above and to the left), by causal convolutions (van den Oord and others, 2016b).
+"""Gated PixelCNN: p(x) = prod p(pixel | pixels above and left), causal convolutions (van den Oord and others, 2016b).
 
-Two stacks: the vertical one has seen all rows above, the horizontal one the pixels to the left and what the vertical one
-knows. Pictures are shifted by a pixel at the entrance and padded on one side after, so no weight needs a mask. Drawing keeps
-the last rows of the one and the last columns of the other: what a pixel costs does not depend on how many are there.
-Shapes: B rows of the batch, C channels, H, W, D features, K kernel.
+Two stacks: the vertical one has seen all rows above, the horizontal one the pixels to the left and what the vertical
+one knows. Pictures are shifted by a pixel at the entrance and padded on one side after, so no weight needs a mask.
+Drawing keeps the last rows of the one and the last columns of the other: what a pixel costs does not depend on how
+many are there. Shapes: B rows of the batch, C channels, H, W, D features, K kernel.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class GatedLayer(nn.Module):
 
 @dataclass
 class LayerCache:
-    """rows: the last rows of the vertical stack, padded. line: this row of the horizontal one. told: from above and label."""
+    """rows: last rows of the vertical stack, padded. line: this row of the horizontal one. told: above and label."""
 
     rows: Tensor
     line: Tensor

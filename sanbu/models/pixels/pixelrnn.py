@@ -1,9 +1,10 @@
-"""PixelRNN: the rows above reach a pixel through recurrence, so that it sees nearly all of them (van den Oord and others, 2016a;
-the first pixels of a row miss the last of the row above where the first convolution does not reach).
+"""PixelRNN: rows above reach a pixel through recurrence (van den Oord and others, 2016a).
 
-Row LSTM: a convolution of the row above drives the state. Diagonal BiLSTM: one state comes from the left and from above, one
-from the right and, a row later, from above. Both stand on a first convolution that leaves the pixel itself out.
-Shapes: B rows of the batch, C channels, H, W, D features.
+The first pixels of a row miss the last ones of the row above, beyond the first convolution.
+
+Row LSTM: a convolution of the row above drives the state. Diagonal BiLSTM: one state comes from the left and from
+above, one from the right and, a row later, from above. Both stand on a first convolution that leaves the pixel itself
+out. Shapes: B rows of the batch, C channels, H, W, D features.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class LineCache:
-    """inputs: this row of the layer below, padded. h, c: states above and of this row. told: what the row above gives."""
+    """inputs: this row of the layer below, padded. h, c: states above and of this row. told: input from above."""
 
     inputs: Tensor
     h: Tensor
@@ -90,7 +91,7 @@ class RowLSTMLayer(nn.Module):
 
 
 class Diagonal(nn.Module):
-    """One direction: gates = inputs + U h(left) + V h(above), the cell coming from the left; all of a diagonal at once."""
+    """One direction: gates = inputs + U h(left) + V h(above), cell from the left; a whole diagonal at once."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

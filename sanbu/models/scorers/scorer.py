@@ -1,4 +1,4 @@
-"""A decoder that scores: its trunk, and a linear head at the tokens one asks about (Radford and others, 2018; Ziegler and others, 2019)."""
+"""A decoder's trunk with a linear head at chosen tokens (Radford and others, 2018; Ziegler and others, 2019)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """LoRA: y = x W + (alpha / rank) (x A) B, where only A and B are learnt (Hu and others, 2022).
 
-Weights that stay are buffers: no optimizer sees them, and they keep their names. B starts at zero, so that the first function is the old one.
+Weights that stay are buffers: no optimizer sees them, and they keep their names. B starts at zero, so that the first
+function is the old one.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ class LowRank(nn.Linear):
 
 
 class LoRA(AdaptedConfig):
-    """A decoder whose weights stay, with a low-rank change beside each linear layer of its blocks (Hu and others, 2022)."""
+    """A frozen decoder with a low-rank change beside each linear layer of its blocks (Hu and others, 2022)."""
 
     kind: Literal["lora"] = "lora"
     family: ClassVar[str] = "tokens"
     base: TransformerConfig = Modern()
-    rank: int = Field(8, ge=1, description="of the change")
+    rank: int = Field(8, ge=1, description="rank of the change")
     alpha: float = Field(16.0, gt=0, description="the change is scaled by alpha / rank")
 
     def inside(self) -> ModelConfig:

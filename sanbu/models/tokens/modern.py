@@ -1,8 +1,9 @@
-"""A small GPT as of 2026: what speed records agree on.
+"""A small GPT as of 2026, with what the speed records have in common.
 
-RMSNorm without gain, rotary positions, normalised queries and keys, squared ReLU, projections that start at zero, a learned
-scalar for the residual stream and for the embedding in each block, tanh soft-capped logits. Sources: Henry and others
-2020 (QK-norm), So and others 2021 (squared ReLU), Gemma 2 2024 (soft-cap), the nanoGPT speed runs 2024-2026.
+RMSNorm without gain, rotary positions, normalised queries and keys, squared ReLU, projections that start at zero, a
+learned scalar for the residual stream and for the embedding in each block, tanh soft-capped logits. Sources: Henry
+and others 2020 (QK-norm), So and others 2021 (squared ReLU), Gemma 2 2024 (soft-cap), the nanoGPT speed runs
+2024-2026.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class CappedHead(nn.Linear):
 
 
 class Modern(TransformerConfig):
-    """What speed records agree on: RMSNorm, rotary, QK-norm, squared ReLU, zero projections, residual scalars, soft-cap."""
+    """RMSNorm, rotary positions, QK-norm, squared ReLU, zero projections, residual scalars, logit soft-cap."""
 
     kind: Literal["modern"] = "modern"
     cap: float = Field(15.0, gt=0, description="logits stay within +- this")

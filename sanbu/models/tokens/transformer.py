@@ -1,7 +1,7 @@
 """The transformer decoder: one family, composed from parts and never flagged (Vaswani and others, 2017).
 
-Shapes: B batch, T time, D width, V vocabulary, S cache slots. GPT-1, GPT-2, GPT-3, LLaMA and `modern` are functions in the files beside
-this one that choose embedding, blocks and head.
+Shapes: B batch, T time, D width, V vocabulary, S cache slots. GPT-1, GPT-2, GPT-3, LLaMA and `modern` are functions
+in the files beside this one that choose embedding, blocks and head.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class TransformerConfig(ModelConfig):
 class Decoder(nn.Module):
     """tokens -> embedding -> blocks -> norm -> head.
 
-    context is the longest sequence. embedding(tokens_BT, positions_BT) -> x_BTD; blocks are keyed by index, so that names survive cutting.
+    context is the longest sequence. embedding(tokens_BT, positions_BT) -> x_BTD; blocks are keyed by index, so that
+    names survive cutting.
     """
 
     embedding: Any

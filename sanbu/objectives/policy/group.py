@@ -1,4 +1,4 @@
-"""GRPO (Shao and others, 2024) and RLOO (Ahmadian and others, 2024): several answers to each question, judged against each other."""
+"""GRPO (Shao and others, 2024), RLOO (Ahmadian and others, 2024): advantages relative to a group of answers."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def relative(config: GroupConfig, judge: Callable[[Tensor, int], Tensor]) -> Obj
 
 
 def taught_only(rollout: Batch, samples: int) -> Batch:
-    """Without the groups whose answers are all equally good, which teach nothing (Yu and others, 2025); one group at least stays."""
+    """Drop groups with equal rewards, which have no gradient (Yu and others, 2025); at least one group stays."""
     kept = (rollout["advantage"].view(-1, samples) != 0).any(1)
     kept[0] |= ~kept.any()
     rows = kept.repeat_interleave(samples)
@@ -81,7 +81,8 @@ def taught_only(rollout: Batch, samples: int) -> Batch:
 def loss(clip: float, models: Models, batch: Batch) -> Loss:
     """The clipped loss, and half the squared gap from the reference, whose gradient over own answers is that of the KL.
 
-    The published term, exp(d) - d - 1, has the gradient of the KL the other way round, and another optimum than ref exp(r / beta).
+    The published term, exp(d) - d - 1, has the gradient of the KL the other way round, and another optimum than ref
+    exp(r / beta).
     """
     batch = trimmed(batch | {"advantage": batch["advantage"][:, None].expand(batch["tokens"].shape)})
     there = taught(batch)

@@ -1,10 +1,11 @@
-"""Learning from rewards of one's own answers: PPO with a value function, GRPO and RLOO with a group of answers in its place.
+"""Policy optimisation on the model's own answers: what PPO, GRPO and RLOO have in common.
 
-PPO    -min(r A, clip(r, 1 - e, 1 + e) A), r = pi / pi_old                       (Schulman and others, 2017; Ouyang and others, 2022)
-GAE    A_t = sum_k (g l)^k d_(t+k), d_t = R_t + g V_(t+1) - V_t                  (Schulman and others, 2016)
-GRPO   A = (R - mean of the group) / deviation of the group                      (Shao and others, 2024)
-RLOO   A = R - mean of the others in the group                                   (Ahmadian and others, 2024)
-The KL from the reference is part of PPO's reward, and a term of its own, (log pi - log ref)^2 / 2, beside the group methods.
+PPO    -min(r A, clip(r, 1 - e, 1 + e) A), r = pi / pi_old           (Schulman and others, 2017; Ouyang and others, 2022)
+GAE    A_t = sum_k (g l)^k d_(t+k), d_t = R_t + g V_(t+1) - V_t      (Schulman and others, 2016)
+GRPO   A = (R - mean of the group) / deviation of the group          (Shao and others, 2024)
+RLOO   A = R - mean of the others in the group                       (Ahmadian and others, 2024)
+
+The KL from the reference is part of PPO's reward. For the group methods it is a term, (log pi - log ref)^2 / 2.
 """
 
 from __future__ import annotations
@@ -25,18 +26,16 @@ from sanbu.space import IGNORED, Batch, Models
 
 
 class PolicyConfig(ObjectiveConfig):
-    """What learning from one's own answers has in common: parents.reference, and parents.reward where a reward is learned."""
+    """What policy objectives have in common; they need parents.reference, and parents.reward for a learned reward."""
 
     families: ClassVar[tuple[str, ...]] = ("tokens",)
-    rewards: tuple[RewardConfig, ...] = Field(
-        (Checked(),), min_length=1, description="what an answer is worth, added up"
-    )
-    samples: int = Field(1, ge=1, description="answers to each question")
+    rewards: tuple[RewardConfig, ...] = Field((Checked(),), min_length=1, description="rewards of an answer, summed")
+    samples: int = Field(1, ge=1, description="answers per question")
     epochs: int = Field(1, ge=1, description="passes over the answers of a round")
-    parts: int = Field(1, ge=1, description="updates a pass")
-    clip: float = Field(0.2, gt=0, description="how far the ratio of new and old probability may help")
-    kl: float = Field(0.05, ge=0, description="weight of the KL from the reference")
-    unfinished: float = Field(-1.0, description="added to the reward of an answer that does not end")
+    parts: int = Field(1, ge=1, description="updates per pass")
+    clip: float = Field(0.2, gt=0, description="PPO clip range: the ratio counts only within 1 +- clip")
+    kl: float = Field(0.05, ge=0, description="KL coefficient")
+    unfinished: float = Field(-1.0, description="reward added to an answer without end token")
 
     def needs(self) -> tuple[str, ...]:
         return ("reference", *("reward" for reward in self.rewards if isinstance(reward, Learned)))
@@ -89,7 +88,7 @@ def clipped_value(now_NT: Tensor, old_NT: Tensor, target_NT: Tensor, clip: float
 
 
 class Coefficient(nn.Module):
-    """The weight of the KL; with a target it grows and shrinks by at most 1 part in 50 a round (Ziegler and others, 2019)."""
+    """The KL coefficient; with a target it changes by at most 2% per round (Ziegler and others, 2019)."""
 
     value: Tensor
 
@@ -117,7 +116,7 @@ def answered(round: Round, samples: int, rewards: Sequence[Reward], unfinished: 
 
 
 def passes(round: Round, loss: LossFunction, count: Count, epochs: int, parts: int) -> Iterator[Turn]:
-    """`epochs` passes over the round in random order, each in `parts` updates; held-out answers are evaluated in one turn."""
+    """`epochs` passes over the round in random order, each in `parts` updates; one turn for held-out answers."""
     batch = round.batch
     if not round.learning:
         yield Turn("model", batch, loss, count)

@@ -1,4 +1,4 @@
-"""PPO on language (Ziegler and others, 2019; Ouyang and others, 2022): a value function tells how much better an answer was than expected.
+"""PPO on language models with a value function (Ziegler and others, 2019; Ouyang and others, 2022).
 
 The reward of a token is -beta (log pi_old - log ref), and the reward of the answer comes with its last token.
 """
@@ -40,14 +40,14 @@ class PPO(PolicyConfig):
 
     kind: Literal["ppo"] = "ppo"
     kl_target: float | None = Field(
-        None, gt=0, description="KL of an answer that the weight is steered to; none keeps it"
+        None, gt=0, description="target KL per answer for an adaptive coefficient; none keeps it fixed"
     )
-    value_clip: float = Field(0.2, gt=0, description="how far the value may move in a round")
-    value_weight: float = Field(0.5, ge=0, description="of the value's loss")
-    discount: float = Field(1.0, gt=0, le=1, description="gamma, of later rewards")
-    trace: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
-    mix_weight: float = Field(1.0, ge=0, description="of the loss on text, where data.mix gives some")
-    whiten_rewards: bool = Field(False, description="bring the rewards of a round to deviation 1")
+    value_clip: float = Field(0.2, gt=0, description="clip range of the value function")
+    value_weight: float = Field(0.5, ge=0, description="weight of the value loss")
+    discount: float = Field(1.0, gt=0, le=1, description="discount factor gamma")
+    trace: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation (GAE)")
+    mix_weight: float = Field(1.0, ge=0, description="weight of the pretraining loss (ptx), with data.mix")
+    whiten_rewards: bool = Field(False, description="scale the rewards of a round to standard deviation 1")
 
     def build(self) -> Objective:
         return ppo(self)

@@ -1,4 +1,4 @@
-"""What an answer is worth: the score of a reward model, a check against the known answer, or any function of text; several are added."""
+"""Rewards of an answer: a reward model's score, a check against the known answer, or any function of text."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Reward = Callable[[Round, Batch], Tensor]  # a rollout -> a number per row
 
 
 class RewardConfig(Choice):
-    """What an answer is worth; several are added."""
+    """The reward of an answer; several are summed."""
 
     table: ClassVar[str] = "sanbu.objectives:REWARDS"
 
-    weight: float = Field(1.0, description="of this reward in the sum")
+    weight: float = Field(1.0, description="weight in the sum of rewards")
 
     def build(self) -> Reward:
         raise NotImplementedError

@@ -1,7 +1,8 @@
-"""Answers of one's own: drawn by the strategy that also serves, with log-probabilities recorded while drawing, and then rewarded.
+"""Rollouts: answers sampled by the recipe's strategy, with the log-probabilities recorded while sampling, and rewards.
 
-A rollout has N rows of T tokens: tokens_NT (question and answer), targets_NT (what was drawn, its end included; -100 elsewhere), old_NT
-(log-probabilities of what was drawn, as recorded), start_N, length_N, ending_N (the token that ended the answer, -1: cut off).
+A rollout has N rows of T tokens: tokens_NT (question and answer), targets_NT (what was drawn, its end included; -100
+elsewhere), old_NT (log-probabilities of what was drawn, as recorded), start_N, length_N, ending_N (the token that
+ended the answer, -1: cut off).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def roll(round: Round, samples: int) -> Batch:
 
 
 def rewarded(round: Round, rollout: Batch, rewards: Sequence[Reward], unfinished: float) -> Batch:
-    """reward_N, the sum of all, plus `unfinished` where an answer was cut off; each by itself as part_0_N, part_1_N, ..."""
+    """reward_N, the sum of all plus `unfinished` for cut-off answers; each alone as part_0_N, part_1_N, ..."""
     parts = {f"part_{number}": reward(round, rollout) for number, reward in enumerate(rewards)}
     cut = torch.where(rollout["ending"] < 0, unfinished, 0.0)
     return rollout | parts | {"reward": sum(parts.values(), cut)}

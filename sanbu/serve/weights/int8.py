@@ -1,6 +1,7 @@
 """Linear layers whose weights are whole numbers of eight bits: a quarter of the memory to read for every token.
 
-One scale for each output, the largest weight being 127 (weight-only quantization; Dettmers and others, 2022, arXiv:2208.07339 sec. 2). Activations stay as they are.
+One scale for each output, the largest weight being 127 (weight-only quantization; Dettmers and others, 2022,
+arXiv:2208.07339 sec. 2). Activations stay as they are.
 """
 
 from __future__ import annotations

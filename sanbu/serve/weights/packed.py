@@ -1,7 +1,7 @@
-"""Linear layers whose weights lie in memory as oneDNN's products read them, in tiles: for few rows and for many, a product is up to twice as fast.
+"""Linear layers packed in oneDNN's tiled layout: products of few rows and of many are up to twice as fast.
 
-What is computed is the same y = x W^T + b; only the order of the weights in memory is another. In bfloat16 they are half as large, and so is the
-time to read them, where the processor has products of that type.
+What is computed is the same y = x W^T + b; only the order of the weights in memory is another. In bfloat16 they are
+half as large, and so is the time to read them, where the processor has products of that type.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class PackedLinear(nn.Module):
 
 
 def packed(model: nn.Module) -> nn.Module:
-    """The same model, its large linear layers packed where that pays on this machine; an embedding keeps its own matrix."""
+    """The same model with large linear layers packed, where that is faster here; embeddings keep their matrix."""
     large = any(type(module) is nn.Linear and packs(module) for module in model.modules())
     return replaced(model, PackedLinear, packs) if large and packing_pays() else model
 
 
 def halved(model: nn.Module) -> nn.Module:
-    """A model of float32 with its large linear layers in bfloat16, packed. Raises SanbuError where a processor has no such products."""
+    """A float32 model with large linear layers in packed bfloat16. Raises SanbuError without processor support."""
     if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise SanbuError("weights in bfloat16 need a processor with products of that type, and this one has none")
     return replaced(model, lambda linear: PackedLinear(linear, torch.bfloat16), packs)
@@ -55,7 +55,7 @@ def packs(linear: nn.Linear) -> bool:
 
 @lru_cache
 def packing_pays() -> bool:
-    """Is a packed product of few rows at least a tenth faster here? Measured once, in about 0.1 s, over more weights than a cache holds."""
+    """Is a packed product of few rows at least 10% faster here? Measured once, in 0.1 s, beyond the cache size."""
     if not torch.backends.mkldnn.is_available():
         return False
     linears = [nn.utils.skip_init(nn.Linear, 1024, 1024) for _ in range(16)]
