@@ -338,7 +338,7 @@ def test_diagnosis_in_plain_words():
     assert diagnose([WELL]) == []
     for change, word in [
         ({"kl": -1.0}, "not sampled from the policy"), ({"kl": 20.0}, "far from its reference"), ({"end_rate": 0.2}, "cut off"),
-        ({"clip_fraction": 0.6}, "thrown away"), ({"explained_variance": -0.5}, "worse than a constant"), ({"ratio": 1.4}, "too far"),
+        ({"clip_fraction": 0.6}, "clipped away"), ({"explained_variance": -0.5}, "worse than a constant"), ({"ratio": 1.4}, "too far"),
     ]:  # fmt: skip
         (said,) = diagnose([WELL | change])
         assert word in said
