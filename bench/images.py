@@ -194,7 +194,7 @@ def compare(data: str, seconds: float) -> Figures:
 
     from sanbu.data.image_rows import Images
     from sanbu.evaluation.compare import compare_contest
-    from sanbu.evaluation.report import plain, write
+    from sanbu.evaluation.report import row_figures, write
     from sanbu.recipes.contests import convolutions
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -202,7 +202,7 @@ def compare(data: str, seconds: float) -> Figures:
     folder = Path(f"runs/compare-{Path(data).parent.name}-{seconds:g}")
     rows = compare_contest(contestants, folder, seconds, 1)
     write(rows, folder, f"{Path(data).parent.name}, {seconds:g} seconds each on {device}")
-    return {f"compare.{row.name}": plain(row) for row in rows}
+    return {f"compare.{row.name}": row_figures(row) for row in rows}
 
 
 def nats(data: str, seconds: float) -> Figures:
@@ -211,7 +211,7 @@ def nats(data: str, seconds: float) -> Figures:
 
     from sanbu.config import override
     from sanbu.data.image_rows import Images
-    from sanbu.evaluation.contest import Contestant, hold
+    from sanbu.evaluation.contest import Contestant, train_contestants
     from sanbu.evaluation.pictures import bits_per_dimension
     from sanbu.models.latents.vae import PerceptronVAE
     from sanbu.models.pixels.pixelcnn import PixelCNN
@@ -232,7 +232,8 @@ def nats(data: str, seconds: float) -> Figures:
     }
     figures: Figures = {"nats.published": {"pixelcnn": 81.3, "vae": 89.8}}
     folder = Path(f"runs/nats-{seconds:g}")
-    for each, _, run in hold([Contestant(name, recipe) for name, recipe in chosen.items()], folder, seconds, 1):
+    contestants = [Contestant(name, recipe) for name, recipe in chosen.items()]
+    for each, _, run in train_contestants(contestants, folder, seconds, 1):
         figures[f"nats.{each.name}"] = (bits_per_dimension(run, 2000) or 0.0) * 784 * math.log(2)
     return figures
 

@@ -25,7 +25,7 @@ def statements(tree):
 
 
 def functions(tree):
-    """Functions with their lines, docstrings left out."""
+    """Functions with their lines, docstrings left out; a docstring may say `Long because ...`."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0]
@@ -44,7 +44,7 @@ def findings(*places):
             if len(line) > LINE:
                 yield name, number, f"line of {len(line)} characters"
         for node, lines in functions(tree):
-            if lines > FUNCTION:
+            if lines > FUNCTION and "Long because" not in (ast.get_docstring(node) or ""):
                 yield name, node.lineno, f"function {node.name} of {lines} lines"
         for node, nodes in statements(tree):
             if nodes > DENSE:

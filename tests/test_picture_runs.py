@@ -11,8 +11,8 @@ from sanbu import recipes
 from sanbu.checkpoints import Writer
 from sanbu.config import SanbuError, override
 from sanbu.evaluation.compare import compare_runs
-from sanbu.evaluation.contest import Contestant, hold
-from sanbu.evaluation.report import advice, plain, write
+from sanbu.evaluation.contest import Contestant, train_contestants
+from sanbu.evaluation.report import advice, row_figures, write
 from sanbu.files import read_tensors
 from sanbu.interop.averages import combined, rebuild
 from sanbu.layers.average import power_of
@@ -164,7 +164,7 @@ def test_own_runs_are_compared_and_reported(tmp_path):
     )
     assert (tmp_path / "report" / "compare.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads((tmp_path / "report" / "compare.json").read_text()) == json.loads(json.dumps(content))
-    assert any("Quality" in sentence for sentence in advice(rows)) and "kid" in plain(rows[0])
+    assert any("Quality" in sentence for sentence in advice(rows)) and "kid" in row_figures(rows[0])
 
 
 def test_runs_of_other_pictures_are_not_compared(tmp_path):
@@ -184,7 +184,7 @@ def test_a_contest_gives_each_its_budget_and_goes_on_where_it_was(tmp_path):
         Contestant("edm", teacher, share=0.6),
         Contestant("consistency", student, share=0.4, parent="edm", divided=(("objective.stage", 4),)),
     )
-    runs = list(hold(contestants, tmp_path, 2.0, 1))
+    runs = list(train_contestants(contestants, tmp_path, 2.0, 1))
     for each, seed, run in runs:
         spent = json.loads((run.folder / "cost.json").read_text())["training_cpu_seconds"]
         assert 0.3 * 2 * each.share < spent < 3 * 2 * each.share
@@ -192,6 +192,6 @@ def test_a_contest_gives_each_its_budget_and_goes_on_where_it_was(tmp_path):
     assert runs[1][2].recipe.objective.stage == max(1, runs[1][2].recipe.schedule.steps // 4)
     before = [(run.folder / "model.safetensors").stat().st_mtime_ns for _, _, run in runs]
     with pytest.raises(SanbuError, match="was trained for 1.2 CPU seconds, not 1.8; give another --run"):
-        list(hold(contestants, tmp_path, 3.0, 1))
-    again = list(hold(contestants, tmp_path, 2.0, 1))
+        list(train_contestants(contestants, tmp_path, 3.0, 1))
+    again = list(train_contestants(contestants, tmp_path, 2.0, 1))
     assert [(run.folder / "model.safetensors").stat().st_mtime_ns for _, _, run in again] == before

@@ -38,7 +38,8 @@ def chat(
     from sanbu.cli.remote import RemoteSpeaker
     from sanbu.cli.talk import Speaker, Speaks, converse, say
 
-    folders, changes = [name for name in runs if "=" not in name], tuple(name for name in runs if "=" in name)
+    folders = [name for name in runs if "=" not in name]
+    changes = tuple(name for name in runs if "=" in name)
     speakers: list[Speaks] = [
         RemoteSpeaker(name, changes, system)
         if name.startswith(("http://", "https://"))

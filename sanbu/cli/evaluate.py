@@ -82,7 +82,8 @@ def compare(
 
     missing = next((name for name in names if not (Path(name) / "recipe.json").exists()), None)
     if missing is None:
-        rows, title = compare_runs([Run.open(name) for name in names]), ", ".join(Path(name).name for name in names)
+        rows = compare_runs([Run.open(name) for name in names])
+        title = ", ".join(Path(name).name for name in names)
     else:
         rows = compare_contest(contests.find(missing), run, seconds, seeds)
         title = f"{missing}: {seconds:g} CPU seconds each, {seeds} seed{'s' if seeds > 1 else ''}"

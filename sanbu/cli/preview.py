@@ -33,7 +33,9 @@ def tokens_of(data: Any, rows: int) -> list[list[Shown]]:
     pad = tokenizer.special(PAD)
     tokens = batch["tokens"].flatten(0, -2)
     targets = batch["targets"].flatten(0, -2) if "targets" in batch else tokens * 0 + IGNORED
-    lengths = batch["length"].flatten().tolist() if "length" in batch else [tokens.shape[1]] * len(tokens)
+    lengths = [tokens.shape[1]] * len(tokens)
+    if "length" in batch:
+        lengths = batch["length"].flatten().tolist()
     return [
         list(shown(tokenizer, row.tolist(), asked.tolist(), pad, length))
         for row, asked, length in zip(tokens, targets, lengths, strict=True)
@@ -65,7 +67,8 @@ def show(rows: Sequence[Sequence[Shown]]) -> None:
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(Text.assemble("«taught», read, padding: ", *((f"{name} ", style) for name, style in STYLES.items())))
+    legend = [(f"{name} ", style) for name, style in STYLES.items()]
+    console.print(Text.assemble("«taught», read, padding: ", *legend))
     for number, row in enumerate(rows):
         text, last = Text(f"{number}: "), "read"
         for token in row:

@@ -51,6 +51,8 @@ def serve(
       -d '{"model": "ppo", "messages": [{"role": "user", "content": "What is 12 + 7?"}]}'
     sanbu key ada --keys keys.json
     sanbu serve runs/chat/ppo --keys keys.json --host 0.0.0.0
+
+    Long because every option has its own lines.
     """
     check_options(host, keys, origin or (), weights)
     from sanbu.serve.app import application

@@ -21,7 +21,8 @@ def list_recipes(as_json: Json = False) -> None:
     """List the recipes, with one line about each."""
     found = recipes.describe()
     width = max(map(len, found))
-    report({"recipes": found}, as_json, "\n".join(f"{name:{width}}  {text}" for name, text in found.items()))
+    lines = [f"{name:{width}}  {text}" for name, text in found.items()]
+    report({"recipes": found}, as_json, "\n".join(lines))
 
 
 @app.command()
@@ -46,7 +47,9 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
         f"{path}={plain(value)}".ljust(44) + f"  # {kind}{'; ' + text if text else ''}"
         for path, value, kind, text in walk(recipe)
     ]
-    lines += ["", *(f"{key.replace('_', ' ')}: {value:,}" for key, value in costs.items())]
+    lines.append("")
+    for key, value in costs.items():
+        lines.append(f"{key.replace('_', ' ')}: {value:,}")
     report({**costs, "recipe": dump(recipe)}, as_json, "\n".join(lines))
 
 

@@ -191,7 +191,8 @@ class FileTokenizer:
         special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         texts: dict[int, str] = {i: token for token, i in tokenizer.get_vocab(with_added_tokens=True).items()}
         piece = byte_level_piece if self.exact_pieces else marked_piece
-        self.pieces = [b"" if i in special or i not in texts else piece(texts[i]) for i in range(max(texts) + 1)]
+        ordinary = {i: text for i, text in texts.items() if i not in special}
+        self.pieces = [piece(ordinary[i]) if i in ordinary else b"" for i in range(max(texts) + 1)]
 
     @classmethod
     def load(cls, path: Path, end: int | None, start: int | None) -> FileTokenizer:
@@ -226,7 +227,8 @@ def byte_of_character() -> dict[str, int]:
     """GPT-2's mapping of bytes to characters: printable bytes are themselves, the others are shifted past 255."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [value for value in range(256) if value not in plain]
-    return {chr(value): value for value in plain} | {chr(256 + index): value for index, value in enumerate(others)}
+    printable = {chr(value): value for value in plain}
+    return printable | {chr(256 + index): value for index, value in enumerate(others)}
 
 
 BYTES = byte_of_character()

@@ -71,7 +71,9 @@ class TurnsTemplate:
 
     def learn(self, texts: Sequence[str]) -> None:
         """Encode many contents in one batch, which is much faster."""
-        spoken = list(texts) if self.marked else [form for text in texts for form in (" " + text, text + "\n")]
+        spoken = list(texts)
+        if not self.marked:
+            spoken = [form for text in texts for form in (" " + text, text + "\n")]
         self.known = dict(zip(spoken, (ids.tolist() for ids in self.tokenizer.encode_batch(spoken)), strict=True))
 
     def render(self, messages: Sequence[Message]) -> Rendered:

@@ -112,7 +112,8 @@ class ImageCodec:
             raise SanbuError(
                 f"{picture} is {pixels.shape[1]} x {pixels.shape[0]}, but this run draws {width} x {height}"
             )
-        colour = torch.from_numpy((grey if channels == 1 else pixels[..., :3]).transpose(2, 0, 1).astype(np.float32))
+        brightness = grey if channels == 1 else pixels[..., :3]
+        colour = torch.from_numpy(brightness.transpose(2, 0, 1).astype(np.float32))
         seen = torch.from_numpy(pixels[..., 3] > 127).expand(channels, -1, -1)
         return to_levels(colour / 127.5 - 1, self.space), seen
 
@@ -180,7 +181,8 @@ def grid(samples: Sequence[np.ndarray]) -> np.ndarray:
     columns = 10 if count % 10 == 0 and count >= 20 else math.ceil(math.sqrt(count))
     rows = -(-count // columns)
     height, width = samples[0].shape[:2]
-    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, *samples[0].shape[2:]), 128, np.uint8)
+    tall, wide = rows * (height + 1) - 1, columns * (width + 1) - 1
+    canvas = np.full((tall, wide, *samples[0].shape[2:]), 128, np.uint8)
     for number, picture in enumerate(samples):
         top, left = number // columns * (height + 1), number % columns * (width + 1)
         canvas[top : top + height, left : left + width] = picture
@@ -202,6 +204,7 @@ def write_image(path: Path, picture: np.ndarray) -> None:
 def write_animation(path: Path, frames: Sequence[np.ndarray], seconds: float = 3.0) -> None:
     """Write a GIF atomically: all frames within `seconds`, then the last one held."""
     pictures = [Image.fromarray(frame) for frame in frames]
-    times = [max(20, int(1000 * seconds / len(frames)))] * (len(frames) - 1) + [1500]
+    each = max(20, int(1000 * seconds / len(frames)))  # milliseconds
+    times = [each] * (len(frames) - 1) + [1500]
     with replacing(path) as temporary:
         pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)

@@ -75,14 +75,16 @@ class JinjaTemplate:
         text, spans = self._write(messages), []
         for number, message in enumerate(messages):
             if message["role"] == "assistant":
-                before, after = self._write(messages[:number], True), self._write(messages[: number + 1])
+                before = self._write(messages[:number], True)
+                after = self._write(messages[: number + 1])
                 if not after.startswith(before) or not text.startswith(after):
                     raise ConversationError(
                         "data.template: it rewrites earlier turns, so no mask can be made; take turns"
                     )
                 spans.append((len(before), len(after)))
         ids, offsets = self.tokenizer.spelled(text)
-        return ids, [any(first <= a and b <= last for first, last in spans) for a, b in offsets]
+        inside = lambda a, b: any(first <= a and b <= last for first, last in spans)  # noqa: E731
+        return ids, [inside(a, b) for a, b in offsets]
 
     def ask(self, messages: Sequence[Message]) -> list[int]:
         return self.tokenizer.spelled(self._write(messages, True))[0]

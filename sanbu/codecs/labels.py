@@ -58,7 +58,8 @@ class Labels:
         if draft.sample.shape[1] and not self.found:
             best = draft.sample.argmax(1).tolist()
             numbers = [f"{value:.3f}" for value in draft.sample[:, 0].tolist()]
-            self.found = [self.names[i] for i in best] if len(self.names) == draft.sample.shape[1] > 1 else numbers
+            named = len(self.names) == draft.sample.shape[1] > 1
+            self.found = [self.names[i] for i in best] if named else numbers
         self.pieces = self.found
         return draft.done
 

@@ -124,7 +124,8 @@ class Reader:
         if self.stopped:
             return ""
         self.held += self.decoder.decode(spelling(self.pieces, ids), final)
-        ends = [(self.held.find(text) + len(text), self.held.find(text)) for text in self.stop if text in self.held]
+        starts = {text: self.held.find(text) for text in self.stop if text in self.held}
+        ends = [(start + len(text), start) for text, start in starts.items()]
         if ends:
             self.stopped, sure = True, min(ends)[1]
         else:
@@ -161,7 +162,7 @@ class Readers:
         done = draft.done.tolist()
         self.pieces = []
         for row, (reader, length) in enumerate(zip(self.readers, lengths, strict=True)):
-            new = draft.sample[row, self.seen[row] : length].tolist() if length > self.seen[row] else []
+            new = draft.sample[row, self.seen[row] : length].tolist()
             self.pieces.append(reader.feed(new, done[row]))
             self.seen[row] = max(length, self.seen[row])
         return torch.tensor([reader.stopped for reader in self.readers], device=draft.done.device)

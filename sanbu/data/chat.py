@@ -107,7 +107,8 @@ class ChatRows(Split):
     def describe(self) -> str:
         """How many conversations, how full the rows are, how much is taught."""
         held, rows = self.parts["train"]
-        tokens, taught = sum(len(ids) for ids, _ in held), sum(sum(mask) for _, mask in held)
+        tokens = sum(len(ids) for ids, _ in held)
+        taught = sum(sum(mask) for _, mask in held)
         fill = tokens / (len(rows) * self.config.context)
         counts = f"{len(held):,} conversations in {len(rows):,} rows, {fill:.0%} full"
         return f"{counts}, loss on {taught / tokens:.0%} of the tokens"
@@ -141,9 +142,10 @@ class ChatRows(Split):
         for number, row in enumerate(chosen):
             at = 0
             for index in row:
-                ids, taught = np.array(rendered[index][0]), np.array(rendered[index][1])
+                ids, taught = map(np.array, rendered[index])
                 tokens[number, at : at + len(ids)] = ids
-                targets[number, at : at + len(ids) - 1] = np.where(taught[1:], ids[1:], IGNORED)
+                end = at + len(ids)
+                targets[number, at : end - 1] = np.where(taught[1:], ids[1:], IGNORED)
                 positions[number, at : at + len(ids)] = np.arange(len(ids))
                 at += len(ids)
             positions[number, at:] = np.arange(context - at)
@@ -208,7 +210,8 @@ class PromptRows(Split):
             (self.codec.template.ask(record.prompt), answer.tolist())
             for record, answer in zip(records, known[0], strict=True)
         ]
-        return [pair for record, pair in zip(records, asked, strict=True) if self.whole(pair[0], record, self.room)]
+        pairs = zip(records, asked, strict=True)
+        return [pair for record, pair in pairs if self.whole(pair[0], record, self.room)]
 
     def _rows(self, part: str, numbers: Iterable[int]) -> Batch:
         chosen = [self.asked[part][number] for number in numbers]

@@ -70,7 +70,8 @@ def skilled(number: int) -> Record:
     Wrong answers ramble too, and then are last: if only right ones did, a reward model would learn that long is
     right.
     """
-    found, draws, words = skills.questions()[number], skills.Draws(number, "answers"), skills.Draws(number, "words")
+    found = skills.questions()[number]
+    draws, words = skills.Draws(number, "answers"), skills.Draws(number, "words")
     rambling, *wrong = (make(found, draws) for make in (skills.rambling, skills.near_miss, skills.elsewhere))
     wrong = [skills.wordy(text, words) for text in wrong]
     shown = skills.demonstration(found, draws)
@@ -120,7 +121,8 @@ def read(value: dict[str, Any], where: str) -> Record:
     messages = conversation(value, where)
     if not messages or messages[-1]["role"] != "assistant":
         return Record(tuple(messages), answer=str(value.get("answer", "")), where=where)
-    return Record(tuple(messages[:-1]), (messages[-1]["content"],), (0,), str(value.get("answer", "")), where=where)
+    *before, last = messages
+    return Record(tuple(before), (last["content"],), (0,), str(value.get("answer", "")), where=where)
 
 
 def conversation(value: dict[str, Any], where: str) -> list[Message]:
@@ -167,7 +169,8 @@ def preference(value: dict[str, Any], where: str) -> Record:
     if isinstance(chosen, list) and isinstance(rejected, list):
         chosen, rejected = checked(listed(chosen, where), where), checked(listed(rejected, where), where)
         before = conversation(value, where) if {"messages", "prompt"} & value.keys() else []
-        shared, last, other = [*before, *chosen[:-1]], chosen[-1]["content"], rejected[-1]["content"]
+        shared = [*before, *chosen[:-1]]
+        last, other = chosen[-1]["content"], rejected[-1]["content"]
     else:
         shared, last, other = conversation(value, where), chosen, rejected
     if not isinstance(last, str) or not isinstance(other, str):

@@ -127,7 +127,8 @@ class ImageRows:
     def describe(self) -> str:
         """How many, of what kind."""
         channels, height, width = self.space.shape
-        counts = ", ".join(f"{len(self.places[name]):,} {name}" for name in PARTS if len(self.places[name]))
+        sizes = {name: len(self.places[name]) for name in PARTS}
+        counts = ", ".join(f"{size:,} {name}" for name, size in sizes.items() if size)
         classes = f", {self.space.classes} classes" if self.space.classes else ""
         shape = f"{width} x {height} x {channels}, {self.space.vocabulary} levels"
         return f"{len(self.images):,} pictures {shape}{classes}: {counts}"
@@ -167,7 +168,8 @@ class ImageRows:
             return pixels.astype(np.int64)
         if wanted > 2:
             return pixels.astype(np.int64) * wanted // stored
-        drawn = np.stack([Noise("binarise", first_row=int(p)).uniform(1, *pixels.shape[1:])[0].numpy() for p in places])
+        noises = [Noise("binarise", first_row=int(place)) for place in places]
+        drawn = np.stack([noise.uniform(1, *pixels.shape[1:])[0].numpy() for noise in noises])
         return (drawn < pixels / (stored - 1)).astype(np.int64)
 
 
@@ -175,7 +177,9 @@ def shifted(levels: Tensor, room: int, offset_B2: Tensor) -> Tensor:
     """Each picture padded by `room` pixels with repeated edges, then cropped at its offset, from 0 to 2 room."""
     padded = F.pad(levels.float(), (room,) * 4, mode="replicate").long()
     height, width = levels.shape[2:]
-    rows = [p[:, y : y + height, x : x + width] for p, (y, x) in zip(padded, offset_B2.tolist(), strict=True)]
+    rows = []
+    for picture, (y, x) in zip(padded, offset_B2.tolist(), strict=True):
+        rows.append(picture[:, y : y + height, x : x + width])
     return torch.stack(rows)
 
 

@@ -34,7 +34,8 @@ def _feistel(values: np.ndarray, half: int, secret: int) -> np.ndarray:
     mask = np.uint64((1 << half) - 1)
     left, right = values >> np.uint64(half), values & mask
     for turn in range(4):
-        left, right = right, left ^ (_mix(right + np.uint64(key(secret, turn) & (2**64 - 1))) & mask)
+        round_key = np.uint64(key(secret, turn) & (2**64 - 1))
+        left, right = right, left ^ (_mix(right + round_key) & mask)
     return (left << np.uint64(half)) | right
 
 

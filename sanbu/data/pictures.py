@@ -98,12 +98,15 @@ def npz(file: Path) -> Pictures:
             arrays = {name: found[name] for name in found.files}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise SourceError(f"{file} is not an .npz of plain arrays: {str(error).splitlines()[0]}") from None
-    pictures = {name: array for name, array in arrays.items() if array.ndim in (3, 4) and array.dtype == np.uint8}
+    fits = lambda array: array.ndim in (3, 4) and array.dtype == np.uint8  # noqa: E731
+    pictures = {name: array for name, array in arrays.items() if fits(array)}
     if len(pictures) != 1:
-        shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items())
+        found_arrays = [f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items()]
+        shapes = ", ".join(found_arrays)
         raise SourceError(f"{file}: one uint8 array of 3 or 4 axes is needed; it holds: {shapes}")
     images = channels_first(file, next(iter(pictures.values())))
-    rest = [a for a in arrays.values() if a.ndim == 1 and len(a) == len(images) and np.issubdtype(a.dtype, np.integer)]
+    lists = [array for array in arrays.values() if array.shape == images.shape[:1]]
+    rest = [array for array in lists if np.issubdtype(array.dtype, np.integer)]
     return in_memory(images, checked(file, rest[0]) if rest else None)
 
 
@@ -219,7 +222,8 @@ def fit(picture: Image.Image, shape: Shape) -> np.ndarray:
     channels, height, width = shape
     picture = picture.convert("L" if channels == 1 else "RGB")
     scale = min(picture.width / width, picture.height / height)
-    left, top = (picture.width - width * scale) / 2, (picture.height - height * scale) / 2
+    left = (picture.width - width * scale) / 2
+    top = (picture.height - height * scale) / 2
     box = (left, top, left + width * scale, top + height * scale)
     values = np.asarray(
         picture.resize((width, height), Image.Resampling.BOX if scale >= 1 else Image.Resampling.BICUBIC, box)

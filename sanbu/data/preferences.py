@@ -88,12 +88,14 @@ class PreferenceRows(Split):
         longest = max(len(ids) for each in found for ids, _ in each)
         wide = (len(rows), self.wide, -(-longest // 8) * 8)
         tokens, targets = torch.full(wide, self.pad), torch.full(wide, IGNORED)
-        last, rank = torch.zeros(wide[:2], dtype=torch.long), torch.full(wide[:2], -1)
+        last = torch.zeros(wide[:2], dtype=torch.long)
+        rank = torch.full(wide[:2], -1)
         for b, ((n, which), each) in enumerate(zip(rows, found, strict=True)):
             for k, (i, (ids, start)) in enumerate(zip(which, each, strict=True)):
                 tokens[b, k, : len(ids)] = torch.tensor(ids)
                 targets[b, k, start - 1 : len(ids) - 1] = torch.tensor(ids[start:])
-                last[b, k], rank[b, k] = len(ids) - 1, self.records[part][n].ranks[i]
+                last[b, k] = len(ids) - 1
+                rank[b, k] = self.records[part][n].ranks[i]
         margin = torch.tensor([self.records[part][n].margin for n, _ in rows])
         place: Tensor = torch.tensor([number if part == "train" else -1 - number for number in numbers])
         return {"tokens": tokens, "targets": targets, "last": last, "rank": rank, "margin": margin, "row": place}

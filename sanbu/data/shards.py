@@ -133,7 +133,8 @@ def split_tail(folder: Path, dtype: np.dtype[Any], order: list[str], end: int, h
         stream = np.fromfile(folder / f"{part}.bin", dtype=dtype)
         documents[part] = iter(np.split(stream, np.flatnonzero(stream == end))[1:])
     last = [np.array([end], dtype=dtype)] if order else []
-    whole = np.concatenate([*(next(documents[part]) for part in order), *last, np.zeros(0, dtype=dtype)])
+    first = [next(documents[part]) for part in order]
+    whole = np.concatenate([*first, *last, np.zeros(0, dtype=dtype)])
     cut = round(len(whole) * (1 - held_out))
     whole[:cut].tofile(folder / "train.bin")
     whole[cut:].tofile(folder / "held_out.bin")
@@ -145,7 +146,9 @@ def text_bytes(file: Path, dtype: type, lengths: np.ndarray) -> int:
     if not file.stat().st_size:
         return 0
     ids = np.memmap(file, dtype=dtype, mode="r")
-    return sum(int(lengths[ids[start : start + 2**24]].sum()) for start in range(0, len(ids), 2**24))
+    size = 2**24
+    parts = (ids[start : start + size] for start in range(0, len(ids), size))
+    return sum(int(lengths[part].sum()) for part in parts)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ class TextRows:
 
     def describe(self) -> str:
         """Documents, bytes, tokens, and the compression of the tokenizer."""
-        size, tokens = sum(self.shards.bytes.values()), len(self.shards.train) + len(self.shards.held_out)
+        size = sum(self.shards.bytes.values())
+        tokens = len(self.shards.train) + len(self.shards.held_out)
         documents = sum(self.shards.documents.values())
         return (
             f"{documents:,} documents, {size:,} bytes in {tokens:,} tokens: {size / max(tokens, 1):.2f} bytes a token"

@@ -65,7 +65,8 @@ class Console(Watcher):
             self.bar.update(self.task, completed=row["step"], description=text)
         elif time.monotonic() - self.last > 10 or row["step"] == self.steps:
             self.last = time.monotonic()
-            left = (self.last - self.began) / (row["step"] - self.first) * (self.steps - row["step"])
+            each = (self.last - self.began) / (row["step"] - self.first)
+            left = each * (self.steps - row["step"])
             self.say(f"step {row['step']:,} of {self.steps:,}: {text}, about {left:.0f} s left")
         if any(name.startswith("held_out/") for name in row):
             shown = ", ".join(
@@ -120,5 +121,6 @@ def describe(row: Mapping[str, Any], rate: float, unit: str) -> str:
         for name in ("loss", "bits_per_byte", "bits_per_dimension", "reward", "exact", "kl", "accuracy")
         if name in row
     ]
-    losses = [f"{name} {row[name]:.3f}" for name in row if name.endswith("/loss") and not name.startswith("held_out")]
+    players = [name for name in row if name.endswith("/loss") and not name.startswith("held_out")]
+    losses = [f"{name} {row[name]:.3f}" for name in players]
     return ", ".join([*shown, *losses, f"{rate:,.0f} {unit}"])

@@ -41,7 +41,8 @@ def loss_curve(run: Run) -> Path:
     for name in sorted(
         {key for row in rows for key in row if key == "loss" or (key.endswith("/loss") and key != "held_out/loss")}
     ):
-        steps, values = zip(*((row["step"], row[name]) for row in rows if name in row), strict=True)
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        steps, values = zip(*points, strict=True)
         axes.plot(steps, values, alpha=0.25, linewidth=0.8, color="C0")
         axes.plot(steps, smooth(values), label=name, color="C0")
     looks = [(row["step"], row["held_out/loss"]) for row in rows if "held_out/loss" in row]

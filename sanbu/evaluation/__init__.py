@@ -1,7 +1,7 @@
-"""Quality, speed and diversity: one file for each measurement, and comparisons of runs."""
+"""Measurements of runs (quality, speed, diversity), one file each, and comparisons of runs."""
 
 ENTRIES = {"measure": "measure"}
-MEASURES = {  # what `DataConfig.measure` may name: the file whose `measure(runs, options)` does it
+MEASURES = {  # values of `DataConfig.measure`: the file with the function `measure(runs, options)`
     "text": "text",
     "pictures": "compare",
     "answers": "assistant",

@@ -1,8 +1,8 @@
-"""Assistants measured on held-out questions: right answers, reward, KL, win rate.
+"""Evaluation of assistants on held-out questions: exact match, reward, KL, win rate.
 
-Every stage answers the same questions with the same seeds at temperature 1, several times each. The first answer of
-each gives exact_match, reward and kl; all of them give pass_at_n (one at least is right) and best_of_n (the one the
-reward model likes best is right), the baseline any alignment has to beat.
+Every run answers the same questions with the same seeds at temperature 1, several times per question. The first answer
+to each question gives exact_match, reward and kl. All answers give pass_at_n (at least one is right) and best_of_n (the
+answer with the highest reward is right), which is the baseline for any alignment method.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sanbu.codecs.text import batch_of, padded
 from sanbu.config import SanbuError, kind_of
 from sanbu.data.chat import ConversationConfig
 from sanbu.data.conversations import Record
-from sanbu.evaluation.options import Measured, Options, readable, table
+from sanbu.evaluation.options import Measurement, Options, format_figure, table
 from sanbu.noise import Noise
 from sanbu.objectives.answers import logprobs
 from sanbu.objectives.objective import Round
@@ -31,12 +31,12 @@ from sanbu.run import Run
 from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.strategy import draw
 
-ROWS = 512  # answers drawn at once
+ROWS = 512  # answers per batch
 
 
 @dataclass(frozen=True)
 class Answers:
-    """N answers to each of Q questions by one run: [Q, N] each but for the greedy ones, [Q]."""
+    """A run's N sampled answers to each of Q questions, and the greedy answer: greedy is [Q], the rest [Q, N]."""
 
     texts: list[list[str]]
     exact: Tensor
@@ -47,58 +47,67 @@ class Answers:
     greedy: Tensor
 
 
-def measure(runs: Sequence[Run], options: Options) -> Measured:
-    """Assistants side by side."""
+def measure(runs: Sequence[Run], options: Options) -> Measurement:
+    """The figures of several assistants, one column per run."""
     found = evaluate_assistants(runs, options.questions)
-    names = list(dict.fromkeys(name for figures in found.values() for name in figures))
-    rows = [
-        [name.replace("_", " "), *(readable(figures.get(name, "")) for figures in found.values())] for name in names
-    ]
+    names = list(dict.fromkeys(name for column in found.values() for name in column))
+    rows = []
+    for name in names:
+        cells = [format_figure(column.get(name, "")) for column in found.values()]
+        rows.append([name.replace("_", " "), *cells])
     return {"runs": found}, table(["", *(Path(name).name for name in found)], rows)
 
 
 def evaluate_assistants(runs: Sequence[Run], count: int = 512, samples: int = 8) -> dict[str, dict[str, Any]]:
-    """Figures of each run by its folder's name. Raises SanbuError when a run holds no conversations."""
-    first = beginning(runs[0])
-    questions = held_out(first, count)
-    judge = next((found for run in runs if (found := reward_run(run)) is not None), None)
-    different = {run.folder.resolve(): run for run in [*runs, first]}
-    compared = {folder: answer(run, first, judge, questions, samples) for folder, run in different.items()}
-    against = compared[first.folder.resolve()]
-    return {str(run.folder): row(compared[run.folder.resolve()], against, questions) for run in runs}
+    """Figures by the folder of the run. Raises SanbuError for a run that is not trained on conversations."""
+    reference = reference_run(runs[0])
+    questions = read_questions(reference, count, held_out=True)
+    judge = next(filter(None, map(reward_run, runs)), None)
+    distinct = {run.folder.resolve(): run for run in [*runs, reference]}
+    answers_of = {}
+    for folder, run in distinct.items():
+        answers_of[folder] = answer_questions(run, reference, judge, questions, samples)
+    baseline = answers_of[reference.folder.resolve()]
+    return {str(run.folder): figures(answers_of[run.folder.resolve()], baseline, len(questions)) for run in runs}
 
 
-def row(mine: Answers, other: Answers, questions: Sequence[Record]) -> dict[str, Any]:
-    """The figures of one run beside those of the run it began from."""
-    one = mine.exact[:, 0]
-    error = float((one.mean() * (1 - one.mean()) / len(one)).sqrt())
-    best = mine.exact.gather(1, mine.reward.argmax(1, keepdim=True))[:, 0] if mine.reward is not None else None
-    samples = mine.exact.shape[1]
+def figures(results: Answers, baseline: Answers, questions: int) -> dict[str, Any]:
+    """The figures of one run, with its win rate against the baseline run. questions: their number."""
+    first = results.exact[:, 0]
+    error = float((first.mean() * (1 - first.mean()) / len(first)).sqrt())
+    best = None
+    if results.reward is not None:
+        best = results.exact.gather(1, results.reward.argmax(1, keepdim=True))[:, 0]
+    samples = results.exact.shape[1]
     found = {
-        "exact_match": float(one.mean()),
+        "exact_match": float(first.mean()),
         "exact_match_error": error,
-        "greedy": float(mine.greedy.mean()),
-        f"pass_at_{samples}": float(mine.exact.amax(1).mean()),
+        "greedy": float(results.greedy.mean()),
+        f"pass_at_{samples}": float(results.exact.amax(1).mean()),
         f"best_of_{samples}": None if best is None else float(best.mean()),
-        "reward": None if mine.reward is None else float(mine.reward[:, 0].mean()),
-        "kl": float(mine.kl[:, 0].mean()),
-        **wins(mine, other),
-        "end_rate": float(mine.ended.mean()),
-        "answer_tokens": float(mine.length.mean()),
+        "reward": None if results.reward is None else float(results.reward[:, 0].mean()),
+        "kl": float(results.kl[:, 0].mean()),
+        **win_rate(results, baseline),
+        "end_rate": float(results.ended.mean()),
+        "answer_tokens": float(results.length.mean()),
     }
-    return {name: round(value, 4) for name, value in found.items() if value is not None} | {"questions": len(questions)}
+    rounded = {name: round(value, 4) for name, value in found.items() if value is not None}
+    return rounded | {"questions": questions}
 
 
-def wins(mine: Answers, other: Answers) -> dict[str, float | None]:
-    """Win rate: our answer right and theirs wrong, among pairs of samples where exactly one is right."""
-    a, b = mine.exact.mean(1), other.exact.mean(1)
-    won, lost = float((a * (1 - b)).sum()), float((b * (1 - a)).sum())
-    return {"win_rate_vs_sft": won / (won + lost) if won + lost else 0.5, "ties": 1 - (won + lost) / len(a)}
+def win_rate(results: Answers, baseline: Answers) -> dict[str, float | None]:
+    """The share of pairs won, among pairs of answers to one question of which exactly one is right."""
+    a, b = results.exact.mean(1), baseline.exact.mean(1)
+    won = float((a * (1 - b)).sum())
+    lost = float((b * (1 - a)).sum())
+    decided = won + lost
+    rate = won / decided if decided else 0.5
+    return {"win_rate_vs_sft": rate, "ties": 1 - decided / len(a)}
 
 
-def answer(run: Run, first: Run, judge: Run | None, questions: Sequence[Record], samples: int) -> Answers:
-    """Every question answered `samples` times, and once greedily."""
-    models: dict[str, Any] = {"model": run.model, "reference": first.model}
+def answer_questions(run: Run, reference: Run, judge: Run | None, questions: Sequence[Record], samples: int) -> Answers:
+    """Draw `samples` answers to each question, and one greedy answer. judge: the run of the reward model, if any."""
+    models: dict[str, Any] = {"model": run.model, "reference": reference.model}
     models |= {"reward": judge.model} if judge is not None else {}
     parts: list[tuple[Tensor, ...]] = []
     texts: list[list[str]] = []
@@ -106,75 +115,71 @@ def answer(run: Run, first: Run, judge: Run | None, questions: Sequence[Record],
     size = max(1, ROWS // samples)
     with torch.no_grad(), progress_rows(f"answers of {run.folder.name}", len(questions)) as progress:
         for start in range(0, len(questions), size):
-            asked = round_of(run, questions[start : start + size], Noise("evaluate", start), models=models)
-            drawn = roll(asked, samples)
-            moved = (drawn["old"] - logprobs(first.model, drawn["tokens"], drawn["targets"])).sum(1)
-            reward = learned(1.0)(asked, drawn) if judge is not None else torch.full_like(moved, torch.nan)
-            ended, length = drawn["ending"] >= 0, drawn["length"] - drawn["start"]
-            parts.append((exact(asked, drawn), reward, moved, ended, length))
-            said = answers(asked, drawn)
-            texts += [said[i : i + samples] for i in range(0, len(said), samples)]
-            alone = round_of(run, questions[start : start + size], Noise("evaluate"), 0.0, models)
-            greedy.append(exact(alone, roll(alone, 1)))
-            progress(len(asked.batch["tokens"]))
-    right, reward, moved, ended, length = (
-        torch.cat(part).float().view(-1, samples) for part in zip(*parts, strict=True)
-    )
-    return Answers(texts, right, reward if judge is not None else None, moved, ended, length, torch.cat(greedy))
+            part = questions[start : start + size]
+            round = make_round(run, part, Noise("evaluate", start), models=models)
+            rollout = roll(round, samples)
+            kl = (rollout["old"] - logprobs(reference.model, rollout["tokens"], rollout["targets"])).sum(1)
+            reward = learned(1.0)(round, rollout) if judge is not None else torch.full_like(kl, torch.nan)
+            ended, length = rollout["ending"] >= 0, rollout["length"] - rollout["start"]
+            parts.append((exact(round, rollout), reward, kl, ended, length))
+            written = answers(round, rollout)
+            texts += [written[i : i + samples] for i in range(0, len(written), samples)]
+            greedy_round = make_round(run, part, Noise("evaluate"), 0.0, models)
+            greedy.append(exact(greedy_round, roll(greedy_round, 1)))
+            progress(len(part))
+    columns = [torch.cat(column).float() for column in zip(*parts, strict=True)]
+    right, reward, kl, ended, length = (column.view(-1, samples) for column in columns)
+    return Answers(texts, right, reward if judge is not None else None, kl, ended, length, torch.cat(greedy))
 
 
-def round_of(
+def make_round(
     run: Run,
     questions: Sequence[Record],
     noise: Noise,
     temperature: float = 1.0,
     models: Mapping[str, Any] | None = None,
 ) -> Round:
-    """A round in which a run answers questions; the batch holds what is known to be right, as tokens."""
+    """A round that answers questions with the run's model; the batch also has the known answers as tokens."""
     codec: Any = run.codec
     known = [ids.tolist() for ids in codec.tokenizer.encode_batch([record.answer for record in questions])]
     batch = batch_of([codec.template.ask(record.prompt) for record in questions]) | {"answer": padded(known, -1)}
     strategy = run.recipe.strategy
-    most = strategy.max_tokens if isinstance(strategy, Autoregressive) else 32
-    drawn_by = Autoregressive(max_tokens=most, temperature=temperature).build(run.recipe.data.space())
+    max_tokens = strategy.max_tokens if isinstance(strategy, Autoregressive) else 32
+    sampler = Autoregressive(max_tokens=max_tokens, temperature=temperature).build(run.recipe.data.space())
     models = models or {"model": run.model}
-    return Round(models, batch, noise, partial(draw, drawn_by, models), run.codec.read, learning=False)
+    return Round(models, batch, noise, partial(draw, sampler, models), run.codec.read, learning=False)
 
 
-def beginning(run: Run) -> Run:
-    """The run whose policy this one began from and is compared with; the run itself where there is none."""
+def reference_run(run: Run) -> Run:
+    """The run that this run's policy was initialized from and is compared with, or the run itself.
+
+    Raises SanbuError for a run that does not answer questions.
+    """
     config = run.recipe.data
     if not isinstance(config, ConversationConfig) or not run.recipe.strategy.draws:
-        kind = kind_of(config)
-        raise SanbuError(
-            f"{run.folder} does not answer questions: its data is {kind!r} and its model {kind_of(run.recipe.model)!r}"
-        )
+        data, model = kind_of(config), kind_of(run.recipe.model)
+        raise SanbuError(f"{run.folder} does not answer questions: its data is {data!r} and its model {model!r}")
     return run.parent("reference") if "reference" in run.recipe.parents else run
 
 
 def reward_run(run: Run) -> Run | None:
-    """The reward model of a run, or the one beside it."""
+    """The reward model that a run was trained with, or the run `reward` in the same folder, or None."""
     if "reward" in run.recipe.parents:
         return run.parent("reward")
-    beside = run.folder.parent / "reward"
-    return Run.open(beside) if (beside / "model.safetensors").exists() else None
+    neighbour = run.folder.parent / "reward"
+    return Run.open(neighbour) if (neighbour / "model.safetensors").exists() else None
 
 
-def held_out(run: Run, count: int) -> list[Record]:
-    """Questions with a known answer that no stage has learnt from, the kinds in turn."""
-    return questions(run, count, held=True)
-
-
-def questions(run: Run, count: int, held: bool) -> list[Record]:
-    """Questions with a known answer, held out or not, in the order of the data."""
+def read_questions(run: Run, count: int, held_out: bool) -> list[Record]:
+    """At most `count` questions with a known answer, held out from training or not, in the order of the data."""
     config = run.recipe.data
     assert isinstance(config, ConversationConfig)
     from sanbu.data.conversations import records
 
-    found = [
-        record for record in records(config.path)
-        if record.answer and (record.held_out_chance < config.validation) == held
-    ]  # fmt: skip
+    found = []
+    for record in records(config.path):
+        if record.answer and (record.held_out_chance < config.validation) == held_out:
+            found.append(record)
     if not found:
-        raise SanbuError(f"{run.folder}: data.path={config.path!r} holds no question with a known answer to check")
+        raise SanbuError(f"{run.folder}: data.path={config.path!r} has no question with a known answer")
     return found[:count]

@@ -1,4 +1,4 @@
-"""Strategies side by side: a contest trained and measured, or a person's own runs measured; rows for a report."""
+"""Comparison of strategies: train and measure a contest, or measure given runs. The result is rows of a report."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 import torch
 
 from sanbu.config import ConfigError, SanbuError, kind_of
-from sanbu.evaluation.contest import Contestant, hold
+from sanbu.evaluation.contest import Contestant, train_contestants
 from sanbu.evaluation.inception import inception
-from sanbu.evaluation.options import Measured, Options, lines_of, only
+from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
 from sanbu.evaluation.picture_metrics import Judge, Row, averaged
 from sanbu.evaluation.pictures import measure_run
-from sanbu.evaluation.report import plain, write
+from sanbu.evaluation.report import row_figures, write
 from sanbu.progress import progress_rows
 from sanbu.run import Run
 
 
 def compare_contest(contestants: Sequence[Contestant], folder: Path, seconds: float, seeds: int) -> list[Row]:
-    """Train every contestant for so many CPU seconds and seeds, then measure each way to draw, floors included."""
+    """Train every contestant for `seconds` of CPU time per seed, then measure each way to sample, after the floors."""
     data = contestants[0].recipe.data
     folder.mkdir(parents=True, exist_ok=True)
-    runs = list(hold(contestants, folder, seconds, seeds))
-    return measured(Judge(data), [(each, run) for each, _, run in runs])
+    runs = list(train_contestants(contestants, folder, seconds, seeds))
+    return measure_rows(Judge(data), [(contestant, run) for contestant, _, run in runs])
 
 
 def compare(runs: Sequence[Run | Path | str], folder: Path | str | None = None) -> list[Row]:
-    """Runs of pictures side by side, after the floors; folder: where compare.html, .png and .json go, if anywhere."""
+    """Rows of runs of pictures, after the floors. folder: where to write compare.html, .png and .json, if given."""
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     rows = compare_runs(opened)
     if folder is not None:
@@ -37,45 +37,46 @@ def compare(runs: Sequence[Run | Path | str], folder: Path | str | None = None) 
 
 
 def compare_runs(runs: Sequence[Run]) -> list[Row]:
-    """Measure runs of pictures trained on the same data. Raises SanbuError when they were not."""
+    """Measure runs of pictures trained on the same data. Raises SanbuError if they were not."""
     for run in runs:
         if run.codec.medium != "image":
             raise SanbuError(f"{run.folder} is not a run of pictures: its data is {kind_of(run.recipe.data)!r}")
-        if identity(run) != identity(runs[0]):
+        if data_identity(run) != data_identity(runs[0]):
             raise SanbuError(
-                f"{run.folder} was trained on other pictures than {runs[0].folder}: {identity(run)} against"
-                f" {identity(runs[0])}; only runs on the same pictures and split can be compared"
+                f"{run.folder} was trained on other pictures than {runs[0].folder}: {data_identity(run)} against"
+                f" {data_identity(runs[0])}; only runs on the same pictures and split can be compared"
             )
-    return measured(Judge(runs[0].recipe.data), [(Contestant(run.folder.name, run.recipe), run) for run in runs])
+    contestants = [(Contestant(run.folder.name, run.recipe), run) for run in runs]
+    return measure_rows(Judge(runs[0].recipe.data), contestants)
 
 
-def measure(runs: Sequence[Run], options: Options) -> Measured:
-    """The row of a comparison for one run of pictures, and Inception distances where they are asked for."""
-    run = only(runs)
+def measure(runs: Sequence[Run], options: Options) -> Measurement:
+    """The row of a comparison for one run of pictures, and Inception distances if options.inception > 0."""
+    run = single_run(runs)
     if options.data is not None:
-        raise ConfigError("--data: a run of pictures is evaluated on its own test part")
-    found = plain(compare_runs([run])[-1])
+        raise ConfigError(f"--data: given {options.data!r}, but {run.folder} is a run of pictures; leave --data out")
+    found = row_figures(compare_runs([run])[-1])
     if options.inception:
         found |= inception(run.to("auto"), options.inception)
-    return {"run": str(run.folder), **found}, lines_of(found)
+    return {"run": str(run.folder), **found}, figure_lines(found)
 
 
-def identity(run: Run) -> tuple[object, ...]:
-    """What must agree for two runs to be compared."""
+def data_identity(run: Run) -> tuple[object, ...]:
+    """The properties of the data that must be equal in compared runs."""
     data: Any = run.recipe.data
     return data.path, data.space().shape, data.levels, data.validation, data.test
 
 
-def measured(judge: Judge, runs: Sequence[tuple[Contestant, Run]]) -> list[Row]:
-    """A row for each name and way to draw, averaged over seeds, after the floors."""
+def measure_rows(judge: Judge, runs: Sequence[tuple[Contestant, Run]]) -> list[Row]:
+    """One row per contestant and way to sample, averaged over seeds, after the floors."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     found: dict[str, list[Row]] = {}
     try:
-        with progress_rows("measuring", sum(len(each.draws) for each, _ in runs)) as progress:
-            for each, run in runs:
-                for label, overrides in each.draws:
-                    name = f"{each.name}, {label}" if label else each.name
+        with progress_rows("measuring", sum(len(contestant.draws) for contestant, _ in runs)) as progress:
+            for contestant, run in runs:
+                for label, overrides in contestant.draws:
+                    name = f"{contestant.name}, {label}" if label else contestant.name
                     found.setdefault(name, []).append(measure_run(run, name, judge, overrides))
                     progress(1)
     finally:

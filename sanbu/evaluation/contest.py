@@ -1,4 +1,4 @@
-"""A contest: several recipes, each trained for the same CPU time on the same pictures, each in a process of its own."""
+"""A contest: several recipes, trained on the same pictures for the same CPU time, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from sanbu.progress import progress_seconds
 from sanbu.recipe import Recipe
 from sanbu.run import Run
 
-Draw = tuple[str, tuple[str, ...]]
+Draw = tuple[str, tuple[str, ...]]  # a way to sample: its label and its overrides
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A recipe, its share of the budget, and the ways to draw from it, each a row of the table.
+    """A recipe, its share of the budget, and the ways to sample from it (`draws`), each a row of the table.
 
-    parent: the contestant whose run it starts from, and whose training time counts as its own. overrides: those that
-    depend on the number of steps, as {path: divisor}.
+    parent: the contestant whose run initializes this one; its training time is added. divided: overrides that depend on
+    the number of steps, as (path, divisor) for path = steps // divisor.
     """
 
     name: str
@@ -37,44 +37,46 @@ class Contestant:
     divided: tuple[tuple[str, int], ...] = ()
 
 
-def hold(
+def train_contestants(
     contestants: Sequence[Contestant], folder: Path, seconds: float, seeds: int
 ) -> Iterator[tuple[Contestant, int, Run]]:
-    """Train whoever is not trained yet and yield everybody's runs. Killed, it goes on where it was."""
+    """Train the contestants that are not trained yet and yield the run of each, per seed. Can be interrupted."""
     with progress_seconds("training", seeds * sum(each.share * seconds for each in contestants)) as progress:
         for seed in range(seeds):
-            for each in contestants:
-                place = folder / "runs" / f"{each.name}-{seed}"
+            for contestant in contestants:
+                place = folder / "runs" / f"{contestant.name}-{seed}"
+                budget = seconds * contestant.share
                 if not (place / "cost.json").exists():
-                    train_apart(each, place, seed, seconds, folder, progress)
-                if (budget := read_json(place / "cost.json")["budget"]) != seconds * each.share:
+                    train_in_process(contestant, place, seed, budget, progress)
+                spent = read_json(place / "cost.json")["budget"]
+                if spent != budget:
                     raise SanbuError(
-                        f"{place} was trained for {budget:g} CPU seconds, not {seconds * each.share:g};"
-                        " give another --run"
+                        f"{place} was trained for {spent:g} CPU seconds, not {budget:g}; give another --run"
                     )
-                progress(each.share * seconds, f"{each.name}, seed {seed}")
-                yield each, seed, Run.open(place)
+                progress(budget, f"{contestant.name}, seed {seed}")
+                yield contestant, seed, Run.open(place)
 
 
-def train_apart(each: Contestant, place: Path, seed: int, seconds: float, folder: Path, progress: Any) -> None:
-    """One training run in a fresh process, whose time and memory are then its own."""
-    recipe = override(each.recipe, [f"schedule.seed={seed}", "machine.threads=1"])
-    if each.parent:
-        parents = {"model": str(folder / "runs" / f"{each.parent}-{seed}")}
-        recipe = recipe.model_copy(update={"parents": parents})
+def train_in_process(contestant: Contestant, place: Path, seed: int, seconds: float, progress: Any) -> None:
+    """Train in a fresh process, so that CPU time and peak memory can be measured. Raises SanbuError if it fails."""
+    recipe = override(contestant.recipe, [f"schedule.seed={seed}", "machine.threads=1"])
+    if contestant.parent:
+        recipe = recipe.change(parents={"model": str(place.parent / f"{contestant.parent}-{seed}")})
     context = multiprocessing.get_context("spawn")
-    given = (json.dumps(dump(recipe)), str(place), seconds * each.share, each.divided)
-    child = context.Process(target=contend, args=given)
+    arguments = (json.dumps(dump(recipe)), str(place), seconds, contestant.divided)
+    child = context.Process(target=train_within, args=arguments)
     child.start()
     while child.is_alive():
         child.join(0.5)
-        progress(0, f"{each.name}, seed {seed}")
+        progress(0, f"{contestant.name}, seed {seed}")
     if child.exitcode:
-        raise SanbuError(f"the training of {each.name}, seed {seed}, ended with code {child.exitcode}; see {place}")
+        raise SanbuError(
+            f"the training of {contestant.name}, seed {seed}, ended with code {child.exitcode}; see {place}"
+        )
 
 
-def contend(recipe_json: str, place: str, seconds: float, divided: Sequence[tuple[str, int]]) -> None:
-    """In a child: find how many steps fit the budget, train them, note what they cost."""
+def train_within(recipe_json: str, place: str, seconds: float, divided: Sequence[tuple[str, int]]) -> None:
+    """(In a child process) Train the number of steps that fits the budget, and write cost.json."""
     from sanbu.loop import train
 
     try:
@@ -83,7 +85,8 @@ def contend(recipe_json: str, place: str, seconds: float, divided: Sequence[tupl
         else:
             recipe = load(Recipe, json.loads(recipe_json))
             steps = steps_within(recipe, seconds)
-            changes = [f"schedule.steps={steps}", *(f"{path}={max(1, steps // by)}" for path, by in divided)]
+            changes = [f"schedule.steps={steps}"]
+            changes += [f"{path}={max(1, steps // by)}" for path, by in divided]
             run = train(override(recipe, changes), place)
     except SanbuError as error:
         sys.exit(f"sanbu: {error}")
@@ -93,7 +96,7 @@ def contend(recipe_json: str, place: str, seconds: float, divided: Sequence[tupl
 
 
 def steps_within(recipe: Recipe, seconds: float) -> int:
-    """How many rounds fit so many CPU seconds, from the median of a few."""
+    """The number of steps that fits `seconds` of CPU time, estimated from the median of a few steps."""
     from sanbu.machine import decide
     from sanbu.training import Training
 
@@ -105,14 +108,16 @@ def steps_within(recipe: Recipe, seconds: float) -> int:
         while not training.advance():
             pass
         times.append(time.process_time() - since)
-    return max(1, round(seconds / sorted(times[4:])[len(times[4:]) // 2]))
+    measured = sorted(times[4:])  # the first four steps warm up
+    return max(1, round(seconds / measured[len(measured) // 2]))
 
 
-def cost(run: Run) -> dict[str, Any]:
-    """What a run's training cost, its parent's included: CPU seconds and, where it was measured, peak memory in MB."""
+def training_cost(run: Run) -> dict[str, Any]:
+    """CPU seconds of a run's training, including those of its parent, and peak memory in MB where it was measured."""
     path = run.folder / "cost.json"
     own = read_json(path) if path.exists() else {}
     seconds = own.get("training_cpu_seconds", sum(row.get("time/cpu_seconds", 0.0) for row in run.metrics()))
     if "model" in run.recipe.parents:
-        seconds += cost(Run.open(run.recipe.parents["model"]))["training_cpu_seconds"]
+        parent = Run.open(run.recipe.parents["model"])
+        seconds += training_cost(parent)["training_cpu_seconds"]
     return {"training_cpu_seconds": seconds, **({"memory_mb": own["memory_mb"]} if own else {})}

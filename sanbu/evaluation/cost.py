@@ -1,4 +1,4 @@
-"""What a model costs, counted on the meta device: no weights are made."""
+"""Cost of a model in parameters, FLOPs and bytes, counted on the meta device, so no weights are allocated."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from sanbu.layers.attention import Attention
 from sanbu.recipe import Recipe
 
-BYTES = 4  # float32, as a run stores weights and as the cache holds keys and values on a CPU
+BYTES = 4  # float32: weights in a run folder, keys and values in the cache on a CPU
 
 
 @dataclass(frozen=True)
 class Cost:
-    """parameters: tied weights once. flops_per_token: of training, forward and backward. Bytes are of float32."""
+    """parameters: tied weights count once. flops_per_token: training, forward and backward. Bytes: in float32."""
 
     parameters: int
     flops_per_token: int
@@ -26,7 +26,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class PictureCost:
-    """flops_per_picture: of training, three times those of products and convolutions in one forward pass."""
+    """flops_per_picture: training, three times the FLOPs of products and convolutions in one forward pass."""
 
     parameters: int
     flops_per_picture: int
@@ -34,7 +34,7 @@ class PictureCost:
 
 
 def cost(recipe: Recipe) -> Cost | PictureCost:
-    """Count a recipe's model. A training token costs 6 FLOPs a matrix weight and 12 T D a layer in attention.
+    """The cost of a recipe's model. A training token costs 6 FLOPs per matrix weight and 12 T D per attention layer.
 
     (Kaplan and others, 2020; the attention term as in PaLM, Chowdhery and others, 2022: over the whole context T.)
     """

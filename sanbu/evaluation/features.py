@@ -1,7 +1,8 @@
-"""What distances look at: the pixels themselves, and the last hidden layer of a small frozen classifier.
+"""Features for distances: the pixels themselves, and the last hidden layer of a small frozen classifier.
 
-The classifier is scikit-learn's perceptron with a published seed, trained once on the training part; no download, the
-same on every machine up to rounding. Its features are standardised, since kernel distances of raw ones explode.
+The classifier is scikit-learn's perceptron with a fixed seed, trained on the training part. It needs no download and is
+the same on every machine up to rounding. Its features are standardised, because kernel distances of raw features
+overflow.
 """
 
 from __future__ import annotations
@@ -28,24 +29,26 @@ class Classifier:
 
         chosen = np.random.default_rng(SEED).permutation(len(pictures))[:MOST]
         x = pixels(pictures[chosen]).numpy()
-        self.model = MLPClassifier((128, HIDDEN), random_state=SEED, max_iter=max(20, min(200, 400000 // len(x))))
+        epochs = max(20, min(200, 400000 // len(x)))
+        self.model = MLPClassifier((128, HIDDEN), random_state=SEED, max_iter=epochs)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it says so when it stops at its number of rounds
+            warnings.simplefilter("ignore")  # it warns when it stops at max_iter
             self.model.fit(x, labels[chosen])
-        hidden = self._hidden(x)
-        self.alive = hidden.std(0) > 0.01  # some units never fire
-        self.mean, self.deviation = hidden.mean(0)[self.alive], hidden.std(0)[self.alive]
+        hidden = self._last_hidden(x)
+        self.alive = hidden.std(0) > 0.01  # some units are always 0
+        self.mean = hidden.mean(0)[self.alive]
+        self.deviation = hidden.std(0)[self.alive]
 
     def features(self, pictures: np.ndarray) -> Tensor:
-        """Standardised features [N, D] of the units that fire."""
-        hidden = self._hidden(pixels(pictures).numpy())[:, self.alive]
+        """Standardised features [N, D] of the units that are not constant."""
+        hidden = self._last_hidden(pixels(pictures).numpy())[:, self.alive]
         return torch.from_numpy((hidden - self.mean) / self.deviation)
 
     def labels(self, pictures: np.ndarray) -> np.ndarray:
         """The most likely class of each picture."""
         return self.model.predict(pixels(pictures).numpy())
 
-    def _hidden(self, x: np.ndarray) -> np.ndarray:
+    def _last_hidden(self, x: np.ndarray) -> np.ndarray:
         for weight, bias in zip(self.model.coefs_[:-1], self.model.intercepts_[:-1], strict=True):
             x = np.maximum(x @ weight + bias, 0)
         return x

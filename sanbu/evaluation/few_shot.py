@@ -1,8 +1,8 @@
 """Zero-shot and few-shot tables (Radford and others, 2019; Brown and others, 2020).
 
-A task is a small data file: where its records lie and how one is written down. Choices are compared by the
-log-likelihood of what follows the prompt, and by the same for each byte (normalised). Worked examples stand before
-the question, drawn by a hash from other records.
+A task is a small JSON file: the file of its records and the templates of prompt and choices. Choices are compared by
+their log-likelihood after the prompt, and by their log-likelihood per byte (normalised). Worked examples before the
+question are drawn from other records by a hash.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ TASKS = Path(__file__).parent / "tasks"
 
 
 class Task(Config):
-    """How a record is asked.
+    """How a record becomes a question.
 
-    choice: `choices` names a list, `answer` the right one's index. text: the last word of `text` is to be predicted.
-    pair: `good` against `bad`. {field} in prompt and choice stands for a field of the record; {choice} for one of its
-    choices.
+    kind "choice": field `choices` of a record is a list, field `answer` the index of the right one. "text": the model
+    predicts the last word of field `text`. "pair": field `good` is compared with field `bad`. In `prompt` and `choice`,
+    {field} is replaced by a field of the record and {choice} by one of its choices.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Task(Config):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A prompt, what may follow it, and which is right; of pairs, each side has its own prompt."""
+class Question:
+    """A prompt, its possible continuations, and the index of the right one. Of a pair, both whole texts are options."""
 
     prompt: str
     options: tuple[str, ...]
@@ -53,86 +53,92 @@ class Asked:
 
 
 def evaluate_tasks(run: Run, names: Sequence[str], shots: Sequence[int], folder: Path, count: int) -> dict[str, Any]:
-    """A row for each task and number of shots, and a whole prompt of each task. Raises SanbuError in one line."""
+    """A row per task and number of shots, and one whole prompt of each task. Raises SanbuError in one line."""
     if run.codec.medium != "text" or not run.recipe.strategy.draws:
-        raise SanbuError(f"{run.folder} gives text no probability: its model is a {kind_of(run.recipe.model)!r}")
+        model = kind_of(run.recipe.model)
+        raise SanbuError(f"--tasks: {run.folder} is not a language model that samples text: its model is {model!r}")
     rows: list[dict[str, Any]] = []
     prompts: dict[str, str] = {}
     for name in names:
         task = find(name.strip())
-        records = read(task, task.file, folder)
-        examples = read(task, task.examples, folder) if task.examples else records
+        records = read_records(task, task.file, folder)
+        examples = read_records(task, task.examples, folder) if task.examples else records
+        numbers = spread_evenly(len(records), count)
         for k in shots:
-            asked = [ask(task, records, examples, number, k) for number in chosen(len(records), count)]
-            rows.append({"task": task.name, "shots": k, **score(run, task, asked)})
-            prompts[task.name] = asked[0].prompt + asked[0].options[asked[0].right]
+            questions = [make_question(task, records[number], examples, number, k) for number in numbers]
+            rows.append({"task": task.name, "shots": k, **score(run, task, questions)})
+            prompts[task.name] = with_answer(questions[0])
     return {"rows": rows, "prompts": prompts}
 
 
 def find(name: str) -> Task:
-    """A task of that name, or a task file. Raises SanbuError with the nearest match."""
+    """The task of that name or in that file. Raises SanbuError with the nearest match."""
     known = {path.stem: path for path in TASKS.glob("*.json")}
     path = known.get(name, Path(name))
     if not path.is_file():
-        raise SanbuError(
-            f"--tasks: unknown task {name!r}; tasks: {', '.join(sorted(known))}{nearest(name, known)}; or a file"
-        )
+        names = ", ".join(sorted(known))
+        raise SanbuError(f"--tasks: unknown task {name!r}; tasks: {names}{nearest(name, known)}; or give a task file")
     return load(Task, json.loads(path.read_text(encoding="utf-8")))
 
 
-def read(task: Task, name: str, folder: Path) -> list[dict[str, Any]]:
-    """The records of a task's file. Raises SanbuError when it is not there."""
+def read_records(task: Task, name: str, folder: Path) -> list[dict[str, Any]]:
+    """The records in a file of a task. Raises SanbuError if the file is missing."""
     path = folder / name
     if not path.is_file():
-        raise SanbuError(f"--tasks: {task.name} reads {path}, which is not there; set --folder to where your files lie")
+        raise SanbuError(
+            f"--tasks: {task.name} reads {path}, which is not there; set --folder to the directory with the task files"
+        )
     return [record for _, record in lines(path)]
 
 
-def chosen(total: int, count: int) -> list[int]:
-    """So many records, spread evenly over all."""
-    return list(range(total)) if count >= total else [i * total // count for i in range(count)]
+def spread_evenly(total: int, count: int) -> list[int]:
+    """`count` numbers below `total`, evenly spread; all of them if there are no more than `count`."""
+    if count >= total:
+        return list(range(total))
+    return [i * total // count for i in range(count)]
 
 
-def ask(task: Task, records: list[dict[str, Any]], examples: list[dict[str, Any]], number: int, shots: int) -> Asked:
-    """The record as a prompt with worked examples before it; never itself."""
-    record = records[number]
-    order = (
-        sorted((i for i in range(len(examples)) if examples[i] != record), key=lambda i: key("shots", number, i))
-        if shots
-        else []
-    )
-    worked = "".join(whole(task, examples[i]) + "\n\n" for i in order[:shots])
+def make_question(
+    task: Task, record: dict[str, Any], examples: list[dict[str, Any]], number: int, shots: int
+) -> Question:
+    """The record as a prompt, after `shots` worked examples other than itself. number: of the record, for the hash."""
+    worked = ""
+    if shots:
+        others = [i for i in range(len(examples)) if examples[i] != record]
+        others.sort(key=lambda i: key("shots", number, i))
+        for i in others[:shots]:
+            worked += with_answer(make_question(task, examples[i], [], 0, 0)) + "\n\n"
     if task.kind == "pair":
-        return Asked(worked, (record[task.good], record[task.bad]), 0)
+        return Question(worked, (record[task.good], record[task.bad]), 0)
     if task.kind == "text":
         before, _, last = record[task.text].rstrip().rpartition(" ")
-        return Asked(worked + before, (" " + last,), 0)
+        return Question(worked + before, (" " + last,), 0)
     options = tuple(task.choice.format(**record, choice=choice) for choice in record[task.choices])
-    return Asked(worked + task.prompt.format(**record), options, int(record[task.answer]))
+    return Question(worked + task.prompt.format(**record), options, int(record[task.answer]))
 
 
-def whole(task: Task, record: dict[str, Any]) -> str:
-    """A worked example."""
-    asked = ask(task, [record], [], 0, 0)
-    return asked.prompt + asked.options[asked.right]
+def with_answer(question: Question) -> str:
+    """The prompt followed by the right answer."""
+    return question.prompt + question.options[question.right]
 
 
-def score(run: Run, task: Task, asked: Sequence[Asked]) -> dict[str, Any]:
-    """Accuracy with its standard error, and by likelihood a byte."""
-    pairs = [split(run, each.prompt, option) for each in asked for option in each.options]
+def score(run: Run, task: Task, questions: Sequence[Question]) -> dict[str, Any]:
+    """Accuracy with its standard error, and accuracy by log-likelihood per byte (normalised)."""
+    pairs = [split(run, question.prompt, option) for question in questions for option in question.options]
     scored = iter(loglikelihoods(run, pairs, f"{task.name}"))
     right, normalised, chance = 0, 0, 0.0
-    for each in asked:
-        values = [next(scored) for _ in each.options]
+    for question in questions:
+        values = [next(scored) for _ in question.options]
         if task.kind == "text":
-            right += values[0][1]
+            right += int(values[0][1])
             continue
         sums = [value for value, _ in values]
-        means = [value / max(1, len(option.strip().encode())) for value, option in zip(sums, each.options, strict=True)]
-        right += sums.index(max(sums)) == each.right
-        normalised += means.index(max(means)) == each.right
-        chance += 1 / len(each.options)
-    total = len(asked)
+        sizes = [max(1, len(option.strip().encode())) for option in question.options]
+        means = [value / size for value, size in zip(sums, sizes, strict=True)]
+        right += int(sums.index(max(sums)) == question.right)
+        normalised += int(means.index(max(means)) == question.right)
+        chance += 1 / len(question.options)
+    total = len(questions)
     accuracy = right / total
     return {
         "accuracy": accuracy,

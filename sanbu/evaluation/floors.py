@@ -1,6 +1,6 @@
-"""Rows that every table needs: what a set of samples would score without any learning of pictures.
+"""Baseline rows of every table (floors): sets of samples made without a learned model of pictures.
 
-Each takes the training pictures as [N, D] in [0, 1], a number of samples and a seed, and gives [n, D] in [0, 1].
+Each function takes training pictures [N, D] in [0, 1], a number of samples n and a seed, and returns [n, D] in [0, 1].
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ Floor = Callable[[np.ndarray, int, int], np.ndarray]
 
 
 def real(train: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Training pictures themselves: the best any model can be, and copies by construction."""
+    """Training pictures themselves: the best possible distance, and all of them copies."""
     return train[np.random.default_rng(seed).choice(len(train), count, replace=count > len(train))]
 
 
 def copycat(train: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Training pictures with a little noise: distances love it, the copy rate does not."""
+    """Training pictures with a little noise: good distances, but a high copy rate."""
     draws = np.random.default_rng(seed)
     picked = train[draws.choice(len(train), count)]
     return picked + draws.normal(0, 0.03, picked.shape) * (picked > 0)
 
 
 def gaussian(train: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """One Gaussian of the training pictures' mean and covariance."""
+    """One Gaussian with the mean and covariance of the training pictures."""
     return np.random.default_rng(seed).multivariate_normal(train.mean(0), np.cov(train.T), count, method="eigh")
 
 

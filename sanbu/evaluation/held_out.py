@@ -7,7 +7,7 @@ from typing import Any
 
 from sanbu.config import SanbuError
 from sanbu.data.data import Data
-from sanbu.evaluation.options import Measured, Options, lines_of, only
+from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
 from sanbu.noise import Noise
 from sanbu.objectives.objective import Round, evaluate
 from sanbu.run import Run
@@ -15,22 +15,22 @@ from sanbu.run import Run
 ROWS = 64
 
 
-def measure(runs: Sequence[Run], options: Options) -> Measured:
-    """The figures of the objective of one run."""
-    run = only(runs)
-    found = {"run": str(run.folder), **objective_on_held_out(run)}
-    return found, lines_of({name: value for name, value in found.items() if name != "run"})
+def measure(runs: Sequence[Run], options: Options) -> Measurement:
+    """The held-out figures of one run's objective."""
+    run = single_run(runs)
+    found = evaluate_objective(run)
+    return {"run": str(run.folder), **found}, figure_lines(found)
 
 
-def objective_on_held_out(run: Run) -> dict[str, Any]:
-    """The loss and the figures of the objective over all held-out rows. Raises SanbuError when nothing is held out."""
+def evaluate_objective(run: Run) -> dict[str, Any]:
+    """Loss and metrics of the objective over all held-out rows. Raises SanbuError if nothing is held out."""
     data, objective = run.recipe.data.build(), run.recipe.objective.build()
     if not data.held_out_rows:
-        raise SanbuError(f"{run.folder}: data.validation is 0, so nothing is held out")
+        raise SanbuError(f"{run.folder}: data.validation is 0, so there are no held-out rows to evaluate on")
     return evaluate(objective, rounds(run, data)) | {"rows": data.held_out_rows}
 
 
 def rounds(run: Run, data: Data) -> Iterator[Round]:
-    """Every held-out row once."""
+    """Rounds with every held-out row once."""
     for start in range(0, data.held_out_rows, ROWS):
         yield Round(run.models, data.held_out(start, ROWS), Noise("evaluate", start), learning=False)

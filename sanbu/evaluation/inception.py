@@ -1,7 +1,7 @@
-"""Inception FID and KID by torch-fidelity (extra `fidelity`), the only figures that can stand beside a paper's.
+"""Inception FID and KID by torch-fidelity (extra `fidelity`): the only figures comparable to those in papers.
 
-It downloads Inception's weights the first time and wants thousands of pictures; the distances in `distances.py` want
-neither.
+The first call downloads the weights of Inception, and thousands of pictures are needed. The distances in `distances.py`
+need neither.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sanbu.run import Run
 
 
 def inception(run: Run, count: int, seed: int = 10**6) -> dict[str, float]:
-    """FID, KID and Inception score of `count` samples against as many test pictures, or all where there are fewer.
+    """FID, KID and Inception score of `count` samples against the same number of test pictures, or all of them.
 
-    Raises SanbuError when torch-fidelity is missing or the test part is too small.
+    Raises SanbuError if torch-fidelity is missing or the test part is too small.
     """
     try:
         import torch_fidelity
     except ImportError:
-        raise SanbuError("--inception needs the extra: pip install 'sanbu[fidelity]'") from None
+        raise SanbuError("--inception: torch-fidelity is not installed; pip install 'sanbu[fidelity]'") from None
     data: Any = run.recipe.data.build()
     test = data.part("test")["levels"]
     count = min(count, len(test))
@@ -40,6 +40,6 @@ def inception(run: Run, count: int, seed: int = 10**6) -> dict[str, float]:
         real.mkdir()
         for number, levels in enumerate(test[:count]):
             write_image(real / f"{number:06d}.png", np.ascontiguousarray(run.codec.read(levels)))
-        told = {"input1": str(found), "input2": str(real), "cuda": run.device.type == "cuda", "verbose": False}
-        subset = {"kid_subset_size": min(1000, count)}
-        return dict(torch_fidelity.calculate_metrics(**told, **subset, isc=True, fid=True, kid=True))
+        inputs = {"input1": str(found), "input2": str(real), "kid_subset_size": min(1000, count)}
+        cuda = run.device.type == "cuda"
+        return dict(torch_fidelity.calculate_metrics(**inputs, cuda=cuda, verbose=False, isc=True, fid=True, kid=True))

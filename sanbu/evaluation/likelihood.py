@@ -1,4 +1,4 @@
-"""Log-likelihood of continuations: all that zero-shot and few-shot evaluation needs."""
+"""Log-likelihood of continuations, which zero-shot and few-shot evaluation is computed from."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from typing import Any
 
 import torch
 
+from sanbu.codecs.text import padded
 from sanbu.codecs.tokenizer import encode
 from sanbu.objectives.answers import logprobs
 from sanbu.progress import progress_rows
 from sanbu.run import Run
 from sanbu.space import IGNORED
 
-TOKENS = 1 << 13  # through the model at once
+TOKENS = 1 << 13  # per forward pass
 
 
 def split(run: Run, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """The ids of both, as the whole text is tokenised; spaces at the end of the context go to the continuation.
+    """Token ids of context and continuation, from tokenizing the whole text.
 
-    The context begins as a document begins.
+    Spaces at the end of the context are moved to the continuation. The context begins with the start token, if the
+    tokenizer has one.
     """
-    tokenizer: Any = run.codec.tokenizer  # type: ignore[attr-defined]
+    codec: Any = run.codec
+    tokenizer = codec.tokenizer
     kept = context.rstrip(" ")
     continuation = context[len(kept) :] + continuation
     start = [] if tokenizer.start is None else [tokenizer.start]
@@ -32,41 +35,45 @@ def split(run: Run, context: str, continuation: str) -> tuple[list[int], list[in
 def loglikelihoods(
     run: Run, pairs: Sequence[tuple[list[int], list[int]]], what: str = "scoring"
 ) -> list[tuple[float, bool]]:
-    """log p(continuation | context) for pairs of ids, and whether greedy decoding gives the continuation.
+    """log p(continuation | context) of each pair of ids, and whether greedy decoding gives the continuation.
 
-    What does not fit into the model's context is cut off on the left.
+    Pairs longer than the model's context are truncated on the left. what: label of the progress bar.
     """
     model: Any = run.model
     found: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
-    order = sorted((i for i in range(len(pairs)) if pairs[i][1]), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
+    sizes = [len(context) + len(continuation) for context, continuation in pairs]
+    scored = [i for i in range(len(pairs)) if pairs[i][1]]
+    order = sorted(scored, key=lambda i: -sizes[i])  # longest first
     with torch.no_grad(), progress_rows(what, len(order)) as progress:
         while order:
-            longest = min(model.context, len(pairs[order[0]][0]) + len(pairs[order[0]][1]) - 1)
-            part, order = order[: max(1, TOKENS // longest)], order[max(1, TOKENS // longest) :]
-            tokens, targets = together([pairs[i] for i in part], model.context)
-            each = logprobs(model, tokens, targets).double().sum(1).tolist()
-            for i, value, exact in zip(part, each, greedy(model, tokens, targets), strict=True):
-                found[i] = (value, exact)
+            longest = min(model.context, sizes[order[0]] - 1)
+            count = max(1, TOKENS // longest)
+            part, order = order[:count], order[count:]
+            tokens, targets = make_batch([pairs[i] for i in part], model.context)
+            values = logprobs(model, tokens, targets).double().sum(1).tolist()
+            exact = matches_greedy(model, tokens, targets)
+            for i, pair in zip(part, zip(values, exact, strict=True), strict=True):
+                found[i] = pair
             progress(len(part))
     return found
 
 
-def together(pairs: Sequence[tuple[list[int], list[int]]], context: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """tokens_NT padded on the right, and targets_NT: the continuation's tokens, -100 elsewhere."""
+def make_batch(pairs: Sequence[tuple[list[int], list[int]]], context: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """tokens_NT, padded on the right, and targets_NT: the tokens of the continuation, IGNORED elsewhere."""
     rows = []
     for before, after in pairs:
         whole = (before + after)[-(context + 1) :]
-        asked = min(len(after), len(whole) - 1)
-        rows.append((whole[:-1], [IGNORED] * (len(whole) - 1 - asked) + whole[len(whole) - asked :]))
-    longest = max(len(tokens) for tokens, _ in rows)
-    tokens = torch.tensor([row + [0] * (longest - len(row)) for row, _ in rows])
-    targets = torch.tensor([row + [IGNORED] * (longest - len(row)) for _, row in rows])
+        scored = min(len(after), len(whole) - 1)
+        ignored = [IGNORED] * (len(whole) - 1 - scored)
+        rows.append((whole[:-1], ignored + whole[len(whole) - scored :]))
+    tokens = padded([row for row, _ in rows], 0)
+    targets = padded([row for _, row in rows], IGNORED)
     return tokens, targets
 
 
-def greedy(model: Any, tokens_NT: torch.Tensor, targets_NT: torch.Tensor) -> list[bool]:
-    """Whether each row's targets are the most likely tokens."""
-    asked = targets_NT != IGNORED
-    best = model(tokens_NT, readout=lambda head, hidden: head(hidden[asked]).argmax(-1))
-    wrong = torch.zeros_like(targets_NT).masked_scatter(asked, (best != targets_NT[asked]).long())
+def matches_greedy(model: Any, tokens_NT: torch.Tensor, targets_NT: torch.Tensor) -> list[bool]:
+    """For each row: are all its targets the most likely tokens?"""
+    scored_NT = targets_NT != IGNORED
+    best = model(tokens_NT, readout=lambda head, hidden: head(hidden[scored_NT]).argmax(-1))
+    wrong = torch.zeros_like(targets_NT).masked_scatter(scored_NT, (best != targets_NT[scored_NT]).long())
     return (wrong.sum(1) == 0).tolist()

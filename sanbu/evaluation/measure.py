@@ -1,4 +1,4 @@
-"""Which measurement runs ask for: few-shot tasks, or what their data names (`DataConfig.measure`)."""
+"""Chooses the measurement for given runs: few-shot tasks, or the one that their data names (`DataConfig.measure`)."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from typing import Any
 
 from sanbu.config import module_of
 from sanbu.evaluation.few_shot import evaluate_tasks
-from sanbu.evaluation.options import Measured, Options, readable, table
+from sanbu.evaluation.options import Measurement, Options, format_figure, table
 from sanbu.run import Run
 
 
 def evaluate(*runs: Run | Path | str, **options: Any) -> dict[str, Any]:
-    """Figures of runs on held-out data; see `Options`. Raises ConfigError for runs that do not fit together."""
-    found, _ = measure([run if isinstance(run, Run) else Run.open(run) for run in runs], **options)
+    """Figures of runs on held-out data; see `Options`. Raises ConfigError for runs or options that do not fit."""
+    opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
+    found, _ = measure(opened, **options)
     return found
 
 
-def measure(runs: Sequence[Run], **options: Any) -> Measured:
-    """The figures, and the same as a person reads them. Raises ConfigError for what does not go together."""
-    asked = Options(**options)
-    if asked.tasks:
-        return by_tasks(runs, asked)
+def measure(runs: Sequence[Run], **options: Any) -> Measurement:
+    """The figures and their text. Raises ConfigError for runs or options that do not fit together."""
+    chosen = Options(**options)
+    if chosen.tasks:
+        return measure_tasks(runs, chosen)
     first = runs[0].recipe
     name = first.data.measure if first.strategy.draws else "objective"
-    return module_of("sanbu.evaluation:MEASURES", name).measure(runs, asked)
+    return module_of("sanbu.evaluation:MEASURES", name).measure(runs, chosen)
 
 
-def by_tasks(runs: Sequence[Run], options: Options) -> Measured:
-    """Few-shot tables."""
+def measure_tasks(runs: Sequence[Run], options: Options) -> Measurement:
+    """The few-shot table of all runs, and a whole prompt of each task."""
     found = {
         str(run.folder): evaluate_tasks(run, options.tasks, options.shots, options.folder, options.questions)
         for run in runs
     }
     titles = ["run", "task", "shots", "accuracy", "error", "normalised", "chance", "questions"]
     rows = [
-        [Path(name).name, *(readable(row[title]) for title in titles[1:])]
+        [Path(name).name, *(format_figure(row[title]) for title in titles[1:])]
         for name, result in found.items()
         for row in result["rows"]
     ]

@@ -1,4 +1,4 @@
-"""What a measurement may be asked for, and how figures are shown to people."""
+"""Options of measurements, and figures as text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from sanbu.config import ConfigError
 from sanbu.run import Run
 
-Measured = tuple[dict[str, Any], str]  # the figures, and the same as a person reads them
+Measurement = tuple[dict[str, Any], str]  # the figures, and the same as text
 
 
 @dataclass(frozen=True)
 class Options:
-    """data: other text to evaluate. inception: samples for Inception FID, 0 disables. questions: per task or assistant.
+    """data: another text to evaluate on. inception: number of samples for Inception FID, 0 disables.
 
-    tasks, shots: few-shot tasks and the numbers of examples in each prompt. folder: where the files of the tasks are.
+    questions: number per task or assistant. tasks: names of few-shot tasks. shots: numbers of worked examples in a
+    prompt. folder: directory with the task files.
     """
 
     data: str | None = None
@@ -28,8 +29,8 @@ class Options:
     folder: Path = Path("data")
 
 
-def only(runs: Sequence[Run]) -> Run:
-    """The one run given. Raises ConfigError for several."""
+def single_run(runs: Sequence[Run]) -> Run:
+    """The run in a list of one. Raises ConfigError for several runs."""
     if len(runs) > 1:
         raise ConfigError(
             f"evaluate: given {len(runs)} runs, but only assistants are measured together; see: sanbu compare"
@@ -37,20 +38,23 @@ def only(runs: Sequence[Run]) -> Run:
     return runs[0]
 
 
-def lines_of(figures: dict[str, Any]) -> str:
-    """A line for each figure."""
-    return "\n".join(f"{name.replace('_', ' ')}: {readable(value)}" for name, value in figures.items())
+def figure_lines(figures: dict[str, Any]) -> str:
+    """One line of text per figure."""
+    return "\n".join(f"{name.replace('_', ' ')}: {format_figure(value)}" for name, value in figures.items())
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text."""
-    widths = [max(len(str(row[i])) for row in [titles, *rows]) for i in range(len(titles))]
+    """A text table with aligned columns."""
+    columns = zip(titles, *rows, strict=True)
+    widths = [max(len(str(cell)) for cell in column) for column in columns]
     return "\n".join(
         "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in [titles, *rows]
     )
 
 
-def readable(value: Any) -> str:
-    """A figure as a person reads it."""
-    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+def format_figure(value: Any) -> str:
+    """A figure as text: four decimals for floats, thousands separators."""
+    if isinstance(value, float):
+        return f"{value:,.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

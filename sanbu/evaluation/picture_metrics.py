@@ -1,8 +1,8 @@
-"""Quality, diversity and copying of pictures, always for the same number of samples and against the same floors."""
+"""Quality, diversity and copying of pictures, with a fixed number of samples and the same floors in every table."""
 
 from __future__ import annotations
 
-import math
+import statistics
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from sanbu.config import SanbuError
+from sanbu.config import SanbuError, change
 from sanbu.data.data import DataConfig
 from sanbu.evaluation.distances import class_variation, copy_rate, frechet, kid, neighbourhoods
 from sanbu.evaluation.features import Classifier, pixels
 from sanbu.evaluation.floors import FLOORS
 
-MOST = 2000  # pictures a distance looks at
-NEEDED = 200  # below, the distances say more about the number than about the pictures
+MOST = 2000  # pictures per distance
+NEEDED = 200  # with fewer pictures, a distance depends more on their number than on their distribution
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. Distances are on pixels in [0, 1] unless they say features; None: does not apply.
+    """One row of the table. Distances are on pixels in [0, 1], or on features where the name says so. None: unknown.
 
-    kid: unbiased, near 0 is best. precision, recall, density, coverage: 5 neighbours. copy_rate: share of samples
-    nearer to a training picture than 95 % of unseen ones are. ms_per_image: one thread, batches of 512; ms_alone:
-    batch 1. memory_mb: at most held while training. spread: standard deviations over seeds.
+    kid: unbiased, 0 is best. precision, recall, density, coverage: 5 neighbours. copy_rate: fraction of samples that
+    are closer to a training picture than 95 % of unseen pictures are. nfe: evaluations of the model per picture.
+    ms_per_image: one thread, batches of 512; ms_alone: batch of 1. memory_mb: peak memory of training. spread: standard
+    deviations over seeds.
     """
 
     name: str
@@ -53,73 +54,74 @@ class Row:
 
     @property
     def floor(self) -> bool:
-        """Is it one of the rows that learnt nothing of pictures?"""
+        """True for baseline rows, made without a learned model."""
         return self.strategy == "floor"
 
 
 class Judge:
-    """The pictures of one data config, split, with classifier features. Raises SanbuError when there are too few."""
+    """Scores samples against the test pictures of a data config. Raises SanbuError if there are too few pictures."""
 
     def __init__(self, config: DataConfig) -> None:
-        labelled: Any = config.model_copy(
-            update={"classes": "auto"}
-        ).resolve()  # also where the runs were told no labels
+        labelled: Any = change(config, {"classes": "auto"}).resolve()  # labels even if the runs are unconditional
         data = labelled.build()
         self.config, self.codec, self.classes = config, data.codec, data.space.classes
         parts = {name: data.take(data.places[name][: 10 * MOST]) for name in ("train", "test")}
-        self.train, self.test = (np.stack([self.codec.read(row) for row in parts[name]["levels"]]) for name in parts)
+        self.train = np.stack([self.codec.read(row) for row in parts["train"]["levels"]])
+        self.test = np.stack([self.codec.read(row) for row in parts["test"]["levels"]])
         self.labels = {name: part["label"].numpy() for name, part in parts.items()}
         self.count = min(MOST, len(self.test), len(self.train))
         if self.count < NEEDED:
             raise SanbuError(
-                f"{labelled.path}: {len(self.train)} training and {len(self.test)} test pictures; {NEEDED} of each are"
-                " needed for distances; set data.test higher or add pictures"
+                f"{labelled.path}: {len(self.train)} training and {len(self.test)} test pictures, but {NEEDED} of each"
+                " are needed for distances; set data.test higher or add pictures"
             )
 
     @cached_property
     def classifier(self) -> Classifier | None:
-        """Frozen features, where there are labels to make them from."""
+        """The classifier whose features are used; None for pictures without labels."""
         return Classifier(self.train, self.labels["train"]) if self.classes > 1 else None
 
     def score(self, samples: np.ndarray) -> dict[str, Any]:
-        """Every distance of uint8 samples [N, ...]; N is the judge's count."""
+        """All distances of uint8 samples [N, ...] to the test pictures; N must be `self.count`."""
         real, found = pixels(self.test[: self.count]), pixels(samples)
         scores = {"kid": kid(found, real), "frechet": frechet_or_none(found, real), **neighbourhoods(found, real)}
         scores["copy_rate"] = copy_rate(found, pixels(self.train), real)
         if self.classifier is not None:
-            real, found = self.classifier.features(self.test[: self.count]), self.classifier.features(samples)
+            real = self.classifier.features(self.test[: self.count])
+            found = self.classifier.features(samples)
             scores |= {"kid_features": kid(found, real), "frechet_features": frechet(found, real)}
-            share = class_variation(self.classifier.labels(samples), self.labels["test"][: self.count], self.classes)
-            scores["class_variation"] = share
+            predicted, labels = self.classifier.labels(samples), self.labels["test"][: self.count]
+            scores["class_variation"] = class_variation(predicted, labels, self.classes)
         return scores
 
     def floors(self, seeds: int = 3) -> list[Row]:
-        """The rows every table needs."""
+        """The baseline rows, averaged over seeds."""
         flat = self.train.reshape(len(self.train), -1) / 255
         rows = []
         for name, floor in FLOORS.items():
-            scores = [self.score(self._drawn(floor(flat, self.count, seed))) for seed in range(seeds)]
+            scores = [self.score(self._as_pictures(floor(flat, self.count, seed))) for seed in range(seeds)]
             rows.append(averaged([Row(name, "floor", **score) for score in scores]))
         return rows
 
-    def _drawn(self, flat: np.ndarray) -> np.ndarray:
-        """Real numbers as pictures of this space's levels."""
-        unit = torch.from_numpy(flat).clamp(0, 1).view(-1, *self.config.space().shape) * 2 - 1
+    def _as_pictures(self, flat: np.ndarray) -> np.ndarray:
+        """Real numbers [N, D] rounded to pictures with the levels of this space."""
+        shape = self.config.space().shape
+        unit = torch.from_numpy(flat).clamp(0, 1).view(-1, *shape) * 2 - 1
         return np.stack([self.codec.read(row) for row in unit])
 
 
 def frechet_or_none(found: torch.Tensor, real: torch.Tensor) -> float | None:
-    """The Frechet distance, or None where there are fewer samples than dimensions and it would say nothing."""
+    """The Frechet distance; None with fewer samples than dimensions, where its covariances are singular."""
     return frechet(found, real) if len(found) >= found.shape[1] else None
 
 
 def averaged(rows: list[Row]) -> Row:
-    """The mean of rows of one name over seeds, with the deviation of each figure."""
+    """The mean over seeds of rows of one name, with the standard deviation of each figure."""
     first, spread, values = asdict(rows[0]), {}, {}
     for name, value in first.items():
         found = [getattr(row, name) for row in rows]
         if isinstance(value, float):
             values[name] = sum(found) / len(found)
             if len(found) > 1:
-                spread[name] = math.sqrt(sum((x - values[name]) ** 2 for x in found) / (len(found) - 1))
+                spread[name] = statistics.stdev(found)
     return Row(**{**first, **values, "seeds": len(rows), "spread": spread})

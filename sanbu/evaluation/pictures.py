@@ -1,4 +1,4 @@
-"""A run of pictures, measured: its samples, their speed, and its likelihood where it has one."""
+"""Measures one run of pictures: its samples, the speed of sampling, and the likelihood if the model has one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sanbu.config import kind_of
-from sanbu.evaluation.contest import cost
+from sanbu.evaluation.contest import training_cost
 from sanbu.evaluation.picture_metrics import Judge, Row
 from sanbu.noise import Noise
 from sanbu.objectives.elbo import ImportanceWeighted
@@ -18,13 +18,13 @@ from sanbu.objectives.objective import Round, evaluate
 from sanbu.run import Run
 from sanbu.strategies.strategy import last
 
-AT_ONCE = 512
+BATCH = 512
 
 
 def measure_run(run: Run, name: str, judge: Judge, overrides: tuple[str, ...] = (), seed: int = 10**6) -> Row:
-    """Draw as many pictures as the judge compares, and weigh them."""
-    samples, nfe, seconds = draw(run, judge.count, seed, overrides)
-    _, _, alone = draw(run, 1, seed, overrides)
+    """The row of one run: draw `judge.count` pictures and score them."""
+    samples, nfe, seconds = draw_pictures(run, judge.count, seed, overrides)
+    _, _, alone = draw_pictures(run, 1, seed, overrides)
     return Row(
         name=name,
         strategy=str(kind_of(run.recipe.strategy)),
@@ -34,17 +34,18 @@ def measure_run(run: Run, name: str, judge: Judge, overrides: tuple[str, ...] = 
         ms_alone=1000 * alone,
         parameters=sum(parameter.numel() for parameter in run.model.parameters()),
         bits_per_dimension=bits_per_dimension(run),
-        **cost(run),
+        **training_cost(run),
     )
 
 
-def draw(run: Run, count: int, seed: int, overrides: tuple[str, ...]) -> tuple[np.ndarray, int, float]:
-    """Pictures, evaluations of the model for each, and the seconds they took (of CPU time on a CPU)."""
+def draw_pictures(run: Run, count: int, seed: int, overrides: tuple[str, ...]) -> tuple[np.ndarray, int, float]:
+    """Pictures, model evaluations per picture, and seconds of sampling (CPU time on a CPU)."""
     clock = time.process_time if run.device.type == "cpu" else time.perf_counter
     found, seconds, nfe = [], 0.0, 0
-    for start in range(0, count, AT_ONCE):
+    for start in range(0, count, BATCH):
         since = clock()
-        draft = last(run.drafts(None, min(AT_ONCE, count - start), seed + start, overrides=overrides))
+        size = min(BATCH, count - start)
+        draft = last(run.drafts(None, size, seed + start, overrides=overrides))
         nfe = int(draft.evaluations[0])
         seconds += clock() - since
         found += [run.codec.read(row) for row in draft.sample]
@@ -52,7 +53,10 @@ def draw(run: Run, count: int, seed: int, overrides: tuple[str, ...]) -> tuple[n
 
 
 def bits_per_dimension(run: Run, rows: int = 1000) -> float | None:
-    """On test pictures: exact, or a bound by 64 latents; None without a likelihood. Not comparable across families."""
+    """Bits per dimension of test pictures: exact, or a bound with 64 latent draws; None for models without likelihood.
+
+    Exact values and bounds are not comparable.
+    """
     judges = {"pixels": Likelihood(), "latent": ImportanceWeighted(draws=64)}
     config = judges.get(run.recipe.model.family)
     if config is None:
@@ -62,9 +66,10 @@ def bits_per_dimension(run: Run, rows: int = 1000) -> float | None:
 
 
 def rounds_of_test_pictures(run: Run, data: Any, rows: int) -> Iterator[Round]:
-    """Test pictures, a hundred at a time, as they are."""
+    """Rounds of up to 100 test pictures, without augmentation."""
     places = data.places["test"]
     for start in range(0, min(rows, len(places)), 100):
-        batch = {name: tensor.to(run.device) for name, tensor in data.take(places[start : start + 100]).items()}
+        taken = data.take(places[start : start + 100])
+        batch = {name: tensor.to(run.device) for name, tensor in taken.items()}
         noise = Noise("likelihood", first_row=start, device=run.device)
         yield Round({"model": run.model}, batch, noise, learning=False)

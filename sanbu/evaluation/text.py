@@ -1,8 +1,7 @@
-"""Bits per byte: how many bits a model needs for a byte of held-out text, whatever its tokenizer.
+"""Bits per byte: the number of bits that a model needs per byte of held-out text, independent of its tokenizer.
 
-bits per byte = sum_t -log2 p(x_t | x_<t) / bytes of the text. Every token counts its own bytes; the end of a document
-counts none and still costs its bits, so that the number is the length of a code from which the documents come back
-whole.
+bits per byte = sum_t -log2 p(x_t | x_<t) / bytes of the text. An end token has no bytes, but its bits count. So the
+number is the length of a code that gives back the documents exactly.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from typing import Any
 import torch
 
 from sanbu.codecs.text import TextCodec
-from sanbu.config import SanbuError
+from sanbu.config import SanbuError, kind_of
 from sanbu.data.data import Data
 from sanbu.data.shards import Shards, write
 from sanbu.data.sources import documents
 from sanbu.data.text_rows import Text, TextRows
-from sanbu.evaluation.options import Measured, Options, lines_of, only
+from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
 from sanbu.objectives.next_token import chunked_cross_entropy
 from sanbu.progress import progress_rows
 from sanbu.run import Run
@@ -30,7 +29,7 @@ Report = dict[str, Any]
 
 
 def bits_per_byte(run: Run, data: Data, batch: int = 16) -> Report:
-    """A run's model on every held-out row: loss in nats a token, perplexity, bits per byte, tokens and bytes."""
+    """A run's model on every held-out row: loss in nats per token, perplexity, bits per byte, tokens and bytes."""
     model = run.model
     nats, tokens, size = 0.0, 0, 0
     with torch.no_grad(), progress_rows("evaluating", data.held_out_rows) as progress:
@@ -55,30 +54,30 @@ def bits_per_byte(run: Run, data: Data, batch: int = 16) -> Report:
     }
 
 
-def measure(runs: Sequence[Run], options: Options) -> Measured:
+def measure(runs: Sequence[Run], options: Options) -> Measurement:
     """Loss, perplexity and bits per byte of one run."""
-    run = only(runs)
+    run = single_run(runs)
     found = evaluate_run(run, options.data)
-    return {"run": str(run.folder), **found}, lines_of(found)
+    return {"run": str(run.folder), **found}, figure_lines(found)
 
 
 def evaluate_run(run: Run, path: str | None = None) -> Report:
-    """`bits_per_byte` of a run, on its own held-out text or on all the text of another path."""
+    """`bits_per_byte` of a run on its own held-out text, or on all text of another path."""
     config, folder = run.recipe.data, run.folder
     if not isinstance(config, Text):
         raise SanbuError(
-            f"{folder}: bits per byte are of text, and this run learnt from {type(config).__name__.lower()}"
+            f"{folder}: bits per byte are defined for text, but the data of this run is {kind_of(config)!r}"
         )
     if path is None:
         data = config.build()
         if not data.held_out_rows:
             raise SanbuError(f"{folder}: data.validation is 0, so nothing is held out; give --data PATH")
         return bits_per_byte(run, data)
-    return bits_per_byte(run, all_held_out(run, config, path))
+    return bits_per_byte(run, held_out_text(run, config, path))
 
 
-def all_held_out(run: Run, config: Text, path: str) -> Data:
-    """Every document of a path, held out, in the tokens of a run."""
+def held_out_text(run: Run, config: Text, path: str) -> Data:
+    """All documents of a path as held-out rows, tokenized with the tokenizer of a run."""
     codec = TextCodec(config.tokenizer.load(run.folder))
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = config.tokenizer.size()

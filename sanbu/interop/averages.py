@@ -43,8 +43,10 @@ def combined(files: list[Path], power: float) -> dict[str, Tensor]:
         for name, tensor in read_tensors(file).items():
             track, _, weight = name.partition("/")
             tracks.setdefault(float(track), {})[weight] = tensor
-        kept += [(track, int(file.stem.partition("-")[2]), tensors) for track, tensors in tracks.items()]
-    powers, rounds = (np.array([each[i] for each in kept], dtype=np.float64) for i in range(2))
+        step = int(file.stem.partition("-")[2])
+        kept += [(track, step, tensors) for track, tensors in tracks.items()]
+    powers = np.array([track for track, _, _ in kept], dtype=np.float64)
+    rounds = np.array([step for _, step, _ in kept], dtype=np.float64)
     factors = rebuilt(powers, rounds, power, rounds.max())
     last = kept[-1][2]
     return {

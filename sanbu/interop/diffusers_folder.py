@@ -210,10 +210,14 @@ def identity(channels: int, side: int) -> Part:
             parameter.zero_()
         for c in range(channels):
             decoder.latent.weight[c, c] = 1
-            decoder.first.weight[4 * c, c, 1, 1], decoder.first.weight[4 * c + 1, c, 1, 1] = 1, -1
-            decoder.first.bias[4 * c + 2], decoder.first.bias[4 * c + 3] = large, -large
-            decoder.norm.weight[4 * c], decoder.norm.bias[4 * c] = large / 2**0.5, shift
-            decoder.last.weight[c, 4 * c, 1, 1], decoder.last.bias[c] = 1, -shift
+            decoder.first.weight[4 * c, c, 1, 1] = 1
+            decoder.first.weight[4 * c + 1, c, 1, 1] = -1
+            decoder.first.bias[4 * c + 2] = large
+            decoder.first.bias[4 * c + 3] = -large
+            decoder.norm.weight[4 * c] = large / 2**0.5
+            decoder.norm.bias[4 * c] = shift
+            decoder.last.weight[c, 4 * c, 1, 1] = 1
+            decoder.last.bias[c] = -shift
     rules = autoencoder_names(config)
     left = ("encoder.label.weight", "decoder.label.weight", "log_scale")
     theirs = {renamed(name, rules): tensor for name, tensor in weights(model).items() if name not in left}

@@ -44,10 +44,13 @@ def harness_model(folder: Path | str) -> Any:
 
 def rolling(run: Run, text: str) -> float:
     """log p of a whole text, in windows that do not overlap, each with the last token before it as context."""
-    tokenizer: Any = run.codec.tokenizer  # type: ignore[attr-defined]
+    codec: Any = run.codec
+    tokenizer = codec.tokenizer
     model: Any = run.model
     ids = ([] if tokenizer.start is None else [tokenizer.start]) + encode(tokenizer, text)
-    windows = [(ids[at : at + 1], ids[at + 1 : at + 1 + model.context]) for at in range(0, len(ids) - 1, model.context)]
+    windows = []
+    for at in range(0, len(ids) - 1, model.context):
+        windows.append((ids[at : at + 1], ids[at + 1 : at + 1 + model.context]))
     return sum(value for value, _ in loglikelihoods(run, windows))
 
 
@@ -58,7 +61,8 @@ def until(run: Run, prompt: str, settings: dict[str, Any]) -> str:
     most = int(settings.get("max_gen_toks", 128))
     temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0
     context = run.model.context - most if isinstance(run.model.context, int) else 0
-    tokenizer: Any = run.codec.tokenizer  # type: ignore[attr-defined]
+    codec: Any = run.codec
+    tokenizer = codec.tokenizer
     ids = encode(tokenizer, prompt)
     if len(ids) >= context > 0:
         prompt = decode(tokenizer, ids[-(context - 1) :])

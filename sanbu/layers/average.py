@@ -70,7 +70,8 @@ class Average(Following):
     def follow(self) -> None:
         """Move one round toward the source; buffers are copied."""
         self.rounds += 1
-        approach(self.module, self._source[0], 1.0 - min(self.decay, float(1 - 1 / (self.rounds + 1))))
+        plain_mean = float(1 - 1 / (self.rounds + 1))
+        approach(self.module, self._source[0], 1.0 - min(self.decay, plain_mean))
 
 
 class PowerFunction(AverageConfig):
@@ -121,7 +122,10 @@ class PowerAverage(Following):
 
     def snapshot(self) -> dict[str, Tensor]:
         pairs = zip((self.module, self.other), self.powers, strict=True)
-        return {f"{power!r}/{name}": tensor for module, power in pairs for name, tensor in module.state_dict().items()}
+        found: dict[str, Tensor] = {}
+        for module, power in pairs:
+            found |= {f"{power!r}/{name}": tensor for name, tensor in module.state_dict().items()}
+        return found
 
 
 def approach(module: nn.Module, source: nn.Module, weight: float) -> None:
@@ -147,7 +151,8 @@ def rebuilt(powers: np.ndarray, rounds: np.ndarray, power: float, end: float) ->
     """
 
     def product(p: np.ndarray, a: np.ndarray, q: np.ndarray | float, b: np.ndarray | float) -> np.ndarray:
-        log = (p + q + 1) * np.log(np.minimum(a, b)) - (p + 1) * np.log(a) - (q + 1) * np.log(b)
+        both, first, second = np.log(np.minimum(a, b)), np.log(a), np.log(b)
+        log = (p + q + 1) * both - (p + 1) * first - (q + 1) * second  # in logs: the powers themselves overflow
         return (p + 1) * (q + 1) / (p + q + 1) * np.exp(log)
 
     matrix = product(powers[:, None], rounds[:, None], powers[None], rounds[None])

@@ -21,7 +21,8 @@ def logistic_mass(level: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -
     width = 2 * half * (-log_scale).exp()
     from_below = F.logsigmoid(-below).where(level > 0, 0.0)
     to_above = F.logsigmoid(below + width).where(level < levels - 1, 0.0)
-    between = torch.log(-torch.expm1(-width)).where((level > 0) & (level < levels - 1), 0.0)
+    inner = (level > 0) & (level < levels - 1)
+    between = torch.log(-torch.expm1(-width)).where(inner, 0.0)
     return from_below + to_above + between
 
 

@@ -19,4 +19,5 @@ class Rotary(nn.Module):
         angles = positions_BT[:, :, None, None].float() * self.base**-exponents
         cosine, sine = angles.cos(), angles.sin()
         a, b = x_BTNH.float().split(half, dim=-1)
-        return torch.cat((a * cosine - b * sine, b * cosine + a * sine), dim=-1).to(x_BTNH.dtype)
+        turned = torch.cat((a * cosine - b * sine, b * cosine + a * sine), dim=-1)
+        return turned.to(x_BTNH.dtype)

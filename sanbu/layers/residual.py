@@ -45,7 +45,8 @@ class PixelAttention(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         B, C, H, W = x_BCHW.shape
         x_BTC = self.norm(x_BCHW).flatten(2).transpose(1, 2)
-        heads = (f(x_BTC).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        projected = [project(x_BTC) for project in (self.query, self.key, self.value)]
+        heads = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in projected)
         y_BTC = self.out(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
         return x_BCHW + y_BTC.transpose(1, 2).view(B, C, H, W)
 

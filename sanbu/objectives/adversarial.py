@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -47,9 +47,9 @@ def game(
     )
 
 
-def critic_of(model: nn.Module) -> dict[str, nn.Module]:
+def critic_of(model: Any) -> dict[str, nn.Module]:
     """The critic that the generator brings."""
-    return {"critic": model.critic()}  # type: ignore[operator]
+    return {"critic": model.critic()}
 
 
 def with_noise(round: Round) -> Batch:
@@ -149,7 +149,8 @@ def generated(augment: tuple[str, ...], loss: Callable[[Tensor], Tensor]) -> Los
     """A generator's loss from the critic's scores of its pictures."""
 
     def generator_loss(models: Models, batch: Batch) -> Loss:
-        fake = augmented(models["model"](batch["noise"], batch["label"]), batch["chance"][:, :AUGMENTATION], augment)
+        picture = models["model"](batch["noise"], batch["label"])
+        fake = augmented(picture, batch["chance"][:, :AUGMENTATION], augment)
         return Loss({"rows": loss(models["critic"](fake, batch["label"])).sum()})
 
     return generator_loss
@@ -159,7 +160,7 @@ def both(models: Models, batch: Batch, augment: tuple[str, ...]) -> tuple[Tensor
     """Real and generated pictures as a critic sees them, the generator's without gradient."""
     with torch.no_grad():
         fake = models["model"](batch["noise"], batch["label"])
-    first, second = batch["chance"][:, :AUGMENTATION], batch["chance"][:, AUGMENTATION : 2 * AUGMENTATION]
+    first, second = batch["chance"][:, : 2 * AUGMENTATION].chunk(2, 1)
     return augmented(batch["image"], second, augment), augmented(fake, first, augment)
 
 
@@ -206,7 +207,8 @@ def shift(x_BCHW: Tensor, chance_B6: Tensor) -> Tensor:
     """Moved by up to an eighth of each side; what comes in is the darkest value."""
     height, width = x_BCHW.shape[2:]
     room = (max(1, height // 8), max(1, width // 8))
-    down, right = ((chance_B6[:, 3 + i] * (2 * room[i] + 1)).long() for i in range(2))
+    down = (chance_B6[:, 3] * (2 * room[0] + 1)).long()
+    right = (chance_B6[:, 4] * (2 * room[1] + 1)).long()
     padded = F.pad(x_BCHW, (room[1], room[1], room[0], room[0]), value=-1.0)
     rows = (down[:, None] + torch.arange(height, device=down.device)).view(-1, 1, height, 1)
     columns = (right[:, None] + torch.arange(width, device=right.device)).view(-1, 1, 1, width)
@@ -218,8 +220,10 @@ def cutout(x_BCHW: Tensor, chance_B6: Tensor) -> Tensor:
     """A square of half the side set to grey."""
     height, width = x_BCHW.shape[2:]
     rows, columns = torch.arange(height, device=x_BCHW.device), torch.arange(width, device=x_BCHW.device)
-    inside = ((rows - (chance_B6[:, 3, None] * height).floor()).abs() <= height // 4).float()[:, None, :, None]
-    across = ((columns - (chance_B6[:, 5, None] * width).floor()).abs() <= width // 4).float()[:, None, None, :]
+    down = (chance_B6[:, 3, None] * height).floor()
+    inside = ((rows - down).abs() <= height // 4).float()[:, None, :, None]
+    right = (chance_B6[:, 5, None] * width).floor()
+    across = ((columns - right).abs() <= width // 4).float()[:, None, None, :]
     return x_BCHW * (1 - inside * across)
 
 

@@ -17,7 +17,8 @@ def logprobs(model: nn.Module, tokens_NT: Tensor, targets_NT: Tensor) -> Tensor:
     asked = targets_NT != IGNORED
 
     def readout(head: nn.Module, hidden_NTD: Tensor) -> Tensor:
-        return head(hidden_NTD[asked]).float().log_softmax(-1).gather(1, targets_NT[asked][:, None])[:, 0]
+        logprobs_MV = head(hidden_NTD[asked]).float().log_softmax(-1)
+        return logprobs_MV.gather(1, targets_NT[asked][:, None])[:, 0]
 
     return spread(model(tokens_NT, readout=readout), asked)
 

@@ -8,7 +8,7 @@ scratch or, better, from a trained denoiser (parents.model).
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -50,7 +50,8 @@ def consistency(times: TimesConfig, stage: int, shrink: float, huber: float) -> 
         found, _ = models["model"].estimate(batch["image"], batch["time"], batch["label"])
         c = huber * math.sqrt(found[0].numel())
         square_B = (found - batch["target"]).square().flatten(1).sum(1)
-        return Loss({"rows": (batch["weight"] * ((square_B + c**2).sqrt() - c)).sum() / math.sqrt(found[0].numel())})
+        error_B = (square_B + c**2).sqrt() - c
+        return Loss({"rows": (batch["weight"] * error_B).sum() / math.sqrt(found[0].numel())})
 
     return Objective(loss, count_rows, attach=follow, experience=experience)
 
@@ -62,10 +63,11 @@ def follow(model: nn.Module) -> dict[str, nn.Module]:
 
 def earlier(t_B: Tensor, stage: int, shrink: float) -> Tensor:
     """r = t (1 - shrink^-stage (1 + 8 sigmoid(-t))), at least 0: at stage 0 the target is the picture itself."""
-    return (t_B * (1 - shrink**-stage * (1 + 8 * (-t_B).sigmoid()))).clamp(min=0)
+    gap_B = shrink**-stage * (1 + 8 * (-t_B).sigmoid())
+    return (t_B * (1 - gap_B)).clamp(min=0)
 
 
-def clean(model: nn.Module, x_r: Tensor, r_B: Tensor, label_B: Tensor, x: Tensor) -> Tensor:
+def clean(model: Any, x_r: Tensor, r_B: Tensor, label_B: Tensor, x: Tensor) -> Tensor:
     """The picture seen from r; the picture itself at r = 0."""
-    found, _ = model.estimate(x_r, r_B.clamp(min=1e-6), label_B)  # type: ignore[operator]
+    found, _ = model.estimate(x_r, r_B.clamp(min=1e-6), label_B)
     return found.where((r_B > 0).view(-1, 1, 1, 1), x)

@@ -45,12 +45,15 @@ def discriminative(judge: Judge, weight: float) -> Objective:
 def loss(judge: Judge, weight: float, models: Models, batch: Batch) -> Loss:
     """Both losses from one pass through the trunk."""
     model = models["model"]
-    tokens, last, targets = batch["tokens"].flatten(0, 1), batch["last"].flatten(), batch["targets"].flatten(0, 1)
+    tokens, targets = batch["tokens"].flatten(0, 1), batch["targets"].flatten(0, 1)
+    last = batch["last"].flatten()
     hidden = model.hidden(tokens)
     score = model.score_head(hidden[torch.arange(len(last), device=last.device), last]).float()
     task, metrics = judge(score.view(*batch["last"].shape, -1), batch)
     asked = targets != IGNORED
-    language = weight * cross_entropy(model.trunk.head(hidden[asked]), targets[asked]) if weight else task * 0
+    language = task * 0
+    if weight:
+        language = weight * cross_entropy(model.trunk.head(hidden[asked]), targets[asked])
     return Loss({"task": task, "language": language}, metrics)
 
 

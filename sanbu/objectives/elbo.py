@@ -35,7 +35,8 @@ def elbo(weight: float) -> Objective:
     def loss(models: Models, batch: Batch) -> Loss:
         seen_BK, _, kl_BK = parts(models, batch)
         nats = (kl_BK - seen_BK).sum()
-        metrics = readings(nats, batch) | {"kl": (kl_BK.detach().sum(), batch["label"].new_tensor(len(seen_BK)))}
+        rows = batch["label"].new_tensor(len(seen_BK))
+        metrics = readings(nats, batch) | {"kl": (kl_BK.detach().sum(), rows)}
         return Loss({"likelihood": (weight * kl_BK - seen_BK).sum()}, metrics)
 
     return Objective(loss, count_levels, experience=draw_latents(1))

@@ -47,7 +47,11 @@ class DPO(PairConfig):
 
 def dpo(beta: float) -> Objective:
     """Direct preference optimisation."""
-    return of_pairs(lambda h, batch: -F.logsigmoid(beta * (h[:, 0] - h[:, 1])), beta)
+
+    def loss(h_B2: Tensor, batch: Batch) -> Tensor:
+        return -F.logsigmoid(beta * (h_B2[:, 0] - h_B2[:, 1]))
+
+    return of_pairs(loss, beta)
 
 
 class ConservativeDPO(PairConfig):
@@ -104,7 +108,8 @@ def kto(beta: float) -> Objective:
 
     def loss(h_B2: Tensor, batch: Batch) -> Tensor:
         z = batch["moved"]
-        return 2 - (beta * (h_B2[:, 0] - z)).sigmoid() - (beta * (z - h_B2[:, 1])).sigmoid()
+        better, worse = h_B2.unbind(1)
+        return 2 - (beta * (better - z)).sigmoid() - (beta * (z - worse)).sigmoid()
 
     return of_pairs(loss, beta, with_moved)
 
@@ -142,7 +147,8 @@ def with_moved(round: Round) -> Batch:
     """KTO's z: mean of log pi - log ref over answers to other questions, at least 0; it couples rows."""
     models, batch = round.models, with_reference(round.models, round.batch)
     tokens, targets = mismatched(batch)
-    gap = logprobs(models["model"], tokens, targets).sum(1) - logprobs(models["reference"], tokens, targets).sum(1)
+    policy, reference = (logprobs(models[name], tokens, targets).sum(1) for name in ("model", "reference"))
+    gap = policy - reference
     return batch | {"moved": gap.mean().clamp(min=0).expand(len(tokens)).clone()}
 
 
@@ -154,7 +160,8 @@ def mismatched(batch: Batch) -> tuple[Tensor, Tensor]:
     size = length.roll(1) - start.roll(1)
     width = int((start + size).max())
     place = torch.arange(width, device=tokens.device).expand(len(tokens), -1)
-    source = (place - start[:, None] + start.roll(1)[:, None]).clamp(0, tokens.shape[1] - 1)
+    moved = place - start[:, None] + start.roll(1)[:, None]
+    source = moved.clamp(0, tokens.shape[1] - 1)
     own = F.pad(tokens, (0, max(0, width - tokens.shape[1])))[:, :width]
     answer = (place >= start[:, None]) & (place < (start + size)[:, None])
     mixed = torch.where(answer, tokens.roll(1, 0).gather(1, source), own)

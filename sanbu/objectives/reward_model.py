@@ -53,7 +53,8 @@ def plackett_luce() -> Objective:
 def scores(models: Models, batch: Batch) -> Tensor:
     """r_BK of every answer there is, at its last token; 0 where there is none."""
     there = batch["rank"] >= 0
-    return spread(models["model"](batch["tokens"][there], batch["last"][there])[:, 0].float(), there)
+    scores_M = models["model"](batch["tokens"][there], batch["last"][there])[:, 0]
+    return spread(scores_M.float(), there)
 
 
 def pair_loss(models: Models, batch: Batch) -> Loss:
@@ -69,10 +70,12 @@ def pairwise(score_BK: Tensor, rank_BK: Tensor, margin_B: Tensor) -> tuple[Tenso
     difference = score_BK[:, :, None] - score_BK[:, None, :] - margin_B[:, None, None]
     there = (rank_BK >= 0)[:, :, None] & (rank_BK >= 0)[:, None, :]
     better = there & (rank_BK[:, :, None] < rank_BK[:, None, :])
-    tie = there & (rank_BK[:, :, None] == rank_BK[:, None, :]) & torch.ones_like(there[0]).triu(1)
+    equal = rank_BK[:, :, None] == rank_BK[:, None, :]
+    tie = there & equal & torch.ones_like(there[0]).triu(1)
     plain = difference + margin_B[:, None, None]
     losses = torch.where(better, -F.logsigmoid(difference), 0.0)
-    losses = losses - torch.where(tie, (F.logsigmoid(plain) + F.logsigmoid(-plain)) / 2, 0.0)
+    half_each = (F.logsigmoid(plain) + F.logsigmoid(-plain)) / 2
+    losses = losses - torch.where(tie, half_each, 0.0)
     return losses, (better | tie).float()
 
 
@@ -101,7 +104,8 @@ def readings(
     confidence - accuracy is how sure the model is beyond what it gets right. longer: how often it prefers the longer
     answer; compare with longer_is_better, how often that is right.
     """
-    better = (rank_BK[:, :, None] >= 0) & (rank_BK[:, None, :] >= 0) & (rank_BK[:, :, None] < rank_BK[:, None, :])
+    first, second = rank_BK[:, :, None], rank_BK[:, None, :]
+    better = (first >= 0) & (second >= 0) & (first < second)
     margin = (score_BK[:, :, None] - score_BK[:, None, :]).detach()[better]
     length_BK = (targets_BKT >= 0).sum(2)
     longer = (length_BK[:, :, None] - length_BK[:, None, :])[better].sign()

@@ -82,6 +82,7 @@ def cosine(steps: int, warmup: float, final: float) -> Rate:
     def rate(step: int) -> float:
         start = warmup * steps
         progress = min(1.0, max(0.0, (step - start) / max(steps - start, 1)))
-        return warm(step, start) * (final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2)
+        fallen = (1 + math.cos(math.pi * progress)) / 2
+        return warm(step, start) * (final + (1 - final) * fallen)
 
     return rate

@@ -222,12 +222,13 @@ def spoken(path: str, size: str) -> TokenizerConfig:
     """The tokenizer of a parent run, or the one its recipe would make."""
     if not path:
         return ChatBPE(vocabulary=1024 if size == "nano" else 50304)
-    config = parent(path).data.tokenizer  # type: ignore[attr-defined]
+    data: Any = parent(path).data
+    config: TokenizerConfig = data.tokenizer
     file = Path(path) / "tokenizer.json"
     if not file.exists():
         return config
-    ends = {"end_id": config.end(), "start_id": getattr(config, "start", config.end)()}
-    return TokenizerFile(path=str(file), vocabulary=config.size(), **ends)
+    start = getattr(config, "start", config.end)()
+    return TokenizerFile(path=str(file), vocabulary=config.size(), end_id=config.end(), start_id=start)
 
 
 def same(path: str) -> Any:

@@ -50,7 +50,9 @@ def train_stages(
 def finished(run: Run) -> bool:
     """Whether a run has made all its steps, or was stopped by its patience or a watcher."""
     rows = run.metrics()
-    return bool(rows) and (rows[-1]["step"] >= run.recipe.schedule.steps or (run.folder / "stopped.json").exists())
+    if not rows:
+        return False
+    return rows[-1]["step"] >= run.recipe.schedule.steps or (run.folder / "stopped.json").exists()
 
 
 def divided(stages: Sequence[Stage], overrides: Sequence[str]) -> dict[str, list[str]]:

@@ -136,7 +136,10 @@ async def tokenize(body: schemas.TokenizeBody, request: Request) -> dict[str, An
         raise APIError(400, f"{served.name} does not read text", "model")
     if (body.prompt is None) == (body.messages is None):
         raise APIError(400, "give either prompt or messages", "prompt")
-    ids = served.begin(body.prompt) if body.prompt is not None else served.ask(conversation(body.messages or ()))
+    if body.prompt is not None:
+        ids = served.begin(body.prompt)
+    else:
+        ids = served.ask(conversation(body.messages or ()))
     return {"tokens": ids, "count": len(ids), "max_model_len": served.context}
 
 

@@ -21,9 +21,9 @@ class Completion:
     def __init__(self, served: Served, body: CompletionBody) -> None:
         refuse(body)
         self.body, self.served = body, served
-        given = body.prompt
+        given: Any = body.prompt
         many = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
-        prompts: list[Any] = given if many else [given]  # type: ignore[assignment]
+        prompts: list[Any] = given if many else [given]
         if not served.writes:
             raise APIError(400, f"{served.name} draws no text; ask /v1/images/generations", "model")
         ids = [served.begin(prompt) for prompt in prompts]

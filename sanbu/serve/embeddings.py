@@ -19,9 +19,9 @@ async def embedded(served: Served, body: EmbeddingBody) -> dict[str, Any]:
     """One vector of length one for each input."""
     if served.engine is None:
         raise APIError(400, f"{served.name} reads no text", "model")
-    given = body.input
+    given: Any = body.input
     many = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
-    texts: list[Any] = given if many else [given]  # type: ignore[assignment]
+    texts: list[Any] = given if many else [given]
     ids = [served.begin(text) for text in texts]
     size, width = served.engine.vocabulary, served.engine.model.embedding.tokens.embedding_dim
     for number, row in enumerate(ids):

@@ -126,7 +126,10 @@ class Engine:
         left = request.guess[number:]
         guessed = left[:1] == [event.token]
         request.met += guessed
-        request.right, request.wrong = request.right + guessed, request.wrong + (0 if guessed else len(left))
+        if guessed:
+            request.right += 1
+        else:
+            request.wrong += len(left)
         self._tell(request, event)  # who hears it may look at the counts
         if guessed and request in self.running:
             self._fill(request, 1)

@@ -42,7 +42,8 @@ class Drawn:
             self.drawing = served.run.drawing(fields=body.strategy or {})
         except SanbuError as error:
             raise APIError(400, str(error), "strategy") from None
-        self.served, self.body, self.seed, self.read = served, body, seeded(body.seed), codec.read
+        self.served, self.body = served, body
+        self.seed, self.read = seeded(body.seed), codec.read
 
     def drafts(self) -> AsyncIterator[list[np.ndarray]]:
         """Submit; every draft's pictures. Raises Busy at once when the queue is full."""

@@ -67,8 +67,10 @@ class Keys:
     def admit(self, key: Key) -> None:
         """Count a request. Raises APIError 429 when the key's minute is used up."""
         now = time.monotonic()
-        recent = self.spent[key.name] = [(when, tokens) for when, tokens in self.spent[key.name] if when > now - 60]
-        requests, tokens = sum(not tokens for _, tokens in recent), sum(tokens for _, tokens in recent)
+        recent = [(when, tokens) for when, tokens in self.spent[key.name] if when > now - 60]
+        self.spent[key.name] = recent
+        requests = sum(1 for _, tokens in recent if not tokens)
+        tokens = sum(tokens for _, tokens in recent)
         for used, allowed, what in (
             (requests, key.requests_per_minute, "requests"),
             (tokens, key.tokens_per_minute, "tokens"),

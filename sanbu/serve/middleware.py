@@ -45,6 +45,7 @@ class Gate:
         self.app, self.service, self.largest, self.origins, self.local = app, service, largest, origins, local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Admit a request, count its bytes, log it. Long because its closures share the count and the status."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

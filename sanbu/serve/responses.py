@@ -33,7 +33,8 @@ class Response:
         drawing = DrawingBody(model=body.model, temperature=body.temperature, top_p=body.top_p)
         prompt = served.ask(conversation(said)) if served.writes else []
         self.asked: Asked = asked(served, drawing, [prompt], body.max_output_tokens, schema=schema)
-        self.id, self.item, self.created = f"resp_{uuid.uuid4().hex}", f"msg_{uuid.uuid4().hex}", int(time.time())
+        self.id, self.item = f"resp_{uuid.uuid4().hex}", f"msg_{uuid.uuid4().hex}"
+        self.created = int(time.time())
         self.served = served
 
     async def whole(self, pieces: AsyncIterator[Piece]) -> dict[str, Any]:

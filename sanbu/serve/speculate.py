@@ -45,7 +45,8 @@ class Speculation:
     def _space(self, request: Request, most: int, running: int) -> int:
         """For how many guesses a request has a use and blocks, spare ones that nobody who runs can need."""
         size, held = self.blocks.size, len(request.tokens)
-        most = max(0, min(most, request.config.max_tokens - len(request.come) - 1, self.longest - held))
+        left = request.config.max_tokens - len(request.come) - 1
+        most = max(0, min(most, left, self.longest - held))
         while len(request.table) * size < held + most and self.blocks.available() > running:
             request.table.append(self.blocks.take())
         return min(most, len(request.table) * size - held)

@@ -1,11 +1,12 @@
-"""Piece by piece: p(x) = prod_t p(x_t | x_<t), one token a step, with cached keys and values.
+"""Autoregressive sampling: p(x) = prod_t p(x_t | x_<t), one token per step, with a KV cache.
 
-Each row keeps its own place in the cache, so prompts of unequal length need no padding inside, and a row gets the
-same tokens alone and in any batch. Shapes: B rows, S slots of the cache, V vocabulary.
+Each row has its own position in the cache. So prompts of unequal length are not padded inside the sequence, and a row
+gets the same tokens in every batch. Shapes: B rows, S slots of the cache, V vocabulary.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -22,11 +23,11 @@ from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
 @dataclass
-class State:
-    """tokens_BS and log-probabilities; row b has length_B tokens, the first start_B given, filled_B of them cached.
+class TokenState:
+    """tokens_BS and their logprobs_BS. Row b has length_B tokens: start_B from the prompt, filled_B in the KV cache.
 
     A row ends at limit_B tokens, or with the token ending_B (-1: none yet) of log-probability end_logprob_B. seen_BV
-    says which tokens a row holds already, where a filter asks for it. All are written in place.
+    marks the tokens that a row already contains; None if no filter needs it. All are modified in place.
     """
 
     tokens: Tensor
@@ -44,28 +45,37 @@ class State:
     cache: Cache = field(default_factory=list)
 
 
-def begin(condition: Batch, seeds: Tensor, max_tokens: int) -> State:
-    """A state from tokens_BT padded on the right, and length_B; the cache comes with the first step."""
+def begin(condition: Batch, seeds: Tensor, max_tokens: int) -> TokenState:
+    """A state from tokens_BT, padded on the right, and length_B; the first step allocates the cache."""
     tokens, length = condition["tokens"], condition["length"]
     zeros = torch.zeros_like(length)
-    return State(tokens, length.clone(), length, length + max_tokens, zeros.bool(), seeds, zeros.clone(), zeros.clone())
+    return TokenState(
+        tokens=tokens,
+        length=length.clone(),
+        start=length,
+        limit=length + max_tokens,
+        done=zeros.bool(),
+        seeds=seeds,
+        evaluations=zeros.clone(),
+        filled=zeros.clone(),
+    )
 
 
 class Autoregressive(Sampling, StrategyConfig):
-    """Token by token, left to right, with a key-value cache."""
+    """Token by token, left to right, with a KV cache."""
 
     kind: Literal["autoregressive"] = "autoregressive"
     families: ClassVar[tuple[str, ...]] = ("tokens",)
     max_tokens: int = Field(128, ge=1, description="maximum number of new tokens")
-    stop: tuple[str, ...] = Field((), description="stop texts; not part of the sample")
-    prefill: int = Field(512, ge=1, description="prompt tokens per prefill step")
+    stop: tuple[str, ...] = Field((), description="texts that end a sample; not part of the sample")
+    prefill: int = Field(512, ge=1, description="prompt tokens per row and prefill step")
 
     def build(self, space: Space) -> Strategy:
         return AutoregressiveStrategy(self, space)
 
 
 class AutoregressiveStrategy:
-    """Draws tokens left to right. `compile` turns a step into one compiled function of fixed shapes."""
+    """Draws tokens left to right. `compile` makes a step one compiled function of fixed shapes."""
 
     def __init__(self, config: Autoregressive, space: Space) -> None:
         self.config, self.end = config, space.end
@@ -73,93 +83,107 @@ class AutoregressiveStrategy:
         self.step: Any = self._step
 
     def compile(self) -> AutoregressiveStrategy:
-        """Compile the step for each power of two of slots; worth its minute for thousands of tokens."""
+        """Compile the step once per power of two of slots: takes a minute, pays off after thousands of tokens."""
         self.step = torch.compile(self._step, dynamic=False, options={"cpp_wrapper": True})
         return self
 
-    def begin(self, condition: Batch, seeds: Tensor) -> State:
-        """From tokens_BT padded on the right, and length_B."""
+    def begin(self, condition: Batch, seeds: Tensor) -> TokenState:
+        """From tokens_BT, padded on the right, and length_B."""
         return begin(condition, seeds, self.config.max_tokens)
 
-    def advance(self, models: Models, state: State) -> State:
-        """One chunk of the prompts into the cache, or one more token for each row. Writes into the state."""
+    def advance(self, models: Models, state: TokenState) -> TokenState:
+        """Prefill one chunk of the prompts, or append one token to each row. Modifies the state in place."""
         model = models["model"]
         if not state.cache:
-            self._make_room(model, state)
+            self._allocate(model, state)
         if bool((state.filled < state.length - 1).any()):
             return prefill(model, state, self.config.prefill)
         longest = int(state.length.max())
-        slots = min(state.tokens.shape[1], max(64, 1 << (longest - 1).bit_length()))
+        power_of_two = 1 << (longest - 1).bit_length()
+        slots = min(state.tokens.shape[1], max(64, power_of_two))
         self.step(model, state, [layer.first(slots) for layer in state.cache])
         return state
 
-    def draft(self, state: State) -> Draft:
-        """Tokens so far; the record holds start_B, ending_B and the model's unfiltered log-probabilities."""
-        committed = torch.arange(state.tokens.shape[1], device=state.tokens.device) < state.length[:, None]
+    def draft(self, state: TokenState) -> Draft:
+        """Tokens so far. The record holds start_B, ending_B, and log-probabilities of the unfiltered distribution."""
+        committed = valid_slots(state.tokens, state.length)
         record = {"start": state.start, "logprobs": state.logprobs}
         record |= {"ending": state.ending, "end_logprob": state.end_logprob}
         return Draft(state.tokens, committed, state.done, state.evaluations, record=record)
 
-    def _step(self, model: nn.Module, state: State, cache: Cache) -> None:
-        """Sample one token per row that is not done and append it; an end token ends its row and is not kept."""
+    def _step(self, model: nn.Module, state: TokenState, cache: Cache) -> None:
+        """Append one sampled token to each row that is not done. An end token ends its row and is not kept."""
         last_B1 = (state.length - 1)[:, None]
         logits_BV = model(state.tokens.gather(1, last_B1), last_B1, cache)[:, -1].float()
         token_B1 = self._choose(logits_BV, state)[:, None]
         logprob_B1 = logits_BV.log_softmax(-1).gather(1, token_B1)
-        going = ~state.done
-        kept = going if self.end is None else going & (token_B1[:, 0] != self.end)
+        active = ~state.done
+        kept = active if self.end is None else active & (token_B1[:, 0] != self.end)
+        ended = active & ~kept
         place_B1 = torch.where(kept, state.length, state.length - 1)[:, None]
-        state.tokens.scatter_(1, place_B1, torch.where(kept[:, None], token_B1, state.tokens.gather(1, place_B1)))
-        state.logprobs.scatter_(1, place_B1, torch.where(kept[:, None], logprob_B1, state.logprobs.gather(1, place_B1)))
-        state.end_logprob += torch.where(going & ~kept, logprob_B1[:, 0], 0.0)
-        state.ending.copy_(torch.where(going & ~kept, token_B1[:, 0], state.ending))
+        kept_B1 = kept[:, None]
+        state.tokens.scatter_(1, place_B1, torch.where(kept_B1, token_B1, state.tokens.gather(1, place_B1)))
+        state.logprobs.scatter_(1, place_B1, torch.where(kept_B1, logprob_B1, state.logprobs.gather(1, place_B1)))
+        state.end_logprob += torch.where(ended, logprob_B1[:, 0], 0.0)
+        state.ending.copy_(torch.where(ended, token_B1[:, 0], state.ending))
         if state.seen is not None:
             state.seen.scatter_(1, token_B1, True)
-        state.length += kept
-        state.filled += kept
-        state.evaluations += going
+        state.length += kept.long()
+        state.filled += kept.long()
+        state.evaluations += active.long()
         state.done |= ~kept | (state.length >= state.limit)
 
-    def _choose(self, logits_BV: Tensor, state: State) -> Tensor:
+    def _choose(self, logits_BV: Tensor, state: TokenState) -> Tensor:
         for apply in self.filters:
             logits_BV = apply(logits_BV, state.seen)
         if self.config.temperature == 0:
             return logits_BV.argmax(-1)
         return draw(logits_BV, uniform_at(state.seeds, state.length - state.start))
 
-    def _make_room(self, model: Decoder, state: State) -> None:
-        make_room(model, state)
+    def _allocate(self, model: Decoder, state: TokenState) -> None:
+        allocate(model, state)
         if self.config.repetition_penalty != 1:
             vocabulary = model.embedding.tokens.weight.shape[0]
-            given = torch.arange(state.tokens.shape[1], device=state.tokens.device) < state.length[:, None]
-            counts = torch.zeros(len(state.tokens), vocabulary, dtype=torch.long, device=state.tokens.device)
-            state.seen = counts.scatter_add(1, state.tokens, given.long()) > 0
+            given_BS = valid_slots(state.tokens, state.length)
+            counts_BV = torch.zeros(len(state.tokens), vocabulary, dtype=torch.long, device=state.tokens.device)
+            state.seen = counts_BV.scatter_add(1, state.tokens, given_BS.long()) > 0
 
 
-def make_room(model: Decoder, state: State) -> None:
-    """Widen the tokens to the cache's slots and make the cache. Raises SanbuError when a prompt is too long."""
+def valid_slots(tokens_BS: Tensor, length_B: Tensor) -> Tensor:
+    """valid_BS: the slots that hold a token, the first length_B of each row."""
+    return torch.arange(tokens_BS.shape[1], device=tokens_BS.device) < length_B[:, None]
+
+
+def allocate(model: Decoder, state: TokenState) -> None:
+    """Pad the tokens to the slots of the cache and allocate the cache. Raises SanbuError if a prompt is too long."""
     longest = int(state.length.max())
     if longest >= model.context:
         raise SanbuError(f"the prompt has {longest} tokens, but the longest sequence of this model is {model.context}")
     state.limit = state.limit.clamp(max=model.context)
-    slots = min(model.context, -(-int(state.limit.max()) // 64) * 64)
+    slots = min(model.context, 64 * math.ceil(int(state.limit.max()) / 64))
     rows, given = state.tokens.shape
-    state.tokens = torch.nn.functional.pad(state.tokens[:, :slots], (0, max(0, slots - given)))
+    padding = max(0, slots - given)
+    state.tokens = torch.nn.functional.pad(state.tokens[:, :slots], (0, padding))
     state.logprobs = torch.zeros(rows, slots, device=state.tokens.device)
     state.end_logprob = torch.zeros(rows, device=state.tokens.device)
     state.ending = torch.full((rows,), -1, device=state.tokens.device)
     state.cache = model.cache(rows, slots)
 
 
-def prefill(model: nn.Module, state: State, chunk: int) -> State:
-    """Prefill up to `chunk` prompt tokens per row; each row's last token is left to the first decoding step."""
-    missing = (state.length - 1 - state.filled).clamp(min=0)
-    wide = min(chunk, int(missing.max()))
-    positions_BT = state.filled[:, None] + torch.arange(wide, device=state.filled.device)
-    positions_BT = positions_BT.clamp(
-        max=state.tokens.shape[1] - 1
-    )  # beyond a row's prompt: rewritten before it is seen
-    model(state.tokens.gather(1, positions_BT), positions_BT, state.cache, readout=lambda head, hidden: hidden[:, :0])
-    state.filled += missing.clamp(max=wide)
+def skip_head(head: nn.Module, hidden_BTD: Tensor) -> Tensor:
+    """A readout that computes no logits."""
+    return hidden_BTD[:, :0]
+
+
+def prefill(model: nn.Module, state: TokenState, chunk: int) -> TokenState:
+    """Prefill up to `chunk` prompt tokens per row. The first decoding step reads the last token of each row."""
+    missing_B = (state.length - 1 - state.filled).clamp(min=0)
+    width = min(chunk, int(missing_B.max()))
+    positions_BT = state.filled[:, None] + torch.arange(width, device=state.filled.device)
+    # Slots after the end of a shorter prompt get wrong keys and values; they are overwritten before they are read.
+    positions_BT = positions_BT.clamp(max=state.tokens.shape[1] - 1)
+    tokens_BT = state.tokens.gather(1, positions_BT)
+    model(tokens_BT, positions_BT, state.cache, readout=skip_head)
+    state.filled += missing_B.clamp(max=width)
     state.evaluations += 1
     return state

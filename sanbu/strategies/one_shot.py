@@ -1,4 +1,4 @@
-"""All at once: one evaluation turns noise into a picture."""
+"""One-shot sampling: one evaluation of the model maps noise to a picture."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
 @dataclass
-class State:
-    """sample_BCHW once it is drawn."""
+class OneShotState:
+    """sample_BCHW: zeros before the step, pictures after it."""
 
     sample: Tensor
     label: Tensor
@@ -27,11 +27,11 @@ class State:
 
 
 class OneShot(StrategyConfig):
-    """A picture at once, from noise."""
+    """A whole picture in one evaluation, from noise."""
 
     kind: Literal["one-shot"] = "one-shot"
     families: ClassVar[tuple[str, ...]] = ("latent", "generator")
-    temperature: float = Field(1.0, ge=0, description="deviation of the noise")
+    temperature: float = Field(1.0, ge=0, description="standard deviation of the noise")
 
     def build(self, space: Space) -> Strategy:
         return OneShotStrategy(self, space)
@@ -43,21 +43,23 @@ class OneShotStrategy:
     def __init__(self, config: OneShot, space: Space) -> None:
         self.config, self.shape = config, space.shape
 
-    def begin(self, condition: Batch, seeds: Tensor) -> State:
-        """From label_B. Raises SanbuError when part of the picture is given: a picture at once cannot take it over."""
+    def begin(self, condition: Batch, seeds: Tensor) -> OneShotState:
+        """From label_B. Raises SanbuError if part of the picture is given, which this strategy cannot complete."""
         if "known" in condition:
             raise SanbuError(
-                "a picture drawn at once cannot complete a given one; use a pixel by pixel or refinement run"
+                "the strategy 'one-shot' cannot complete a given picture; use a run with 'pixel-by-pixel' or"
+                " 'refinement'"
             )
-        return State(torch.zeros(len(seeds), *self.shape, device=seeds.device), condition["label"], seeds, seeds < -1)
+        sample = torch.zeros(len(seeds), *self.shape, device=seeds.device)
+        return OneShotState(sample, condition["label"], seeds, torch.zeros_like(seeds, dtype=torch.bool))
 
-    def advance(self, models: Models, state: State) -> State:
-        """The one step."""
+    def advance(self, models: Models, state: OneShotState) -> OneShotState:
+        """Draw all pictures: the only step."""
         model = models["model"]
         noise = normal_at(state.seeds, 0, math.prod(model.latent)) * self.config.temperature
-        return State(model.draw(noise, state.label), state.label, state.seeds, torch.ones_like(state.done))
+        return OneShotState(model.draw(noise, state.label), state.label, state.seeds, torch.ones_like(state.done))
 
-    def draft(self, state: State) -> Draft:
-        """The picture."""
+    def draft(self, state: OneShotState) -> Draft:
+        """The pictures; all elements are committed once they are drawn."""
         committed = state.done.view(-1, 1, 1, 1).expand_as(state.sample)
         return Draft(state.sample, committed, state.done, state.done.long())

@@ -1,6 +1,7 @@
-"""A picture level by level, each sampled from p(x_i | x_<i), with the model's cached activations.
+"""Pixel-by-pixel sampling: each level is drawn from p(x_i | x_<i), with the model's cached activations.
 
-Levels that are given are taken over, and the rest is drawn in order: exact where the given ones come first.
+Given levels are kept, and the others are drawn in order. So a completion is an exact sample of p(rest | given) only if
+the given levels come first in that order.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
 @dataclass
-class State:
-    """levels_BCHW so far, the first `index` of them drawn (rows, columns, channels); cache: what the model keeps."""
+class PixelState:
+    """levels_BCHW, the first `index` of them drawn, in the order rows, columns, channels; cache: of the model."""
 
     levels: Tensor
     label: Tensor
@@ -35,11 +36,11 @@ class State:
 
 
 class PixelByPixel(StrategyConfig):
-    """A picture level by level, rows from above, each level from its law given those before; activations are kept."""
+    """A picture level by level, from the top row down, each level drawn given all levels before it."""
 
     kind: Literal["pixel-by-pixel"] = "pixel-by-pixel"
     families: ClassVar[tuple[str, ...]] = ("pixels",)
-    temperature: float = Field(1.0, ge=0, description="0 takes the most likely level")
+    temperature: float = Field(1.0, ge=0, description="logits are divided by this; 0 takes the most likely level")
 
     def build(self, space: Space) -> Strategy:
         return PixelByPixelStrategy(self, space)
@@ -51,15 +52,15 @@ class PixelByPixelStrategy:
     def __init__(self, config: PixelByPixel, space: Space) -> None:
         self.config, self.shape = config, space.shape
 
-    def begin(self, condition: Batch, seeds: Tensor) -> State:
-        """From label_B, and known_BCHW under mask_BCHW where part of the picture is given."""
+    def begin(self, condition: Batch, seeds: Tensor) -> PixelState:
+        """From label_B; to complete pictures also known_BCHW (levels) and mask_BCHW (True where they are given)."""
         levels = torch.zeros(len(seeds), *self.shape, dtype=torch.long, device=seeds.device)
         zeros = torch.zeros_like(seeds)
         known, mask = condition.get("known"), condition.get("mask")
-        return State(levels, condition["label"], seeds, zeros.bool(), zeros, known, mask)
+        return PixelState(levels, condition["label"], seeds, zeros.bool(), zeros, known, mask)
 
-    def advance(self, models: Models, state: State) -> State:
-        """One more level of each row. Writes into the state."""
+    def advance(self, models: Models, state: PixelState) -> PixelState:
+        """Draw one more level of each row. Modifies the state in place."""
         model, (channels, _, width) = models["model"], self.shape
         if state.cache is None:
             state.cache = model.cache(len(state.levels))
@@ -68,21 +69,23 @@ class PixelByPixelStrategy:
         row, column = divmod(place, width)
         level_B = self._choose(logits_BK, state)
         if state.mask is not None and state.known is not None:
-            level_B = torch.where(state.mask[:, channel, row, column], state.known[:, channel, row, column], level_B)
+            given_B = state.mask[:, channel, row, column]
+            level_B = torch.where(given_B, state.known[:, channel, row, column], level_B)
         state.levels[:, channel, row, column] = level_B
         state.index += 1
-        state.evaluations = state.evaluations + ~state.done
+        state.evaluations = state.evaluations + (~state.done).long()
         state.done = state.done | (state.index == math.prod(self.shape))
         return state
 
-    def draft(self, state: State) -> Draft:
-        """Levels so far; those not drawn yet are 0 and not committed."""
+    def draft(self, state: PixelState) -> Draft:
+        """Levels so far. Levels not drawn yet are 0 and not committed."""
         channels, height, width = self.shape
         order = torch.arange(math.prod(self.shape), device=state.levels.device).view(height, width, channels)
         committed = (order.permute(2, 0, 1) < state.index).expand_as(state.levels)
         return Draft(state.levels, committed, state.done, state.evaluations)
 
-    def _choose(self, logits_BK: Tensor, state: State) -> Tensor:
+    def _choose(self, logits_BK: Tensor, state: PixelState) -> Tensor:
         if self.config.temperature == 0:
             return logits_BK.argmax(1)
-        return draw(logits_BK.float() / self.config.temperature, uniform_at(state.seeds, state.seeds * 0 + state.index))
+        uniform_B = uniform_at(state.seeds, torch.full_like(state.seeds, state.index))
+        return draw(logits_BK.float() / self.config.temperature, uniform_B)

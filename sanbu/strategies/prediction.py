@@ -1,4 +1,4 @@
-"""A prediction is a sample of one step: scores_BO at the last token of each input."""
+"""Prediction: one evaluation gives scores_BO at the last token of each input (O outputs)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
 @dataclass
-class State:
-    """tokens_BT and length_B in, scores_BO out."""
+class PredictionState:
+    """Inputs tokens_BT and length_B; output scores_BO, empty before the step."""
 
     tokens: Tensor
     length: Tensor
@@ -23,7 +23,7 @@ class State:
 
 
 class Prediction(StrategyConfig):
-    """No drawing: what a model that scores says of its input."""
+    """No sampling: the scores that the model gives its input."""
 
     kind: Literal["prediction"] = "prediction"
     families: ClassVar[tuple[str, ...]] = ("scorer",)
@@ -36,17 +36,19 @@ class Prediction(StrategyConfig):
 class PredictionStrategy:
     """One pass through the model."""
 
-    def begin(self, condition: Batch, seeds: Tensor) -> State:
-        """From tokens_BT padded on the right, and length_B. Seeds play no part."""
-        nothing = torch.zeros(len(seeds), 0, device=seeds.device)
-        return State(condition["tokens"], condition["length"], nothing, torch.zeros_like(seeds, dtype=torch.bool))
+    def begin(self, condition: Batch, seeds: Tensor) -> PredictionState:
+        """From tokens_BT, padded on the right, and length_B. Seeds are not used."""
+        empty = torch.zeros(len(seeds), 0, device=seeds.device)
+        return PredictionState(
+            condition["tokens"], condition["length"], empty, torch.zeros_like(seeds, dtype=torch.bool)
+        )
 
-    def advance(self, models: Models, state: State) -> State:
-        """All scores at once."""
+    def advance(self, models: Models, state: PredictionState) -> PredictionState:
+        """Compute all scores: the only step."""
         scores = models["model"](state.tokens, state.length - 1)
-        return State(state.tokens, state.length, scores, torch.ones_like(state.done))
+        return PredictionState(state.tokens, state.length, scores, torch.ones_like(state.done))
 
-    def draft(self, state: State) -> Draft:
-        """Nothing, then everything."""
-        known = state.done[:, None].expand(state.scores.shape)
-        return Draft(state.scores, known, state.done, state.done.long())
+    def draft(self, state: PredictionState) -> Draft:
+        """The scores; all are committed once they are computed."""
+        committed = state.done[:, None].expand(state.scores.shape)
+        return Draft(state.scores, committed, state.done, state.done.long())

@@ -1,8 +1,8 @@
-"""The contract of a strategy: how a sample is drawn, whatever the family of the model.
+"""The contract of a strategy: how samples are drawn from a model, for every model family.
 
-`begin` makes a state from a condition and one seed per row; `advance` moves it by one step; `draft` shows where it
-stands. Every tensor in a state has the row axis first, so rows can join and leave. Streaming, progress, animation and
-counts of model evaluations all come from the drafts.
+`begin` makes a state from a condition and one seed per row; `advance` moves it by one step; `draft` gives the samples
+as they are after that step. Every tensor in a state has the row axis first, so rows can be added and removed.
+Streaming, progress, animation and counts of model evaluations are all derived from the drafts.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sanbu.space import Batch, Draft, Models, Space
 
 
 class StrategyConfig(Choice):
-    """How samples are drawn from a function once it is found."""
+    """Step 4: how samples are drawn from the trained model."""
 
     table: ClassVar[str] = "sanbu.strategies:KINDS"
-    families: ClassVar[tuple[str, ...]] = ()  # of models it can draw from; empty: any
-    draws: ClassVar[bool] = True  # False where the result is a prediction about the input, not a sample
+    families: ClassVar[tuple[str, ...]] = ()  # model families it can sample from; empty: any
+    draws: ClassVar[bool] = True  # False if the result is a prediction about the input, not a sample
 
     def check(self, space: Space) -> None:
-        """Raise ValueError, in one line, when samples of the space cannot be drawn like this."""
+        """Raise ValueError, in one line, if this strategy cannot draw samples of the space."""
 
     def build(self, space: Space) -> Strategy:
         """The strategy for samples of this space."""
@@ -34,22 +34,22 @@ class StrategyConfig(Choice):
 
 
 class State(Protocol):
-    """What a strategy carries from step to step. `done_B` may be set from outside to end a row."""
+    """What a strategy keeps between steps. A caller may set `done_B` to end a row."""
 
     done: Tensor
 
 
 class Strategy(Protocol):
-    """Two functions and a view."""
+    """Begin, advance, and a view of the state (`draft`)."""
 
     def begin(self, condition: Batch, seeds: Tensor) -> Any:
         """The state before the first step."""
 
     def advance(self, models: Models, state: Any) -> Any:
-        """The state one step later; it may be the same object, written in place."""
+        """The state after one more step; may be the same object, modified in place."""
 
     def draft(self, state: Any) -> Draft:
-        """What can be seen of the state."""
+        """The samples so far, and which of their elements are final."""
 
 
 def generate(
@@ -59,13 +59,14 @@ def generate(
     seeds: Tensor,
     watch: Callable[[Draft], Tensor] | None = None,
 ) -> Iterator[Draft]:
-    """Draw samples, yielding each draft. `watch` may end rows early by returning a bool per row.
+    """Draw samples and yield the draft of each step. `watch` may end rows early: it returns a bool per row.
 
-    Condition and seeds are moved to the device of `models["model"]`, whose mode (training or evaluation) is left as
-    it is.
+    Condition and seeds are moved to the device of `models["model"]`. The mode of that model (training or evaluation)
+    is not changed.
     """
     device = device_of(models["model"])
-    state = strategy.begin({name: tensor.to(device) for name, tensor in condition.items()}, seeds.to(device))
+    condition = {name: tensor.to(device) for name, tensor in condition.items()}
+    state = strategy.begin(condition, seeds.to(device))
     while not bool(state.done.all()):
         with torch.no_grad():
             state = strategy.advance(models, state)
@@ -76,12 +77,12 @@ def generate(
 
 
 def last(drafts: Iterator[Draft]) -> Draft:
-    """The final draft of a generation. Raises ValueError when there is none."""
+    """The last draft of `generate`. Raises ValueError if there is none."""
     draft = None
     for draft in drafts:
         pass
     if draft is None:
-        raise ValueError("nothing was generated: every row was finished from the start")
+        raise ValueError("nothing was generated: every row was already done at the start")
     return draft
 
 
@@ -92,18 +93,18 @@ def draw(
     seeds: Tensor,
     watch: Callable[[Draft], Tensor] | None = None,
 ) -> Draft:
-    """The last draft of `generate`, with the model in evaluation mode meanwhile."""
+    """The last draft of `generate`, with the model in evaluation mode during the call."""
     model = models["model"]
-    learning = model.training
+    training = model.training
     model.eval()
     try:
         return last(generate(strategy, models, condition, seeds, watch))
     finally:
-        model.train(learning)
+        model.train(training)
 
 
 def device_of(model: object) -> torch.device:
-    """Where a module's weights are; the CPU where it has none, and for a plain function."""
+    """The device of a module's weights; the CPU for a module without weights and for a plain function."""
     tensors = chain(model.parameters(), model.buffers()) if isinstance(model, nn.Module) else iter(())
     first = next(tensors, None)
     return torch.device("cpu") if first is None else first.device

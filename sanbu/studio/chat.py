@@ -21,7 +21,10 @@ History = list[dict[str, Any]]
 
 
 def chat_tab(service: Service) -> None:
-    """The tab of the first four text runs. Changing one's own words asks again from there."""
+    """The tab of the first four text runs. Changing one's own words asks again from there.
+
+    Long because the widgets of a tab and their events refer to each other.
+    """
     runs = [one for one in service.served.values() if one.writes][:COLUMNS]
     names = [one.name for one in runs]
     who = gr.CheckboxGroup(names, value=names, label=say("who"), elem_id="who", visible=len(names) > 1)

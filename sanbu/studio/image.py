@@ -56,7 +56,10 @@ def image_tab(service: Service) -> None:
 
 
 def compare_tab(service: Service, root: Path) -> None:
-    """The same label by every picture run, with the time it took; and the latest comparison that was measured."""
+    """The same label by every picture run, with the time it took; and the latest comparison that was measured.
+
+    Long because the widgets of a tab and their events refer to each other.
+    """
     runs = [one for one in service.served.values() if not one.writes]
     with gr.Row():
         label = gr.Textbox(label=say("of"))
@@ -85,7 +88,8 @@ def compare_tab(service: Service, root: Path) -> None:
         return
     try:
         content = json.loads(found[-1].read_text(encoding="utf-8"))["rows"]
-        rows = [{key: value for key, value in row.items() if isinstance(value, (int, float, str))} for row in content]
+        simple = (int, float, str)
+        rows = [{key: value for key, value in row.items() if isinstance(value, simple)} for row in content]
         columns = list(rows[0])
         plot = found[-1].with_name("compare.png")
         picture = np.asarray(Image.open(plot).convert("RGB")) if plot.exists() else None

@@ -29,7 +29,10 @@ Row = dict[str, Any]
 
 
 def label_tab(service: Service, file: Path) -> None:
-    """The tab; every saved order is a line of `file`."""
+    """The tab; every saved order is a line of `file`.
+
+    Long because the widgets of a tab and their events refer to each other.
+    """
     runs = {one.name: one for one in service.served.values() if one.writes}
     gr.Markdown(say("written"))
     who = gr.CheckboxGroup(list(runs), value=list(runs)[:4], label=say("who"))
@@ -182,4 +185,5 @@ def told(row: Row, rows: Sequence[Row], file: Path) -> str:
 def shown(row: Row | None) -> list[Any]:
     """The boxes of a row's answers; the rest are hidden."""
     texts = row["answers"] if row else []
-    return [gr.Textbox(texts[i] if i < len(texts) else "", visible=i < len(texts)) for i in range(MOST)]
+    shown = [gr.Textbox(text, visible=True) for text in texts[:MOST]]
+    return [*shown, *(gr.Textbox("", visible=False) for _ in range(MOST - len(shown)))]

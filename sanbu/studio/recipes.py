@@ -77,7 +77,10 @@ class Training:
 
 
 def recipes_tab(root: Path) -> None:
-    """The tab. What is trained appears under Runs."""
+    """The tab. What is trained appears under Runs.
+
+    Long because the widgets of a tab and their events refer to each other.
+    """
     training = Training(root)
     names = list(recipes.RECIPES)
     with gr.Row():
@@ -118,7 +121,8 @@ def recipes_tab(root: Path) -> None:
         try:
             given = [(str(path), str(value)) for path, value, *_ in table.values.tolist()]
             known = {path: value for path, value, *_ in rows(made(name, words(arguments)))}
-            changes = [*words(arguments), *(f"{path}={value}" for path, value in given if known.get(path) != value)]
+            changed = [f"{path}={value}" for path, value in given if known.get(path) != value]
+            changes = [*words(arguments), *changed]
             return training.start(name, changes, folder.strip(), made(name, changes).resolve().schedule.steps)
         except SanbuError as error:
             return str(error)

@@ -109,7 +109,8 @@ def points(root: Path, name: str | None, figure: str) -> pd.DataFrame:
             (row["step"], float(row[key])) for row in rows if isinstance(row.get(key), (int, float)) and "step" in row
         ]
         every = max(1, len(have) // POINTS)
-        lines += [(step, value, key) for step, value in [*have[::every], *have[-1:]] if np.isfinite(value)]
+        points = [*have[::every], *have[-1:]]
+        lines += [(step, value, key) for step, value in points if np.isfinite(value)]
     return pd.DataFrame(lines, columns=["step", "value", "figure"]).drop_duplicates()
 
 
@@ -118,8 +119,10 @@ def how_far(root: Path, name: str | None) -> str:
     run, rows = opened(root, name), rows_of(root, name)
     if run is None or not rows:
         return ""
-    last = {key: value for row in rows[-50:] for key, value in row.items() if not key.startswith("time/")}
-    told = ", ".join(f"{key} {value:.4g}" for key, value in last.items() if isinstance(value, float))
+    pairs = [pair for row in rows[-50:] for pair in row.items()]
+    last = {key: value for key, value in pairs if not key.startswith("time/")}
+    numbers = {key: value for key, value in last.items() if isinstance(value, float)}
+    told = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
     return f"{last.get('step', 0):,} / {run.recipe.schedule.steps:,}: {told}"
 
 
@@ -148,7 +151,8 @@ def samples(root: Path, name: str | None) -> tuple[list[tuple[np.ndarray, str]],
     """What a run drew on the way: pictures with their step, or texts."""
     run = opened(root, name)
     files = sorted((run.folder / "samples").glob("*"), reverse=True)[: 2 * SHOWN] if run else []
-    drawn = [(np.asarray(Image.open(file)), file.stem) for file in files if file.suffix == ".png"][:SHOWN]
+    pictures = [file for file in files if file.suffix == ".png"][:SHOWN]
+    drawn = [(np.asarray(Image.open(file)), file.stem) for file in pictures]
     said = [f"{file.stem}\n{file.read_text(encoding='utf-8')[:2000]}" for file in files if file.suffix == ".txt"][
         :SHOWN
     ]

@@ -122,7 +122,7 @@ def test_average(place, tmp_path):
 WRONG = [
     (["generate", "{place}/flow", "--label", "11"], "label: given 11, allowed: 0 to 9"),
     (["generate", "{place}/vae", "--label", "3"], "trained without labels"),
-    (["generate", "{place}/vae", "--prompt", "{place}/half.png"], "cannot complete a given one"),
+    (["generate", "{place}/vae", "--prompt", "{place}/half.png"], "cannot complete a given picture"),
     (["generate", "{place}/flow", "--prompt", "{place}/none.png"], "cannot be read as a picture"),
     (["generate", "{place}/flow", "strategy.sampler=hun"], "strategy.sampler: given"),
     (["train", "flow", "data.classes=0", "strategy.guidance=3"], "the run is unconditional"),

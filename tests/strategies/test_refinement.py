@@ -194,7 +194,7 @@ def test_known_pixels_are_kept_and_drafts_end_committed():
 
 
 def test_a_picture_at_once_cannot_complete_another():
-    with pytest.raises(Exception, match="at once cannot complete"):
+    with pytest.raises(Exception, match="'one-shot' cannot complete a given picture"):
         OneShot().build(SPACE).begin(
             {"label": torch.zeros(1), "known": torch.zeros(1)}, torch.zeros(1, dtype=torch.long)
         )

@@ -65,8 +65,10 @@ def digits(values: list[int]) -> str:
 
 def numeric(text: str, value: int, skill: str) -> Question:
     """A question with a number as answer; near misses are off by one, by ten, or have two digits exchanged."""
-    wrong = [value + 1, value - 1, value + 10, value - 10, int(str(abs(value))[::-1])]
-    return Question(text, sentence(value), tuple(sentence(w) for w in wrong if w != value and w >= 0), skill)
+    backwards = int(str(abs(value))[::-1])
+    wrong = [value + 1, value - 1, value + 10, value - 10, backwards]
+    near = tuple(sentence(number) for number in wrong if number != value and number >= 0)
+    return Question(text, sentence(value), near, skill)
 
 
 def addition(draws: Draws) -> Question:

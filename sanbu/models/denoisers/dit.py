@@ -36,7 +36,8 @@ class DiTBlock(nn.Module):
         return x_BTD + gate2 * self.mlp(modulated(x_BTD, shift2, scale2))
 
     def _attend(self, x_BTD: Tensor) -> Tensor:
-        heads = (f(x_BTD).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        projected = [project(x_BTD) for project in (self.query, self.key, self.value)]
+        heads = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in projected)
         return self.out(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
 
 
@@ -89,7 +90,8 @@ class DiTNetwork(nn.Module):
         shift, scale = self.told(condition_BD)[:, None].chunk(2, 2)
         x_BTO = self.last(modulated(x_BTD, shift, scale))
         rows, p = patches.shape[2], self.patch
-        return x_BTO.unflatten(2, (p, p, -1)).unflatten(1, (rows, -1)).permute(0, 5, 1, 3, 2, 4).reshape(x_BCHW.shape)
+        patches_BRSppC = x_BTO.unflatten(2, (p, p, -1)).unflatten(1, (rows, -1))
+        return patches_BRSppC.permute(0, 5, 1, 3, 2, 4).reshape(x_BCHW.shape)
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -84,7 +84,8 @@ class UNetNetwork(nn.Module):
             (block(last, last), PixelAttention(last, config.head_width, groups), block(last, last))
         )
         for level, wide in reversed(list(enumerate(widths))):
-            blocks = [block((last if i == 0 else wide) + seen.pop(), wide) for i in range(config.layers + 1)]
+            inputs = [last] + [wide] * config.layers
+            blocks = [block(size + seen.pop(), wide) for size in inputs]
             self.up.append(Stage(blocks, attentions(level, config.layers + 1), Double(wide) if level else None))
             last = wide
         self.norm = nn.GroupNorm(groups, config.width)

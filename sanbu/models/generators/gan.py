@@ -75,7 +75,8 @@ class PerceptronCritic(nn.Module):
         x_BD = x_BCHW.flatten(1)
         for layer in self.layers:
             x_BD = F.leaky_relu(layer(x_BD), 0.2)
-        return (self.last(x_BD)[:, 0] + (x_BD * self.label(label_B)).sum(1) / x_BD.shape[1] ** 0.5).float()
+        projection_B = (x_BD * self.label(label_B)).sum(1) / x_BD.shape[1] ** 0.5
+        return (self.last(x_BD)[:, 0] + projection_B).float()
 
 
 def perceptron_generator(config: PerceptronGAN, space: Space) -> Generator:
@@ -111,16 +112,19 @@ class Upsampler(nn.Module):
         super().__init__()
         channels, self.height, self.width = space.shape
         self.times = doublings(space)
-        self.start = (-(-self.height // 2**self.times), -(-self.width // 2**self.times))
+        factor = 2**self.times
+        self.start = (math.ceil(self.height / factor), math.ceil(self.width / factor))
         wide = config.width * 2**self.times
         self.label = nn.Embedding(space.classes + 1, config.latent)
         self.first = nn.Linear(2 * config.latent, wide * math.prod(self.start))
-        self.blocks = nn.ModuleList(UpBlock(wide >> i, wide >> (i + 1)) for i in range(self.times))
+        widths = [wide >> i for i in range(self.times + 1)]
+        self.blocks = nn.ModuleList(UpBlock(i, o) for i, o in pairwise(widths))
         self.norm = nn.GroupNorm(1, config.width)
         self.last = nn.Conv2d(config.width, channels, 3, padding=1)
 
     def forward(self, noise_BZ: Tensor, label_B: Tensor) -> Tensor:
-        x = self.first(torch.cat((noise_BZ, self.label(label_B)), 1)).unflatten(1, (-1, *self.start))
+        inputs = torch.cat((noise_BZ, self.label(label_B)), 1)
+        x = self.first(inputs).unflatten(1, (-1, *self.start))
         for block in self.blocks:
             x = block(x)
         return self.last(F.silu(self.norm(x)))[:, :, : self.height, : self.width]
@@ -132,7 +136,8 @@ class UpBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.GroupNorm(1, inputs), nn.GroupNorm(1, outputs)
-        self.conv1, self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -158,12 +163,14 @@ class ConvolutionCritic(nn.Module):
         for block in self.blocks:
             x = F.leaky_relu(block(x), 0.2)
         x_BD = x.sum((2, 3)) / (x.shape[2] * x.shape[3]) ** 0.5
-        return (self.last(x_BD)[:, 0] + (x_BD * self.label(label_B)).sum(1) / x_BD.shape[1] ** 0.5).float()
+        projection_B = (x_BD * self.label(label_B)).sum(1) / x_BD.shape[1] ** 0.5
+        return (self.last(x_BD)[:, 0] + projection_B).float()
 
 
 def doublings(space: Space) -> int:
     """How often a map of about 4 x 4 doubles to reach the picture."""
-    return max(1, math.floor(math.log2(min(space.shape[1:]) / 4 + 1e-9))) if min(space.shape[1:]) >= 8 else 1
+    shorter = min(space.shape[1:])
+    return max(1, math.floor(math.log2(shorter / 4 + 1e-9))) if shorter >= 8 else 1
 
 
 def dcgan(config: DCGAN, space: Space) -> Generator:

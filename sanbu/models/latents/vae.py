@@ -35,19 +35,23 @@ class VAE(nn.Module):
         """[B, K, 3]: log p(x | z), log q(z | x) - log p(z), and KL(q | p) in closed form, in nats."""
         mean, log_deviation = self.encode(levels_BCHW, label_B)
         draws = noise_BKZ.shape[1]
-        z = mean[:, None] + log_deviation.exp()[:, None] * noise_BKZ.view(-1, draws, *self.latent)
-        pictures = self.decoder(z.flatten(0, 1), label_B.repeat_interleave(draws)).float().unflatten(0, (-1, draws))
+        noise = noise_BKZ.view(-1, draws, *self.latent)
+        z = mean[:, None] + log_deviation.exp()[:, None] * noise
+        decoded = self.decoder(z.flatten(0, 1), label_B.repeat_interleave(draws)).float()
+        pictures = decoded.unflatten(0, (-1, draws))
         seen = (
             logistic_mass(levels_BCHW[:, None], pictures, self.log_scale.clamp(min=-7), self.levels).flatten(2).sum(2)
         )
         ratio = (z.square() - noise_BKZ.view_as(z).square()) / 2 - log_deviation[:, None]
         kl = (mean.square() + (2 * log_deviation).exp() - 1) / 2 - log_deviation
-        return torch.stack((seen, ratio.flatten(2).sum(2), kl.flatten(1).sum(1)[:, None].expand_as(seen)), 2)
+        ratio_BK, kl_B = ratio.flatten(2).sum(2), kl.flatten(1).sum(1)
+        return torch.stack((seen, ratio_BK, kl_B[:, None].expand_as(seen)), 2)
 
     def encode(self, levels_BCHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-deviation of q(z | x), [B, *latent] each."""
         unit = levels_BCHW.float() * (2 / (self.levels - 1)) - 1
-        mean, log_deviation = self.encoder(unit, label_B).float().unflatten(1, (2, self.latent[0])).unbind(1)
+        encoded = self.encoder(unit, label_B).float()
+        mean, log_deviation = encoded.unflatten(1, (2, self.latent[0])).unbind(1)
         return mean, log_deviation.clamp(-8, 4)
 
     def draw(self, noise_BZ: Tensor, label_B: Tensor) -> Tensor:
@@ -163,10 +167,12 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.label.weight)
 
     def forward(self, z_BZHW: Tensor, label_B: Tensor) -> Tensor:
-        x = self.middle(self.first(self.latent(z_BZHW + self.label(label_B)[..., None, None])))
+        z_BZHW = z_BZHW + self.label(label_B)[..., None, None]
+        x = self.middle(self.first(self.latent(z_BZHW)))
         for stage in self.up:
             x = stage(x)
-        return self.last(F.silu(self.norm(x)))[:, :, : self.size[0], : self.size[1]]
+        height, width = self.size
+        return self.last(F.silu(self.norm(x)))[:, :, :height, :width]
 
 
 def middle(width: int, groups: int) -> nn.Sequential:

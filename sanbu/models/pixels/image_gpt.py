@@ -63,7 +63,8 @@ class ImageGPTNetwork(nn.Module):
         """log p(x_chw | all before), nats, [B, C, H, W]; order: rows, columns, channels."""
         line_BT = levels_BCHW.permute(0, 2, 3, 1).flatten(1)
         tokens_BT = torch.cat((label_B[:, None] + self.levels, line_BT[:, :-1]), 1)
-        logprob_BT = self.decoder(tokens_BT).float().log_softmax(-1).gather(2, line_BT[..., None])[..., 0]
+        logprob_BTK = self.decoder(tokens_BT).float().log_softmax(-1)
+        logprob_BT = logprob_BTK.gather(2, line_BT[..., None])[..., 0]
         B, C, H, W = levels_BCHW.shape
         return logprob_BT.view(B, H, W, C).permute(0, 3, 1, 2)
 
@@ -77,4 +78,5 @@ class ImageGPTNetwork(nn.Module):
         row, column = divmod(place, levels_BCHW.shape[3])
         token_B = levels_BCHW[:, channel, row, column] if index else label_B + self.levels
         positions = torch.full_like(token_B, index)[:, None]
-        return self.decoder(token_B[:, None], positions, [layer.first(index + 1) for layer in cache])[:, -1]
+        filled = [layer.first(index + 1) for layer in cache]
+        return self.decoder(token_B[:, None], positions, filled)[:, -1]

@@ -124,7 +124,8 @@ class PixelCNNNetwork(nn.Module):
         """What the law of each pixel is made from, [B, H, W, D]."""
         x, reach = entrance(levels_BCHW, self.levels), self.reach
         label_BD = self.label(label_B)
-        v = self.above(F.pad(x[:, :, :-1], (reach - 1, reach - 1, reach, 0)))
+        above = F.pad(x[:, :, :-1], (reach - 1, reach - 1, reach, 0))
+        v = self.above(above)
         h = self.left(F.pad(x[..., :-1], (reach, 0))) + self.place
         for block in self.blocks:
             v, h = block(v, h, label_BD)
@@ -157,24 +158,30 @@ class PixelCNNNetwork(nn.Module):
         """The vertical stack moves down a row."""
         reach, label_BD = self.reach, self.label(label_B)
         seen = entrance(levels_BCHW[:, :, max(0, row - reach) : row], self.levels)
-        v = self.above(F.pad(seen, (reach - 1, reach - 1, reach - seen.shape[2], 0)))
+        missing = reach - seen.shape[2]
+        v = self.above(F.pad(seen, (reach - 1, reach - 1, missing, 0)))
         for block, kept in zip(self.blocks, cache.layers, strict=True):
             told_v, told_h = block.told(label_BD)[..., None, None].chunk(2, 1)
-            kept.rows = torch.cat((kept.rows[:, :, 1:], F.pad(v, (block.reach, block.reach))), 2)
+            newest = F.pad(v, (block.reach, block.reach))
+            kept.rows = torch.cat((kept.rows[:, :, 1:], newest), 2)
             above = block.vertical(kept.rows)
-            kept.told = (block.link(above) + told_h)[:, :, 0] + block.horizontal.bias[:, None]
+            linked = (block.link(above) + told_h)[:, :, 0]
+            kept.told = linked + block.horizontal.bias[:, None]
             v = gate(above + told_v)
 
     def _pixel(self, levels_BCHW: Tensor, row: int, column: int, cache: Cache) -> Tensor:
         """The horizontal stack moves right a pixel."""
         first = max(0, column - self.reach)
-        seen = entrance(levels_BCHW[:, :, row : row + 1, first:column], self.levels)[:, :, 0]
+        before = levels_BCHW[:, :, row : row + 1, first:column]
+        seen = entrance(before, self.levels)[:, :, 0]
         seen = F.pad(seen, (self.reach - seen.shape[2], 0)).flatten(1)
-        h = F.linear(seen, self.left.weight.flatten(1), self.left.bias) + self.place[:, row, column]
+        h = F.linear(seen, self.left.weight.flatten(1), self.left.bias)
+        h = h + self.place[:, row, column]
         for block, kept in zip(self.blocks, cache.layers, strict=True):
             kept.line[:, :, column + block.reach] = h
             left = matrix(kept.line[:, :, column : column + block.reach + 1], block.horizontal)
-            h = h + F.linear(gate(left + kept.told[:, :, column]), block.out.weight.flatten(1), block.out.bias)
+            gated = gate(left + kept.told[:, :, column])
+            h = h + F.linear(gated, block.out.weight.flatten(1), block.out.bias)
         return F.silu(F.linear(h, self.mix.weight.flatten(1), self.mix.bias))
 
 

@@ -85,8 +85,10 @@ class RowLSTMLayer(nn.Module):
         """One more state of this row."""
         cache.inputs[:, :, column + 1] = x_BD
         seen = cache.inputs[:, :, column : column + 2].flatten(1)
-        gates = F.linear(seen, self.inputs.weight.flatten(1), self.inputs.bias) + cache.told[:, :, column]
-        cache.h[:, :, column], cache.c[:, :, column] = lstm(gates, cache.c[:, :, column])
+        gates = F.linear(seen, self.inputs.weight.flatten(1), self.inputs.bias)
+        gates = gates + cache.told[:, :, column]
+        h, c = lstm(gates, cache.c[:, :, column])
+        cache.h[:, :, column], cache.c[:, :, column] = h, c
         return cache.h[:, :, column]
 
 
@@ -124,7 +126,8 @@ class Diagonal(nn.Module):
 def skewed(x_BDHW: Tensor) -> Tensor:
     """Row i moved right by i places, so that a diagonal becomes a column."""
     height, width = x_BDHW.shape[2:]
-    return F.pad(x_BDHW, (0, height)).flatten(2)[..., : height * (width + height - 1)].unflatten(2, (height, -1))
+    size = height * (width + height - 1)
+    return F.pad(x_BDHW, (0, height)).flatten(2)[..., :size].unflatten(2, (height, -1))
 
 
 def straight(x_BDHW: Tensor, width: int) -> Tensor:
@@ -171,7 +174,8 @@ class DiagonalBiLSTMLayer(nn.Module):
             h, c = (torch.zeros_like(cache.h[..., 0]) for _ in range(2))
             walked = []
             for column in reversed(range(cache.inputs.shape[2])):
-                h, c = self.back.step(cache.inputs[..., column], (h, c), cache.line["back"][..., column])
+                above = cache.line["back"][..., column]
+                h, c = self.back.step(cache.inputs[..., column], (h, c), above)
                 walked.append(h)
             cache.line["back"] = torch.stack(walked[::-1], 2)
         cache.line["row"] = cache.inputs
@@ -181,8 +185,11 @@ class DiagonalBiLSTMLayer(nn.Module):
         """One more state of this row, both directions added."""
         cache.inputs[..., column] = x_BD
         zero = torch.zeros_like(x_BD)
-        left = (cache.h[..., column - 1], cache.c[..., column - 1]) if column else (zero, zero)
-        cache.h[..., column], cache.c[..., column] = self.forth.step(x_BD, left, cache.told[..., column])
+        left = (zero, zero)
+        if column:
+            left = (cache.h[..., column - 1], cache.c[..., column - 1])
+        h, c = self.forth.step(x_BD, left, cache.told[..., column])
+        cache.h[..., column], cache.c[..., column] = h, c
         return cache.h[..., column] + cache.line["back"][..., column]
 
 
@@ -206,7 +213,8 @@ class PixelRNNNetwork(nn.Module):
     def forward(self, levels_BCHW: Tensor, label_B: Tensor) -> Tensor:
         """log p(x_chw | all before), nats, [B, C, H, W]; order: rows, columns, channels."""
         x = entrance(levels_BCHW, self.levels)
-        h = self.above(F.pad(x[:, :, :-1], (3, 3, 3, 0))) + self.left(F.pad(x[..., :-1], (3, 0)))
+        above = self.above(F.pad(x[:, :, :-1], (3, 3, 3, 0)))
+        h = above + self.left(F.pad(x[..., :-1], (3, 0)))
         h = h + self.place + self.label(label_B)[..., None, None]
         for block in self.blocks:
             h = h + block(h)
@@ -224,12 +232,16 @@ class PixelRNNNetwork(nn.Module):
         if channel == 0:
             if column == 0:
                 seen = entrance(levels_BCHW[:, :, max(0, row - 3) : row], self.levels)
-                above = self.above(F.pad(seen, (3, 3, 3 - seen.shape[2], 0)))[:, :, 0]
-                cache["above"] = above + self.place[:, row] + self.label(label_B)[..., None]
+                missing = 3 - seen.shape[2]
+                above = self.above(F.pad(seen, (3, 3, missing, 0)))[:, :, 0]
+                label = self.label(label_B)[..., None]
+                cache["above"] = above + self.place[:, row] + label
                 for block, kept in zip(self.blocks, cache["layers"], strict=True):
                     block.begin_row(kept)
-            seen = entrance(levels_BCHW[:, :, row : row + 1, max(0, column - 3) : column], self.levels)[:, :, 0]
-            h = matrix(F.pad(seen, (3 - seen.shape[2], 0)), self.left) + cache["above"][..., column]
+            before = levels_BCHW[:, :, row : row + 1, max(0, column - 3) : column]
+            seen = entrance(before, self.levels)[:, :, 0]
+            window = F.pad(seen, (3 - seen.shape[2], 0))
+            h = matrix(window, self.left) + cache["above"][..., column]
             for block, kept in zip(self.blocks, cache["layers"], strict=True):
                 h = h + block.pixel(h, column, kept)
             cache["features"] = F.silu(F.linear(h, self.mix.weight.flatten(1), self.mix.bias))

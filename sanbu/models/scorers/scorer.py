@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -36,7 +36,8 @@ class Scorer(AdaptedConfig):
     def build(self, space: Space) -> nn.Module:
 
         outputs = max(1, space.classes) if self.outputs == "auto" else self.outputs
-        return ScorerNetwork(self.trunk.build(space), self.dial(), outputs)  # type: ignore[arg-type]
+        trunk: Any = self.trunk.build(space)
+        return ScorerNetwork(trunk, self.dial(), outputs)
 
 
 class ScorerNetwork(nn.Module):

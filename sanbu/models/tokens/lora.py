@@ -6,7 +6,7 @@ function is the old one.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -32,7 +32,8 @@ class LowRank(nn.Linear):
         nn.init.normal_(self.lora_down, std=layer.in_features**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + self.scale * F.linear(F.linear(x, self.lora_down), self.lora_up)
+        change = F.linear(F.linear(x, self.lora_down), self.lora_up)
+        return super().forward(x) + self.scale * change
 
 
 class LoRA(AdaptedConfig):
@@ -51,7 +52,8 @@ class LoRA(AdaptedConfig):
         return own | found
 
     def build(self, space: Space) -> nn.Module:
-        return adapted(self.base.build(space), self.rank, self.alpha)  # type: ignore[arg-type]
+        decoder: Any = self.base.build(space)
+        return adapted(decoder, self.rank, self.alpha)
 
 
 def adapted(model: Decoder, rank: int, alpha: float) -> Decoder:

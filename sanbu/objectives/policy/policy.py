@@ -1,9 +1,9 @@
 """Policy optimisation on the model's own answers: what PPO, GRPO and RLOO have in common.
 
-PPO    -min(r A, clip(r, 1 - e, 1 + e) A), r = pi / pi_old           (Schulman and others, 2017; Ouyang and others, 2022)
-GAE    A_t = sum_k (g l)^k d_(t+k), d_t = R_t + g V_(t+1) - V_t      (Schulman and others, 2016)
-GRPO   A = (R - mean of the group) / deviation of the group          (Shao and others, 2024)
-RLOO   A = R - mean of the others in the group                       (Ahmadian and others, 2024)
+PPO    -min(r A, clip(r, 1 - e, 1 + e) A), r = pi / pi_old          (Schulman and others, 2017; Ouyang and others, 2022)
+GAE    A_t = sum_k (g l)^k d_(t+k), d_t = R_t + g V_(t+1) - V_t     (Schulman and others, 2016)
+GRPO   A = (R - mean of the group) / deviation of the group         (Shao and others, 2024)
+RLOO   A = R - mean of the others in the group                      (Ahmadian and others, 2024)
 
 The KL from the reference is part of PPO's reward. For the group methods it is a term, (log pi - log ref)^2 / 2.
 """

@@ -85,7 +85,8 @@ def experience(config: PPO, rewards: Sequence[Reward], round: Round) -> Batch:
     reward = token_rewards(batch, config.whiten_rewards)
     advantage = advantages(reward, value, there, config.discount, config.trace)
     target = advantage + value
-    explained = 1 - (target - value)[there].var(correction=0) / target[there].var(correction=0).clamp(min=1e-8)
+    unexplained = (target - value)[there].var(correction=0)
+    explained = 1 - unexplained / target[there].var(correction=0).clamp(min=1e-8)
     told = {"told_explained_variance": explained.expand(len(there)).clone()}
     return batch | told | {"value": value, "target": target, "advantage": whitened(advantage, there)}
 

@@ -45,7 +45,8 @@ def learned(weight: float) -> Reward:
         length, ending = rollout["length"], rollout["ending"]
         ended = torch.where(ending >= 0, ending, tokens.gather(1, length[:, None])[:, 0])
         tokens = tokens.scatter(1, length[:, None], ended[:, None])
-        return weight * round.models["reward"](tokens, length - (ending < 0).long())[:, 0].float()
+        last = length - (ending < 0).long()
+        return weight * round.models["reward"](tokens, last)[:, 0].float()
 
     return reward
 
@@ -88,7 +89,8 @@ def exact(round: Round, rollout: Batch) -> Tensor:
 
 def questions(round: Round, rollout: Batch) -> list[str]:
     """What was asked, as text."""
-    return [round.read(row[:start]) for row, start in zip(rollout["tokens"], rollout["start"].tolist(), strict=True)]
+    starts = rollout["start"].tolist()
+    return [round.read(row[:start]) for row, start in zip(rollout["tokens"], starts, strict=True)]
 
 
 def answers(round: Round, rollout: Batch) -> list[str]:

@@ -66,7 +66,8 @@ def round_figures(round: Round, rollout: Batch) -> Batch:
         figures["wrong"] = 1 - figures["exact"]
     parts = {name: rollout[name].mean() for name in rollout if name.startswith("part_")}
     rows = len(rollout["tokens"])
-    return {f"told_{name}": value.float().expand(rows).clone() for name, value in (figures | parts).items()}
+    every = figures | parts
+    return {f"told_{name}": value.float().expand(rows).clone() for name, value in every.items()}
 
 
 def figures(batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:

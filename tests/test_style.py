@@ -1,0 +1,13 @@
+"""Nothing is long or dense; `python -m tests.style` lists what is."""
+
+from tests import style
+
+
+def test_nothing_is_long():
+    """Files of 350 lines, functions of 40 (or a docstring that says why), lines of 120."""
+    found = [f"{file}:{line}: {what}" for file, line, what in style.findings() if not what.startswith("dense")]
+    assert not found, "\n".join(found)
+
+
+def test_little_is_dense():
+    assert style.density() < 5, "python -m tests.style lists the dense statements"
