@@ -17,7 +17,17 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from sanbu.config import Config, SanbuError, dump
-from sanbu.files import FileError, pack, read_json, read_tensors, replacing, unpack, weights, write_json, write_tensors
+from sanbu.files import (
+    FileError,
+    pack,
+    read_json,
+    read_tensors,
+    replace_atomically,
+    unpack,
+    weights,
+    write_json,
+    write_tensors,
+)
 
 FORMAT = 1  # of recipe.json and of checkpoints
 
@@ -84,7 +94,7 @@ class Writer:
         path = self.folder / "checkpoints" / name
         if path.exists():
             shutil.rmtree(path)
-        with replacing(path) as temporary:
+        with replace_atomically(path) as temporary:
             temporary.mkdir()
             tensors: dict[str, Tensor] = {}
             tree = pack(state, tensors)
@@ -121,11 +131,11 @@ class Writer:
         """Keep averages of this step beside the checkpoints, never pruned."""
         if tensors and step:
             (self.folder / "averages").mkdir(exist_ok=True)
-            with replacing(self.folder / "averages" / f"step-{step:08d}.safetensors") as temporary:
+            with replace_atomically(self.folder / "averages" / f"step-{step:08d}.safetensors") as temporary:
                 kept = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
                 write_tensors(temporary, kept)
 
     def save_model(self, model: nn.Module) -> None:
         """Write model.safetensors at once."""
-        with replacing(self.folder / "model.safetensors") as temporary:
+        with replace_atomically(self.folder / "model.safetensors") as temporary:
             write_tensors(temporary, weights(model))

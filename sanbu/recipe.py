@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from sanbu.config import Auto, Config, ConfigError, Positive, change, dump, kind_of, nearest, override, plain
+from sanbu.config import Auto, Config, ConfigError, Positive, change, kind_of, nearest, override, plain
 from sanbu.data.data import DataConfig
 from sanbu.layers.average import AverageConfig
 from sanbu.machine import MachineConfig
@@ -81,11 +81,10 @@ class Recipe(Config):
         """A line for each choice: its kind, and the fields that are not its defaults."""
         lines = [f"Recipe {self.name!r}, {self.schedule.steps:,} steps"]
         for slot in ("data", "model", "objective", "optimizer", "strategy"):
-            part = getattr(self, slot)
-            given = {name: value for name, value in dump(part).items() if name in part.model_fields_set - {"kind"}}
-            fields = ", ".join(f"{name}={plain(value)}" for name, value in given.items())
-            lines.append(f"  {slot:9}  {kind_of(part)}" + (f"({fields})" if fields else ""))
+            lines.append(f"  {slot:9}  {describe(getattr(self, slot))}")
         return "\n".join(lines)
+
+    __str__ = __repr__
 
     def change(self, *overrides: str, **fields: Any) -> Recipe:
         """This recipe with changes, validated once.
@@ -117,6 +116,21 @@ class Recipe(Config):
             optimizer=self.optimizer.resolve(rate),
             players={name: optimizer.resolve(rate) for name, optimizer in self.players.items()},
         )
+
+
+def describe(value: Any) -> str:
+    """A config as its kind and the fields that are not its defaults; other values as an override gives them."""
+    if isinstance(value, tuple) and any(isinstance(part, Config) for part in value):
+        return f"[{', '.join(map(describe, value))}]"
+    if not isinstance(value, Config):
+        return plain(value)
+    given = []
+    for name, field in type(value).model_fields.items():
+        part = getattr(value, name)
+        if name != "kind" and part != field.get_default(call_default_factory=True):
+            given.append(f"{name}={describe(part)}")
+    kind = kind_of(type(value)) or type(value).__name__
+    return f"{kind}({', '.join(given)})" if given else kind
 
 
 def auto_learning_rate(width: int) -> float:

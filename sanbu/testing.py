@@ -34,7 +34,7 @@ def check_config(config: Choice) -> None:
 def check_model(config: ModelConfig, space: Space, inputs: tuple[Any, ...]) -> None:
     """Builds the same from the same seed, and on the meta device; trains through `forward`; survives a weights file."""
     check_config(config)
-    first, second = (seeded(lambda: config.build(space)) for _ in range(2))
+    first, second = (build_seeded(lambda: config.build(space)) for _ in range(2))
     ours, theirs = weights(first), weights(second)
     assert ours.keys() == theirs.keys(), "one seed gives two models"
     assert all(ours[name].equal(theirs[name]) for name in ours), "one seed gives two models"
@@ -121,7 +121,7 @@ def check_search(config: OptimizerConfig, steps: int = 20) -> None:
         return [search.step(problem)["loss"] for problem in problems]
 
     def fresh() -> tuple[Search, nn.Module]:
-        model = seeded(lambda: nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4)))
+        model = build_seeded(lambda: nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4)))
         return config.build({"model": model}, 2 * steps), model
 
     search, model = fresh()
@@ -176,7 +176,7 @@ def check_strategy(config: StrategyConfig, models: Mapping[str, nn.Module], spac
         assert near if mine.is_floating_point() else mine.equal(theirs), f"row {row} is another alone"
 
 
-def seeded(make: Callable[[], nn.Module]) -> nn.Module:
+def build_seeded(make: Callable[[], nn.Module]) -> nn.Module:
     """Build under a fixed seed, leaving the global generator alone."""
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -294,7 +294,7 @@ def test_a_parent_that_is_missing_is_named(life, tmp_path):
 
 
 def test_lora_merges_into_the_same_function_and_learns_little(life, tmp_path):
-    from sanbu.interop.merge import merged_run
+    from sanbu.interop.merge import merge_run
     from sanbu.models.tokens.lora import LoRA
 
     recipe = Run.open(life / "dpo").recipe
@@ -311,13 +311,13 @@ def test_lora_merges_into_the_same_function_and_learns_little(life, tmp_path):
         read_tensors(made.folder / "model.safetensors")["embedding.tokens.weight"]
         == read_tensors(life / "sft" / "model.safetensors")["embedding.tokens.weight"]
     ).all()
-    plain = merged_run(made, tmp_path / "plain")
+    plain = merge_run(made, tmp_path / "plain")
     tokens = torch.arange(3, 43)[None]
     torch.testing.assert_close(plain.model(tokens), made.model(tokens), rtol=1e-4, atol=1e-5)
     assert not torch.equal(plain.model(tokens), Run.open(life / "sft").model(tokens))
     assert plain.recipe.model == recipe.model.base and plain.generate("What is 1 + 2?") is not None
     with pytest.raises(SanbuError, match="nothing to merge"):
-        merged_run(plain, tmp_path / "again")
+        merge_run(plain, tmp_path / "again")
 
 
 # -- health ----------------------------------------------------------------------------------------------------------------

@@ -58,9 +58,9 @@ def small(tmp_path):
 def after_steps(objective, batches, micro, steps=4):
     """Weights after several steps of plain SGD, which shows a wrong scale (AdamW would hide it)."""
     from sanbu.models.tokens.gpt import GPT2
-    from sanbu.testing import seeded
+    from sanbu.testing import build_seeded
 
-    model = seeded(lambda: GPT2(layers=2, heads=2, width=16, context=12).build(Space((12,), 40)))
+    model = build_seeded(lambda: GPT2(layers=2, heads=2, width=16, context=12).build(Space((12,), 40)))
     search = SGD(learning_rate=0.5).build({"model": model}, steps)
     for step in range(steps):
         turn = next(objective.draw_turns(Round({"model": model}, batches[step], Noise(step))))
@@ -92,14 +92,14 @@ def test_micro_batches_with_unequal_tokens_are_one_batch(objective, micro):
 def test_a_step_is_the_plain_step_that_torch_would_make():
     """The loss is the mean over taught tokens, and SGD moves by exactly its gradient."""
     from sanbu.models.tokens.gpt import GPT2
-    from sanbu.testing import seeded
+    from sanbu.testing import build_seeded
 
     tokens = Noise("tokens").integers(40, 5, 13)
     targets = tokens[:, 1:].clone()
     targets[2, 4:] = -100
     batch = {"tokens": tokens[:, :-1], "targets": targets}
     loss, weights = after_steps(next_token(), [batch], 2, steps=1)
-    model = seeded(lambda: GPT2(layers=2, heads=2, width=16, context=12).build(Space((12,), 40)))
+    model = build_seeded(lambda: GPT2(layers=2, heads=2, width=16, context=12).build(Space((12,), 40)))
     expected = torch.nn.functional.cross_entropy(
         model(batch["tokens"]).flatten(0, 1), targets.flatten(), ignore_index=-100
     )

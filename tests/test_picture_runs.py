@@ -14,7 +14,7 @@ from sanbu.evaluation.compare import compare_runs
 from sanbu.evaluation.contest import Contestant, train_contestants
 from sanbu.evaluation.report import advice, row_figures, write
 from sanbu.files import read_tensors
-from sanbu.interop.averages import combined, rebuild
+from sanbu.interop.averages import combine_snapshots, rebuild
 from sanbu.layers.average import power_of
 from sanbu.loop import train
 from sanbu.run import Run
@@ -117,7 +117,7 @@ def test_an_average_of_another_length_is_rebuilt_from_two(tmp_path):
     assert float((rebuilt - wanted).norm()) < 0.1 * float((near - wanted).norm())
     assert Run.open(tmp_path / "new").generate().shape == (8, 8)
     files = sorted((run.folder / "averages").iterdir())
-    same = flat(combined(files, power_of(0.05)))
+    same = flat(combine_snapshots(files, power_of(0.05)))
     assert float((same - near).norm()) < 1e-4 * float(near.norm())  # what was kept is given back
 
 

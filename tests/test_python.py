@@ -112,7 +112,7 @@ def test_change_validates_and_leaves_the_old_recipe():
 def test_a_recipe_and_a_run_say_what_they_are(run):
     assert re.match(r"Run\('.*run', gpt2, step 3, loss \d\.\d{3}\)", repr(run))
     lines = repr(tiny()).splitlines()
-    assert len(lines) == 6 and "gpt2(" in lines[2] and "width=16" in lines[2]
+    assert len(lines) == 6 and str(tiny()) == repr(tiny()) and "gpt2(" in lines[2] and "width=16" in lines[2]
 
 
 class Network(torch.nn.Module):

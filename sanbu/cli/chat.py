@@ -36,7 +36,7 @@ def chat(
     sanbu chat http://localhost:8000#ppo    (API key in SANBU_API_KEY, if needed)
     """
     from sanbu.cli.remote import RemoteSpeaker
-    from sanbu.cli.talk import Speaker, Speaks, converse, say
+    from sanbu.cli.talk import Speaker, Speaks, answer_all, converse
 
     folders = [name for name in runs if "=" not in name]
     changes = tuple(name for name in runs if "=" in name)
@@ -49,6 +49,6 @@ def chat(
     if prompt is None:
         converse(speakers, seed)
         return
-    answers = say(speakers, prompt, seed, quiet=as_json)
+    answers = answer_all(speakers, prompt, seed, quiet=as_json)
     found = dict(zip(folders, answers, strict=True))
     report({"prompt": prompt, "answers": found, "answer": answers[0]}, as_json, "")

@@ -68,12 +68,12 @@ def compare_digits(folder: Path) -> Path:
 
 def ask(shown: Sequence[Path]) -> None:
     """Four questions to every stage of the assistant, side by side."""
-    from sanbu.cli.talk import Speaker, say
+    from sanbu.cli.talk import Speaker, answer_all
 
     speakers = [Speaker.open(place) for place in shown[: len(SHOWN)]]
     for question in QUESTIONS:
         typer.echo(f"> {question}")
-        say(speakers, question, 0)
+        answer_all(speakers, question, 0)
 
 
 def open_studio(runs: Sequence[Path], root: Path) -> None:

@@ -59,10 +59,10 @@ def merge(run: RunFolder, out: NewRun, as_json: Json = False) -> None:
 
     The result is a plain run, to be served, exported or trained further.
     """
-    from sanbu.interop.merge import merged_run
+    from sanbu.interop.merge import merge_run
     from sanbu.run import Run
 
-    made = merged_run(Run.open(run), out)
+    made = merge_run(Run.open(run), out)
     report({"run": str(made.folder)}, as_json, str(made.folder))
 
 

@@ -37,12 +37,12 @@ def tokens_of(data: Any, rows: int) -> list[list[Shown]]:
     if "length" in batch:
         lengths = batch["length"].flatten().tolist()
     return [
-        list(shown(tokenizer, row.tolist(), asked.tolist(), pad, length))
+        list(mark_tokens(tokenizer, row.tolist(), asked.tolist(), pad, length))
         for row, asked, length in zip(tokens, targets, lengths, strict=True)
     ]
 
 
-def shown(tokenizer: Any, ids: list[int], targets: list[int], pad: int | None, length: int) -> Iterator[Shown]:
+def mark_tokens(tokenizer: Any, ids: list[int], targets: list[int], pad: int | None, length: int) -> Iterator[Shown]:
     """One row; the last target is a token beyond it."""
     for place, number in enumerate(ids):
         taught = place > 0 and targets[place - 1] != IGNORED

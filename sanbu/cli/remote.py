@@ -27,7 +27,7 @@ class RemoteSpeaker:
             base_url=base, headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(60, connect=5)
         )
         self.name = model or self._first()
-        self.strategy = dict(map(changed, overrides))
+        self.strategy = dict(map(strategy_field, overrides))
         self.said: list[Message] = [{"role": "system", "content": system}] if system else []
 
     def answer(self, words: str, seed: int) -> Iterator[str]:
@@ -41,7 +41,7 @@ class RemoteSpeaker:
             with self.client.stream("POST", "chat/completions", json=body) as answer:
                 self._check(answer)
                 for line in answer.iter_lines():
-                    piece = spoken(line)
+                    piece = delta_text(line)
                     whole += piece
                     yield piece
         except self.library.HTTPError as error:
@@ -70,7 +70,7 @@ class RemoteSpeaker:
         raise SanbuError(f"{self.client.base_url} refuses ({answer.status_code}): {message}")
 
 
-def spoken(line: str) -> str:
+def delta_text(line: str) -> str:
     """The text in one line of the stream; empty for comments and the end. Raises SanbuError for an error event."""
     if not line.startswith("data: ") or line == "data: [DONE]":
         return ""
@@ -80,7 +80,7 @@ def spoken(line: str) -> str:
     return "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
 
 
-def changed(text: str) -> tuple[str, Any]:
+def strategy_field(text: str) -> tuple[str, Any]:
     """An override of the strategy, such as strategy.temperature=0.5, as a field of the request."""
     path, _, value = text.partition("=")
     if path == "strategy":

@@ -60,7 +60,7 @@ class Speaker:
         return [self.said]
 
 
-def say(speakers: Sequence[Speaks], words: str, seed: int, quiet: bool = False) -> list[str]:
+def answer_all(speakers: Sequence[Speaks], words: str, seed: int, quiet: bool = False) -> list[str]:
     """Every speaker's answer to the same message, shown as it is generated."""
     texts = ["" for _ in speakers]
     streams = zip_longest(*(speaker.answer(words, seed) for speaker in speakers), fillvalue="")
@@ -75,14 +75,14 @@ def say(speakers: Sequence[Speaks], words: str, seed: int, quiet: bool = False) 
         return texts
     from rich.live import Live
 
-    with Live(beside(speakers, texts), refresh_per_second=12) as live:
+    with Live(answer_columns(speakers, texts), refresh_per_second=12) as live:
         for pieces in streams:
             texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
-            live.update(beside(speakers, texts))
+            live.update(answer_columns(speakers, texts))
     return texts
 
 
-def beside(speakers: Sequence[Speaks], texts: Sequence[str]) -> Any:
+def answer_columns(speakers: Sequence[Speaks], texts: Sequence[str]) -> Any:
     """Answers in columns, under the names of their runs."""
     from rich.table import Table
     from rich.text import Text
@@ -106,5 +106,5 @@ def converse(speakers: Sequence[Speaks], seed: int) -> None:
             return
         if not words:
             return
-        say(speakers, words, seed + turn)
+        answer_all(speakers, words, seed + turn)
         turn += 1

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sanbu.codecs.codec import Written
 from sanbu.config import SanbuError, nearest
-from sanbu.files import read_json, replacing, write_json
+from sanbu.files import read_json, replace_atomically, write_json
 from sanbu.space import Batch, Draft, Space
 
 SHOWN = 100  # pictures in a grid
@@ -197,7 +197,7 @@ def enlarged(picture: np.ndarray, wanted: int = 480) -> np.ndarray:
 
 def write_image(path: Path, picture: np.ndarray) -> None:
     """Write a PNG atomically."""
-    with replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
 
 
@@ -206,5 +206,5 @@ def write_animation(path: Path, frames: Sequence[np.ndarray], seconds: float = 3
     pictures = [Image.fromarray(frame) for frame in frames]
     each = max(20, int(1000 * seconds / len(frames)))  # milliseconds
     times = [each] * (len(frames) - 1) + [1500]
-    with replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sanbu.codecs.codec import Written
 from sanbu.config import SanbuError
-from sanbu.files import replacing
+from sanbu.files import replace_atomically
 from sanbu.space import Batch, Draft
 
 
@@ -54,7 +54,7 @@ class NumbersCodec:
     def render(self, samples: Sequence[np.ndarray], path: Path) -> Path:
         """One .npy with all samples."""
         path = path.with_name(path.name + ".npy")
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with replace_atomically(path) as temporary, temporary.open("wb") as file:
             np.save(file, np.stack(list(samples)))
         return path
 

@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from sanbu.codecs.tokenizer import Tokenizer, piece_lengths
 from sanbu.config import SanbuError
-from sanbu.files import read_json, replacing
+from sanbu.files import read_json, replace_atomically
 
 FORMAT = 1
 FEW = 20  # documents below which the held-out part is the end of the text and not whole documents
@@ -64,7 +64,7 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{name}.lock"):
             if not folder.exists():
-                with replacing(folder) as temporary:
+                with replace_atomically(folder) as temporary:
                     temporary.mkdir()
                     make(temporary)
     return folder

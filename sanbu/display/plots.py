@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sanbu.files import replacing
+from sanbu.files import replace_atomically
 from sanbu.run import Run
 
 
@@ -20,9 +20,9 @@ def canvas() -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def saved(figure: Any, path: Path) -> Path:
+def save_figure(figure: Any, path: Path) -> Path:
     """Write the figure atomically."""
-    with replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     return path
 
@@ -52,7 +52,7 @@ def loss_curve(run: Run) -> Path:
     if axes.lines:
         axes.legend()
     axes.grid(alpha=0.3)
-    return saved(figure, run.folder / "loss.png")
+    return save_figure(figure, run.folder / "loss.png")
 
 
 def smooth(values: tuple[float, ...], weight: float = 0.95) -> list[float]:
@@ -79,7 +79,7 @@ def policy_curve(run: Run) -> Path | None:
     other.set_ylabel("reward")
     axes.legend(handles=[*axes.lines, *other.lines], loc="lower right")
     axes.grid(alpha=0.3)
-    return saved(figure, run.folder / "policy.png")
+    return save_figure(figure, run.folder / "policy.png")
 
 
 def shots_curve(run: Run) -> Path | None:
@@ -102,4 +102,4 @@ def shots_curve(run: Run) -> Path | None:
     axes.set(xlabel="examples in the prompt", ylabel="accuracy", title=run.recipe.name, ylim=(0, 1.02))
     axes.legend()
     axes.grid(alpha=0.3)
-    return saved(figure, run.folder / "shots.png")
+    return save_figure(figure, run.folder / "shots.png")

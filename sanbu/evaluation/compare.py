@@ -12,7 +12,7 @@ from sanbu.config import ConfigError, SanbuError, kind_of
 from sanbu.evaluation.contest import Contestant, train_contestants
 from sanbu.evaluation.inception import inception
 from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
-from sanbu.evaluation.picture_metrics import Judge, Row, averaged
+from sanbu.evaluation.picture_metrics import Judge, Row, mean_row
 from sanbu.evaluation.pictures import measure_run
 from sanbu.evaluation.report import row_figures, write
 from sanbu.progress import progress_rows
@@ -81,4 +81,4 @@ def measure_rows(judge: Judge, runs: Sequence[tuple[Contestant, Run]]) -> list[R
                     progress(1)
     finally:
         torch.set_num_threads(threads)
-    return [*judge.floors(), *(averaged(rows) for rows in found.values())]
+    return [*judge.floors(), *(mean_row(rows) for rows in found.values())]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sanbu.config import SanbuError, dump, load, override
+from sanbu.config import SanbuError, dump, load
 from sanbu.files import read_json, write_json
 from sanbu.progress import progress_seconds
 from sanbu.recipe import Recipe
@@ -59,7 +59,7 @@ def train_contestants(
 
 def train_in_process(contestant: Contestant, place: Path, seed: int, seconds: float, progress: Any) -> None:
     """Train in a fresh process, so that CPU time and peak memory can be measured. Raises SanbuError if it fails."""
-    recipe = override(contestant.recipe, [f"schedule.seed={seed}", "machine.threads=1"])
+    recipe = contestant.recipe.change(f"schedule.seed={seed}", "machine.threads=1")
     if contestant.parent:
         recipe = recipe.change(parents={"model": str(place.parent / f"{contestant.parent}-{seed}")})
     context = multiprocessing.get_context("spawn")
@@ -87,7 +87,7 @@ def train_within(recipe_json: str, place: str, seconds: float, divided: Sequence
             steps = steps_within(recipe, seconds)
             changes = [f"schedule.steps={steps}"]
             changes += [f"{path}={max(1, steps // by)}" for path, by in divided]
-            run = train(override(recipe, changes), place)
+            run = train(recipe.change(*changes), place)
     except SanbuError as error:
         sys.exit(f"sanbu: {error}")
     cpu = sum(row["time/cpu_seconds"] for row in run.metrics())

@@ -100,7 +100,7 @@ class Judge:
         rows = []
         for name, floor in FLOORS.items():
             scores = [self.score(self._as_pictures(floor(flat, self.count, seed))) for seed in range(seeds)]
-            rows.append(averaged([Row(name, "floor", **score) for score in scores]))
+            rows.append(mean_row([Row(name, "floor", **score) for score in scores]))
         return rows
 
     def _as_pictures(self, flat: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ def frechet_or_none(found: torch.Tensor, real: torch.Tensor) -> float | None:
     return frechet(found, real) if len(found) >= found.shape[1] else None
 
 
-def averaged(rows: list[Row]) -> Row:
+def mean_row(rows: list[Row]) -> Row:
     """The mean over seeds of rows of one name, with the standard deviation of each figure."""
     first, spread, values = asdict(rows[0]), {}, {}
     for name, value in first.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sanbu.evaluation.picture_metrics import Row
-from sanbu.files import replacing, write_text
+from sanbu.files import replace_atomically, write_text
 
 Column = tuple[str, Callable[[Row], str]]  # title, and the text of a row
 COPIES = 0.1  # runs with a higher copy rate are not recommended
@@ -62,7 +62,7 @@ def write(rows: Sequence[Row], folder: Path, title: str) -> dict[str, Any]:
     content = {"title": title, "rows": [asdict(row) for row in rows], "advice": advice(rows)}
     write_text(folder / "compare.json", json.dumps(content, indent=1) + "\n")
     picture = plot(rows, title)
-    with replacing(folder / "compare.png") as temporary:
+    with replace_atomically(folder / "compare.png") as temporary:
         temporary.write_bytes(picture)
     write_text(folder / "compare.html", page(rows, title, picture))
     return content

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sanbu.checkpoints import RunError, Writer
 from sanbu.files import load_weights, read_tensors
-from sanbu.layers.average import power_of, rebuilt
+from sanbu.layers.average import power_of, snapshot_factors
 from sanbu.run import Run
 
 
@@ -25,7 +25,7 @@ def rebuild(run: Run, length: float, folder: Path | str) -> Run:
     files = sorted((run.folder / "averages").glob("step-*.safetensors"))
     if not files:
         raise RunError(f"{run.folder} kept no averages; train with average=power-function")
-    tensors = combined(files, power_of(length))
+    tensors = combine_snapshots(files, power_of(length))
     made = Writer.create(folder, run.recipe)
     model = run.recipe.model.build(run.recipe.data.space())
     load_weights(model, tensors, files[-1])
@@ -35,7 +35,7 @@ def rebuild(run: Run, length: float, folder: Path | str) -> Run:
     return Run(made.folder, run.recipe)
 
 
-def combined(files: list[Path], power: float) -> dict[str, Tensor]:
+def combine_snapshots(files: list[Path], power: float) -> dict[str, Tensor]:
     """The weighted sum of all that was kept, nearest to an average of this power at the last of the files."""
     kept: list[tuple[float, int, dict[str, Tensor]]] = []
     for file in files:
@@ -47,7 +47,7 @@ def combined(files: list[Path], power: float) -> dict[str, Tensor]:
         kept += [(track, step, tensors) for track, tensors in tracks.items()]
     powers = np.array([track for track, _, _ in kept], dtype=np.float64)
     rounds = np.array([step for _, step, _ in kept], dtype=np.float64)
-    factors = rebuilt(powers, rounds, power, rounds.max())
+    factors = snapshot_factors(powers, rounds, power, rounds.max())
     last = kept[-1][2]
     return {
         name: sum(

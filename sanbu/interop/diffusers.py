@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sanbu.checkpoints import Writer
 from sanbu.config import dump, kind_of, load
 from sanbu.data.image_rows import Images
-from sanbu.files import read_json, read_tensors, replacing, weights, write_json, write_tensors
+from sanbu.files import read_json, read_tensors, replace_atomically, weights, write_json, write_tensors
 from sanbu.interop.diffusers_folder import (
     DIT,
     ROWS,
@@ -30,7 +30,7 @@ from sanbu.interop.diffusers_folder import (
     dit_config,
     dit_tensors,
     identity,
-    renamed,
+    rename,
     square,
     unet_config,
 )
@@ -72,7 +72,7 @@ def export_folder(run: Run, out: Path, label: str | None = None) -> Path:
         raise InteropError(f"{out} already exists")
     out.parent.mkdir(parents=True, exist_ok=True)
     index = {name: ["diffusers", part.kind] for name, part in parts.items()}
-    with replacing(out) as temporary:
+    with replace_atomically(out) as temporary:
         temporary.mkdir()
         write_json(temporary / "model_index.json", {"_class_name": pipeline, "_diffusers_version": VERSION, **index})
         write_json(temporary / "sanbu.json", {"recipe": dump(run.recipe)})
@@ -103,7 +103,7 @@ def unet_out(run: Run, config: UNet, label: str | None) -> Exported:
     bias, table = "network.condition.time.down.bias", "network.condition.label.weight"
     folded = {name: tensor for name, tensor in ours.items() if name != table}
     folded[bias] = ours[bias] + ours[table][chosen]
-    theirs = {renamed(name, UNET): tensor for name, tensor in folded.items()}
+    theirs = {rename(name, UNET): tensor for name, tensor in folded.items()}
     parts = {"unet": Part("UNet2DModel", unet_config(config, space), theirs), "scheduler": scheduler(run, config)}
     return "DDPMPipeline", parts, {bias: ours[bias], table: ours[table]}
 
@@ -145,7 +145,7 @@ def autoencoder_out(run: Run, config: Autoencoder) -> Exported:
     ours["encoder.first.bias"] = own["encoder.first.bias"] + own["encoder.label.weight"][0]
     moved = ours["decoder.latent.weight"].flatten(1) @ own["decoder.label.weight"][0]
     ours["decoder.latent.bias"] = own["decoder.latent.bias"] + moved
-    theirs = {renamed(name, autoencoder_names(config)): tensor for name, tensor in ours.items()}
+    theirs = {rename(name, autoencoder_names(config)): tensor for name, tensor in ours.items()}
     nothing = DiT(width=8, layers=1, heads=1, patch=1)
     latents = Space((config.latent, side, side), 256)
     zero = {name: torch.zeros_like(tensor) for name, tensor in weights(nothing.build(latents)).items()}
@@ -193,7 +193,7 @@ def tensors_in(
     """Every weight of ours: kept beside, found there under its name, or, for a label nobody told, zero."""
     found = {}
     for name, tensor in model.state_dict().items():
-        there = renamed(name, rules)
+        there = rename(name, rules)
         if there.startswith(("class_embedder.", "timestep_embedder.")):
             there = f"transformer_blocks.0.norm1.emb.{there}"
         if name in own:
@@ -227,7 +227,7 @@ def foreign_unet(source: Path) -> Recipe:
         dropout=config.get("dropout", 0.0),
         **path_in(source),
     )
-    return foreign("unet", model, (config["in_channels"], side[0], side[1]), 0)
+    return foreign_recipe("unet", model, (config["in_channels"], side[0], side[1]), 0)
 
 
 def foreign_dit(source: Path) -> Recipe:
@@ -245,7 +245,7 @@ def foreign_dit(source: Path) -> Recipe:
         raise InteropError(
             f"{source}: a transformer over {config['in_channels']} latent channels; pictures have 1 or 3"
         )
-    return foreign("dit", model, (config["in_channels"], config["sample_size"], config["sample_size"]), ROWS - 1)
+    return foreign_recipe("dit", model, (config["in_channels"], config["sample_size"], config["sample_size"]), ROWS - 1)
 
 
 def expect(source: Path, config: dict[str, Any], **wanted: Any) -> None:
@@ -268,7 +268,7 @@ def path_in(source: Path) -> dict[str, Any]:
     return {"path": path, "target": targets[given]}
 
 
-def foreign(name: str, model: UNet | DiT, shape: tuple[int, int, int], classes: int) -> Recipe:
+def foreign_recipe(name: str, model: UNet | DiT, shape: tuple[int, int, int], classes: int) -> Recipe:
     """A recipe to draw with; its data is named, but not here."""
     data = Images(path="unknown", shape=shape, levels=256, classes=classes, drop_label=0.1 if classes else 0.0)
     return Recipe(name=name, data=data, model=model, objective=Denoising(), optimizer=AdamW(), strategy=Refinement())

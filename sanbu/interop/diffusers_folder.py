@@ -81,7 +81,7 @@ def autoencoder_names(config: Autoencoder) -> Renames:
     )
 
 
-def renamed(name: str, rules: Renames) -> str:
+def rename(name: str, rules: Renames) -> str:
     """A name of ours as one of theirs."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
@@ -144,7 +144,7 @@ def dit_tensors(ours: dict[str, Tensor], classes: int, layers: int) -> dict[str,
     """DiTTransformer2DModel's weights."""
     theirs: dict[str, Tensor] = {}
     for name, tensor in ours.items():
-        new = renamed(name, DIT)
+        new = rename(name, DIT)
         if new.startswith("class_embedder."):
             table = torch.zeros(ROWS, tensor.shape[1])
             table[: classes + 1], table[-1] = tensor, tensor[classes]
@@ -220,5 +220,5 @@ def identity(channels: int, side: int) -> Part:
             decoder.last.bias[c] = -shift
     rules = autoencoder_names(config)
     left = ("encoder.label.weight", "decoder.label.weight", "log_scale")
-    theirs = {renamed(name, rules): tensor for name, tensor in weights(model).items() if name not in left}
+    theirs = {rename(name, rules): tensor for name, tensor in weights(model).items() if name not in left}
     return Part("AutoencoderKL", autoencoder_config(config, space), theirs)

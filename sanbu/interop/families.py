@@ -41,7 +41,7 @@ BLOCK = {
 JOINED = ("attention.query", "attention.key", "attention.value")
 
 
-def turned(tensor: Tensor) -> Tensor:
+def transpose(tensor: Tensor) -> Tensor:
     """A matrix the other way round; a vector as it is."""
     return (tensor.T if tensor.ndim == 2 else tensor).contiguous()
 
@@ -56,11 +56,11 @@ def gpt_in(tensors: Tensors, layers: int, tokens: str, positions: str, last_norm
         for name, other in BLOCK.items():
             for part in ("weight", "bias"):
                 tensor = theirs[f"h.{layer}.{other}.{part}"]
-                ours[f"blocks.{layer}.{name}.{part}"] = turned(tensor)
+                ours[f"blocks.{layer}.{name}.{part}"] = transpose(tensor)
         for part in ("weight", "bias"):
             joined = theirs[f"h.{layer}.attn.c_attn.{part}"]
             for name, tensor in zip(JOINED, joined.chunk(3, dim=-1), strict=True):
-                ours[f"blocks.{layer}.{name}.{part}"] = turned(tensor)
+                ours[f"blocks.{layer}.{name}.{part}"] = transpose(tensor)
     return ours
 
 
@@ -73,10 +73,10 @@ def gpt_out(ours: Tensors, layers: int, tokens: str, positions: str, last_norm: 
         for name, other in BLOCK.items():
             for part in ("weight", "bias"):
                 tensor = ours[f"blocks.{layer}.{name}.{part}"]
-                theirs[f"h.{layer}.{other}.{part}"] = turned(tensor)
+                theirs[f"h.{layer}.{other}.{part}"] = transpose(tensor)
         for part in ("weight", "bias"):
             joined = torch.cat([ours[f"blocks.{layer}.{name}.{part}"] for name in JOINED])
-            theirs[f"h.{layer}.attn.c_attn.{part}"] = turned(joined)
+            theirs[f"h.{layer}.attn.c_attn.{part}"] = transpose(joined)
     return {f"transformer.{name}": tensor for name, tensor in theirs.items()}
 
 

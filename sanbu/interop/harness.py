@@ -37,7 +37,7 @@ def harness_model(folder: Path | str) -> Any:
             return [rolling(self.run, request.args[0]) for request in requests]
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-            return [until(self.run, *request.args) for request in requests]
+            return [generate_to_stop(self.run, *request.args) for request in requests]
 
     return SanbuLM(Run.open(folder))
 
@@ -54,7 +54,7 @@ def rolling(run: Run, text: str) -> float:
     return sum(value for value, _ in loglikelihoods(run, windows))
 
 
-def until(run: Run, prompt: str, settings: dict[str, Any]) -> str:
+def generate_to_stop(run: Run, prompt: str, settings: dict[str, Any]) -> str:
     """What follows a prompt, up to a stop text; greedy unless sampling is asked for."""
     stop = settings.get("until") or []
     words = tuple([stop] if isinstance(stop, str) else stop)

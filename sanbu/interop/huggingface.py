@@ -16,7 +16,7 @@ from sanbu.codecs.bpe import FileTokenizer, TokenizerFile, bytes_as_file, first_
 from sanbu.codecs.tokenizer import END_TOKENS, START_TOKENS, Byte, ByteTokenizer, TokenizerConfig
 from sanbu.config import SanbuError, nearest
 from sanbu.data.text_rows import Text
-from sanbu.files import load_weights, read_json, read_tensors, replacing, weights, write_json, write_tensors
+from sanbu.files import load_weights, read_json, read_tensors, replace_atomically, weights, write_json, write_tensors
 from sanbu.interop.families import FAMILIES, Family
 from sanbu.interop.merge import plain_model
 from sanbu.models.tokens.lora import LoRA
@@ -80,7 +80,7 @@ def export_folder(run: Run, out: Path) -> Path:
     tokenizer = file_tokenizer(run)
     ends = {} if tokenizer is None else {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as temporary:
+    with replace_atomically(out) as temporary:
         temporary.mkdir()
         write_json(temporary / "config.json", {**fields, **ends, "dtype": "float32"})
         write_json(temporary / "generation_config.json", ends)

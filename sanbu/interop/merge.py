@@ -9,7 +9,7 @@ from torch import nn
 from sanbu.checkpoints import Writer
 from sanbu.config import SanbuError, kind_of
 from sanbu.files import load_weights, weights
-from sanbu.models.tokens.lora import LoRA, merged
+from sanbu.models.tokens.lora import LoRA, merge_low_rank
 from sanbu.run import Run
 
 
@@ -19,11 +19,11 @@ def plain_model(run: Run) -> nn.Module:
     if not isinstance(config, LoRA):
         raise SanbuError(f"{run.folder} has nothing to merge: its model is a {kind_of(config)!r}, not lora")
     model = config.base.build(run.recipe.data.space()).eval().requires_grad_(False)
-    load_weights(model, merged(run.model, weights(run.model)), run.folder)
+    load_weights(model, merge_low_rank(run.model, weights(run.model)), run.folder)
     return model
 
 
-def merged_run(run: Run, folder: Path) -> Run:
+def merge_run(run: Run, folder: Path) -> Run:
     """A new run folder with the merged weights."""
     model = plain_model(run)
     assert isinstance(run.recipe.model, LoRA)

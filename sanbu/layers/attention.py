@@ -22,7 +22,7 @@ def causal(queries: Tensor, keys: Tensor) -> Tensor:
     return keys <= queries
 
 
-def banded(width: int) -> Pattern:
+def band(width: int) -> Pattern:
     """Causal, and no further back than `width` positions, itself included: local attention (Child and others, 2019)."""
 
     def pattern(queries: Tensor, keys: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ def power_of(length: float) -> float:
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 
 
-def rebuilt(powers: np.ndarray, rounds: np.ndarray, power: float, end: float) -> np.ndarray:
+def snapshot_factors(powers: np.ndarray, rounds: np.ndarray, power: float, end: float) -> np.ndarray:
     """Factors of snapshots (powers and rounds) whose sum is nearest to an average of another power at round `end`.
 
     Least squares between the curves of weights over rounds, solved in closed form: the product of two curves up to

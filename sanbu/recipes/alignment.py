@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from sanbu.codecs.bpe import ChatBPE, TokenizerFile
 from sanbu.codecs.tokenizer import TokenizerConfig
-from sanbu.config import ConfigError
+from sanbu.config import ConfigError, change, load
 from sanbu.data.chat import Chat, Prompts
 from sanbu.data.labelled import Labelled
 from sanbu.data.mappings import Mappings
 from sanbu.data.preferences import Pairs, Rankings
 from sanbu.data.text_rows import Text
+from sanbu.files import read_json
 from sanbu.machine import MachineConfig
 from sanbu.models.scorers.scorer import Scorer
 from sanbu.models.tokens.gpt import GPT1, GPT2
@@ -43,7 +43,7 @@ PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shape
 }
 
 
-def fast(rate: float, hold: float = 0.3) -> Muon:
+def muon(rate: float, hold: float = 0.3) -> Muon:
     """Muon with a linear cool-down."""
     linear = LinearRate(hold=hold)
     return Muon(
@@ -54,7 +54,7 @@ def fast(rate: float, hold: float = 0.3) -> Muon:
 def base(size: str = "nano", path: str = "python") -> Recipe:
     """Assistant, step 1: base model whose tokenizer has role tokens and single digits."""
     if size != "nano":
-        return published(
+        return paper_stage(
             "base",
             size,
             Text(path=path, tokenizer=ChatBPE(vocabulary=50304), context=2048),
@@ -68,7 +68,7 @@ def base(size: str = "nano", path: str = "python") -> Recipe:
         data=Text(path=path, tokenizer=ChatBPE(vocabulary=1024), context=128),
         model=NANO,
         objective=NextToken(),
-        optimizer=fast(0.02),
+        optimizer=muon(0.02),
         strategy=TALK,
         schedule=Schedule(
             steps=500, batch=16, evaluate_every=250, evaluate_rows=128, sample_every=250, checkpoint_every=250
@@ -78,26 +78,26 @@ def base(size: str = "nano", path: str = "python") -> Recipe:
 
 def sft(size: str = "nano", base: str = "") -> Recipe:
     """Assistant, step 2: supervised fine-tuning (SFT) on conversations; base=RUN."""
-    data = Chat(tokenizer=spoken(base, size), context=context(base, size))
+    data = Chat(tokenizer=tokenizer_of(base, size), context=context(base, size))
     if size != "nano":
-        return published("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
+        return paper_stage("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
     schedule = Schedule(
         steps=1350, batch=16, evaluate_every=450, evaluate_rows=128, sample_every=450, samples=2, checkpoint_every=450
     )
-    return recipe("sft", data, same(base), ChunkedNextToken(chunk=4096), fast(0.02), schedule, {"model": base})
+    return recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02), schedule, {"model": base})
 
 
 def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     """Assistant, step 3: reward model from rankings; sft=RUN gives its trunk."""
-    data = Rankings(path=path, answers=6, tokenizer=spoken(sft, size), context=context(sft, size))
+    data = Rankings(path=path, answers=6, tokenizer=tokenizer_of(sft, size), context=context(sft, size))
     if size != "nano":
         trunk = pick(PAPER, size)
-        return published("reward", size, data, BradleyTerry(), 9e-6, 64, 500, start=sft, model=Scorer(trunk=trunk))
+        return paper_stage("reward", size, data, BradleyTerry(), 9e-6, 64, 500, start=sft, model=Scorer(trunk=trunk))
     schedule = Schedule(
         steps=340, batch=32, micro_batch=32, evaluate_every=170, evaluate_rows=256, checkpoint_every=170
     )
     return recipe(
-        "reward", data, Scorer(trunk=same(sft)), BradleyTerry(), fast(0.006), schedule, {"model": sft}, Prediction()
+        "reward", data, Scorer(trunk=model_of(sft)), BradleyTerry(), muon(0.006), schedule, {"model": sft}, Prediction()
     )
 
 
@@ -119,30 +119,28 @@ def policy(
     name: str, size: str, sft: str, path: str, objective: Any, steps: int, batch: int, parents: dict[str, str]
 ) -> Recipe:
     """What PPO and GRPO have in common."""
-    data = Prompts(path=path, tokenizer=spoken(sft, size), context=context(sft, size))
+    data = Prompts(path=path, tokenizer=tokenizer_of(sft, size), context=context(sft, size))
     if size != "nano":
-        return published(name, size, data, objective, 9e-6, 512, 500, start=sft, parents=parents)
+        return paper_stage(name, size, data, objective, 9e-6, 512, 500, start=sft, parents=parents)
     schedule = Schedule(
         steps=steps, batch=batch, micro_batch=32, evaluate_every=20, evaluate_rows=384, checkpoint_every=40
     )
     optimizer = AdamW(
         learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.05, hold=0.6)
     )
-    made = recipe(name, data, same(sft), objective, optimizer, schedule, parents)
-    return made.model_copy(
-        update={"machine": MachineConfig(precision="float32")}
-    )  # ratios of recorded and computed probabilities
+    made = recipe(name, data, model_of(sft), objective, optimizer, schedule, parents)
+    return made.change(machine=MachineConfig(precision="float32"))  # ratios compare recorded and computed probabilities
 
 
 def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     """Assistant, alternative: DPO on pairs of answers, without reward model; sft=RUN."""
-    data = Pairs(path=path, tokenizer=spoken(sft, size), context=context(sft, size))
+    data = Pairs(path=path, tokenizer=tokenizer_of(sft, size), context=context(sft, size))
     parents = {"model": sft, "reference": sft}
     if size != "nano":
-        return published("dpo", size, data, DPO(), 1e-6, 64, 1_000, start=sft, parents=parents)
+        return paper_stage("dpo", size, data, DPO(), 1e-6, 64, 1_000, start=sft, parents=parents)
     schedule = Schedule(steps=160, batch=40, evaluate_every=80, evaluate_rows=128, checkpoint_every=80)
     optimizer = AdamW(learning_rate=1e-4, weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.1, hold=0.3))
-    return recipe("dpo", data, same(sft), DPO(beta=0.3), optimizer, schedule, parents)
+    return recipe("dpo", data, model_of(sft), DPO(beta=0.3), optimizer, schedule, parents)
 
 
 def gpt1_classify(
@@ -153,15 +151,13 @@ def gpt1_classify(
     trunk = parent(base).model if base else GPT1(layers=4, heads=4, width=128, context=128, dropout=0.1)
     if size != "nano":
         trunk = GPT1(layers=12, heads=12, width=768, context=512)
-    data = Labelled.model_validate_json(
-        json.dumps({"path": path, "task": task, "text": text, "context": getattr(trunk, "context", 128)})
-    )
-    data = data.model_copy(update={"tokenizer": spoken(base, size)})
+    reads = {"path": path, "task": task, "text": text, "context": getattr(trunk, "context", 128)}
+    data = change(Labelled(tokenizer=tokenizer_of(base, size)), reads)
     schedule = Schedule(steps=600, batch=32, evaluate_every=100, evaluate_rows=1024, checkpoint_every=200)
     optimizer = AdamW(
         learning_rate=6.25e-5 if size != "nano" else 5e-4, rate=LinearRate(warmup=0.002 if size != "nano" else 0.1)
     )
-    objective = Discriminative.model_validate_json(json.dumps({"judge": judge}))
+    objective = change(Discriminative(), {"judge": judge})
     return recipe(
         "gpt1-classify", data, Scorer(trunk=trunk), objective, optimizer, schedule, {"model": base}, Prediction()
     )
@@ -176,7 +172,7 @@ def icl(size: str = "nano") -> Recipe:
         data=Mappings(),
         model=Modern(layers=layers, heads=heads, width=width, context=64),
         objective=InContext(),
-        optimizer=fast(0.01),
+        optimizer=muon(0.01),
         strategy=Autoregressive(max_tokens=1, temperature=0.0),
         schedule=Schedule(steps=600, batch=64, evaluate_every=100, evaluate_rows=512, checkpoint_every=200),
     )
@@ -193,7 +189,7 @@ def recipe(
     )  # fmt: skip
 
 
-def published(
+def paper_stage(
     name: str, size: str, data: Any, objective: Any, rate: float, batch: int, steps: int,
     start: str = "", parents: dict[str, str] | None = None, model: Any = None,
 ) -> Recipe:  # fmt: skip
@@ -208,17 +204,13 @@ def published(
 
 def parent(path: str) -> Recipe:
     """The recipe of a parent run."""
-    from sanbu.files import read_json
-
     file = Path(path) / "recipe.json"
     if not file.is_file():
         raise ConfigError(f"{path} is no run: it has no recipe.json")
-    from sanbu.config import load
-
     return load(Recipe, read_json(file)["recipe"])
 
 
-def spoken(path: str, size: str) -> TokenizerConfig:
+def tokenizer_of(path: str, size: str) -> TokenizerConfig:
     """The tokenizer of a parent run, or the one its recipe would make."""
     if not path:
         return ChatBPE(vocabulary=1024 if size == "nano" else 50304)
@@ -231,17 +223,17 @@ def spoken(path: str, size: str) -> TokenizerConfig:
     return TokenizerFile(path=str(file), vocabulary=config.size(), end_id=config.end(), start_id=start)
 
 
-def same(path: str) -> Any:
+def model_of(path: str) -> Any:
     """The model of a parent run, without dropout: policy and reference must agree before anything is learnt."""
     if not path:
         return NANO
     model = parent(path).model
-    return model.model_copy(update={"dropout": 0.0}) if "dropout" in type(model).model_fields else model
+    return change(model, {"dropout": 0.0}) if "dropout" in type(model).model_fields else model
 
 
 def context(path: str, size: str) -> int:
     """The longest sequence of a parent run."""
-    return getattr(same(path), "context", 128) if size == "nano" else 2048
+    return getattr(model_of(path), "context", 128) if size == "nano" else 2048
 
 
 __all__ = ["base", "dpo", "gpt1_classify", "grpo", "icl", "ppo", "reward", "sft"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sanbu.config import ConfigError, nearest, override
+from sanbu.config import ConfigError, nearest
 from sanbu.data.image_rows import Images
 from sanbu.evaluation.contest import Contestant
 from sanbu.recipe import Recipe
@@ -20,7 +20,7 @@ def digits() -> tuple[Contestant, ...]:
 
 def contest(data: Images) -> tuple[Contestant, ...]:
     """The strategies side by side, each in its nano recipe, on one CPU thread."""
-    return entered(
+    return make_contestants(
         data,
         "cpu",
         pixelcnn=images.pixelcnn(),
@@ -36,25 +36,23 @@ def convolutions(data: Images, device: str) -> tuple[Contestant, ...]:
     """The same strategies with convolutions, for larger pictures."""
     unet = ["model.width=32", "model.multipliers=[1,2,2]", "model.attention=[2]", "model.layers=1"]
     edm = ["model.path=exploding", "model.target=preconditioned", "optimizer.learning_rate=0.001", *unet]
-    return entered(
+    return make_contestants(
         data,
         device,
-        pixelcnn=override(images.pixelcnn(), ["model.width=48", "model.layers=6", "model.kernel=5"]),
-        vae=override(
-            images.vae(), ["model=autoencoder", "model.width=32", "model.multipliers=[1,2,2]", "model.latent=4"]
-        ),
-        gan=override(images.gan(), ["model=dcgan", "model.width=48", "optimizer.learning_rate=0.0005"]),
-        flow=override(images.flow(), ["model=unet", "optimizer.learning_rate=0.001", *unet]),
-        edm=override(images.edm(), ["model=unet", *edm]),
-        consistency=override(images.consistency(), ["model=unet", *edm]),
+        pixelcnn=images.pixelcnn().change("model.width=48", "model.layers=6", "model.kernel=5"),
+        vae=images.vae().change("model=autoencoder", "model.width=32", "model.multipliers=[1,2,2]", "model.latent=4"),
+        gan=images.gan().change("model=dcgan", "model.width=48", "optimizer.learning_rate=0.0005"),
+        flow=images.flow().change("model=unet", "optimizer.learning_rate=0.001", *unet),
+        edm=images.edm().change("model=unet", *edm),
+        consistency=images.consistency().change("model=unet", *edm),
     )
 
 
-def entered(data: Images, device: str, **chosen: Recipe) -> tuple[Contestant, ...]:
+def make_contestants(data: Images, device: str, **chosen: Recipe) -> tuple[Contestant, ...]:
     """Recipes as contestants on the same data, with their ways to sample; consistency starts from edm's run."""
     quiet = ["schedule.evaluate_every=0", "schedule.sample_every=0", "schedule.checkpoint_every=0"]
     quiet += [f"machine.device={device}", *(["machine.precision=float32"] if device == "cpu" else [])]
-    ready = {name: override(recipe.model_copy(update={"data": data}), quiet) for name, recipe in chosen.items()}
+    ready = {name: recipe.change(*quiet, data=data) for name, recipe in chosen.items()}
     flow = tuple((f"{steps} steps" if steps > 1 else "1 step", (f"strategy.steps={steps}",)) for steps in FLOW_STEPS)
     heun = ("Heun, 9 steps", ("strategy.sampler=heun", "strategy.steps=9"))
     edm = tuple((f"Heun, {steps} steps", (f"strategy.steps={steps}",)) for steps in (9, 18))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sanbu.config import change
 from sanbu.data.image_rows import Images
 from sanbu.layers.average import PowerFunction
 from sanbu.models.denoisers.dit import DiT
@@ -32,15 +33,15 @@ from sanbu.strategies.pixel_by_pixel import PixelByPixel
 from sanbu.strategies.refinement import Refinement
 
 CIFAR = Images(path="hub:uoft-cs/cifar10", shape=(3, 32, 32), levels=256, classes=10, flip=True, drop_label=0.1)
-EVEN = Schedule(batch=128, evaluate_rows=512, samples=60)
 
 
 def schedule(steps: int) -> Schedule:
     """A look and a grid of samples ten times a run."""
     every = max(1, steps // 10)
-    return EVEN.model_copy(
-        update={"steps": steps, "evaluate_every": every, "sample_every": every, "checkpoint_every": every}
-    )
+    return Schedule(
+        steps=steps, batch=128, evaluate_rows=512, samples=60,
+        evaluate_every=every, sample_every=every, checkpoint_every=every,
+    )  # fmt: skip
 
 
 def adamw(rate: float, decay: float = 0.0) -> AdamW:
@@ -90,7 +91,7 @@ def pieces(name: str, model: Any, size: str) -> Recipe:
     data, rate = (Images() if size == "nano" else CIFAR), LinearRate(hold=0.3)
     optimizer = Muon(rest=AdamW(learning_rate=4e-3, weight_decay=0.0, clip=None, rate=rate), rate=rate)
     made = recipe(name, data, model, Likelihood(), optimizer, PixelByPixel(), 2000 if size == "nano" else 300_000)
-    return made.model_copy(update={"schedule": made.schedule.model_copy(update={"batch": 32})})
+    return made.change(batch=32)
 
 
 # -- all at once ------------------------------------------------------------------------------------------------------
@@ -102,7 +103,7 @@ def vae(size: str = "nano") -> Recipe:
         "nano": PerceptronVAE(width=256, layers=2, latent=16, dropout=0.1),
         "kl-f8": Autoencoder(width=128, layers=2, multipliers=(1, 2, 4, 4), latent=4, groups=32),
     }
-    data = Images() if size == "nano" else CIFAR.model_copy(update={"shape": (3, 256, 256), "drop_label": 0.0})
+    data = Images() if size == "nano" else change(CIFAR, {"shape": (3, 256, 256), "drop_label": 0.0})
     return recipe("vae", data, pick(shapes, size), Elbo(), adamw(1e-3), OneShot(), 3000 if size == "nano" else 300_000)
 
 
@@ -113,7 +114,7 @@ def gan(size: str = "nano") -> Recipe:
     optimizer = Adam(learning_rate=5e-4 if nano else 2e-4, betas=(0.0, 0.99), rate=ConstantRate())
     data, steps = (Images(), 4000) if nano else (CIFAR, 100_000)
     made = recipe("gan", data, pick(shapes, size), Hinge(r1=1.0), optimizer, OneShot(), steps)
-    return made.model_copy(update={"average": PowerFunction(lengths=(0.01, 0.1))})
+    return made.change(average=PowerFunction(lengths=(0.01, 0.1)))
 
 
 # -- in N refinements -------------------------------------------------------------------------------------------------
@@ -128,7 +129,7 @@ def ddpm(size: str = "nano") -> Recipe:
             path=Betas(), target="noise",
         ),
     }  # fmt: skip
-    return refined("ddpm", shapes, size, Denoising(), Refinement(sampler="ddim", steps=50))
+    return denoiser_recipe("ddpm", shapes, size, Denoising(), Refinement(sampler="ddim", steps=50))
 
 
 def edm(size: str = "nano") -> Recipe:
@@ -143,7 +144,7 @@ def edm(size: str = "nano") -> Recipe:
         ),
     }  # fmt: skip
     objective = Denoising(times=LogNormal())
-    return refined("edm", shapes, size, objective, Refinement(sampler="heun", steps=18))
+    return denoiser_recipe("edm", shapes, size, objective, Refinement(sampler="heun", steps=18))
 
 
 def flow(size: str = "nano") -> Recipe:
@@ -152,7 +153,7 @@ def flow(size: str = "nano") -> Recipe:
         "nano": PerceptronDenoiser(width=256, layers=3),
         "cifar10": UNet(width=128, multipliers=(1, 2, 2, 2), layers=2, attention=(1,), head_width=64, groups=32),
     }
-    return refined("flow", shapes, size, Denoising(times=LogitNormal()), Refinement(sampler="euler", steps=16))
+    return denoiser_recipe("flow", shapes, size, Denoising(times=LogitNormal()), Refinement(sampler="euler", steps=16))
 
 
 def dit(size: str = "nano") -> Recipe:
@@ -166,7 +167,7 @@ def dit(size: str = "nano") -> Recipe:
         "xl": (28, 1152, 16),
     }.items():
         shapes[name] = DiT(width=width, layers=layers, heads=heads, **path)
-    return refined("dit", shapes, size, Denoising(), Refinement(sampler="ddim", steps=50))
+    return denoiser_recipe("dit", shapes, size, Denoising(), Refinement(sampler="ddim", steps=50))
 
 
 def consistency(size: str = "nano", teacher: str = "") -> Recipe:
@@ -175,12 +176,10 @@ def consistency(size: str = "nano", teacher: str = "") -> Recipe:
     strategy = Refinement(sampler="consistency", steps=1)
     parents = {"model": teacher} if teacher else {}
     objective = Consistency(stage=max(1, base.schedule.steps // 8))
-    return base.model_copy(
-        update={"name": "consistency", "objective": objective, "strategy": strategy, "parents": parents}
-    )
+    return base.change(name="consistency", objective=objective, strategy=strategy, parents=parents)
 
 
-def refined(name: str, shapes: dict[str, Any], size: str, objective: Any, strategy: Refinement) -> Recipe:
+def denoiser_recipe(name: str, shapes: dict[str, Any], size: str, objective: Any, strategy: Refinement) -> Recipe:
     """A denoiser that also learns without labels, so that it can be guided."""
     data = Images(drop_label=0.1) if size == "nano" else CIFAR
     steps = 4000 if size == "nano" else 400_000

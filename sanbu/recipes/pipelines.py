@@ -20,7 +20,7 @@ def assistant(size: str = "nano", path: str = "skills", text: str = "python") ->
     """The assistant pipeline: base, sft, reward, ppo, dpo; path=FILE (your preferences), text=FILE (base text)."""
     own = path if path != "skills" else ""
 
-    def ranked(folder: Path) -> None:
+    def rank_answers(folder: Path) -> None:
         if not own and not (folder / "answers.jsonl").exists():
             rank(Run.open(folder / "sft"), folder / "answers.jsonl", QUESTIONS, 4)
 
@@ -35,10 +35,12 @@ def assistant(size: str = "nano", path: str = "skills", text: str = "python") ->
         Stage("base", lambda folder: recipes.base(size, text)),
         Stage("sft", sft),
         Stage(
-            "reward", lambda folder: recipes.reward(size, str(folder / "sft"), preferences(folder, "skills,")), ranked
+            "reward",
+            lambda folder: recipes.reward(size, str(folder / "sft"), preferences(folder, "skills,")),
+            rank_answers,
         ),
         Stage("ppo", lambda folder: recipes.ppo(size, str(folder / "sft"), str(folder / "reward"), path)),
-        Stage("dpo", lambda folder: recipes.dpo(size, str(folder / "sft"), preferences(folder)), ranked),
+        Stage("dpo", lambda folder: recipes.dpo(size, str(folder / "sft"), preferences(folder)), rank_answers),
     )
 
 

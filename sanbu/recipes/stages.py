@@ -29,25 +29,25 @@ def train_stages(
 
     A stage that was started continues from its checkpoint, bit for bit, with its own recipe.
     """
-    chosen = divided(stages, overrides)
+    chosen = split_overrides(stages, overrides)
     runs: dict[str, Run] = {}
     for stage in stages:
         place = folder / stage.name
         begun = (place / "recipe.json").exists()
         if begun:
             run = Run.open(place)
-            if not finished(run):
+            if not is_finished(run):
                 run = train(run.recipe, place, resume=True, watchers=watchers)
         else:
             stage.before(folder)
             run = train(stage.recipe(folder).change(*chosen[stage.name]), place, watchers=watchers)
         runs[stage.name] = run
-        if not finished(run):
+        if not is_finished(run):
             break
     return runs
 
 
-def finished(run: Run) -> bool:
+def is_finished(run: Run) -> bool:
     """Whether a run has made all its steps, or was stopped by its patience or a watcher."""
     rows = run.metrics()
     if not rows:
@@ -55,7 +55,7 @@ def finished(run: Run) -> bool:
     return rows[-1]["step"] >= run.recipe.schedule.steps or (run.folder / "stopped.json").exists()
 
 
-def divided(stages: Sequence[Stage], overrides: Sequence[str]) -> dict[str, list[str]]:
+def split_overrides(stages: Sequence[Stage], overrides: Sequence[str]) -> dict[str, list[str]]:
     """Overrides by stage. Raises ConfigError for one that does not name a stage."""
     names = [stage.name for stage in stages]
     found: dict[str, list[str]] = {name: [] for name in names}

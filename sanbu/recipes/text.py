@@ -52,7 +52,9 @@ def nano(name: str, model: Any, steps: int = 900) -> Recipe:
     )
 
 
-def published(name: str, model: Any, data: Text, learning_rate: float, batch: int, steps: int, warmup: float) -> Recipe:
+def published_recipe(
+    name: str, model: Any, data: Text, learning_rate: float, batch: int, steps: int, warmup: float
+) -> Recipe:
     """A published shape with its paper's batch (rows), steps and learning rate."""
     return Recipe(
         name=name,
@@ -72,7 +74,9 @@ def gpt1(size: str = "nano") -> Recipe:
     if size == "nano":
         return nano("gpt1", GPT1(layers=4, heads=3, width=192, context=128, dropout=0.0))
     model = pick({"117m": GPT1(layers=12, heads=12, width=768, context=512)}, size)
-    return published("gpt1", model, Text(tokenizer=BPE(vocabulary=40478), context=512), 2.5e-4, 64, 1_000_000, 0.002)
+    return published_recipe(
+        "gpt1", model, Text(tokenizer=BPE(vocabulary=40478), context=512), 2.5e-4, 64, 1_000_000, 0.002
+    )
 
 
 def gpt2(size: str = "nano") -> Recipe:
@@ -82,7 +86,9 @@ def gpt2(size: str = "nano") -> Recipe:
     shapes = {"124m": (12, 12, 768), "355m": (24, 16, 1024), "774m": (36, 20, 1280), "1.5b": (48, 25, 1600)}
     layers, heads, width = pick(shapes, size)
     model = GPT2(layers=layers, heads=heads, width=width, context=1024)
-    return published("gpt2", model, Text(tokenizer=BPE(vocabulary=50257), context=1024), 2.5e-4, 512, 300_000, 0.01)
+    return published_recipe(
+        "gpt2", model, Text(tokenizer=BPE(vocabulary=50257), context=1024), 2.5e-4, 512, 300_000, 0.01
+    )
 
 
 GPT3_SIZES = {  # layers, width, heads, learning rate, rows a batch of 2048 tokens: Table 2.1 of the paper
@@ -104,7 +110,9 @@ def gpt3(size: str = "nano") -> Recipe:
     layers, width, heads, rate, batch = pick(GPT3_SIZES, size)
     model = GPT3(layers=layers, heads=heads, width=width, context=2048, band=256)
     steps = 300_000_000_000 // (batch * 2048)
-    return published("gpt3", model, Text(tokenizer=BPE(vocabulary=50257), context=2048), rate, batch, steps, 0.00125)
+    return published_recipe(
+        "gpt3", model, Text(tokenizer=BPE(vocabulary=50257), context=2048), rate, batch, steps, 0.00125
+    )
 
 
 LLAMA_SIZES = {"7b": (32, 32, 4096), "13b": (40, 40, 5120), "33b": (60, 52, 6656), "65b": (80, 64, 8192)}
@@ -118,7 +126,9 @@ def llama(size: str = "nano") -> Recipe:
     model = Llama(layers=layers, heads=heads, width=width, context=2048)
     rate = 3e-4 if width < 6000 else 1.5e-4
     steps = (1_000_000_000_000 if width < 6000 else 1_400_000_000_000) // 4_000_000
-    return published("llama", model, Text(tokenizer=BPE(vocabulary=32000), context=2048), rate, 1953, steps, 0.008)
+    return published_recipe(
+        "llama", model, Text(tokenizer=BPE(vocabulary=32000), context=2048), rate, 1953, steps, 0.008
+    )
 
 
 def modern(size: str = "nano") -> Recipe:

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from sanbu import recipes
-from sanbu.config import SanbuError, override, plain, walk
+from sanbu.config import SanbuError, plain, walk
 from sanbu.recipe import Recipe
 from sanbu.studio.runs import how_far, rows_of
 from sanbu.studio.translations import say
@@ -150,7 +150,7 @@ def words(text: str) -> list[str]:
 def made(name: str, assignments: list[str]) -> Recipe:
     """A recipe with its arguments and changes. Raises SanbuError for what is unknown."""
     recipe, changes = recipes.make(name, assignments)
-    return override(recipe, changes)
+    return recipe.change(*changes)
 
 
 def rows(recipe: Recipe) -> list[list[str]]:

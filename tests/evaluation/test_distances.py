@@ -8,7 +8,7 @@ import torch
 
 from sanbu.data.image_rows import Images
 from sanbu.evaluation.distances import TooFew, class_variation, copy_rate, frechet, kid, neighbourhoods
-from sanbu.evaluation.picture_metrics import Judge, averaged, frechet_or_none
+from sanbu.evaluation.picture_metrics import Judge, frechet_or_none, mean_row
 
 DRAWS = torch.Generator()
 
@@ -119,7 +119,7 @@ def test_collapse_shows_in_recall_and_coverage_and_not_in_precision(judge):
 def test_rows_of_seeds_are_averaged_with_their_deviation(judge):
     rows = [row for row in judge.floors(1) if row.name == "KDE"]
     other = type(rows[0])(**{**rows[0].__dict__, "kid": rows[0].kid + 0.002})
-    row = averaged([rows[0], other])
+    row = mean_row([rows[0], other])
     assert row.kid == pytest.approx(rows[0].kid + 0.001) and row.spread["kid"] == pytest.approx(0.002 / math.sqrt(2))
     assert row.seeds == 2
 

@@ -149,9 +149,9 @@ def test_rolling_likelihood_and_answers(place):
         for at in range(0, len(ids) - 1, 64)
     )
     assert len(ids) > 130 and rolling(run, text) == pytest.approx(total, rel=1e-5)
-    from sanbu.interop.harness import until
+    from sanbu.interop.harness import generate_to_stop
 
-    whole = until(run, "What comes", {"until": [], "max_gen_toks": 12})
+    whole = generate_to_stop(run, "What comes", {"until": [], "max_gen_toks": 12})
     assert whole == run.generate("What comes", seed=5, max_tokens=12, temperature=0)
-    stopped = until(run, "What comes", {"until": [whole[3:5]], "max_gen_toks": 12})
+    stopped = generate_to_stop(run, "What comes", {"until": [whole[3:5]], "max_gen_toks": 12})
     assert whole.startswith(stopped) and whole[3:5] not in stopped

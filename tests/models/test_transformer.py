@@ -5,14 +5,14 @@ import torch
 
 from sanbu import recipes
 from sanbu.evaluation.cost import cost
-from sanbu.layers.attention import banded, causal
+from sanbu.layers.attention import band, causal
 from sanbu.layers.positions import Rotary
 from sanbu.models.tokens.gpt import GPT1, GPT2, GPT3
 from sanbu.models.tokens.llama import Llama
 from sanbu.models.tokens.modern import Modern
 from sanbu.objectives.next_token import cross_entropy
 from sanbu.space import Space
-from sanbu.testing import fill, seeded
+from sanbu.testing import build_seeded, fill
 
 SPACE = Space((24,), 50, 0)
 SMALL = {"layers": 3, "heads": 4, "width": 32, "context": 32}
@@ -21,7 +21,7 @@ FAMILIES = [GPT1(**SMALL), GPT2(**SMALL), GPT3(**SMALL, band=5), Llama(**SMALL, 
 
 @pytest.fixture(params=FAMILIES, ids=lambda config: config.kind)
 def model(request):
-    built = seeded(lambda: request.param.build(SPACE)).eval().requires_grad_(False)
+    built = build_seeded(lambda: request.param.build(SPACE)).eval().requires_grad_(False)
     fill(built)
     return built
 
@@ -133,7 +133,7 @@ def test_rows_of_a_cache_keep_their_own_places(model):
 def test_patterns():
     t = torch.arange(5)
     assert causal(t[:, None], t).equal(torch.ones(5, 5).tril().bool())
-    assert banded(2)(t[:, None], t).equal(torch.ones(5, 5).tril().triu(-1).bool())
+    assert band(2)(t[:, None], t).equal(torch.ones(5, 5).tril().triu(-1).bool())
 
 
 def test_rotary_depends_on_distance_alone():

@@ -14,7 +14,7 @@ from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.beam import BeamSearch
 from sanbu.strategies.filters import draw, min_p, repetition_penalty, top_k, top_p
 from sanbu.strategies.strategy import generate, last
-from sanbu.testing import fill, seeded
+from sanbu.testing import fill, build_seeded
 
 SPACE = Space((24,), 20, 0)
 UNSEEN = torch.zeros(1, 4, dtype=torch.bool)
@@ -23,7 +23,7 @@ UNSEEN = torch.zeros(1, 4, dtype=torch.bool)
 @pytest.fixture(scope="module", params=[GPT2, Llama, Modern], ids=lambda kind: kind.__name__)
 def model(request):
     config = request.param(layers=2, heads=2, width=32, context=48)
-    built = seeded(lambda: config.build(SPACE)).eval().requires_grad_(False)
+    built = build_seeded(lambda: config.build(SPACE)).eval().requires_grad_(False)
     fill(built)
     return built
 
@@ -149,7 +149,7 @@ def all_scores(model, prompt, length, end):
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_beams_wide_enough_find_the_best_of_all(penalty):
-    model = seeded(lambda: GPT2(layers=2, heads=2, width=16, context=16).build(Space((8,), 4, 3))).eval()
+    model = build_seeded(lambda: GPT2(layers=2, heads=2, width=16, context=16).build(Space((8,), 4, 3))).eval()
     fill(model)
     best = all_scores(model, [1, 2], 4, 3)
     ids = max(best, key=lambda ids: best[ids] / len(ids) ** penalty)
@@ -168,7 +168,9 @@ def test_compiled_decoding_draws_the_same_tokens():
 
     if not shutil.which("g++"):
         pytest.skip("needs a C++ compiler")
-    model = seeded(lambda: GPT2(layers=1, heads=1, width=16, context=64).build(SPACE)).eval().requires_grad_(False)
+    model = (
+        build_seeded(lambda: GPT2(layers=1, heads=1, width=16, context=64).build(SPACE)).eval().requires_grad_(False)
+    )
     config = Autoregressive(max_tokens=30, temperature=1.1)
     compiled = last(generate(config.build(SPACE).compile(), {"model": model}, condition(*ROWS), torch.arange(4)))
     assert texts(compiled) == texts(run(model, config, ROWS))

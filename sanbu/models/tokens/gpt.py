@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from sanbu.layers.attention import Attention, Pattern, banded, causal
+from sanbu.layers.attention import Attention, Pattern, band, causal
 from sanbu.layers.mlp import MLP, gelu
 from sanbu.models.tokens.transformer import Decoder, Embedding, PostNorm, PreNorm, TransformerConfig, initialise
 from sanbu.space import Space
@@ -62,7 +62,7 @@ class GPT3(TransformerConfig):
 
 def gpt3(config: GPT3, space: Space) -> Decoder:
     """GPT-2 whose odd layers see a local band only."""
-    local = banded(config.band)
+    local = band(config.band)
     patterns = [causal if layer % 2 == 0 else local for layer in range(config.layers)]
     model = decoder(config, space, PreNorm, patterns, nn.LayerNorm(config.width))
     initialise(model, 0.02, 0.02 / (2 * config.layers) ** 0.5)

@@ -53,10 +53,10 @@ class LoRA(AdaptedConfig):
 
     def build(self, space: Space) -> nn.Module:
         decoder: Any = self.base.build(space)
-        return adapted(decoder, self.rank, self.alpha)
+        return add_low_rank(decoder, self.rank, self.alpha)
 
 
-def adapted(model: Decoder, rank: int, alpha: float) -> Decoder:
+def add_low_rank(model: Decoder, rank: int, alpha: float) -> Decoder:
     """The decoder with a change beside each linear layer of its blocks; everything else stays."""
     for block in model.blocks.values():
         for module in list(block.modules()):
@@ -77,7 +77,7 @@ def freeze(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def merged(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def merge_low_rank(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Those weights of an adapted decoder with its changes added: the weights of a plain one that computes the same."""
     plain = {name: tensor for name, tensor in weights.items() if not name.endswith((".lora_down", ".lora_up"))}
     for name, layer in model.named_modules():
