@@ -123,7 +123,7 @@ def test_an_average_of_another_length_is_rebuilt_from_two(tmp_path):
 
 def test_a_length_out_of_range_or_a_run_without_averages_is_refused(tmp_path):
     run = train(small("flow", "average=none"), tmp_path / "run")
-    with pytest.raises(SanbuError, match="kept no averages"):
+    with pytest.raises(SanbuError, match="has no snapshots of averages"):
         rebuild(run, 0.1, tmp_path / "new")
     with pytest.raises(SanbuError, match="allowed: more than 0 and less than 0.28"):
         rebuild(run, 0.5, tmp_path / "new")

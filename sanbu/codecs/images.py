@@ -123,9 +123,9 @@ class ImageCodec:
         pixels = levels.round().byte().numpy().transpose(1, 2, 0)
         return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
-    def follow(self, stop: Sequence[str] = ()) -> Pictures:
+    def follow(self, stop: Sequence[str] = ()) -> PictureFollower:
         """A reader that keeps the last draft; pictures have no text to stop at."""
-        return Pictures(self)
+        return PictureFollower(self)
 
     def amount(self, batch: Batch) -> int:
         return len(batch["levels"])
@@ -153,7 +153,7 @@ class ImageCodec:
         return written
 
 
-class Pictures:
+class PictureFollower:
     """Follows drafts; rows end when the strategy ends them."""
 
     def __init__(self, codec: ImageCodec) -> None:

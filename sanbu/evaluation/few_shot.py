@@ -44,7 +44,7 @@ class Task(Config):
 
 
 @dataclass(frozen=True)
-class Question:
+class FewShotQuestion:
     """A prompt, its possible continuations, and the index of the right one. Of a pair, both whole texts are options."""
 
     prompt: str
@@ -100,7 +100,7 @@ def spread_evenly(total: int, count: int) -> list[int]:
 
 def make_question(
     task: Task, record: dict[str, Any], examples: list[dict[str, Any]], number: int, shots: int
-) -> Question:
+) -> FewShotQuestion:
     """The record as a prompt, after `shots` worked examples other than itself. number: of the record, for the hash."""
     worked = ""
     if shots:
@@ -109,20 +109,20 @@ def make_question(
         for i in others[:shots]:
             worked += with_answer(make_question(task, examples[i], [], 0, 0)) + "\n\n"
     if task.kind == "pair":
-        return Question(worked, (record[task.good], record[task.bad]), 0)
+        return FewShotQuestion(worked, (record[task.good], record[task.bad]), 0)
     if task.kind == "text":
         before, _, last = record[task.text].rstrip().rpartition(" ")
-        return Question(worked + before, (" " + last,), 0)
+        return FewShotQuestion(worked + before, (" " + last,), 0)
     options = tuple(task.choice.format(**record, choice=choice) for choice in record[task.choices])
-    return Question(worked + task.prompt.format(**record), options, int(record[task.answer]))
+    return FewShotQuestion(worked + task.prompt.format(**record), options, int(record[task.answer]))
 
 
-def with_answer(question: Question) -> str:
+def with_answer(question: FewShotQuestion) -> str:
     """The prompt followed by the right answer."""
     return question.prompt + question.options[question.right]
 
 
-def score(run: Run, task: Task, questions: Sequence[Question]) -> dict[str, Any]:
+def score(run: Run, task: Task, questions: Sequence[FewShotQuestion]) -> dict[str, Any]:
     """Accuracy with its standard error, and accuracy by log-likelihood per byte (normalised)."""
     pairs = [split(run, question.prompt, option) for question in questions for option in question.options]
     scored = iter(loglikelihoods(run, pairs, f"{task.name}"))

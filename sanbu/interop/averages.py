@@ -1,4 +1,4 @@
-"""Averages of any length, rebuilt after training from what a run kept on the way (Karras and others, 2024b)."""
+"""Weight averages of any length, rebuilt after training from the snapshots of a run (Karras and others, 2024b)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rebuild(run: Run, length: float, folder: Path | str) -> Run:
         raise RunError(f"--length: given {length:g}, allowed: more than 0 and less than 0.28, as a fraction of the run")
     files = sorted((run.folder / "averages").glob("step-*.safetensors"))
     if not files:
-        raise RunError(f"{run.folder} kept no averages; train with average=power-function")
+        raise RunError(f"{run.folder} has no snapshots of averages; train with average=power-function")
     tensors = combine_snapshots(files, power_of(length))
     made = Writer.create(folder, run.recipe)
     model = run.recipe.model.build(run.recipe.data.space())
@@ -36,7 +36,7 @@ def rebuild(run: Run, length: float, folder: Path | str) -> Run:
 
 
 def combine_snapshots(files: list[Path], power: float) -> dict[str, Tensor]:
-    """The weighted sum of all that was kept, nearest to an average of this power at the last of the files."""
+    """The weighted sum of the snapshots that is nearest to an average of this power at the last snapshot."""
     kept: list[tuple[float, int, dict[str, Tensor]]] = []
     for file in files:
         tracks: dict[float, dict[str, Tensor]] = {}

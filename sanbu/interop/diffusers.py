@@ -1,9 +1,9 @@
-"""Picture runs as folders for diffusers' `DiffusionPipeline.from_pretrained`, and back, bit for bit.
+"""Picture runs to and from folders of diffusers' `DiffusionPipeline.from_pretrained`, bit for bit.
 
-A U-Net becomes a DDPMPipeline. A DiT becomes a DiTPipeline, whose autoencoder, which it cannot do without, is written
-as the identity. An autoencoder becomes a DiTPipeline whose transformer is zero and whose chain adds next to no noise:
-the latent that the pipeline draws first is what its decoder gets. Written with JSON and safetensors alone; what has
-no place there lies in sanbu.safetensors.
+A U-Net becomes a DDPMPipeline. A DiT becomes a DiTPipeline, which needs an autoencoder: an identity. An autoencoder
+becomes a DiTPipeline whose transformer outputs zero and whose noise schedule adds almost no noise, so that the decoder
+gets the latent that the pipeline draws. Folders hold JSON and safetensors; weights that diffusers has no name for are
+in sanbu.safetensors.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ Exported = tuple[str, dict[str, Part], dict[str, Tensor]]
 
 
 def unet_out(run: Run, config: UNet, label: str | None) -> Exported:
-    """The embedding of one label moves into the bias of the time's embedding: then no label need be told."""
+    """A UNet2DModel without labels: the embedding of one label is added to the bias of the time embedding."""
     ours, space = weights(run.model), run.recipe.data.space()
     codec: Any = run.codec
     chosen = space.classes if label is None else codec.number(label)
     if label is None and not space.unlabelled:
         raise InteropError(
-            f"{run.folder} always needs a label (data.drop_label=0), and DDPMPipeline tells none: give --label"
+            f"{run.folder} always needs a label (data.drop_label=0), and DDPMPipeline passes none: give --label"
         )
     bias, table = "network.condition.time.down.bias", "network.condition.label.weight"
     folded = {name: tensor for name, tensor in ours.items() if name != table}
@@ -109,20 +109,20 @@ def unet_out(run: Run, config: UNet, label: str | None) -> Exported:
 
 
 def scheduler(run: Run, config: UNet | DiT) -> Part:
-    """DDIM with trailing steps for DDPM's chain, Euler for the linear path. Raises InteropError otherwise."""
+    """DDIM with trailing steps for path=betas, Euler for the linear path. Raises InteropError for other paths."""
     if isinstance(config.path, Betas) and config.target in PREDICTIONS:
         return ddim(config.path, PREDICTIONS[config.target])
     if isinstance(config.path, LinearPath) and config.target == "velocity" and isinstance(config, UNet):
         return Part("FlowMatchEulerDiscreteScheduler", {"num_train_timesteps": 1000, "shift": 1.0})
+    pipeline, more = ("DDPMPipeline", ", linear with velocity") if isinstance(config, UNet) else ("DiTPipeline", "")
     raise InteropError(
-        f"{run.folder}: diffusers' {'DDPMPipeline' if isinstance(config, UNet) else 'DiTPipeline'} cannot walk the path"
-        f" {kind_of(config.path)!r} with the target {config.target!r}; it can: betas with noise, clean or rotation"
-        + (", linear with velocity" if isinstance(config, UNet) else "")
+        f"{run.folder}: diffusers' {pipeline} does not support the path {kind_of(config.path)!r} with the target"
+        f" {config.target!r}; supported: betas with noise, clean or rotation{more}"
     )
 
 
 def dit_out(run: Run, config: DiT) -> Exported:
-    """Time and label embeddings are stored per block there; the label table is padded to DiTPipeline's 1001 rows."""
+    """DiTPipeline stores the time and label embeddings per block and has 1001 label rows."""
     space = run.recipe.data.space()
     theirs = dit_tensors(weights(run.model), space.classes, config.layers)
     parts = {
@@ -134,10 +134,10 @@ def dit_out(run: Run, config: DiT) -> Exported:
 
 
 def autoencoder_out(run: Run, config: Autoencoder) -> Exported:
-    """The constant of no label moves into the biases it would be added before."""
+    """The embedding of the only label is added to the biases of the layers after it."""
     space, ours = run.recipe.data.space(), weights(run.model)
     if space.classes:
-        raise InteropError(f"{run.folder} is told labels, and AutoencoderKL knows none; train with data.classes=0")
+        raise InteropError(f"{run.folder} takes labels, which AutoencoderKL does not; train with data.classes=0")
     built: Any = run.model
     side = square(built.latent)
     kept = ("encoder.label.weight", "decoder.label.weight", "encoder.first.bias", "decoder.latent.bias", "log_scale")
@@ -190,7 +190,7 @@ def import_run(source: Path, folder: Path | str) -> Run:
 def tensors_in(
     model: nn.Module, theirs: dict[str, Tensor], own: dict[str, Tensor], rules: Renames
 ) -> dict[str, Tensor]:
-    """Every weight of ours: kept beside, found there under its name, or, for a label nobody told, zero."""
+    """Our state dict: from sanbu.safetensors, from the pipeline under its name, or zero for label embeddings."""
     found = {}
     for name, tensor in model.state_dict().items():
         there = rename(name, rules)
@@ -211,7 +211,7 @@ def tensors_in(
 
 
 def foreign_unet(source: Path) -> Recipe:
-    """The recipe of a UNet2DModel that others trained. Raises InteropError for parts that have no equal here."""
+    """The recipe of a UNet2DModel trained elsewhere. Raises InteropError for settings that are not supported."""
     config = read_json(source / "unet" / "config.json")
     expect(source, config, time_embedding_type="positional", freq_shift=0, flip_sin_to_cos=True, num_class_embeds=None,
            resnet_time_scale_shift="default", norm_eps=1e-5, act_fn="silu", downsample_padding=1)  # fmt: skip
@@ -231,7 +231,7 @@ def foreign_unet(source: Path) -> Recipe:
 
 
 def foreign_dit(source: Path) -> Recipe:
-    """The recipe of a DiTTransformer2DModel that others trained on pixels."""
+    """The recipe of a DiTTransformer2DModel that was trained elsewhere on pixels."""
     config = read_json(source / "transformer" / "config.json")
     expect(source, config, activation_fn="gelu-approximate", attention_bias=True)
     model = DiT(
@@ -249,10 +249,10 @@ def foreign_dit(source: Path) -> Recipe:
 
 
 def expect(source: Path, config: dict[str, Any], **wanted: Any) -> None:
-    """Raise InteropError where a config says something else than the only value there is an equal for."""
+    """Raise InteropError for a field of the config that is not the one supported value."""
     for name, value in wanted.items():
         if config.get(name, value) != value:
-            raise InteropError(f"{source}: {name} is {config[name]!r} there; only {value!r} has an equal here")
+            raise InteropError(f"{source}: {name} is {config[name]!r}; supported: {value!r}")
 
 
 def path_in(source: Path) -> dict[str, Any]:
@@ -269,6 +269,6 @@ def path_in(source: Path) -> dict[str, Any]:
 
 
 def foreign_recipe(name: str, model: UNet | DiT, shape: tuple[int, int, int], classes: int) -> Recipe:
-    """A recipe to draw with; its data is named, but not here."""
+    """A recipe for sampling; its data is a placeholder."""
     data = Images(path="unknown", shape=shape, levels=256, classes=classes, drop_label=0.1 if classes else 0.0)
     return Recipe(name=name, data=data, model=model, objective=Denoising(), optimizer=AdamW(), strategy=Refinement())

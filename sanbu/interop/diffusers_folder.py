@@ -1,4 +1,4 @@
-"""diffusers' formats: configs of its components, weights under its names, an identity autoencoder."""
+"""The formats of diffusers: configs of its components, names of its weights, an identity autoencoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sanbu.models.latents.vae import Autoencoder
 from sanbu.paths import Betas
 from sanbu.space import Space
 
-ROWS = 1001  # DiTPipeline takes label 1000 for none
+ROWS = 1001  # in DiTPipeline label 1000 means no label
 Renames = tuple[tuple[str, str], ...]
 
 BLOCK: Renames = (
@@ -67,7 +67,7 @@ DIT: Renames = (
 
 
 def autoencoder_names(config: Autoencoder) -> Renames:
-    """Stages are sequences here: the blocks, then the change of resolution."""
+    """In our autoencoder a resolution is a sequence: its blocks, then the change of resolution."""
     return (
         (r"^encoder\.moments\.", "quant_conv."),
         (r"^decoder\.latent\.", "post_quant_conv."),
@@ -82,7 +82,7 @@ def autoencoder_names(config: Autoencoder) -> Renames:
 
 
 def rename(name: str, rules: Renames) -> str:
-    """A name of ours as one of theirs."""
+    """The diffusers name of one of our weights."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
@@ -124,7 +124,7 @@ def unet_config(config: UNet, space: Space) -> dict[str, Any]:
 
 
 def ddim(path: Betas, prediction: str) -> Part:
-    """DDIMScheduler on the chain, noisiest step first, nothing clipped."""
+    """A DDIMScheduler with trailing steps and no clipping."""
     chain = {
         "num_train_timesteps": path.steps,
         "beta_start": path.first,
@@ -171,9 +171,9 @@ def dit_config(config: DiT, shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def square(shape: tuple[int, ...]) -> int:
-    """The side of a square picture, the only ones that DiTPipeline draws."""
+    """The side of a square picture. Raises InteropError for others, which DiTPipeline cannot draw."""
     if shape[1] != shape[2]:
-        raise InteropError(f"DiTPipeline draws square pictures alone; these are {shape[2]} x {shape[1]}")
+        raise InteropError(f"DiTPipeline draws only square pictures; these are {shape[2]} x {shape[1]}")
     return shape[1]
 
 
@@ -195,10 +195,10 @@ def autoencoder_config(config: Autoencoder, space: Space) -> dict[str, Any]:
 
 
 def identity(channels: int, side: int) -> Part:
-    """An autoencoder that gives its latent back, to about 1e-5.
+    """An autoencoder whose decoder returns its input, to about 1e-5.
 
-    Each channel becomes (x, -x, M, -M): a group whose mean is 0 and whose deviation is M / sqrt 2 whatever x is, so
-    its norm is linear in x; shifted by 30, where SiLU is the identity, and back.
+    Each channel becomes the group (x, -x, M, -M), which has mean 0 and deviation M / sqrt 2 for any x, so its norm is
+    linear in x. A shift by 30, where SiLU is the identity, is undone at the end.
     """
     large, shift = 300.0, 30.0
     config = Autoencoder(width=4 * channels, layers=1, multipliers=(1,), latent=channels, groups=channels)

@@ -1,4 +1,4 @@
-"""The weight names and config fields of model families as Hugging Face writes them, beside ours."""
+"""Names of weights and config fields: Hugging Face model families to and from ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class Family:
-    """model_type, and four functions between a config and a config, and between weights and weights."""
+    """model_type, with four functions that convert configs and weights in both directions."""
 
     model_type: str
     kind: type[ModelConfig]
@@ -42,7 +42,7 @@ JOINED = ("attention.query", "attention.key", "attention.value")
 
 
 def transpose(tensor: Tensor) -> Tensor:
-    """A matrix the other way round; a vector as it is."""
+    """The transpose of a matrix; a vector unchanged."""
     return (tensor.T if tensor.ndim == 2 else tensor).contiguous()
 
 
@@ -81,7 +81,7 @@ def gpt_out(ours: Tensors, layers: int, tokens: str, positions: str, last_norm: 
 
 
 def gpt_fields(config: GPT1 | GPT2, vocabulary: int) -> Fields:
-    """What GPT-1 and GPT-2 configs have in common."""
+    """The common fields of GPT-1 and GPT-2 configs."""
     return {
         "vocab_size": vocabulary,
         "n_positions": config.context,
@@ -98,7 +98,7 @@ def gpt_fields(config: GPT1 | GPT2, vocabulary: int) -> Fields:
 
 
 def expect(fields: Fields, **allowed: Any) -> None:
-    """Raise ValueError for a field whose value we do not build."""
+    """Raise ValueError for a field whose value is not supported."""
     for name, values in allowed.items():
         if name in fields and fields[name] not in values:
             raise ValueError(f"config.json: {name} is {fields[name]!r}, allowed: {', '.join(map(repr, values))}")

@@ -1,4 +1,4 @@
-"""A run as a model of lm-evaluation-harness: three methods, so that any of its tasks can be run.
+"""A run as a model of lm-evaluation-harness, to evaluate it on any task of that library.
 
 import lm_eval
 from sanbu.interop.harness import harness_model
@@ -43,7 +43,7 @@ def harness_model(folder: Path | str) -> Any:
 
 
 def rolling(run: Run, text: str) -> float:
-    """log p of a whole text, in windows that do not overlap, each with the last token before it as context."""
+    """log p of a whole text, in windows that do not overlap; each has the token before it as its only context."""
     codec: Any = run.codec
     tokenizer = codec.tokenizer
     model: Any = run.model
@@ -55,7 +55,7 @@ def rolling(run: Run, text: str) -> float:
 
 
 def generate_to_stop(run: Run, prompt: str, settings: dict[str, Any]) -> str:
-    """What follows a prompt, up to a stop text; greedy unless sampling is asked for."""
+    """The continuation of a prompt up to a stop text; greedy unless the settings ask for sampling."""
     stop = settings.get("until") or []
     words = tuple([stop] if isinstance(stop, str) else stop)
     most = int(settings.get("max_gen_toks", 128))

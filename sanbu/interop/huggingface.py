@@ -1,6 +1,6 @@
-"""Hugging Face folders, in and out: config.json, model.safetensors, tokenizer.json; bit for bit.
+"""Import and export of Hugging Face folders (config.json, model.safetensors, tokenizer.json), bit for bit.
 
-The families and their names are in `families.py`.
+Model families and their names are in `families.py`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from sanbu.strategies.autoregressive import Autoregressive
 
 
 class InteropError(SanbuError):
-    """A folder that is none of the models we know, or a run that they have no name for."""
+    """A folder or a run that cannot be converted."""
 
 
 def import_run(source: str, folder: Path) -> Run:
-    """A run of the weights in a Hugging Face folder, or of a model's name on the hub (extra `hub`)."""
+    """Make a run from a Hugging Face folder, or from the name of a model on the hub (extra `hub`)."""
     place = Path(source) if Path(source).is_dir() else download(source)
     fields = read_json(place / "config.json")
     family = family_of(str(fields.get("model_type")))
@@ -66,7 +66,7 @@ def import_run(source: str, folder: Path) -> Run:
 
 
 def export_folder(run: Run, out: Path) -> Path:
-    """A folder for AutoModelForCausalLM; LoRA runs are merged. Raises InteropError for other models."""
+    """Write a folder for AutoModelForCausalLM; LoRA runs are merged. Raises InteropError for other models."""
     families = {family.kind: family for family in FAMILIES.values()}
     lora = isinstance(run.recipe.model, LoRA)
     config = run.recipe.model.base if isinstance(run.recipe.model, LoRA) else run.recipe.model
@@ -94,7 +94,7 @@ def export_folder(run: Run, out: Path) -> Path:
 
 
 def family_of(model_type: str) -> Family:
-    """The family of a config.json."""
+    """The family of a model_type. Raises InteropError with the nearest match."""
     if model_type not in FAMILIES:
         raise InteropError(
             f"model_type: given {model_type!r}, allowed: {', '.join(FAMILIES)}{nearest(model_type, FAMILIES)}"
@@ -106,7 +106,7 @@ def read_shards(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder, in one file or several."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise InteropError(f"{folder} holds no .safetensors file (pickled weights are not read)")
+        raise InteropError(f"{folder} has no .safetensors file (pickled weights are not read)")
     return {name: tensor for file in files for name, tensor in read_tensors(file).items()}
 
 
@@ -151,7 +151,7 @@ def file_tokenizer(run: Run) -> FileTokenizer | None:
 
 
 def tokenizer_out(tokenizer: FileTokenizer, folder: Path) -> None:
-    """tokenizer.json with what AutoTokenizer needs to know about it."""
+    """Write tokenizer.json and tokenizer_config.json, for AutoTokenizer."""
     tokenizer.save(folder)
     ids = {"bos_token": tokenizer.start, "eos_token": tokenizer.end}
     named = {name: tokenizer.tokenizer.id_to_token(i) for name, i in ids.items() if i is not None}
@@ -160,15 +160,15 @@ def tokenizer_out(tokenizer: FileTokenizer, folder: Path) -> None:
 
 
 def download(name: str) -> Path:
-    """The folder of a model on the hub. Raises InteropError when it cannot be had."""
+    """Download a model from the hub and return its folder. Raises InteropError if that fails."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise InteropError(f"{name!r} is no folder; to import by name: pip install 'sanbu[hub]'") from None
+        raise InteropError(f"{name!r} is not a folder; to import by name: pip install 'sanbu[hub]'") from None
     wanted = ["config.json", "*.safetensors", "tokenizer.json"]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
-    except Exception as error:  # the library raises many kinds for one cause: it cannot be had
+    except Exception as error:  # the library raises many types for a failed download
         raise InteropError(
-            f"{name!r} is no folder, and it cannot be had by name: {str(error).splitlines()[0]}"
+            f"{name!r} is not a folder and cannot be downloaded by name: {str(error).splitlines()[0]}"
         ) from None

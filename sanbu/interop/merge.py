@@ -1,4 +1,4 @@
-"""A LoRA run as a plain one."""
+"""Merge the low-rank changes of a LoRA run into its weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sanbu.run import Run
 
 
 def plain_model(run: Run) -> nn.Module:
-    """The decoder that computes what a LoRA run computes. Raises SanbuError when the run is no LoRA run."""
+    """A plain decoder that computes the same as a LoRA run. Raises SanbuError for other runs."""
     config = run.recipe.model
     if not isinstance(config, LoRA):
         raise SanbuError(f"{run.folder} has nothing to merge: its model is a {kind_of(config)!r}, not lora")
@@ -24,7 +24,7 @@ def plain_model(run: Run) -> nn.Module:
 
 
 def merge_run(run: Run, folder: Path) -> Run:
-    """A new run folder with the merged weights."""
+    """Write a new run folder with the merged weights."""
     model = plain_model(run)
     assert isinstance(run.recipe.model, LoRA)
     recipe = run.recipe.change(model=run.recipe.model.base)

@@ -1,4 +1,4 @@
-"""Attention, and the patterns of who may look at whom.
+"""Attention, attention patterns (masks), and the KV cache.
 
 Attention(q, k, v) = softmax(q k^T / sqrt(H)) v (Vaswani and others, 2017); grouped queries share keys (Ainslie and
 others, 2023). Shapes: B batch, T queries, S keys, N heads, H head width, D width.
@@ -18,12 +18,12 @@ Pattern = Callable[[Tensor, Tensor], Tensor]
 
 
 def causal(queries: Tensor, keys: Tensor) -> Tensor:
-    """Each position sees itself and what came before. Positions broadcast; returns bool."""
+    """Causal: each position attends to itself and to earlier ones. Positions broadcast; returns bool."""
     return keys <= queries
 
 
 def band(width: int) -> Pattern:
-    """Causal, and no further back than `width` positions, itself included: local attention (Child and others, 2019)."""
+    """Causal and local: a position attends to the last `width` positions, itself included (Child and others, 2019)."""
 
     def pattern(queries: Tensor, keys: Tensor) -> Tensor:
         return (keys <= queries) & (keys > queries - width)
@@ -32,30 +32,30 @@ def band(width: int) -> Pattern:
 
 
 class LayerCache(Protocol):
-    """Keys and values of earlier tokens in one layer, wherever they are kept."""
+    """The KV cache of one layer: contiguous here, paged in the serving engine."""
 
     def see(self, positions_BT: Tensor, patterns: set[Pattern]) -> Sight:
-        """What queries at those positions may look at."""
+        """The positions and masks for queries at these positions."""
 
     def attend(
         self, q_BNTH: Tensor, k_BNTH: Tensor, v_BNTH: Tensor, sight: Sight, pattern: Pattern, grouped: bool
     ) -> Tensor:
-        """Keep the new keys and values, and give y_BNTH of attention over all kept so far."""
+        """Append the new keys and values and return y_BNTH, the attention over all of them."""
 
 
 @dataclass
 class KeyValues:
-    """The keys and values of one layer, [B, N, S, H] each, in slots that equal positions; written in place."""
+    """The keys and values of one layer, [B, N, S, H] each; slot = position. Modified in place."""
 
     keys: Tensor
     values: Tensor
 
     def first(self, slots: int) -> KeyValues:
-        """A view of the first slots: what is beyond need not be read."""
+        """A view of the first `slots` slots, to read less memory."""
         return KeyValues(self.keys[:, :, :slots], self.values[:, :, :slots])
 
     def write(self, positions_BT: Tensor, keys_BNTH: Tensor, values_BNTH: Tensor) -> None:
-        """Put each row's new keys and values into its own slots."""
+        """Write the new keys and values of each row into its slots."""
         rows = torch.arange(positions_BT.shape[0], device=positions_BT.device)[:, None]
         self.keys[rows, :, positions_BT] = keys_BNTH.transpose(1, 2).to(self.keys.dtype)
         self.values[rows, :, positions_BT] = values_BNTH.transpose(1, 2).to(self.values.dtype)
@@ -76,7 +76,7 @@ class KeyValues:
 
 @dataclass
 class Sight:
-    """What attention needs beside its input: positions, and for each pattern a mask (None: plain causal)."""
+    """Positions, and a mask per attention pattern (None: plain causal)."""
 
     positions_BT: Tensor
     masks: dict[Pattern, Tensor | None]
@@ -85,9 +85,9 @@ class Sight:
 class Attention(nn.Module):
     """Multi-head attention with separate projections.
 
-    pattern: who may look at whom. rotate(x_BTNH, positions_BT): rotary positions, or nothing. normalise(x_BTNH): a
-    norm of queries and keys, or nothing. Head counts are read from the local widths, so that a shard of heads works
-    alone.
+    pattern: which positions a query attends to. rotate(x_BTNH, positions_BT): rotary positions, or None.
+    normalise(x_BTNH): a norm of queries and keys, or None. Head counts follow from the local widths, so a shard of
+    heads works alone.
     """
 
     def __init__(

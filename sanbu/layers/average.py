@@ -19,7 +19,7 @@ from sanbu.config import Choice
 
 
 class AverageConfig(Choice):
-    """An average of the model's weights over the run, kept beside it and sampled from."""
+    """An average of the model's weights over the run, used for sampling and evaluation."""
 
     table: ClassVar[str] = "sanbu.layers:AVERAGES"
 
@@ -28,7 +28,7 @@ class AverageConfig(Choice):
 
 
 class Following(nn.Module):
-    """What moves toward a source after each round; `module` is the function one calls."""
+    """An average that follows the weights of a model; `module` is the averaged model."""
 
     module: nn.Module
 
@@ -37,7 +37,7 @@ class Following(nn.Module):
         raise NotImplementedError
 
     def snapshot(self) -> dict[str, Tensor]:
-        """What is kept of this round for later, by name; nothing where nothing can be made of it."""
+        """Tensors to save with a checkpoint, by name, to rebuild other averages; empty if there are none."""
         return {}
 
 
@@ -75,7 +75,7 @@ class Average(Following):
 
 
 class PowerFunction(AverageConfig):
-    """Averages whose width grows with the run, saved at each checkpoint; `sanbu average RUN` rebuilds other widths."""
+    """Averages whose length grows with the run, saved at checkpoints; `sanbu average RUN` rebuilds other lengths."""
 
     kind: Literal["power-function"] = "power-function"
     lengths: tuple[float, float] = Field(
@@ -94,7 +94,7 @@ class PowerFunction(AverageConfig):
 
 
 class PowerAverage(Following):
-    """Two averages that give round i of t the weight i^gamma / sum, so that their length grows with the run.
+    """Two averages in which round i of t has the weight i^gamma / sum, so that their length grows with the run.
 
     average_t = (1 - 1/t)^(gamma + 1) average_(t-1) + the rest of the model. Kept now and then, they allow any other
     length to be rebuilt after training (Karras and others, 2024b). lengths: standard deviations of the weights, as a
@@ -129,7 +129,7 @@ class PowerAverage(Following):
 
 
 def approach(module: nn.Module, source: nn.Module, weight: float) -> None:
-    """Move the parameters by `weight` of the way to the source's; buffers are copied."""
+    """Move the parameters by the fraction `weight` toward those of the source; buffers are copied."""
     ours, theirs = list(module.parameters()), list(source.parameters())
     if ours:
         torch._foreach_lerp_([*ours], [*theirs], weight)
@@ -138,7 +138,7 @@ def approach(module: nn.Module, source: nn.Module, weight: float) -> None:
 
 
 def power_of(length: float) -> float:
-    """The gamma for which weights i^gamma have this relative standard deviation: the largest root of a cubic."""
+    """The gamma for which the weights i^gamma have this relative standard deviation: the largest root of a cubic."""
     inverse = length**-2
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 

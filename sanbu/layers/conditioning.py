@@ -31,7 +31,7 @@ class TimeEmbedding(nn.Module):
 
 
 class Condition(nn.Module):
-    """Time and label as one vector: their embeddings added."""
+    """The sum of the embeddings of time and label."""
 
     def __init__(self, inputs: int, width: int, classes: int, shift: float = 0.0) -> None:
         super().__init__()

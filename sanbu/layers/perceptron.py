@@ -1,4 +1,4 @@
-"""A conditional residual perceptron: enough for 64 pixels, and a hundred times cheaper than convolutions."""
+"""A conditional residual perceptron: enough for pictures of 64 pixels, at a hundredth of the cost of convolutions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PerceptronBlock(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """inputs -> width -> blocks -> outputs; the last matrix begins at zero where `zero`."""
+    """inputs -> width -> blocks -> outputs; zero: start the last matrix at zero."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Perceptron(nn.Module):
             nn.init.zeros_(self.last.bias)
 
     def forward(self, x_BI: Tensor, condition_BE: Tensor) -> Tensor:
-        """outputs_BO for inputs_BI; the condition is a vector a row."""
+        """outputs_BO for inputs_BI; the condition is one vector per row."""
         x_BD = self.first(x_BI)
         for block in self.blocks:
             x_BD = block(x_BD, condition_BE)

@@ -1,6 +1,6 @@
-"""Probabilities of integer levels: the output parts that every pixel model shares.
+"""Distributions of integer levels: the output layers of pixel models.
 
-An output part turns features of a pixel into the law of its channels, one after the other: p(x_1) p(x_2 | x_1) ... .
+An output layer maps the features of a pixel to the distribution of its channels in order: p(x_1) p(x_2 | x_1) ... .
 Shapes: ... any leading axes, D features, C channels, K levels, M components.
 """
 
@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 
 def logistic_mass(level: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
-    """log of the mass that a logistic law gives to the bin of a level; the outer bins reach to infinity.
+    """Log-probability of a level under a discretised logistic distribution; the outer bins reach to infinity.
 
-    Levels 0 .. K - 1 stand at -1 ... 1; with two levels it is a Bernoulli law (Salimans and others, 2017, eq. 2).
+    Levels 0 .. K - 1 are at -1 ... 1; with two levels it is Bernoulli (Salimans and others, 2017, eq. 2).
     """
     half, centre = 1 / (levels - 1), level * (2 / (levels - 1)) - 1
     below = (centre - half - mean) * (-log_scale).exp()

@@ -1,4 +1,4 @@
-"""Where a token stands: rotary positions (Su and others, 2021), in the half-split layout that LLaMA checkpoints use."""
+"""Rotary positions (Su and others, 2021), in the half-split layout of LLaMA checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Rotary(nn.Module):
-    """Turn each pair (x_i, x_{i + H/2}) by the angle position * base^(-2i/H). [B, T, N, H] in and out."""
+    """Rotate each pair (x_i, x_{i + H/2}) by the angle position * base^(-2i/H). [B, T, N, H] in and out."""
 
     def __init__(self, head_width: int, base: float = 10000.0) -> None:
         super().__init__()

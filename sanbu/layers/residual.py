@@ -1,6 +1,6 @@
 """Parts of convolutional networks for pictures: residual blocks, attention over pixels, halving and doubling.
 
-Shapes: B batch, C channels, H, W. Norms are group norms; `condition_BE` is None where nothing is told.
+Shapes: B batch, C channels, H, W. Norms are group norms; `condition_BE` is None without a condition.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x_BCHW: Tensor, condition_BE: Tensor | None = None) -> Tensor:
-        """condition_BE is given after its activation."""
+        """condition_BE: after its activation function."""
         h = self.conv1(F.silu(self.norm1(x_BCHW)))
         if self.told is not None and condition_BE is not None:
             h = h + self.told(condition_BE)[..., None, None]
@@ -63,7 +63,7 @@ class Halve(nn.Module):
 
 
 class Double(nn.Module):
-    """Each pixel four times, then a convolution."""
+    """Nearest-neighbour upsampling by 2, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -74,6 +74,6 @@ class Double(nn.Module):
 
 
 def padded(x_BCHW: Tensor, multiple: int) -> Tensor:
-    """Zeros below and to the right, so that height and width can be halved often enough."""
+    """The picture with zeros below and to the right, so that height and width are multiples of `multiple`."""
     height, width = x_BCHW.shape[2:]
     return F.pad(x_BCHW, (0, -width % multiple, 0, -height % multiple))

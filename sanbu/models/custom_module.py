@@ -1,8 +1,10 @@
-"""Your own nn.Module as a model, without a config class: the recipe names where the class is defined and its arguments.
+"""Your own nn.Module as a model, without a config class.
+
+The recipe stores where the class is defined, and its arguments:
 
     sanbu.models.custom(MyNetwork, family="denoiser", width=64)
 
-The family says what the module is called with (see docs/extending.md). A run of it reloads wherever the class can be
+The family decides how the module is called (see docs/extending.md). The run can be opened wherever the class can be
 imported.
 """
 
@@ -23,7 +25,7 @@ from sanbu.space import Space
 
 
 class CustomConfig(ModelConfig):
-    """A class by its place, with its arguments."""
+    """Where a class is defined, and its arguments."""
 
     target: str = Field(description="where the class is defined, module:name")
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the class")
@@ -64,7 +66,7 @@ class CustomGenerator(CustomConfig):
 
 
 class CustomFunction(CustomConfig):
-    """Your own module of no family: whatever your own objective and strategy call it with."""
+    """Your own module of no family, called by your own objective and strategy."""
 
     kind: Literal["custom"] = "custom"
 
@@ -116,7 +118,7 @@ def custom(
 
 
 def make(place: str, arguments: dict[str, Any]) -> nn.Module:
-    """The module of a class by its place. Raises SanbuError when it cannot be imported or refuses its arguments."""
+    """Import and build a class (module:name). Raises SanbuError if it cannot be imported or refuses its arguments."""
     file, _, name = place.partition(":")
     try:
         found: Any = sys.modules.get(file) or import_module(file)
@@ -131,5 +133,5 @@ def make(place: str, arguments: dict[str, Any]) -> nn.Module:
     except TypeError as error:
         raise SanbuError(f"model.arguments: {place} refuses {arguments}: {error}") from None
     if not isinstance(module, nn.Module):
-        raise SanbuError(f"model: {place} gives {type(module).__name__}, and a torch.nn.Module is needed")
+        raise SanbuError(f"model: {place} gives {type(module).__name__}, but a torch.nn.Module is needed")
     return module

@@ -1,8 +1,8 @@
-"""The contract of step 1: a model config names a set of functions; `build` gives one of them with its first weights.
+"""The contract of step 1: a model config names a set of functions; `build` gives one of them with initial weights.
 
-A model is a plain `nn.Module`. Everything training needs goes through `forward`; a cache is an argument; noise is an
-input. It knows no device, rank, file, objective or data set. `width` is the one dial of every family: learning rate
-and batch size follow from it.
+A model is a plain `nn.Module`. Everything that training needs goes through `forward`; a cache is an argument, noise is
+an input. A model knows no device, rank, file, objective or data set. Automatic learning rate and batch size follow
+from its `width`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ModelConfig(Choice):
     family: ClassVar[str] = ""  # what the model is called with; objectives and strategies name the families they accept
 
     def build(self, space: Space) -> nn.Module:
-        """The function with its first weights, for samples of this space."""
+        """The module with initial weights, for samples of this space."""
         raise NotImplementedError
 
     def dial(self) -> int:
@@ -35,19 +35,19 @@ class ModelConfig(Choice):
         return getattr(self, "width", 64)
 
     def begin_from(self, found: Weights, own: Weights) -> Weights:
-        """A parent's weights under this model's names; `own` are the first weights, for what the parent lacks."""
+        """Initial weights from a parent. found: weights of the parent. own: random weights, for names it lacks."""
         return found
 
     def check(self, space: Space) -> None:
-        """Raise ValueError, in one line, when the model cannot serve the space."""
+        """Raise ValueError, in one line, if the model cannot be built for the space."""
 
     def example(self, space: Space) -> tuple[Tensor, ...] | None:
-        """Inputs of one sample, by which its cost is counted; None where the cost is counted per token."""
+        """Inputs for one sample, to count its cost; None if the cost is counted per token."""
         return None
 
 
 class PictureConfig(ModelConfig):
-    """What models of pictures have in common; labels enter through an embedding."""
+    """Common fields of picture models; labels enter through an embedding."""
 
     layers: int = Field(4, ge=1)
     width: int = Field(64, ge=1, description="width; sets automatic learning rate and batch size")
@@ -67,7 +67,7 @@ def one_picture(space: Space) -> tuple[Tensor, Tensor]:
 
 
 def divisible(width: int, groups: int) -> None:
-    """Raise ValueError when norms cannot group the channels."""
+    """Raise ValueError if the group norms cannot divide the channels."""
     if width % groups:
         raise ValueError(f"model.width: given {width}, but it must be a multiple of model.groups, {groups}")
 

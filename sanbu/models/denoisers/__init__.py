@@ -1,1 +1,1 @@
-"""Networks that undo noise: called with a noisy picture, a time and a label."""
+"""Denoisers: networks that take a noisy picture, a time and a label."""

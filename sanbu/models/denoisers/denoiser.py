@@ -1,7 +1,7 @@
 """A denoiser: a network, the noise path it inverts, and the target it predicts.
 
-The network sees a picture scaled to unit variance, a clock and a label, and gives a picture; the denoiser knows what
-that means. Networks for it: a perceptron (perceptron.py), a U-Net (unet.py), a transformer (dit.py).
+The network maps a picture scaled to unit variance, a clock and a label to a picture; the denoiser converts that output
+to the clean picture and the noise. Networks: a perceptron (perceptron.py), a U-Net (unet.py), a transformer (dit.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DenoiserConfig(PictureConfig):
         super().check(space)
         if isinstance(self.path, LinearPath) and self.target == "noise":
             raise ValueError(
-                "model.target: given noise, but at the noisy end of the linear path noise says nothing; use velocity"
+                "model.target: given noise, but at the noisy end of the linear path x_t is the noise; use velocity"
             )
 
     def example(self, space: Space) -> tuple[Tensor, ...]:
@@ -44,7 +44,7 @@ class DenoiserConfig(PictureConfig):
 
 
 class Denoiser(nn.Module):
-    """path: how noise mixes in. target: what the network predicts. deviation: of the data, for preconditioning."""
+    """A network with its noise path, its target, and the deviation of the data (for target=preconditioned)."""
 
     def __init__(self, network: nn.Module, config: DenoiserConfig) -> None:
         super().__init__()
@@ -60,9 +60,9 @@ class Denoiser(nn.Module):
         return self.network(x_BCHW, self.path.clock(t_B), label_B).to(t_B.dtype)
 
     def factors(self, t_B: Tensor) -> Pair:
-        """What is predicted: c_x x + c_e e."""
+        """The factors (c_x, c_e) of the target c_x x + c_e e."""
         return TARGETS[self.target](self.path, t_B, self.deviation)
 
     def estimate(self, x_BCHW: Tensor, t_B: Tensor, label_B: Tensor) -> Pair:
-        """The clean picture and the noise that the prediction amounts to."""
+        """The clean picture and the noise that follow from the prediction."""
         return solve(self.path, self.factors(t_B), x_BCHW, self(x_BCHW, t_B, label_B), t_B)

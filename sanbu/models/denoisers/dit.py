@@ -1,6 +1,7 @@
 """DiT: a transformer over patches, conditioned by scales and shifts that start at zero (Peebles and Xie, 2023).
 
-The shape is DiTTransformer2DModel's of diffusers, so that weights go in and out. Shapes: B, T patches, D width.
+The architecture is that of DiTTransformer2DModel in diffusers, so weights convert both ways.
+Shapes: B, T patches, D width.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sanbu.space import Space
 
 
 class DiTBlock(nn.Module):
-    """Attention and an MLP, each scaled and shifted before and gated after; the gates begin at zero (adaLN-Zero)."""
+    """Attention and an MLP with a scale and shift before and a gate after each; gates start at zero (adaLN-Zero)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class DiTBlock(nn.Module):
         self.mlp = MLP(width, 4 * width, bias=True, activation=gelu)
 
     def forward(self, x_BTD: Tensor, condition_BD: Tensor) -> Tensor:
-        """condition_BD is given after its activation."""
+        """condition_BD: after its activation function."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.told(condition_BD)[:, None].chunk(6, 2)
         x_BTD = x_BTD + gate1 * self._attend(modulated(x_BTD, shift1, scale1))
         return x_BTD + gate2 * self.mlp(modulated(x_BTD, shift2, scale2))
@@ -112,7 +113,7 @@ def modulated(x_BTD: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def grid_waves(rows: int, columns: int, width: int) -> Tensor:
-    """Fixed positions [1, T, D]: waves of the column in one half of the features, of the row in the other."""
+    """Fixed sinusoidal positions [1, T, D]: half of the features encode the column, half the row."""
     quarter = width // 4
     powers = torch.arange(quarter, dtype=torch.float64) / quarter
 

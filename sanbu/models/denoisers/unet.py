@@ -1,7 +1,7 @@
-"""The U-Net of DDPM: down by halves, a middle, and up again with skip connections (Ho, Jain and Abbeel, 2020).
+"""The U-Net of DDPM: downsampling, middle, upsampling with skip connections (Ho, Jain and Abbeel, 2020).
 
-The shape is UNet2DModel's of diffusers, so that weights go in and out. Pictures of any size: padded to a multiple,
-then cut.
+The architecture is that of UNet2DModel in diffusers, so weights convert both ways. Pictures of any size are padded to a
+multiple and cropped at the end.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sanbu.models.model import divisible
 from sanbu.space import Space
 
 
-class Stage(nn.Module):
-    """Residual blocks of one resolution, attention after each where `attends`, and perhaps a change of resolution."""
+class Resolution(nn.Module):
+    """Residual blocks at one resolution, optional attention after each, and an optional change of resolution."""
 
     def __init__(self, blocks: list[ResidualBlock], attentions: list[PixelAttention], change: nn.Module | None) -> None:
         super().__init__()
@@ -37,11 +37,11 @@ class UNet(DenoiserConfig):
     """The U-Net of DDPM."""
 
     kind: Literal["unet"] = "unet"
-    layers: int = Field(1, ge=1, description="residual blocks a resolution")
+    layers: int = Field(1, ge=1, description="residual blocks per resolution")
     multipliers: tuple[int, ...] = Field((1, 2), description="widths by resolution, in units of width")
     attention: tuple[int, ...] = Field((1,), description="resolutions with attention, counted from 0, the full one")
-    head_width: int = Field(8, ge=1, description="of attention")
-    groups: int = Field(8, ge=1, description="of the norms")
+    head_width: int = Field(8, ge=1, description="width of an attention head")
+    groups: int = Field(8, ge=1, description="groups of the group norms")
     dropout: float = Field(0.0, ge=0, lt=1)
 
     def check(self, space: Space) -> None:
@@ -77,7 +77,7 @@ class UNetNetwork(nn.Module):
         for level, wide in enumerate(widths):
             blocks = [block(last if i == 0 else wide, wide) for i in range(config.layers)]
             ends = level == levels - 1
-            self.down.append(Stage(blocks, attentions(level, config.layers), None if ends else Halve(wide)))
+            self.down.append(Resolution(blocks, attentions(level, config.layers), None if ends else Halve(wide)))
             seen += [wide] * (config.layers + (not ends))
             last = wide
         self.middle = nn.ModuleList(
@@ -86,7 +86,7 @@ class UNetNetwork(nn.Module):
         for level, wide in reversed(list(enumerate(widths))):
             inputs = [last] + [wide] * config.layers
             blocks = [block(size + seen.pop(), wide) for size in inputs]
-            self.up.append(Stage(blocks, attentions(level, config.layers + 1), Double(wide) if level else None))
+            self.up.append(Resolution(blocks, attentions(level, config.layers + 1), Double(wide) if level else None))
             last = wide
         self.norm = nn.GroupNorm(groups, config.width)
         self.last = nn.Conv2d(config.width, channels, 3, padding=1)

@@ -1,4 +1,4 @@
-"""Generators and their critics (Goodfellow and others, 2014): a picture from noise at once, judged by a second network.
+"""Generators and critics (Goodfellow and others, 2014): a picture in one forward pass, judged by a second network.
 
 Each generator has a `critic()` of its own kind for the objective to attach. Labels enter the critic by projection
 (Miyato and Koyama, 2018).
@@ -36,7 +36,7 @@ class Generator(nn.Module):
         return self(noise_BZ, label_B)
 
     def critic(self) -> nn.Module:
-        """A judge of the same kind and width."""
+        """A critic of the same kind and width."""
         return self.config.critic(self.space)
 
 
@@ -56,13 +56,12 @@ class PerceptronGAN(PictureConfig):
         return perceptron_generator(self, space)
 
     def critic(self, space: Space) -> nn.Module:
-        """The judge that goes with it."""
-
+        """The critic for this generator."""
         return PerceptronCritic(self, space)
 
 
 class PerceptronCritic(nn.Module):
-    """Pixels as one vector; features of the batch's spread would couple rows, so there are none."""
+    """A perceptron on the flattened pixels. No minibatch features, which would couple the rows of a batch."""
 
     def __init__(self, config: PerceptronGAN, space: Space) -> None:
         super().__init__()
@@ -80,7 +79,7 @@ class PerceptronCritic(nn.Module):
 
 
 def perceptron_generator(config: PerceptronGAN, space: Space) -> Generator:
-    """For small pictures."""
+    """A generator for small pictures."""
     body = LabelledPerceptron(config.latent, space.shape, config.width, config.layers, space.classes, config.dropout)
     return Generator(body, config, space)
 
@@ -100,13 +99,12 @@ class DCGAN(PictureConfig):
         return dcgan(self, space)
 
     def critic(self, space: Space) -> nn.Module:
-        """The judge that goes with it."""
-
+        """The critic for this generator."""
         return ConvolutionCritic(self, space)
 
 
 class Upsampler(nn.Module):
-    """DCGAN's generator in residual form: from a small map, doubling, to the picture (Radford and others, 2016)."""
+    """The generator of DCGAN, with residual blocks: a small map, doubled repeatedly (Radford and others, 2016)."""
 
     def __init__(self, config: DCGAN, space: Space) -> None:
         super().__init__()
@@ -131,7 +129,7 @@ class Upsampler(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Twice the size, a residual of two convolutions."""
+    """Doubles height and width; the residual has two convolutions."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -147,7 +145,7 @@ class UpBlock(nn.Module):
 
 
 class ConvolutionCritic(nn.Module):
-    """Halving convolutions, then a projection on the label's vector."""
+    """Convolutions of stride 2, then a projection on the embedding of the label."""
 
     def __init__(self, config: DCGAN, space: Space) -> None:
         super().__init__()
@@ -168,11 +166,11 @@ class ConvolutionCritic(nn.Module):
 
 
 def doublings(space: Space) -> int:
-    """How often a map of about 4 x 4 doubles to reach the picture."""
+    """How often a map of about 4 x 4 must double to reach the picture size."""
     shorter = min(space.shape[1:])
     return max(1, math.floor(math.log2(shorter / 4 + 1e-9))) if shorter >= 8 else 1
 
 
 def dcgan(config: DCGAN, space: Space) -> Generator:
-    """For pictures of any size."""
+    """A generator for pictures of any size."""
     return Generator(Upsampler(config, space), config, space)

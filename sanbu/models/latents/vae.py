@@ -1,8 +1,8 @@
-"""Variational autoencoders: a picture from a latent vector of a known law (Kingma and Welling, 2014).
+"""Variational autoencoders: a picture from a latent vector with a Gaussian prior (Kingma and Welling, 2014).
 
-`forward` gives what a bound is made of; `draw` gives the picture of a latent. p(x | z) is a discretised logistic law
-around the decoder's picture, one scale a channel; with two levels it is a Bernoulli law. Shapes: B rows, K draws of
-the latent a row, Z its size.
+`forward` gives the terms of the bound; `draw` gives the picture of a latent. p(x | z) is a discretised logistic
+distribution around the decoder's picture, with one scale per channel; with two levels it is Bernoulli. Shapes: B rows,
+K draws of the latent per row, Z its size.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class VAE(nn.Module):
     def draw(self, noise_BZ: Tensor, label_B: Tensor) -> Tensor:
         """The most likely picture of each latent, [B, C, H, W] in [-1, 1]."""
         picture = self.decoder(noise_BZ.view(-1, *self.latent), label_B)
-        if self.levels == 2:  # the mean of a Bernoulli law
+        if self.levels == 2:  # the mean of a Bernoulli distribution
             return 2 * torch.sigmoid(picture * (-self.log_scale.clamp(min=-7)).exp()) - 1
         return picture.clamp(-1, 1)
 
@@ -79,7 +79,7 @@ class PerceptronVAE(PictureConfig):
 
 
 def perceptron_vae(config: PerceptronVAE, space: Space) -> VAE:
-    """For small pictures."""
+    """A VAE for small pictures."""
     pixels, latent = math.prod(space.shape), config.latent
 
     def part(inputs: int, outputs: tuple[int, ...]) -> LabelledPerceptron:
@@ -92,14 +92,14 @@ def perceptron_vae(config: PerceptronVAE, space: Space) -> VAE:
 
 
 class Autoencoder(PictureConfig):
-    """Variational autoencoder of convolutions; the latent is a smaller picture (the shape of AutoencoderKL)."""
+    """Convolutional variational autoencoder; the latent is a smaller picture (the architecture of AutoencoderKL)."""
 
     kind: Literal["autoencoder"] = "autoencoder"
     family: ClassVar[str] = "latent"
-    layers: int = Field(1, ge=1, description="residual blocks a resolution")
+    layers: int = Field(1, ge=1, description="residual blocks per resolution")
     multipliers: tuple[int, ...] = Field((1, 2), description="widths by resolution, in units of width")
     latent: int = Field(4, ge=1, description="channels of the latent")
-    groups: int = Field(8, ge=1, description="of the norms")
+    groups: int = Field(8, ge=1, description="groups of the group norms")
 
     def check(self, space: Space) -> None:
         super().check(space)
@@ -113,8 +113,8 @@ class Autoencoder(PictureConfig):
         return autoencoder(self, space)
 
 
-class Encoder(nn.Module):
-    """Down by halves to twice the latent channels."""
+class PictureEncoder(nn.Module):
+    """Picture -> mean and log-deviation of the latent, halving the resolution at each level."""
 
     def __init__(self, config: Autoencoder, space: Space) -> None:
         super().__init__()
@@ -143,8 +143,8 @@ class Encoder(nn.Module):
         return self.moments(self.last(F.silu(self.norm(self.middle(x)))))
 
 
-class Decoder(nn.Module):
-    """Up by doubling from the latent."""
+class PictureDecoder(nn.Module):
+    """Latent -> picture, doubling the resolution at each level."""
 
     def __init__(self, config: Autoencoder, space: Space) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class Decoder(nn.Module):
 
 
 def middle(width: int, groups: int) -> nn.Sequential:
-    """Block, attention of one head, block."""
+    """Residual block, attention with one head, residual block."""
     return nn.Sequential(
         ResidualBlock(width, width, groups, epsilon=1e-6),
         PixelAttention(width, width, groups, 1e-6),
@@ -185,13 +185,13 @@ def middle(width: int, groups: int) -> nn.Sequential:
 
 
 def halved(x_BCHW: Tensor, change: Halve) -> Tensor:
-    """Stride 2 with the padding below and to the right alone, as AutoencoderKL does it."""
+    """A convolution of stride 2 with padding below and to the right only, as in AutoencoderKL."""
     return F.conv2d(F.pad(x_BCHW, (0, 1, 0, 1)), change.conv.weight, change.conv.bias, 2)
 
 
 def autoencoder(config: Autoencoder, space: Space) -> VAE:
-    """For pictures of any size; the latent is a smaller picture."""
-    return VAE(Encoder(config, space), Decoder(config, space), latent_shape(config, space), space)
+    """A VAE for pictures of any size; the latent is a smaller picture."""
+    return VAE(PictureEncoder(config, space), PictureDecoder(config, space), latent_shape(config, space), space)
 
 
 def latent_shape(config: Autoencoder, space: Space) -> tuple[int, int, int]:

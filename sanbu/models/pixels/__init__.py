@@ -1,1 +1,1 @@
-"""Models of pictures level by level: called with levels and a label, they give log-probabilities."""
+"""Autoregressive picture models: they map levels and a label to log-probabilities."""

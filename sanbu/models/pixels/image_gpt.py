@@ -1,4 +1,4 @@
-"""The decoder of the GPT line over pixels: a label, then every level, one token each (Chen and others, 2020)."""
+"""Image GPT: a GPT decoder over a sequence of the label and then one token per level (Chen and others, 2020)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ImageGPT(PictureConfig):
 
 
 class ImageGPTNetwork(nn.Module):
-    """levels and label -> log p of every level given those before it."""
+    """levels and label -> log p of each level given the levels before it."""
 
     def __init__(self, config: ImageGPT, space: Space) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class ImageGPTNetwork(nn.Module):
         initialise(self.decoder, 0.02, 0.02 / (2 * config.layers) ** 0.5)
 
     def forward(self, levels_BCHW: Tensor, label_B: Tensor) -> Tensor:
-        """log p(x_chw | all before), nats, [B, C, H, W]; order: rows, columns, channels."""
+        """log p(x_chw | all levels before), in nats, [B, C, H, W]; order: rows, columns, channels."""
         line_BT = levels_BCHW.permute(0, 2, 3, 1).flatten(1)
         tokens_BT = torch.cat((label_B[:, None] + self.levels, line_BT[:, :-1]), 1)
         logprob_BTK = self.decoder(tokens_BT).float().log_softmax(-1)
@@ -69,11 +69,11 @@ class ImageGPTNetwork(nn.Module):
         return logprob_BT.view(B, H, W, C).permute(0, 3, 1, 2)
 
     def cache(self, rows: int) -> Cache:
-        """Empty keys and values, for so many pictures."""
+        """An empty KV cache for `rows` pictures."""
         return self.decoder.cache(rows, self.decoder.context)
 
     def next(self, levels_BCHW: Tensor, label_B: Tensor, index: int, cache: Cache) -> Tensor:
-        """Logits [B, K] of level number `index`, all before it being drawn; to be called in order."""
+        """Logits [B, K] of level number `index`, given the levels before it. Must be called in order."""
         place, channel = divmod(index - 1, levels_BCHW.shape[1])
         row, column = divmod(place, levels_BCHW.shape[3])
         token_B = levels_BCHW[:, channel, row, column] if index else label_B + self.levels

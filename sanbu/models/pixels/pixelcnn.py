@@ -1,9 +1,9 @@
 """Gated PixelCNN: p(x) = prod p(pixel | pixels above and left), causal convolutions (van den Oord and others, 2016b).
 
-Two stacks: the vertical one has seen all rows above, the horizontal one the pixels to the left and what the vertical
-one knows. Pictures are shifted by a pixel at the entrance and padded on one side after, so no weight needs a mask.
-Drawing keeps the last rows of the one and the last columns of the other: what a pixel costs does not depend on how
-many are there. Shapes: B rows of the batch, C channels, H, W, D features, K kernel.
+Two stacks: the vertical stack depends on all rows above; the horizontal stack on the pixels to the left and on the
+vertical stack. The input is shifted by one pixel and later layers pad on one side, so no weight needs a mask. Drawing
+caches the last rows of the vertical stack and the last columns of the horizontal one, so the cost of a pixel does not
+depend on the size of the picture. Shapes: B rows of the batch, C channels, H, W, D features, K kernel.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def gate(x: Tensor) -> Tensor:
 
 
 def entrance(levels_BCHW: Tensor, levels: int) -> Tensor:
-    """Levels from -1 to 1 and a plane of ones, which tells the picture from its padding."""
+    """Levels scaled to -1 ... 1, and a plane of ones that marks the picture, as opposed to its padding."""
     unit = levels_BCHW.float() * (2 / (levels - 1)) - 1
     return torch.cat((unit, torch.ones_like(unit[:, :1])), 1)
 
@@ -55,8 +55,8 @@ class GatedLayer(nn.Module):
 
 
 @dataclass
-class LayerCache:
-    """rows: last rows of the vertical stack, padded. line: this row of the horizontal one. told: above and label."""
+class ConvCache:
+    """rows: last rows of the vertical stack, padded. line: row of the horizontal stack. told: input from above."""
 
     rows: Tensor
     line: Tensor
@@ -65,19 +65,21 @@ class LayerCache:
 
 @dataclass
 class Cache:
-    """What drawing remembers: a cache a layer, this row from above, and the features of the pixel being drawn."""
+    """The state of drawing: a cache per layer, and the features of the pixel being drawn."""
 
-    layers: list[LayerCache]
+    layers: list[ConvCache]
     features: Tensor
 
 
 class PixelCNN(PictureConfig):
-    """Gated PixelCNN; with components, PixelCNN++'s mixture of logistics as the law of a level."""
+    """Gated PixelCNN; with components > 0, the mixture of logistics of PixelCNN++."""
 
     kind: Literal["pixelcnn"] = "pixelcnn"
     family: ClassVar[str] = "pixels"
-    kernel: int = Field(3, ge=3, description="odd side of the masked convolutions")
-    components: int = Field(0, ge=0, description="logistics mixed for a level; 0 is a softmax over levels")
+    kernel: int = Field(3, ge=3, description="side of the causal convolutions, odd")
+    components: int = Field(
+        0, ge=0, description="components of the mixture of logistics per level; 0 is a softmax over levels"
+    )
     dropout: float = Field(0.0, ge=0, lt=1)
 
     def check(self, space: Space) -> None:
@@ -94,7 +96,7 @@ class PixelCNN(PictureConfig):
 
 
 class PixelCNNNetwork(nn.Module):
-    """levels and label -> log p of every level given those before it."""
+    """levels and label -> log p of each level given the levels before it."""
 
     blocks: Any
 
@@ -116,12 +118,12 @@ class PixelCNNNetwork(nn.Module):
         )
 
     def forward(self, levels_BCHW: Tensor, label_B: Tensor) -> Tensor:
-        """log p(x_chw | all before), nats, [B, C, H, W]; order: rows, columns, channels."""
+        """log p(x_chw | all levels before), in nats, [B, C, H, W]; order: rows, columns, channels."""
         features_BHWD = self.features(levels_BCHW, label_B)
         return self.output(features_BHWD, levels_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def features(self, levels_BCHW: Tensor, label_B: Tensor) -> Tensor:
-        """What the law of each pixel is made from, [B, H, W, D]."""
+        """The features from which the output layer computes each pixel, [B, H, W, D]."""
         x, reach = entrance(levels_BCHW, self.levels), self.reach
         label_BD = self.label(label_B)
         above = F.pad(x[:, :, :-1], (reach - 1, reach - 1, reach, 0))
@@ -134,18 +136,18 @@ class PixelCNNNetwork(nn.Module):
     # -- drawing ------------------------------------------------------------------------------------------------------
 
     def cache(self, rows: int) -> Cache:
-        """Nothing drawn yet, for so many pictures."""
+        """An empty cache for `rows` pictures."""
         weight = self.left.weight
         layers = []
         for block in self.blocks:
             width, reach = weight.shape[0], block.reach
             above = weight.new_zeros(rows, width, reach + 1, self.width + 2 * reach)
             line = weight.new_zeros(rows, width, self.width + reach)
-            layers.append(LayerCache(above, line, weight.new_zeros(rows, 2 * width, self.width)))
+            layers.append(ConvCache(above, line, weight.new_zeros(rows, 2 * width, self.width)))
         return Cache(layers, weight.new_zeros(rows, weight.shape[0]))
 
     def next(self, levels_BCHW: Tensor, label_B: Tensor, index: int, cache: Cache) -> Tensor:
-        """Logits [B, K] of level number `index`, all before it being drawn; to be called in order."""
+        """Logits [B, K] of level number `index`, given the levels before it. Must be called in order."""
         place, channel = divmod(index, levels_BCHW.shape[1])
         row, column = divmod(place, self.width)
         if channel == 0:
@@ -155,7 +157,7 @@ class PixelCNNNetwork(nn.Module):
         return self.output.logits(cache.features, levels_BCHW[:, :, row, column], channel)
 
     def _begin_row(self, levels_BCHW: Tensor, label_B: Tensor, row: int, cache: Cache) -> None:
-        """The vertical stack moves down a row."""
+        """Move the vertical stack down one row."""
         reach, label_BD = self.reach, self.label(label_B)
         seen = entrance(levels_BCHW[:, :, max(0, row - reach) : row], self.levels)
         missing = reach - seen.shape[2]
@@ -170,7 +172,7 @@ class PixelCNNNetwork(nn.Module):
             v = gate(above + told_v)
 
     def _pixel(self, levels_BCHW: Tensor, row: int, column: int, cache: Cache) -> Tensor:
-        """The horizontal stack moves right a pixel."""
+        """Move the horizontal stack right by one pixel."""
         first = max(0, column - self.reach)
         before = levels_BCHW[:, :, row : row + 1, first:column]
         seen = entrance(before, self.levels)[:, :, 0]
@@ -186,5 +188,5 @@ class PixelCNNNetwork(nn.Module):
 
 
 def matrix(window_BDK: Tensor, convolution: nn.Conv2d) -> Tensor:
-    """A convolution at one place as a matrix product, without its bias."""
+    """A convolution at one position as a matrix product, without its bias."""
     return F.linear(window_BDK.flatten(1), convolution.weight.flatten(1))

@@ -1,10 +1,9 @@
-"""PixelRNN: rows above reach a pixel through recurrence (van den Oord and others, 2016a).
+"""PixelRNN: a pixel depends on the rows above through recurrence (van den Oord and others, 2016a).
 
-The first pixels of a row miss the last ones of the row above, beyond the first convolution.
-
-Row LSTM: a convolution of the row above drives the state. Diagonal BiLSTM: one state comes from the left and from
-above, one from the right and, a row later, from above. Both stand on a first convolution that leaves the pixel itself
-out. Shapes: B rows of the batch, C channels, H, W, D features.
+Row LSTM: the state depends on a convolution of the states of the row above; the first pixels of a row do not depend on
+the last pixels of the row above, beyond the first convolution. Diagonal BiLSTM: one state depends on the left and
+upper neighbours, the other on the right neighbour and, one row later, the upper one. In both a first convolution
+excludes the pixel itself. Shapes: B rows of the batch, C channels, H, W, D features.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class LineCache:
 
 
 class RowLSTM(PictureConfig):
-    """PixelRNN with a row of states at a time."""
+    """PixelRNN with a Row LSTM: one row of states per step."""
 
     kind: Literal["row-lstm"] = "row-lstm"
     family: ClassVar[str] = "pixels"
@@ -55,7 +54,7 @@ class RowLSTM(PictureConfig):
 
 
 class RowLSTMLayer(nn.Module):
-    """gates = conv(inputs to the left, this one included) + conv(the three states above)."""
+    """gates = conv(inputs to the left, this pixel included) + conv(the three states above)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -72,17 +71,17 @@ class RowLSTMLayer(nn.Module):
         return torch.stack(rows, 2)
 
     def cache(self, rows: int, width: int) -> LineCache:
-        """Before the first row."""
+        """The cache before the first row."""
         zeros = self.states.weight.new_zeros(rows, self.states.weight.shape[1], width)
         return LineCache(F.pad(zeros, (1, 0)), zeros, zeros.clone(), zeros)
 
     def begin_row(self, cache: LineCache) -> None:
-        """The states of the row above are complete."""
+        """Start a row, when the states of the row above are complete."""
         cache.told = self.states(cache.h)
         cache.h = torch.zeros_like(cache.h)
 
     def pixel(self, x_BD: Tensor, column: int, cache: LineCache) -> Tensor:
-        """One more state of this row."""
+        """Compute one more state of this row."""
         cache.inputs[:, :, column + 1] = x_BD
         seen = cache.inputs[:, :, column : column + 2].flatten(1)
         gates = F.linear(seen, self.inputs.weight.flatten(1), self.inputs.bias)
@@ -93,7 +92,7 @@ class RowLSTMLayer(nn.Module):
 
 
 class Diagonal(nn.Module):
-    """One direction: gates = inputs + U h(left) + V h(above), cell from the left; a whole diagonal at once."""
+    """One direction: gates = inputs + U h(left) + V h(above), cell from the left; one diagonal per step."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -116,7 +115,7 @@ class Diagonal(nn.Module):
         return straight(torch.stack(columns, 3), W)
 
     def step(self, x_BD: Tensor, left: tuple[Tensor, Tensor], above_h: Tensor) -> tuple[Tensor, Tensor]:
-        """h and c of one pixel."""
+        """The states h and c of one pixel."""
         gates = (
             F.linear(x_BD, self.inputs.weight.flatten(1), self.inputs.bias) + self.left(left[0]) + self.above(above_h)
         )
@@ -124,20 +123,20 @@ class Diagonal(nn.Module):
 
 
 def skewed(x_BDHW: Tensor) -> Tensor:
-    """Row i moved right by i places, so that a diagonal becomes a column."""
+    """Row i shifted right by i pixels, so that a diagonal becomes a column."""
     height, width = x_BDHW.shape[2:]
     size = height * (width + height - 1)
     return F.pad(x_BDHW, (0, height)).flatten(2)[..., :size].unflatten(2, (height, -1))
 
 
 def straight(x_BDHW: Tensor, width: int) -> Tensor:
-    """Undoes `skewed`."""
+    """The inverse of `skewed`."""
     height = x_BDHW.shape[2]
     return F.pad(x_BDHW.flatten(2), (0, height)).unflatten(2, (height, -1))[..., :width]
 
 
 class DiagonalBiLSTM(PictureConfig):
-    """PixelRNN along both diagonals: every pixel sees all before it."""
+    """PixelRNN with a Diagonal BiLSTM: each pixel depends on all pixels before it."""
 
     kind: Literal["diagonal-bilstm"] = "diagonal-bilstm"
     family: ClassVar[str] = "pixels"
@@ -151,7 +150,7 @@ class DiagonalBiLSTM(PictureConfig):
 
 
 class DiagonalBiLSTMLayer(nn.Module):
-    """Two directions; the one from the right is given a row later, so that it knows nothing to come."""
+    """Two directions; the direction from the right is delayed by one row, so that it depends on no later pixel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -162,14 +161,14 @@ class DiagonalBiLSTMLayer(nn.Module):
         return self.forth(x_BDHW) + F.pad(back, (0, 0, 1, 0))[:, :, :-1]
 
     def cache(self, rows: int, width: int) -> LineCache:
-        """Before the first row."""
+        """The cache before the first row."""
         zeros = self.forth.left.weight.new_zeros(rows, self.forth.left.weight.shape[1], width)
         return LineCache(
             zeros.clone(), zeros.clone(), zeros.clone(), zeros.clone(), {"back": zeros, "row": zeros[..., :0]}
         )
 
     def begin_row(self, cache: LineCache) -> None:
-        """The row above is complete: the direction from the right can walk it now."""
+        """Start a row: run the direction from the right over the row above, which is complete."""
         if cache.line["row"].shape[2]:
             h, c = (torch.zeros_like(cache.h[..., 0]) for _ in range(2))
             walked = []
@@ -182,7 +181,7 @@ class DiagonalBiLSTMLayer(nn.Module):
         cache.told = cache.h.clone()
 
     def pixel(self, x_BD: Tensor, column: int, cache: LineCache) -> Tensor:
-        """One more state of this row, both directions added."""
+        """Compute one more state of this row, the sum of both directions."""
         cache.inputs[..., column] = x_BD
         zero = torch.zeros_like(x_BD)
         left = (zero, zero)
@@ -194,7 +193,7 @@ class DiagonalBiLSTMLayer(nn.Module):
 
 
 class PixelRNNNetwork(nn.Module):
-    """levels and label -> log p of every level given those before it; `layer` makes the recurrent part."""
+    """levels and label -> log p of each level given the levels before it; `layer` makes the recurrent layers."""
 
     blocks: Any
 
@@ -211,7 +210,7 @@ class PixelRNNNetwork(nn.Module):
         self.output = Categorical(width, channels, self.levels)
 
     def forward(self, levels_BCHW: Tensor, label_B: Tensor) -> Tensor:
-        """log p(x_chw | all before), nats, [B, C, H, W]; order: rows, columns, channels."""
+        """log p(x_chw | all levels before), in nats, [B, C, H, W]; order: rows, columns, channels."""
         x = entrance(levels_BCHW, self.levels)
         above = self.above(F.pad(x[:, :, :-1], (3, 3, 3, 0)))
         h = above + self.left(F.pad(x[..., :-1], (3, 0)))
@@ -222,11 +221,11 @@ class PixelRNNNetwork(nn.Module):
         return self.output(features, levels_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def cache(self, rows: int) -> dict[str, Any]:
-        """Nothing drawn yet, for so many pictures."""
+        """An empty cache for `rows` pictures."""
         return {"layers": [block.cache(rows, self.width) for block in self.blocks]}
 
     def next(self, levels_BCHW: Tensor, label_B: Tensor, index: int, cache: dict[str, Any]) -> Tensor:
-        """Logits [B, K] of level number `index`, all before it being drawn; to be called in order."""
+        """Logits [B, K] of level number `index`, given the levels before it. Must be called in order."""
         place, channel = divmod(index, levels_BCHW.shape[1])
         row, column = divmod(place, self.width)
         if channel == 0:

@@ -21,7 +21,7 @@ class Scorer(AdaptedConfig):
     family: ClassVar[str] = "scorer"
     trunk: ModelConfig = Modern()
     outputs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="auto: one a class, 1 without classes"
+        "auto", description="number of outputs; auto is one per class, or 1 without classes"
     )
 
     def inside(self) -> ModelConfig:
@@ -34,14 +34,13 @@ class Scorer(AdaptedConfig):
         return own | {f"trunk.{name}": tensor for name, tensor in self.trunk.begin_from(found, before).items()}
 
     def build(self, space: Space) -> nn.Module:
-
         outputs = max(1, space.classes) if self.outputs == "auto" else self.outputs
         trunk: Any = self.trunk.build(space)
         return ScorerNetwork(trunk, self.dial(), outputs)
 
 
 class ScorerNetwork(nn.Module):
-    """tokens_NT -> scores. The head starts at zero, so that the first score of everything is 0."""
+    """tokens_NT -> scores. The head starts at zero, so all scores are 0 before training."""
 
     def __init__(self, trunk: Decoder, width: int, outputs: int) -> None:
         super().__init__()

@@ -53,7 +53,7 @@ class GPT3(TransformerConfig):
     """GPT-2 with alternating dense and locally banded attention (Brown and others, 2020; Child and others, 2019)."""
 
     kind: Literal["gpt3"] = "gpt3"
-    band: int = Field(128, ge=1, description="how far back the banded layers look")
+    band: int = Field(128, ge=1, description="positions that a banded layer attends to")
     dropout: float = Field(0.0, ge=0, lt=1)
 
     def build(self, space: Space) -> nn.Module:
@@ -61,7 +61,7 @@ class GPT3(TransformerConfig):
 
 
 def gpt3(config: GPT3, space: Space) -> Decoder:
-    """GPT-2 whose odd layers see a local band only."""
+    """GPT-2 whose odd layers attend to a local band only."""
     local = band(config.band)
     patterns = [causal if layer % 2 == 0 else local for layer in range(config.layers)]
     model = decoder(config, space, PreNorm, patterns, nn.LayerNorm(config.width))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Literal
 
@@ -19,10 +20,12 @@ class Llama(TransformerConfig):
     """RMSNorm, rotary positions, SwiGLU, grouped queries (Touvron and others, 2023)."""
 
     kind: Literal["llama"] = "llama"
-    key_heads: int | Literal["auto"] = Field("auto", description="heads of keys and values; auto is one a query head")
-    hidden: int | Literal["auto"] = Field("auto", description="width inside the MLP; auto is 8/3 of the width, in 256s")
+    key_heads: int | Literal["auto"] = Field("auto", description="heads of keys and values; auto is one per query head")
+    hidden: int | Literal["auto"] = Field(
+        "auto", description="width inside the MLP; auto is 8/3 of the width, a multiple of 256"
+    )
     rope_base: float = Field(10000.0, gt=0)
-    epsilon: float = Field(1e-5, gt=0, description="of the norms")
+    epsilon: float = Field(1e-5, gt=0, description="epsilon of the norms")
 
     def check(self, space: Space) -> None:
         super().check(space)
@@ -55,5 +58,5 @@ def llama(config: Llama, space: Space) -> Decoder:
 
 
 def swiglu_width(width: int) -> int:
-    """8/3 of the width, rounded up to a multiple of 256: as many parameters as four times the width without a gate."""
-    return -(-(2 * 4 * width // 3) // 256) * 256
+    """8/3 of the width, rounded up to a multiple of 256: as many parameters as an MLP of 4 x width without a gate."""
+    return math.ceil((8 * width // 3) / 256) * 256

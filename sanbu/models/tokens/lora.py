@@ -1,7 +1,7 @@
-"""LoRA: y = x W + (alpha / rank) (x A) B, where only A and B are learnt (Hu and others, 2022).
+"""LoRA: y = x W + (alpha / rank) (x A) B, where only A and B are trained (Hu and others, 2022).
 
-Weights that stay are buffers: no optimizer sees them, and they keep their names. B starts at zero, so that the first
-function is the old one.
+Frozen weights become buffers under the same names, so no optimizer sees them. B starts at zero, so the adapted model
+first computes the same as the base model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sanbu.space import Space
 
 
 class LowRank(nn.Linear):
-    """A linear layer that stays, with a low-rank change beside it."""
+    """A frozen linear layer plus a low-rank change."""
 
     def __init__(self, layer: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
@@ -37,7 +37,7 @@ class LowRank(nn.Linear):
 
 
 class LoRA(AdaptedConfig):
-    """A frozen decoder with a low-rank change beside each linear layer of its blocks (Hu and others, 2022)."""
+    """A frozen decoder with a low-rank change to each linear layer of its blocks (Hu and others, 2022)."""
 
     kind: Literal["lora"] = "lora"
     family: ClassVar[str] = "tokens"
@@ -57,7 +57,7 @@ class LoRA(AdaptedConfig):
 
 
 def add_low_rank(model: Decoder, rank: int, alpha: float) -> Decoder:
-    """The decoder with a change beside each linear layer of its blocks; everything else stays."""
+    """Add a low-rank change to each linear layer of the blocks and freeze everything else. Modifies the decoder."""
     for block in model.blocks.values():
         for module in list(block.modules()):
             for name, layer in list(module.named_children()):
@@ -78,7 +78,7 @@ def freeze(module: nn.Module) -> None:
 
 @torch.no_grad()
 def merge_low_rank(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those weights of an adapted decoder with its changes added: the weights of a plain one that computes the same."""
+    """The weights of a plain decoder that computes the same as this adapted one. weights: of the adapted one."""
     plain = {name: tensor for name, tensor in weights.items() if not name.endswith((".lora_down", ".lora_up"))}
     for name, layer in model.named_modules():
         if isinstance(layer, LowRank):

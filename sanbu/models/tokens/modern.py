@@ -1,4 +1,4 @@
-"""A small GPT as of 2026, with what the speed records have in common.
+"""A small GPT as of 2026, with the parts that training speed records have in common.
 
 RMSNorm without gain, rotary positions, normalised queries and keys, squared ReLU, projections that start at zero, a
 learned scalar for the residual stream and for the embedding in each block, tanh soft-capped logits. Sources: Henry
@@ -73,7 +73,7 @@ class Modern(TransformerConfig):
     """RMSNorm, rotary positions, QK-norm, squared ReLU, zero projections, residual scalars, logit soft-cap."""
 
     kind: Literal["modern"] = "modern"
-    cap: float = Field(15.0, gt=0, description="logits stay within +- this")
+    cap: float = Field(15.0, gt=0, description="bound of the logits, from tanh soft-capping")
 
     def check(self, space: Space) -> None:
         super().check(space)
@@ -87,7 +87,7 @@ class Modern(TransformerConfig):
 
 
 def modern(config: Modern, space: Space) -> Decoder:
-    """The decoder; matrices start uniform with deviation 1/sqrt(width), projections and head at zero."""
+    """The decoder. Matrices start uniform with deviation 1/sqrt(width), output projections and head at zero."""
     width, heads = config.width, config.heads
     rotate = Rotary(width // heads)
     blocks: list[nn.Module] = [

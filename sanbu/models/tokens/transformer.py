@@ -1,4 +1,4 @@
-"""The transformer decoder: one family, composed from parts and never flagged (Vaswani and others, 2017).
+"""The transformer decoder, composed from parts (Vaswani and others, 2017).
 
 Shapes: B batch, T time, D width, V vocabulary, S cache slots. GPT-1, GPT-2, GPT-3, LLaMA and `modern` are functions
 in the files beside this one that choose embedding, blocks and head.
@@ -22,7 +22,7 @@ Readout = Callable[[nn.Module, Tensor], Tensor]
 
 
 def logits(head: nn.Module, hidden_BTD: Tensor) -> Tensor:
-    """What most callers want from the last hidden states."""
+    """The default readout: the head on the last hidden states."""
     return head(hidden_BTD)
 
 
@@ -32,7 +32,7 @@ class TransformerConfig(ModelConfig):
     family: ClassVar[str] = "tokens"
     layers: int = Field(4, ge=1)
     heads: int = Field(4, ge=1)
-    width: int = Field(256, ge=1, description="the one dial")
+    width: int = Field(256, ge=1, description="width; sets automatic learning rate and batch size")
     context: int = Field(256, ge=1, description="longest sequence")
 
     def check(self, space: Space) -> None:
@@ -47,8 +47,8 @@ class TransformerConfig(ModelConfig):
 class Decoder(nn.Module):
     """tokens -> embedding -> blocks -> norm -> head.
 
-    context is the longest sequence. embedding(tokens_BT, positions_BT) -> x_BTD; blocks are keyed by index, so that
-    names survive cutting.
+    context is the longest sequence. embedding(tokens_BT, positions_BT) -> x_BTD. Blocks are keyed by index, so weight
+    names stay valid when the decoder is cut into pipeline stages.
     """
 
     embedding: Any
@@ -74,8 +74,8 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """logits_BTV for tokens_BT, or whatever `readout(head, hidden_BTD)` makes.
 
-        positions_BT: where each token stands in its document; a 0 begins a new document, which sees none before it.
-        cache: keys and values of earlier tokens; then positions_BT are needed, and a row holds one document.
+        positions_BT: position of each token in its document; 0 starts a new document, which attends to none before it.
+        cache: KV cache of earlier tokens; it requires positions_BT, and each row holds one document.
         """
         sight = self._see(tokens_BT, positions_BT, cache)
         x_BTD = self.embedding(tokens_BT, sight.positions_BT)
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
         return readout(self.head, self.norm(x_BTD))
 
     def cache(self, rows: int, slots: int) -> Cache:
-        """Empty keys and values for so many rows and positions, in this model's type and place."""
+        """An empty KV cache for `rows` rows and `slots` positions, with the dtype and device of the model."""
         made, like = [], self.embedding.tokens.weight
         for block in self.blocks.values():
             attention = block.attention
@@ -93,7 +93,7 @@ class Decoder(nn.Module):
         return made
 
     def tie(self) -> None:
-        """Let the head read out with the embedding's own matrix."""
+        """Share the matrix of the embedding with the head."""
         self.head.weight = self.embedding.tokens.weight
 
     def _see(self, tokens_BT: Tensor, positions_BT: Tensor | None, cache: Sequence[LayerCache] | None) -> Sight:
