@@ -57,7 +57,7 @@ class Writer:
         return cls(folder)
 
     def lock(self) -> FileLock:
-        """Hold the folder for one writer. Raises RunError when another process has it."""
+        """Lock the folder for one writer. Raises RunError if another process holds it."""
         lock = FileLock(self.folder / "run.lock", timeout=0)
         try:
             lock.acquire()
@@ -73,7 +73,7 @@ class Writer:
             file.write(json.dumps(row) + "\n")
 
     def cut_metrics(self, size: int) -> None:
-        """Drop what was recorded after a checkpoint, given the size of the file then."""
+        """Truncate metrics.jsonl to its size at a checkpoint."""
         path = self.folder / "metrics.jsonl"
         if path.exists():
             os.truncate(path, min(size, path.stat().st_size))
@@ -85,7 +85,7 @@ class Writer:
         return sorted((self.folder / "checkpoints").glob("step-*"))
 
     def save_checkpoint(self, name: str, state: dict[str, Any], about: dict[str, Any]) -> Path:
-        """Write a checkpoint folder at once: a tree of tensors and numbers, and facts about it."""
+        """Write a checkpoint folder atomically: a tree of tensors and numbers, and facts about it."""
         metrics = self.folder / "metrics.jsonl"
         if metrics.exists():
             with metrics.open("rb") as file:
@@ -103,7 +103,7 @@ class Writer:
         return path
 
     def load_checkpoint(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The state and the facts about it. Raises RunError, saying how to continue, when the checkpoint is damaged."""
+        """The state and the facts about it. Raises RunError if the checkpoint is damaged, and says how to continue."""
         try:
             about = read_json(path / "state.json")
             tensors = read_tensors(path / "state.safetensors")
@@ -118,7 +118,7 @@ class Writer:
         return older[-1].name if older else "the start"
 
     def prune(self, keep: int, best: str | None) -> None:
-        """Delete old checkpoints: the latest `keep` and the best stay; what broken writes left goes."""
+        """Delete what interrupted writes left, and all checkpoints but the latest `keep` and the best."""
         for path in self.checkpoints()[:-keep]:
             if path.name != best:
                 shutil.rmtree(path)
@@ -128,7 +128,7 @@ class Writer:
     # -- weights ------------------------------------------------------------------------------------------------------
 
     def save_average(self, step: int, tensors: dict[str, Tensor]) -> None:
-        """Keep averages of this step beside the checkpoints, never pruned."""
+        """Save a snapshot of the averages of this step; snapshots are never deleted."""
         if tensors and step:
             (self.folder / "averages").mkdir(exist_ok=True)
             with replace_atomically(self.folder / "averages" / f"step-{step:08d}.safetensors") as temporary:
@@ -136,6 +136,6 @@ class Writer:
                 write_tensors(temporary, kept)
 
     def save_model(self, model: nn.Module) -> None:
-        """Write model.safetensors at once."""
+        """Write model.safetensors atomically."""
         with replace_atomically(self.folder / "model.safetensors") as temporary:
             write_tensors(temporary, weights(model))

@@ -107,7 +107,7 @@ def contents(table: str) -> dict[str, str]:
 
 
 def module_of(table: str, name: str) -> ModuleType:
-    """The module of one entry of a table, imported when it is asked for."""
+    """Import the module of one entry of a table."""
     return import_module(f"{table.partition(':')[0]}.{contents(table)[name]}")
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, folders that appear at once, trees of tensors without pickles."""
+"""Atomic writes of files and folders, and trees of tensors without pickles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FileError(SanbuError):
 
 
 def fsync(path: Path) -> None:
-    """Ask the disk to keep a file or a folder's list of names."""
+    """Flush a file, or the list of names of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -32,7 +32,7 @@ def fsync(path: Path) -> None:
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, synced, when the block ends well, and vanishes otherwise."""
+    """Yield a temporary path that replaces `path`, flushed to disk, if the block succeeds, and is removed otherwise."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -50,18 +50,18 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file at once."""
+    """Write a text file atomically."""
     with replace_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a whole JSON file at once."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises FileError in one line when it is missing or damaged."""
+    """Read a JSON file. Raises FileError if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -92,7 +92,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file. Raises FileError in one line when it is missing or damaged."""
+    """Read a safetensors file. Raises FileError if it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -117,7 +117,7 @@ def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
 
 
 def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """The tree that `pack` took apart; tuples come back as lists."""
+    """The inverse of `pack`; tuples come back as lists."""
     if isinstance(tree, dict):
         if "tensor" in tree:
             return tensors[tree["tensor"]]

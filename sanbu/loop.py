@@ -1,4 +1,4 @@
-"""THE loop: one page, one way for every recipe."""
+"""The training loop, the same for every recipe."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def choose_machine(recipe: Recipe, run: Run | None) -> tuple[Recipe, Machine]:
 
 
 class Book:
-    """What is written down and shown while a run goes on."""
+    """Writes metrics, samples and checkpoints of a run, and tells the watchers."""
 
     def __init__(self, run: Run, training: Training, watcher: Watcher) -> None:
         self.run, self.training, self.watcher = run, training, watcher
@@ -96,7 +96,7 @@ class Book:
         self.since, self.since_cpu = time.perf_counter(), time.process_time()
 
     def open(self) -> None:
-        """Take up the latest checkpoint, if any, and say what the run uses."""
+        """Restore the latest checkpoint, if any, and tell the watchers what the run uses."""
         if paths := self.writer.checkpoints():
             state, about = self.writer.load_checkpoint(paths[-1])
             if about["data"] != self.training.data.fingerprint:
@@ -113,7 +113,7 @@ class Book:
         self.since, self.since_cpu = time.perf_counter(), time.process_time()
 
     def round(self) -> None:
-        """After each round: a line of metrics; an evaluation, a sample, a checkpoint when they are due."""
+        """After each round: write metrics, and evaluate, sample and write a checkpoint when they are due."""
         step, schedule = self.training.step, self.schedule
         row: dict[str, Any] = {"step": step, **self.training.metrics}
         row["time/seconds"] = round(time.perf_counter() - self.since, 6)
@@ -129,13 +129,13 @@ class Book:
         self.since, self.since_cpu = time.perf_counter(), time.process_time()
 
     def sample(self) -> None:
-        """Draw a few samples and keep the file that a person looks at."""
+        """Draw samples and write them into a file for people."""
         results = self.training.sample(self.schedule.samples)
         place = self.run.folder / "samples" / f"step-{self.training.step:08d}"
         self.watcher.sample(self.training.data.codec.render(results, place), results)
 
     def checkpoint(self, held_out: float | None = None) -> None:
-        """Everything needed to continue; the best so far by held-out loss is remembered."""
+        """Write a checkpoint, and note it if its held-out loss is the best so far."""
         training, writer = self.training, self.writer
         training.check_finite()
         name = f"step-{training.step:08d}" + (f"-turn-{training.turn:04d}" if training.turn else "")
@@ -163,12 +163,12 @@ class Book:
         return min(latest) >= min(earlier)
 
     def last_good(self) -> str:
-        """Where to go back to."""
+        """Where the last good checkpoint is, for an error message."""
         paths = self.writer.checkpoints()
         return f"the last good checkpoint is {paths[-1]}" if paths else "there is no checkpoint yet"
 
     def close(self, interrupted: bool) -> None:
-        """The last checkpoint, and how to continue when the run was interrupted."""
+        """Write the last checkpoint; with patience, restore the best weights."""
         if self.saved != self.training.step or self.training.turn:
             self.checkpoint()
         if self.over():
@@ -181,13 +181,13 @@ class Book:
 
 
 def due(step: int, every: int, steps: int | None = None) -> bool:
-    """Is something that happens every so many steps due now? Also at the last step, where that is given."""
+    """Whether something that happens every `every` steps is due; at the last step (`steps`), where given, it is."""
     return every > 0 and (step % every == 0 or step == steps)
 
 
 @contextmanager
 def claim(folder: Path) -> Iterator[None]:
-    """Hold a run folder; remove it again if it was made here and nothing was written."""
+    """Lock a run folder; remove it again if it was created here and nothing was written."""
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with Writer(folder).lock():
@@ -199,7 +199,7 @@ def claim(folder: Path) -> Iterator[None]:
 
 
 def free_folder(name: str) -> Path:
-    """runs/NAME, or the first of runs/NAME-2, -3, ... that is not taken."""
+    """runs/NAME, or the first of runs/NAME-2, -3, ... that does not exist."""
     folder, number = Path("runs") / name, 1
     while folder.exists():
         number += 1

@@ -23,7 +23,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 class MachineConfig(Config):
-    """What a run asks of the machine; `auto` measures."""
+    """The machine settings of a recipe; `auto` chooses by measurement."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -42,7 +42,7 @@ class MachineError(SanbuError):
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run uses. `reason` says why compilation is off."""
+    """The machine settings that a run uses. `reason` says why compilation is off."""
 
     device: torch.device
     precision: torch.dtype
@@ -52,13 +52,13 @@ class Machine:
     recompute: bool = False
 
     def describe(self) -> str:
-        """One line for a person."""
+        """A summary of one line."""
         compiled = "compiled" if self.compile else f"not compiled ({self.reason})"
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         return f"{self.device}, {threads}, {str(self.precision).removeprefix('torch.')}, {compiled}"
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Entered around each forward pass: autocast where the precision is below float32."""
+        """A context for each forward pass: autocast where the precision is below float32."""
         if self.precision == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.precision)
@@ -74,7 +74,7 @@ class Machine:
 
 
 def decide(config: MachineConfig) -> Machine:
-    """Choose for this machine. Raises MachineError for what it does not have."""
+    """The settings for this machine. Raises MachineError for what it does not have."""
     device = find_device(config.device)
     if config.threads != "auto":
         torch.set_num_threads(config.threads)
@@ -127,7 +127,7 @@ def column_major(model: nn.Module) -> nn.Module:
 
 
 def ready_to_draw(model: nn.Module) -> nn.Module:
-    """Lay weights out for inference: matrices column by column, convolutions channels last; freed memory is kept."""
+    """Prepare a module for inference: matrices column by column, convolutions channels last, freed memory kept."""
     reuse_memory()
     for module in column_major(model).modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1:  # others serve as plain matrices too
@@ -136,7 +136,7 @@ def ready_to_draw(model: nn.Module) -> nn.Module:
 
 
 def find_device(name: str) -> torch.device:
-    """The named device, or the best there is. Raises MachineError when it is missing."""
+    """The named device, or the best available one. Raises MachineError if it is missing."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if available[device])
@@ -147,7 +147,7 @@ def find_device(name: str) -> torch.device:
 
 
 def find_precision(name: str, device: torch.device) -> torch.dtype:
-    """What was asked for; for auto, bfloat16 where it is measured to be faster than float32."""
+    """The given precision; for auto, bfloat16 where it is measured to be faster than float32."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     return torch.bfloat16 if bfloat16_pays(device.type) else torch.float32
@@ -155,7 +155,7 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
 
 @lru_cache
 def bfloat16_pays(device: str) -> bool:
-    """Is a bfloat16 product at least 1.5 times as fast as a float32 one? Measured once, in about 50 ms."""
+    """Whether a bfloat16 product is at least 1.5 times as fast as a float32 one. Measured once, in about 50 ms."""
     if device == "mps":
         return False
 

@@ -1,4 +1,4 @@
-"""Every random number, keyed by what it is for, so that nothing has to be saved.
+"""Random numbers as pure functions of a key (seed, purpose, step), so that no generator state has to be saved.
 
 Row i of a draw depends on (seed, purpose, step, row i, draw) alone: not on the batch it stands in, the micro-batch,
 the rank or the device. The generator is SplitMix64 in counter mode (Steele, Lea and Flood, 2014), written in wrapping

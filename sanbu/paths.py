@@ -22,7 +22,7 @@ Pair = tuple["Tensor", "Tensor"]
 
 
 class NoisePath(Choice):
-    """How noise mixes into a sample. Times are tensors of any shape; every method is elementwise."""
+    """A noise path: alpha and sigma as functions of time. Times are tensors of any shape; methods are elementwise."""
 
     def alpha(self, t: Tensor) -> Tensor:
         """The factor of the clean sample."""
@@ -208,12 +208,12 @@ Target = Callable[[NoisePath, "Tensor", float], Pair]
 
 
 def noise(path: NoisePath, t: Tensor, deviation: float) -> Pair:
-    """e (Ho and others, 2020)."""
+    """The noise e (Ho and others, 2020)."""
     return zeros_like(t), ones_like(t)
 
 
 def clean(path: NoisePath, t: Tensor, deviation: float) -> Pair:
-    """x."""
+    """The clean sample x."""
     return ones_like(t), zeros_like(t)
 
 

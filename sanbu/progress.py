@@ -21,7 +21,7 @@ def error_stream() -> Console:
 
 @contextlib.contextmanager
 def progress_bytes(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar in bytes with time left; nothing outside a terminal."""
+    """A progress bar in bytes with time left; nothing outside a terminal."""
     if not error_stream().is_terminal:
         yield lambda done: None
         return

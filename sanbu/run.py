@@ -74,12 +74,12 @@ class Run:
 
     @cached_property
     def codec(self) -> Codec:
-        """Between people and tensors, as this run saw them."""
+        """The codec that was saved with the run."""
         return self.recipe.data.codec(self.folder)
 
     @cached_property
     def model(self) -> nn.Module:
-        """The function that was found, ready to be called, in evaluation mode."""
+        """The trained model, in evaluation mode."""
         path = self.folder / "model.safetensors"
         if not path.exists():
             raise RunError(f"{self.folder} has no weights yet: train it first")
@@ -89,18 +89,18 @@ class Run:
 
     @cached_property
     def models(self) -> dict[str, nn.Module]:
-        """The model and its parents, as a strategy wants them."""
+        """The model and its parents, for a strategy."""
         parents = [name for name in self.recipe.parents if name != "model"]
         return {"model": self.model, **{name: self.parent(name).model for name in parents}}
 
     def parent(self, name: str) -> Run:
-        """A parent run: where the recipe says, or beside this one, so that runs can be moved together."""
+        """A parent run: at the path in the recipe, or in the folder of this run, so that runs can be moved together."""
         path = Path(self.recipe.parents[name])
         beside = self.folder.parent / path.name
         return Run.open(path if (path / "recipe.json").exists() or not beside.exists() else beside)
 
     def to(self, device: str) -> Run:
-        """Draw on another device from now on; `auto` is the best one there is."""
+        """Move the models to another device; `auto` is the best available one. Returns this run."""
         self.device = find_device(device)
         for model in self.models.values():
             model.to(self.device)
@@ -249,7 +249,7 @@ class Drawing:
 
 
 def evenly(drafts: list[Tensor], most: int) -> list[Tensor]:
-    """At most so many, evenly chosen, the last one among them."""
+    """At most `count` items, evenly spaced, the last one included."""
     if len(drafts) <= most:
         return drafts
     gap = (len(drafts) - 1) / (most - 1)

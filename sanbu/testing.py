@@ -1,4 +1,4 @@
-"""Public conformance: what every kind of a step must keep, to be run on your own kinds too.
+"""Conformance checks for every kind of a step; run them on your own kinds too.
 
 Each check takes a config and plain inputs, raises AssertionError saying what is broken, and returns nothing.
 """
@@ -105,7 +105,7 @@ def check_additive(turn: Turn, models: Models) -> None:
 
 
 def check_search(config: OptimizerConfig, steps: int = 20) -> None:
-    """Comes closer on a regression, and goes on bit for bit from a saved state."""
+    """The search improves a regression, and continues bit for bit from a saved state."""
     check_config(config)
     inputs = Noise("check", "inputs").normal(32, 8)
     batch = {"x": inputs, "y": inputs[:, :4] - 0.5 * inputs[:, 4:]}
@@ -139,7 +139,7 @@ def check_search(config: OptimizerConfig, steps: int = 20) -> None:
 
 
 def check_strategy(config: StrategyConfig, models: Mapping[str, nn.Module], space: Space, condition: Batch) -> None:
-    """What is committed stays; rows that are done stay done; a row is the same alone and in a batch."""
+    """Committed elements never change, finished rows stay finished, and a row is the same alone and in a batch."""
     check_config(config)
     rows = row_count(condition)
     seeds = torch.arange(rows)
@@ -184,6 +184,6 @@ def build_seeded(make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def fill(module: nn.Module) -> None:
-    """Give every parameter some value, the same each time, so that zero initialisations hide nothing."""
+    """Fill every parameter with fixed random values, so that zero initialisation hides no fault."""
     for index, parameter in enumerate(module.parameters()):
         parameter.data += 0.1 * Noise("fill", index).normal(1, *parameter.shape)[0]

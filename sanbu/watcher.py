@@ -1,4 +1,4 @@
-"""Watchers: what is told about a run while it is trained. Subclass `Watcher` and override what you need."""
+"""Watchers: callbacks of a run in training. Subclass `Watcher` and override what you need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STOP: Final = "stop"  # what `Watcher.step` returns to end the run after this st
 
 
 class Watcher:
-    """Told of the beginning of a run, of each step, each sample, and the end. Every method does nothing by default.
+    """Called at the start of a run, at each step, each sample, and at the end. Every method does nothing by default.
 
     >>> class Patient(sanbu.Watcher):
     ...     def step(self, row):
@@ -38,7 +38,7 @@ class Watcher:
 
 
 class Watchers(Watcher):
-    """Several watchers, told in turn."""
+    """Several watchers as one."""
 
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self.watchers = tuple(watchers)
