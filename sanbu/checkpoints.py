@@ -1,35 +1,46 @@
-"""A run folder as it is written: the recipe, metrics, checkpoints, weights. Everything appears whole or not at all.
+"""A run folder as it is written: the recipe, metrics, checkpoints, weights, each atomically and with its hash.
 
+A run is what its latest checkpoint says: `model.safetensors` and the average of that step are written after it, and
+written again on resuming if they are missing or of another step. `finished.json` is written last of all.
 Nothing is ever unpickled: tensors are safetensors, the rest is JSON. `run.py` reads the same folder.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from sanbu.config import Config, SanbuError, dump
+from sanbu.config import SanbuError, dump
 from sanbu.files import (
     FileError,
+    check_seal,
+    facts_of,
+    file_hash,
     pack,
-    read_json,
+    read_object,
     read_tensors,
     replace_atomically,
+    seal,
     unpack,
     weights,
     write_json,
     write_tensors,
 )
 
-FORMAT = 1  # of recipe.json and of checkpoints
+if TYPE_CHECKING:
+    from sanbu.recipe import Recipe
+
+FORMAT = 2  # of recipe.json and of checkpoints
+FORMATS = (1, 2)  # that can be read; format 1 has no hashes
 
 
 class RunError(SanbuError):
@@ -37,23 +48,27 @@ class RunError(SanbuError):
 
 
 class Writer:
-    """Writes one run folder. Attributes of the folder are read where they are needed, never kept."""
+    """Writes one run folder."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self.metrics = hashlib.sha256()  # of metrics.jsonl so far
+        self.metrics_bytes = 0
 
     @classmethod
-    def create(cls, folder: Path | str, recipe: Config) -> Writer:
-        """Begin a new run. Raises RunError when the folder already holds something."""
+    def create(cls, folder: Path | str, recipe: Recipe, save: Callable[[Path], object]) -> Writer:
+        """Begin a new run. save: writes the files of its codec. recipe.json, written last, makes the folder a run."""
         folder = Path(folder)
-        leftovers = ("run.lock", "checkpoints", "samples")  # what a run that was killed at once may have left
-        if folder.exists() and (not folder.is_dir() or any(file.name not in leftovers for file in folder.iterdir())):
-            hint = "; add --resume to continue it" if (folder / "recipe.json").exists() else ""
-            raise RunError(f"{folder} is not empty{hint}")
+        check_new(folder)
         for name in ("checkpoints", "samples"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        about = {"format": FORMAT, "sanbu": version("sanbu"), "recipe": dump(recipe)}
-        write_json(folder / "recipe.json", about)
+        save(folder)
+        files = {path.name: file_hash(path) for path in sorted(folder.iterdir()) if is_own(path)}
+        values = dump(recipe)
+        values["parents"] = {name: os.path.relpath(path, folder) for name, path in recipe.parents.items()}
+        parents = {name: weights_hash(Path(path)) for name, path in recipe.parents.items()}
+        about = {"format": FORMAT, "sanbu": version("sanbu"), "files": files, "parents": parents, "recipe": values}
+        write_json(folder / "recipe.json", seal(about))
         return cls(folder)
 
     def lock(self) -> FileLock:
@@ -69,14 +84,25 @@ class Writer:
 
     def record(self, row: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def cut_metrics(self, size: int) -> None:
-        """Truncate metrics.jsonl to its size at a checkpoint."""
+        line = (json.dumps(row) + "\n").encode()
         path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("ab") as file:
+                file.write(line)
+        except OSError as error:
+            raise FileError(f"cannot write {path}: {error.strerror}") from None
+        self.metrics.update(line)
+        self.metrics_bytes += len(line)
+
+    def restore_metrics(self, size: int, expected: str | None) -> None:
+        """Truncate metrics.jsonl to its size at a checkpoint. Raises RunError if it is not what it was then."""
+        path = self.folder / "metrics.jsonl"
+        content = path.read_bytes()[:size] if path.exists() else b""
+        self.metrics, self.metrics_bytes = hashlib.sha256(content), len(content)
+        if len(content) < size or (expected is not None and self.metrics.hexdigest() != expected):
+            raise RunError(f"{path} is damaged: it does not begin with what the latest checkpoint recorded")
         if path.exists():
-            os.truncate(path, min(size, path.stat().st_size))
+            os.truncate(path, size)
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -90,27 +116,29 @@ class Writer:
         if metrics.exists():
             with metrics.open("rb") as file:
                 os.fsync(file.fileno())
-        about = {"format": FORMAT, "metrics_bytes": metrics.stat().st_size if metrics.exists() else 0, **about}
         path = self.folder / "checkpoints" / name
-        if path.exists():
-            shutil.rmtree(path)
+        remove(path)
         with replace_atomically(path) as temporary:
             temporary.mkdir()
             tensors: dict[str, Tensor] = {}
             tree = pack(state, tensors)
-            write_tensors(temporary / "state.safetensors", tensors)
-            (temporary / "state.json").write_text(json.dumps({**about, "state": tree}), encoding="utf-8")
+            write_tensors(temporary / "state.safetensors", tensors, {"checkpoint": name})
+            facts = {"format": FORMAT, "metrics_bytes": self.metrics_bytes, "metrics": self.metrics.hexdigest()}
+            content = json.dumps(seal({**facts, **about, "state": tree}))
+            (temporary / "state.json").write_text(content, encoding="utf-8")
         return path
 
     def load_checkpoint(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         """The state and the facts about it. Raises RunError if the checkpoint is damaged, and says how to continue."""
         try:
-            about = read_json(path / "state.json")
-            tensors = read_tensors(path / "state.safetensors")
+            about = read_object(path / "state.json", "format", "metrics_bytes", "state")
+            if about["format"] not in FORMATS:
+                raise RunError(f"{path} was written in format {about['format']}; this version reads 1 to {FORMAT}")
+            if about["format"] > 1:
+                check_seal(path / "state.json", about)
+            tensors = read_tensors(path / "state.safetensors", sealed=about["format"] > 1)
         except FileError as error:
             raise RunError(f"{error}; delete {path} to resume from {self._before(path)}") from None
-        if about["format"] != FORMAT:
-            raise RunError(f"{path} was written in format {about['format']}; this version reads format {FORMAT}")
         return unpack(about.pop("state"), tensors), about
 
     def _before(self, path: Path) -> str:
@@ -118,24 +146,82 @@ class Writer:
         return older[-1].name if older else "the start"
 
     def prune(self, keep: int, best: str | None) -> None:
-        """Delete what interrupted writes left, and all checkpoints but the latest `keep` and the best."""
+        """Delete all checkpoints but the latest `keep` and the best."""
         for path in self.checkpoints()[:-keep]:
             if path.name != best:
-                shutil.rmtree(path)
-        for remains in (self.folder / "checkpoints").glob(".*.tmp"):
-            shutil.rmtree(remains, ignore_errors=True)
+                remove(path)
+
+    def clean(self) -> None:
+        """Delete what interrupted writes left. Call it only while the folder is locked."""
+        for remains in (*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")):
+            shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
 
     # -- weights ------------------------------------------------------------------------------------------------------
 
-    def save_average(self, step: int, tensors: dict[str, Tensor]) -> None:
-        """Save a snapshot of the averages of this step; snapshots are never deleted."""
-        if tensors and step:
-            (self.folder / "averages").mkdir(exist_ok=True)
-            with replace_atomically(self.folder / "averages" / f"step-{step:08d}.safetensors") as temporary:
-                kept = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-                write_tensors(temporary, kept)
+    def save_average(self, name: str, step: int, tensors: dict[str, Tensor]) -> None:
+        """Save a snapshot of the averages at a checkpoint, unless it is there; snapshots are never deleted."""
+        path = self.folder / "averages" / f"step-{step:08d}.safetensors"
+        if tensors and step and not belongs(path, name):
+            path.parent.mkdir(exist_ok=True)
+            kept = {key: tensor.detach().clone() for key, tensor in tensors.items()}
+            with replace_atomically(path) as temporary:
+                write_tensors(temporary, kept, {"checkpoint": name})
 
-    def save_model(self, model: nn.Module) -> None:
-        """Write model.safetensors atomically."""
-        with replace_atomically(self.folder / "model.safetensors") as temporary:
-            write_tensors(temporary, weights(model))
+    def save_model(self, model: nn.Module, name: str = "") -> None:
+        """Write model.safetensors atomically, unless it is that of the checkpoint `name` already."""
+        path = self.folder / "model.safetensors"
+        if not (name and belongs(path, name)):
+            with replace_atomically(path) as temporary:
+                write_tensors(temporary, weights(model), {"checkpoint": name})
+
+    def finish(self, latest: str) -> None:
+        """Mark the run as finished with its latest checkpoint, and the model that it ended with."""
+        model = facts_of(self.folder / "model.safetensors").get("sha256")
+        write_json(self.folder / "finished.json", seal({"checkpoint": latest, "model": model}))
+
+
+def check_new(folder: Path) -> None:
+    """Raise RunError if a run cannot begin in this folder, because it already holds something."""
+    if not folder.exists() or (folder.is_dir() and (folder / "run.lock").exists() and not is_run(folder)):
+        return  # a folder with a lock and no recipe is what a run that was killed at once leaves
+    if not folder.is_dir() or any(folder.iterdir()):
+        hint = "; add --resume to continue it" if is_run(folder) else ""
+        raise RunError(f"{folder} is not empty{hint}")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run: it has a recipe.json."""
+    return (folder / "recipe.json").is_file()
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file of a new run is part of it: not the lock, nor a temporary file."""
+    return path.is_file() and path.name not in ("run.lock", "recipe.json") and not path.name.endswith(".tmp")
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder under another name, so that an interruption leaves no half of it."""
+    if folder.exists():
+        doomed = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        folder.replace(doomed)
+        shutil.rmtree(doomed)
+
+
+def intact(path: Path) -> bool:
+    """Whether a file of tensors is there and matches its hash."""
+    try:
+        read_tensors(path, sealed=True)
+    except FileError:
+        return False
+    return True
+
+
+def belongs(path: Path, checkpoint: str) -> bool:
+    """Whether a file of tensors is intact and was written with that checkpoint."""
+    return intact(path) and facts_of(path).get("checkpoint") == checkpoint
+
+
+def weights_hash(folder: Path) -> str:
+    """The hash of the weights of a run, to notice that a parent was trained again; empty where it has no hash."""
+    path = folder / "model.safetensors"
+    return facts_of(path).get("sha256", "") if path.exists() else ""

@@ -42,6 +42,8 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         fsync(temporary)
         temporary.replace(path)
         fsync(path.parent)
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -66,8 +68,37 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise FileError(f"{path} is damaged: it does not read as JSON") from None
+
+
+def read_object(path: Path, *names: str) -> dict[str, Any]:
+    """Read a JSON object with these fields. Raises FileError if it is missing, damaged or of another shape."""
+    value = read_json(path)
+    if not isinstance(value, dict) or not value.keys() >= set(names):
+        raise FileError(f"{path} is damaged or of another kind: it needs a JSON object with {', '.join(names)}")
+    return value
+
+
+def seal(value: dict[str, Any]) -> dict[str, Any]:
+    """The object with a hash of its other fields, so that any damage is noticed. See `check_seal`."""
+    return {**value, "sha256": hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()}
+
+
+def check_seal(path: Path, value: dict[str, Any]) -> None:
+    """Raise FileError if a sealed object that was read from `path` does not match its hash."""
+    rest = {name: field for name, field in value.items() if name != "sha256"}
+    if seal(rest) != value:
+        raise FileError(f"{path} is damaged, or was changed by hand: it does not match its hash")
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file. Raises FileError if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}") from None
 
 
 def fingerprint(paths: Iterable[Path], more: str = "") -> str:
@@ -80,26 +111,58 @@ def fingerprint(paths: Iterable[Path], more: str = "") -> str:
     return digest.hexdigest()
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file; not atomic by itself."""
+def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; not atomic by itself. facts: saved with the tensors under one hash (see `facts_of`)."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    about = {} if facts is None else {**facts, "sha256": tensor_hash(whole, facts)}
     try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+        save_file(whole, path, {"format": "pt", **about})
     except SafetensorError as error:
         raise FileError(f"cannot write {path}: {error}") from None
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file. Raises FileError if it is missing or damaged."""
+def read_tensors(path: Path, sealed: bool = False) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises FileError if it is missing or damaged. sealed: it must have a hash."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise FileError(f"{path} is missing or damaged ({error})") from None
+    facts = facts_of(path)
+    expected = facts.pop("sha256", None)
+    if (sealed or expected) and tensor_hash(tensors, facts) != expected:
+        raise FileError(f"{path} is damaged: its tensors do not match their hash")
+    return tensors
+
+
+def facts_of(path: Path) -> dict[str, str]:
+    """The facts that were saved with the tensors, and their hash as "sha256". Raises FileError if it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            found = dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"{path} is missing or damaged ({error})") from None
+    found.pop("format", None)
+    return found
+
+
+def tensor_hash(tensors: dict[str, Tensor], facts: dict[str, str]) -> str:
+    """A hash of names, types, shapes and bytes of tensors, and of facts about them."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:

@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 
-from sanbu.checkpoints import RunError, Writer
+from sanbu.checkpoints import RunError, Writer, check_new
 from sanbu.config import SanbuError, change
 from sanbu.display.console import Console
-from sanbu.files import write_json
 from sanbu.machine import Machine, decide
 from sanbu.optimizers.search import NotFinite
 from sanbu.recipe import Recipe
@@ -48,16 +47,19 @@ def train(
     watcher = Watchers([Console()] if watchers is None else watchers)
     recipe = recipe.change(**fields).resolve()
     run = Run.open(folder) if resume and folder is not None else None
+    if run is not None:
+        run.check_parents()
     recipe, machine = choose_machine(recipe, run)
     if run is not None and run.recipe != recipe:
         raise RunError(f"{run.folder} was started with a different recipe; resume it without overrides")
     folder = Path(folder) if folder is not None else free_folder(recipe.name)
+    if run is None:
+        check_new(folder)
     with claim(folder), Interrupt() as interrupt, torch.random.fork_rng():
         training = Training(recipe, machine)
         if run is None:
-            Writer.create(folder, recipe)
-        run = Run(folder, recipe)
-        training.data.codec.save(folder)
+            Writer.create(folder, recipe, training.data.codec.save)
+        run = Run.open(folder)
         book = Book(run, training, watcher)
         try:
             book.open()
@@ -91,26 +93,35 @@ class Book:
         self.writer, self.schedule = Writer(run.folder), training.recipe.schedule
         self.watched = f"held_out/{training.objective.watched}"
         self.best: tuple[float, str] | None = None
+        self.looks: list[float] = []  # held-out losses so far, for patience
         self.saved = -1
         self.stopped = False
         self.since, self.since_cpu = time.perf_counter(), time.process_time()
 
     def open(self) -> None:
         """Restore the latest checkpoint, if any, and tell the watchers what the run uses."""
+        self.writer.clean()
         if paths := self.writer.checkpoints():
-            state, about = self.writer.load_checkpoint(paths[-1])
-            if about["data"] != self.training.data.fingerprint:
-                raise RunError(
-                    f"{self.run.folder}: the data has changed since the run started, so resuming would not reproduce it"
-                )
-            self.training.restore(state, self.run.folder)
-            self.writer.cut_metrics(about["metrics_bytes"])
-            self.best = tuple(about["best"]) if about["best"] else None
-            self.saved = self.training.step
+            self.restore(paths[-1])
         else:
-            self.writer.cut_metrics(0)
+            self.writer.restore_metrics(0, None)
         self.watcher.begin(self.run, self.training)
         self.since, self.since_cpu = time.perf_counter(), time.process_time()
+
+    def restore(self, path: Path) -> None:
+        """Restore a checkpoint, and complete what an interruption left undone after it."""
+        state, about = self.writer.load_checkpoint(path)
+        if about["data"] != self.training.data.fingerprint:
+            raise RunError(
+                f"{self.run.folder}: the data has changed since the run started, so resuming would not reproduce it"
+            )
+        self.training.restore(state, self.run.folder)
+        self.writer.restore_metrics(about["metrics_bytes"], about.get("metrics"))
+        self.looks = [row[self.watched] for row in self.run.metrics() if self.watched in row]
+        self.best = tuple(about["best"]) if about["best"] else None
+        self.saved = self.training.step
+        if not self.run.finished():
+            self.complete(path.name)
 
     def round(self) -> None:
         """After each round: write metrics, and evaluate, sample and write a checkpoint when they are due."""
@@ -121,6 +132,8 @@ class Book:
         if due(step, schedule.evaluate_every, schedule.steps) and self.training.data.held_out_rows:
             row |= {f"held_out/{name}": value for name, value in self.training.evaluate().items()}
         self.writer.record(row)
+        if self.watched in row:
+            self.looks.append(row[self.watched])
         self.stopped = self.watcher.step(row) == STOP
         if due(step, schedule.sample_every, schedule.steps):
             self.sample()
@@ -142,25 +155,25 @@ class Book:
         if held_out is not None and (self.best is None or held_out < self.best[0]):
             self.best = (held_out, name)
         writer.save_checkpoint(name, training.state(), {"best": self.best, "data": training.data.fingerprint})
-        writer.save_model(training.sampler())
-        writer.save_average(training.step, training.snapshot())
-        writer.prune(self.schedule.keep, self.best[1] if self.best else None)
+        self.complete(name)
         self.saved = training.step
+
+    def complete(self, name: str) -> None:
+        """After a checkpoint: write its model and its snapshot of the average, and delete old checkpoints."""
+        self.writer.save_model(self.training.sampler(), name)
+        self.writer.save_average(name, self.training.step, self.training.snapshot())
+        self.writer.prune(self.schedule.keep, self.best[1] if self.best else None)
 
     def over(self) -> bool:
         """Whether a watcher has stopped the run, or its patience is over."""
         return self.stopped or self.patience_is_over()
 
     def patience_is_over(self) -> bool:
-        """Whether the last `patience` evaluations were no better than the best before them, by metrics.jsonl."""
+        """Whether the last `patience` evaluations were no better than the best before them, of held-out rows."""
         patience = self.schedule.patience
-        if not patience:
+        if not patience or len(self.looks) <= patience:
             return False
-        values = [row[self.watched] for row in self.run.metrics() if self.watched in row]
-        if len(values) <= patience:
-            return False
-        earlier, latest = values[:-patience], values[-patience:]
-        return min(latest) >= min(earlier)
+        return min(self.looks[-patience:]) >= min(self.looks[:-patience])
 
     def last_good(self) -> str:
         """Where the last good checkpoint is, for an error message."""
@@ -168,15 +181,16 @@ class Book:
         return f"the last good checkpoint is {paths[-1]}" if paths else "there is no checkpoint yet"
 
     def close(self, interrupted: bool) -> None:
-        """Write the last checkpoint; with patience, restore the best weights."""
+        """Write the last checkpoint; with patience, put the best weights into the model; mark the run as finished."""
         if self.saved != self.training.step or self.training.turn:
             self.checkpoint()
-        if self.over():
-            write_json(self.run.folder / "stopped.json", {"step": self.training.step, "best": self.best})
-        if self.schedule.patience and self.best is not None and not interrupted:
-            state, _ = self.writer.load_checkpoint(self.run.folder / "checkpoints" / self.best[1])
-            self.training.restore(state, self.run.folder)
-            self.writer.save_model(self.training.sampler())
+        if not interrupted and not self.run.finished():
+            latest = self.writer.checkpoints()[-1].name
+            if self.schedule.patience and self.best is not None:
+                state, _ = self.writer.load_checkpoint(self.run.folder / "checkpoints" / self.best[1])
+                self.training.restore(state, self.run.folder)
+                self.writer.save_model(self.training.sampler(), self.best[1])
+            self.writer.finish(latest)
         self.watcher.end(self.run, interrupted)
 
 

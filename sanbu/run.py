@@ -1,16 +1,18 @@
 """A run as it is read: a folder that explains itself.
 
-recipe.json          the resolved recipe, and the version that wrote it
+recipe.json          the resolved recipe, the version that wrote it, hashes of the codec's files and of its parents
 model.safetensors    the weights to sample from (the average, where the recipe keeps one)
 metrics.jsonl        one line per step; names that begin with time/ are timings, the rest is deterministic
 checkpoints/         step-00000100/ holds everything that training needs to continue bit for bit
 samples/             samples drawn during training
+finished.json        the last checkpoint and the hash of the model, once training has ended
 averages/            averages of the weights at each checkpoint, where the recipe keeps a power-function one
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sanbu.checkpoints import FORMAT, RunError
+from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, weights_hash
 from sanbu.codecs.codec import Codec, Follower, stops_of
 from sanbu.config import ConfigError, change, contents, load, module_of, nearest
-from sanbu.files import load_weights, read_json, read_tensors
+from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors
 from sanbu.machine import find_device, ready_to_draw
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
@@ -41,25 +43,30 @@ class Run:
     >>> run.generate("import ", n=3, temperature=0.7, seed=1)
     """
 
-    def __init__(self, folder: Path | str, recipe: Recipe) -> None:
-        self.folder, self.recipe = Path(folder), recipe
+    def __init__(self, folder: Path, recipe: Recipe, about: Mapping[str, Any]) -> None:
+        self.folder, self.recipe, self.about = folder, recipe, about
+        self.sealed = about["format"] > 1  # its files have hashes
         self.device = torch.device("cpu")
 
     @classmethod
     def open(cls, folder: Path | str) -> Run:
         """An existing run. Raises RunError when the folder is not a run, or was written in another format."""
-        folder = Path(folder)
-        if not (folder / "recipe.json").is_file():
+        folder, path = Path(folder), Path(folder) / "recipe.json"
+        if not is_run(folder):
             raise RunError(f"{folder} is not a run: it has no recipe.json")
-        content = read_json(folder / "recipe.json")
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            other = content.get("sanbu", "unknown") if isinstance(content, dict) else "unknown"
-            mine = f"this is version {version('sanbu')}"
-            raise RunError(f"{folder} was written by version {other} in another format than {FORMAT}; {mine}")
+        about = read_object(path, "format", "recipe")
+        if about["format"] not in FORMATS:
+            other, mine = about.get("sanbu", "unknown"), f"this is version {version('sanbu')}"
+            raise RunError(f"{folder} was written by version {other} in another format than 1 to {FORMAT}; {mine}")
         try:
-            return cls(folder, load(Recipe, content["recipe"]))
+            recipe = load(Recipe, about["recipe"])
         except ConfigError as error:
-            raise RunError(f"{folder}/recipe.json: {error}") from None
+            raise RunError(f"{path}: {error}") from None
+        if about["format"] > 1:
+            check_seal(path, about)
+            places = {name: os.path.normpath(folder / parent) for name, parent in recipe.parents.items()}
+            recipe = recipe.change(parents=places)
+        return cls(folder, recipe, about)
 
     def __repr__(self) -> str:
         rows = self.metrics()
@@ -74,7 +81,10 @@ class Run:
 
     @cached_property
     def codec(self) -> Codec:
-        """The codec that was saved with the run."""
+        """The codec that was saved with the run. Raises RunError if its files are damaged."""
+        for name, expected in self.about.get("files", {}).items():
+            if file_hash(self.folder / name) != expected:
+                raise RunError(f"{self.folder / name} is damaged: it does not match its hash in recipe.json")
         return self.recipe.data.codec(self.folder)
 
     @cached_property
@@ -84,7 +94,7 @@ class Run:
         if not path.exists():
             raise RunError(f"{self.folder} has no weights yet: train it first")
         model = self.recipe.model.build(self.recipe.data.space()).eval().requires_grad_(False)
-        load_weights(model, read_tensors(path), path)
+        load_weights(model, read_tensors(path, self.sealed), path)
         return ready_to_draw(model)
 
     @cached_property
@@ -94,10 +104,33 @@ class Run:
         return {"model": self.model, **{name: self.parent(name).model for name in parents}}
 
     def parent(self, name: str) -> Run:
-        """A parent run: at the path in the recipe, or in the folder of this run, so that runs can be moved together."""
+        """A parent run: at the path in the recipe, or beside this run, so that runs can be moved together.
+
+        Raises RunError if it has other weights than when this run began.
+        """
         path = Path(self.recipe.parents[name])
         beside = self.folder.parent / path.name
-        return Run.open(path if (path / "recipe.json").exists() or not beside.exists() else beside)
+        found = Run.open(path if is_run(path) or not beside.exists() else beside)
+        expected = self.about.get("parents", {}).get(name)
+        if expected and weights_hash(found.folder) != expected:
+            raise RunError(f"parents.{name}: {found.folder} has other weights than when {self.folder} began")
+        return found
+
+    def check_parents(self) -> None:
+        """Raise RunError if a parent has other weights than when this run began."""
+        for name in self.recipe.parents:
+            self.parent(name)
+
+    def finished(self) -> bool:
+        """Whether training has ended: finished.json names the latest checkpoint and the model. Older runs have none."""
+        path = self.folder / "finished.json"
+        if not path.exists():
+            return False
+        about = read_object(path, "checkpoint", "model")
+        check_seal(path, about)
+        latest = [checkpoint.name for checkpoint in Writer(self.folder).checkpoints()[-1:]]
+        model = self.folder / "model.safetensors"
+        return latest == [about["checkpoint"]] and weights_hash(self.folder) == about["model"] and intact(model)
 
     def to(self, device: str) -> Run:
         """Move the models to another device; `auto` is the best available one. Returns this run."""
@@ -109,8 +142,11 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """Every line of metrics.jsonl; a line cut short by a crash is left out."""
         path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        try:
+            return [json.loads(line) for line in lines if line.endswith(b"\n")]
+        except ValueError:
+            raise RunError(f"{path} is damaged: a line of it does not read as JSON") from None
 
     # -- samples ------------------------------------------------------------------------------------------------------
 

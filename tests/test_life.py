@@ -375,7 +375,7 @@ def test_patience_keeps_the_best_weights(tmp_path):
     made = train(override(recipe, small + wild), tmp_path / "run")
     looks = [(row["held_out/loss"], row["step"]) for row in made.metrics() if "held_out/loss" in row]
     best = min(looks)
-    assert looks[-1][1] == best[1] + 6 < 60 and (made.folder / "stopped.json").exists()
+    assert looks[-1][1] == best[1] + 6 < 60 and (made.folder / "finished.json").exists()
     state, _ = Writer(made.folder).load_checkpoint(made.folder / "checkpoints" / f"step-{best[1]:08d}")
     assert all(
         tensor.equal(state["models"]["model"][name])

@@ -150,7 +150,8 @@ def test_an_objective_that_couples_rows_refuses_to_be_split(tmp_path):
 def test_a_run_explains_itself(small, tmp_path):
     run = train(small, tmp_path / "run")
     assert sorted(path.name for path in run.folder.iterdir() if path.name != "run.lock") == [
-        "checkpoints", "metrics.jsonl", "model.safetensors", "recipe.json", "samples", "tokenizer.sanbu.json",
+        "checkpoints", "finished.json", "metrics.jsonl", "model.safetensors", "recipe.json", "samples",
+        "tokenizer.sanbu.json",
     ]  # fmt: skip
     lines = run.metrics()
     assert [line["step"] for line in lines] == list(range(1, 13))

@@ -25,22 +25,25 @@ def rebuild(run: Run, length: float, folder: Path | str) -> Run:
     files = sorted((run.folder / "averages").glob("step-*.safetensors"))
     if not files:
         raise RunError(f"{run.folder} has no snapshots of averages; train with average=power-function")
-    tensors = combine_snapshots(files, power_of(length))
-    made = Writer.create(folder, run.recipe)
+    tensors = combine_snapshots(files, power_of(length), run.sealed)
     model = run.recipe.model.build(run.recipe.data.space())
     load_weights(model, tensors, files[-1])
-    run.codec.save(made.folder)
+
+    def save(made: Path) -> None:
+        run.codec.save(made)
+        shutil.copyfile(run.folder / "metrics.jsonl", made / "metrics.jsonl")
+
+    made = Writer.create(folder, run.recipe, save)
     made.save_model(model)
-    shutil.copyfile(run.folder / "metrics.jsonl", made.folder / "metrics.jsonl")
-    return Run(made.folder, run.recipe)
+    return Run.open(made.folder)
 
 
-def combine_snapshots(files: list[Path], power: float) -> dict[str, Tensor]:
+def combine_snapshots(files: list[Path], power: float, sealed: bool = False) -> dict[str, Tensor]:
     """The weighted sum of the snapshots that is nearest to an average of this power at the last snapshot."""
     kept: list[tuple[float, int, dict[str, Tensor]]] = []
     for file in files:
         tracks: dict[float, dict[str, Tensor]] = {}
-        for name, tensor in read_tensors(file).items():
+        for name, tensor in read_tensors(file, sealed).items():
             track, _, weight = name.partition("/")
             tracks.setdefault(float(track), {})[weight] = tensor
         step = int(file.stem.partition("-")[2])

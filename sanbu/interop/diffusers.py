@@ -180,11 +180,9 @@ def import_run(source: Path, folder: Path | str) -> Run:
     theirs = read_tensors(source / part / "diffusion_pytorch_model.safetensors")
     model = recipe.model.build(recipe.data.space())
     model.load_state_dict(tensors_in(model, theirs, own, rules))
-    made = Writer.create(folder, recipe)
-    run = Run(made.folder, recipe)
-    run.codec.save(made.folder)
+    made = Writer.create(folder, recipe, recipe.data.codec(source).save)
     made.save_model(model)
-    return run
+    return Run.open(made.folder)
 
 
 def tensors_in(

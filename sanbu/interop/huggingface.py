@@ -58,11 +58,14 @@ def import_run(source: str, folder: Path) -> Run:
     except KeyError as error:
         raise InteropError(f"{place}: there is no tensor {error} in its weights") from None
     load_weights(built, {name: tensor.float() for name, tensor in ours.items()}, place)
-    made = Writer.create(folder, recipe)
-    if (place / "tokenizer.json").exists():
-        shutil.copyfile(place / "tokenizer.json", made.folder / "tokenizer.json")
+
+    def save(made: Path) -> None:
+        if (place / "tokenizer.json").exists():
+            shutil.copyfile(place / "tokenizer.json", made / "tokenizer.json")
+
+    made = Writer.create(folder, recipe, save)
     made.save_model(built)
-    return Run(folder, recipe)
+    return Run.open(folder)
 
 
 def export_folder(run: Run, out: Path) -> Path:

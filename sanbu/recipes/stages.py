@@ -36,23 +36,15 @@ def train_stages(
         begun = (place / "recipe.json").exists()
         if begun:
             run = Run.open(place)
-            if not is_finished(run):
+            if not run.finished():
                 run = train(run.recipe, place, resume=True, watchers=watchers)
         else:
             stage.before(folder)
             run = train(stage.recipe(folder).change(*chosen[stage.name]), place, watchers=watchers)
         runs[stage.name] = run
-        if not is_finished(run):
+        if not run.finished():
             break
     return runs
-
-
-def is_finished(run: Run) -> bool:
-    """Whether a run has made all its steps, or was stopped by its patience or a watcher."""
-    rows = run.metrics()
-    if not rows:
-        return False
-    return rows[-1]["step"] >= run.recipe.schedule.steps or (run.folder / "stopped.json").exists()
 
 
 def split_overrides(stages: Sequence[Stage], overrides: Sequence[str]) -> dict[str, list[str]]:
