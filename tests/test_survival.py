@@ -2,7 +2,7 @@
 
 A child process counts its file operations below the run folder with an audit hook (opening for writing or syncing,
 renaming, removing, truncating, making folders) and, at the n-th, kills itself or raises ENOSPC or EIO. Killing before
-operation n + 1 is killing after operation n. One operation in `STRIDE` is tried in the default run, all in the slow one.
+operation n + 1 is killing after operation n. The default run tries one operation in `STRIDE`, the slow run all.
 """
 
 import errno
@@ -24,9 +24,9 @@ from sanbu.recipes.stages import Stage, train_stages
 STRIDE = 9
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
 COMMON = [
-    "schedule.steps=4", "schedule.batch=4", "schedule.checkpoint_every=2", "schedule.evaluate_every=1", "schedule.keep=1",
-    "schedule.evaluate_rows=4", "schedule.sample_every=2", "machine.threads=1", "machine.device=cpu",
-    "machine.precision=float32",
+    "schedule.steps=4", "schedule.batch=4", "schedule.checkpoint_every=2", "schedule.evaluate_every=1",
+    "schedule.keep=1", "schedule.evaluate_rows=4", "schedule.sample_every=2", "machine.threads=1",
+    "machine.device=cpu", "machine.precision=float32",
 ]  # fmt: skip
 TEXT = [
     "data.tokenizer=byte",
@@ -38,11 +38,12 @@ TEXT = [
 ]
 PICTURES = ["model.width=16", "model.layers=1"]
 BASE = ["model.layers=1", "model.heads=2", "model.width=16", "data.tokenizer.vocabulary=300"]
+CHECKED = 'objective.rewards=[{"kind":"checked"}]'
 KINDS = {
     "text": ("gpt2", [*TEXT, "strategy.max_tokens=4", "schedule.patience=2"]),
     "gan": ("gan", [*PICTURES, "objective.every=2"]),
     "diffusion": ("flow", [*PICTURES, "strategy.steps=2"]),
-    "ppo": ("ppo", ["objective.epochs=2", "strategy.max_tokens=4", "data.answer=4", 'objective.rewards=[{"kind":"checked"}]']),
+    "ppo": ("ppo", ["objective.epochs=2", "strategy.max_tokens=4", "data.answer=4", CHECKED]),
     "pipeline": ("base", [*BASE, "strategy.max_tokens=4"]),
 }  # fmt: skip
 
@@ -54,10 +55,8 @@ def place(tmp_path_factory):
     (folder / "text.txt").write_text("It is 3, and what is 4? " * 500)
     recipe, rest = make("base", [f"path={folder / 'text.txt'}", *COMMON, *BASE])
     train(recipe.change(*rest), folder / "base", watchers=[])
-    pairs = [
-        {"prompt": f"{n} + 1?", "chosen": f"It is {n + 1}.", "rejected": "No.", "answer": f"It is {n + 1}."}
-        for n in range(80)
-    ]
+    answers = [f"It is {n}." for n in range(80)]
+    pairs = [{"prompt": f"{text}?", "chosen": text, "rejected": "No.", "answer": text} for text in answers]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     recipes.flow().data.build()  # imports what a child would import again
     return folder
@@ -160,7 +159,7 @@ def check(undisturbed, place, folder, at, what):
         assert ended is None
     elif ended[1]:
         assert "\n" not in ended[1]
-    operations, error = attempt(kind, place, folder)
+    _, error = attempt(kind, place, folder)
     assert not error, (at, what, error)
     found = everything(folder)
     assert found.keys() == expected.keys(), (at, what, found.keys() ^ expected.keys())

@@ -27,7 +27,25 @@ def main() -> None:
         status = fail(f"{error.filename or 'a file'}: {error.strerror or error}")
     except (KeyboardInterrupt, Abort):
         status = 130
+    except Exception as error:  # a fault of ours: one line, and a report to send
+        status = fail(unexpected(error))
     sys.exit(status)
+
+
+def unexpected(error: Exception) -> str:
+    """Write the traceback into a file; returns one line that names it. Errors of memory need no report."""
+    import shlex
+    import tempfile
+    import traceback
+    from importlib.metadata import version
+
+    text = " ".join(str(error).split())[:160]
+    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
+        return f"not enough memory ({text}); use smaller sizes: model, batch, context, number of samples"
+    with tempfile.NamedTemporaryFile("w", prefix="sanbu-report-", suffix=".txt", delete=False) as file:
+        file.write(f"sanbu {version('sanbu')}, Python {sys.version}\n{shlex.join(sys.argv)}\n\n")
+        file.write("".join(traceback.format_exception(error)))
+    return f"unexpected {type(error).__name__}: {text}; this is a fault of sanbu, please report it with {file.name}"
 
 
 def fail(line: str) -> int:
