@@ -32,9 +32,9 @@ CHATML = ROLES + "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endi
 def prepare(folder: Path) -> None:
     """A tokenizer and questions with a better and a worse answer, for both sides."""
     from sanbu.codecs.bpe import train_chat
-    from sanbu.data.conversations import skilled
+    from sanbu.data.conversations import skill_record
 
-    records = [skilled(number) for number in range(QUESTIONS)]
+    records = [skill_record(number) for number in range(QUESTIONS)]
     train_chat([record.prompt[0]["content"] + " " + " ".join(record.answers) for record in records], VOCABULARY).save(
         folder
     )

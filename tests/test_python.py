@@ -85,8 +85,8 @@ def test_what_is_wrong_is_one_line(run, call, line):
 @pytest.mark.parametrize(
     ("call", "line"),
     [
-        (lambda: sanbu.data.text("one text"), "a list of one or more texts"),
-        (lambda: sanbu.data.text([]), "a list of one or more texts"),
+        (lambda: sanbu.data.text("one text"), "give a non-empty list of str"),
+        (lambda: sanbu.data.text([]), "give a non-empty list of str"),
         (lambda: sanbu.data.images(np.zeros((3, 8))), "2 axes"),
         (lambda: sanbu.data.images(np.full((3, 8, 8), 2.0)), "floats from 0 to 1"),
         (lambda: sanbu.data.images(np.zeros((3, 8, 8), np.uint8), [0, 1]), "3 integers from 0"),

@@ -43,12 +43,12 @@ class BPE(TokenizerConfig):
         return train(documents, self.vocabulary)
 
     def load(self, folder: Path) -> FileTokenizer:
-        return kept(folder, self.end(), self.end())
+        return load_tokenizer(folder, self.end(), self.end())
 
 
 def train(documents: Iterable[str], vocabulary: int) -> FileTokenizer:
     """Byte-level BPE on these documents (Sennrich and others, 2016), split as GPT-2 splits; the end is token 0."""
-    return trained(documents, vocabulary, pre_tokenizers.ByteLevel(add_prefix_space=False), [END])
+    return train_tokenizer(documents, vocabulary, pre_tokenizers.ByteLevel(add_prefix_space=False), [END])
 
 
 class ChatBPE(TokenizerConfig):
@@ -67,16 +67,16 @@ class ChatBPE(TokenizerConfig):
         return train_chat(documents, self.vocabulary)
 
     def load(self, folder: Path) -> FileTokenizer:
-        return kept(folder, self.end(), self.end())
+        return load_tokenizer(folder, self.end(), self.end())
 
 
 def train_chat(documents: Iterable[str], vocabulary: int) -> FileTokenizer:
     """The same with one token per digit, which arithmetic needs, and the reserved tokens."""
     split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    return trained(documents, vocabulary, pre_tokenizers.Sequence(split), list(RESERVED))
+    return train_tokenizer(documents, vocabulary, pre_tokenizers.Sequence(split), list(RESERVED))
 
 
-def trained(documents: Iterable[str], vocabulary: int, split: Any, reserved: list[str]) -> FileTokenizer:
+def train_tokenizer(documents: Iterable[str], vocabulary: int, split: Any, reserved: list[str]) -> FileTokenizer:
     """Byte-level BPE over pre-tokenized text; reserved tokens have the first ids."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = split
@@ -136,7 +136,7 @@ class TokenizerFile(TokenizerConfig):
         return FileTokenizer.load(self.file(), self.end(), self.start())
 
     def load(self, folder: Path) -> FileTokenizer:
-        return kept(folder, self.end(), self.start())
+        return load_tokenizer(folder, self.end(), self.start())
 
     def fingerprint(self) -> str:
         return fingerprint([self.file()])
@@ -168,7 +168,7 @@ def vocabulary_of(path: Path) -> dict[str, int]:
     return dict(pairs) | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
 
 
-def kept(folder: Path, end: int | None, start: int | None) -> FileTokenizer:
+def load_tokenizer(folder: Path, end: int | None, start: int | None) -> FileTokenizer:
     """The tokenizer.json of a run folder. Raises TokenizerError when there is none."""
     path = folder / "tokenizer.json"
     if not path.exists():
@@ -210,7 +210,7 @@ class FileTokenizer:
         """The id of a special token, which text cannot produce."""
         return self.tokenizer.token_to_id(name)
 
-    def spelled(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_special(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of a text with special tokens, as a template writes it, and the characters each id stands for."""
         self.tokenizer.encode_special_tokens = False
         try:
@@ -248,7 +248,7 @@ def marked_piece(token: str) -> bytes:
     return token.replace("\u2581", " ").replace("</w>", " ").encode("utf-8")
 
 
-def bytes_as_file() -> FileTokenizer:
+def byte_file_tokenizer() -> FileTokenizer:
     """The byte tokenizer as a tokenizer.json: byte-level BPE without merges, same ids."""
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab=BYTES, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Protocol
 
-from sanbu.codecs.text import Readers, TokenCodec
+from sanbu.codecs.text import TextFollower, TokenCodec
 from sanbu.codecs.tokenizer import ASSISTANT, SYSTEM, USER, Tokenizer, encode
 from sanbu.config import Choice, SanbuError, nearest
 
@@ -116,17 +116,19 @@ class ChatCodec(TokenCodec):
         """The ids of a question, or of a conversation that ends with one."""
         return self.template.ask(messages_of(prompt))
 
-    def follow(self, stop: Sequence[str] = ()) -> Readers:
-        """Readers of drafts that stop at these texts."""
-        return Readers(self.tokenizer, stop)
+    def follow(self, stop: Sequence[str] = ()) -> TextFollower:
+        """TextFollower of drafts that stop at these texts."""
+        return TextFollower(self.tokenizer, stop)
 
 
 def messages_of(prompt: str | Sequence[Message]) -> list[Message]:
     """A prompt as a conversation."""
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else checked(list(prompt), "the prompt")
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return check_messages(list(prompt), "the prompt")
 
 
-def checked(messages: list[Message], where: str) -> list[Message]:
+def check_messages(messages: list[Message], where: str) -> list[Message]:
     """The messages, if they are a conversation. Raises ConversationError in one line that names the place."""
     if not messages:
         raise ConversationError(f"{where}: the conversation is empty")

@@ -69,14 +69,14 @@ class ImageCodec:
         if asked.get("label") is None:
             label = torch.arange(rows) % max(1, self.space.classes)
         else:
-            label = torch.full((rows,), self.number(asked["label"]))
+            label = torch.full((rows,), self.label_number(asked["label"]))
         if asked.get("picture") is None:
             return {"label": label}
-        levels, mask = self.known(asked["picture"])
+        levels, mask = self.known_pixels(asked["picture"])
         each = (rows, *self.space.shape)
         return {"label": label, "known": levels.expand(each), "mask": mask.expand(each)}
 
-    def number(self, label: int | str) -> int:
+    def label_number(self, label: int | str) -> int:
         """The number of a class given by number or name; `none` is no label."""
         classes = self.space.classes
         if not classes:
@@ -94,7 +94,7 @@ class ImageCodec:
         allowed = f"0 to {classes - 1}" + (f", or {', '.join(self.names)}" if self.names else "")
         raise SanbuError(f"label: given {label}, allowed: {allowed}{nearest(str(label), self.names)}")
 
-    def known(self, picture: Any) -> tuple[Tensor, Tensor]:
+    def known_pixels(self, picture: Any) -> tuple[Tensor, Tensor]:
         """Levels and a mask of the pixels that are given, both [C, H, W]."""
         if not isinstance(picture, (str, Path)):
             values = torch.as_tensor(np.asarray(picture)).long()

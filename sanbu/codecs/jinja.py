@@ -57,14 +57,14 @@ class JinjaTemplate:
     """A template as model makers publish it, on a tokenizer.json."""
 
     def __init__(self, source: str, tokenizer: Tokenizer, end: str) -> None:
-        if not hasattr(tokenizer, "spelled"):
+        if not hasattr(tokenizer, "encode_with_special"):
             raise ConversationError(
                 "data.template: a jinja template needs a tokenizer.json, whose special tokens it writes"
             )
         self.tokenizer: Any = tokenizer
         self.names = {"bos_token": self._name(tokenizer.start), "eos_token": end or self._name(tokenizer.end)}
         sandbox = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-        sandbox.globals["raise_exception"] = refuse
+        sandbox.globals["raise_exception"] = raise_exception
         sandbox.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False)
         try:
             self.template = sandbox.from_string(source)
@@ -82,12 +82,12 @@ class JinjaTemplate:
                         "data.template: it rewrites earlier turns, so no mask can be made; take turns"
                     )
                 spans.append((len(before), len(after)))
-        ids, offsets = self.tokenizer.spelled(text)
+        ids, offsets = self.tokenizer.encode_with_special(text)
         inside = lambda a, b: any(first <= a and b <= last for first, last in spans)  # noqa: E731
         return ids, [inside(a, b) for a, b in offsets]
 
     def ask(self, messages: Sequence[Message]) -> list[int]:
-        return self.tokenizer.spelled(self._write(messages, True))[0]
+        return self.tokenizer.encode_with_special(self._write(messages, True))[0]
 
     def _write(self, messages: Sequence[Message], ask: bool = False) -> str:
         special = [piece for piece in self.tokenizer.tokenizer.get_added_tokens_decoder().values() if piece.special]
@@ -129,7 +129,7 @@ class Deadline:
         return self._look
 
 
-def refuse(message: str) -> None:
+def raise_exception(message: str) -> None:
     """What templates call when a conversation does not suit them."""
     raise TemplateError(message)
 

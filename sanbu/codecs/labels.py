@@ -40,12 +40,12 @@ class LabelCodec(TokenCodec):
         """The ids of a text whose label is asked for; a tab stands between two parts."""
         return self.write(tuple(prompt.split("\t")), 1 << 30)
 
-    def follow(self, stop: Sequence[str] = ()) -> Labels:
+    def follow(self, stop: Sequence[str] = ()) -> LabelFollower:
         """A reader of scores; a prediction has no text to stop at."""
-        return Labels(self.names)
+        return LabelFollower(self.names)
 
 
-class Labels:
+class LabelFollower:
     """Scores as the name of the best label, or as a number."""
 
     def __init__(self, names: list[str]) -> None:

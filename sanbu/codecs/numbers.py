@@ -38,9 +38,9 @@ class NumbersCodec:
         each = {name: torch.as_tensor(value) for name, value in prompt.items()}
         return {name: tensor.expand(rows, *tensor.shape).clone() for name, tensor in each.items()}
 
-    def follow(self, stop: Sequence[str] = ()) -> Numbers:
+    def follow(self, stop: Sequence[str] = ()) -> NumbersFollower:
         """A reader that keeps the last draft."""
-        return Numbers(self)
+        return NumbersFollower(self)
 
     def read(self, sample: Tensor) -> np.ndarray:
         return sample.detach().cpu().numpy()
@@ -68,7 +68,7 @@ class NumbersCodec:
         }
 
 
-class Numbers:
+class NumbersFollower:
     """Follows drafts; rows end when the strategy says so."""
 
     def __init__(self, codec: NumbersCodec) -> None:

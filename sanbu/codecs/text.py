@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from sanbu.codecs.codec import Written
-from sanbu.codecs.tokenizer import Tokenizer, TokenizerError, decode, encode, spelling
+from sanbu.codecs.tokenizer import Tokenizer, TokenizerError, bytes_of, decode, encode
 from sanbu.config import SanbuError
 from sanbu.files import write_text
 from sanbu.space import Batch, Draft
@@ -32,7 +32,7 @@ class TokenCodec:
         """The ids of one prompt. Raises TokenizerError when there is nothing to begin from."""
         raise NotImplementedError
 
-    def plain(self, text: str) -> list[int]:
+    def document_ids(self, text: str) -> list[int]:
         """The ids of a document that begins with this text. Raises TokenizerError when there are none."""
         ids = [] if self.tokenizer.start is None else [self.tokenizer.start]
         ids += encode(self.tokenizer, text)
@@ -89,11 +89,11 @@ class TextCodec(TokenCodec):
 
     def begin(self, prompt: str) -> list[int]:
         """The ids of a prompt, begun as a document begins."""
-        return self.plain(prompt)
+        return self.document_ids(prompt)
 
-    def follow(self, stop: Sequence[str] = ()) -> Readers:
-        """Readers of drafts that stop at these texts."""
-        return Readers(self.tokenizer, stop)
+    def follow(self, stop: Sequence[str] = ()) -> TextFollower:
+        """TextFollower of drafts that stop at these texts."""
+        return TextFollower(self.tokenizer, stop)
 
 
 def batch_of(ids: Sequence[Sequence[int]]) -> Batch:
@@ -123,7 +123,7 @@ class Reader:
         """Take tokens; return the text that is now final."""
         if self.stopped:
             return ""
-        self.held += self.decoder.decode(spelling(self.pieces, ids), final)
+        self.held += self.decoder.decode(bytes_of(self.pieces, ids), final)
         starts = {text: self.held.find(text) for text in self.stop if text in self.held}
         ends = [(start + len(text), start) for text, start in starts.items()]
         if ends:
@@ -145,7 +145,7 @@ class Reader:
         return max(sizes, default=0)
 
 
-class Readers:
+class TextFollower:
     """One reader per row, fed from drafts of tokens_BT whose record holds start_B, where the new text begins."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:

@@ -58,10 +58,10 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """The text of ids; bytes that are not UTF-8 become U+FFFD."""
-    return spelling(tokenizer.pieces, ids).decode("utf-8", "replace")
+    return bytes_of(tokenizer.pieces, ids).decode("utf-8", "replace")
 
 
-def spelling(pieces: Sequence[bytes], ids: Sequence[int]) -> bytes:
+def bytes_of(pieces: Sequence[bytes], ids: Sequence[int]) -> bytes:
     """The bytes of ids; ids beyond the tokenizer's vocabulary are empty."""
     return b"".join(pieces[i] for i in ids if i < len(pieces))
 

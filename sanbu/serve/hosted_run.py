@@ -68,13 +68,13 @@ class Served:
         if isinstance(codec, ChatCodec):
             return codec.begin(list(messages))
         words = [message["content"] for message in messages if message["role"] != "system"]
-        return codec.plain("\n".join(words) + "\n")
+        return codec.document_ids("\n".join(words) + "\n")
 
     def begin(self, prompt: str | Sequence[int]) -> list[int]:
         """The ids of a text to go on from; a list of ids is one already."""
         if not isinstance(prompt, str):
             return list(prompt)
-        return self.codec.plain(prompt)  # not as a question, even of a run that answers
+        return self.codec.document_ids(prompt)  # not as a question, even of a run that answers
 
     def spell(self, text: str) -> list[int]:
         """The ids of a text alone."""
