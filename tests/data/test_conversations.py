@@ -88,7 +88,7 @@ def test_a_jinja_template_gives_the_same_tokens_and_masks(tokenizer):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "did not come to an end"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "did not finish within"),
         ("{{ 'x' * 999999999 }}", "not allowed"),
         ("{{ 9 ** 999999999 }}", "not allowed"),
         ("{{ messages.__class__.__mro__ }}", "unsafe"),
