@@ -61,7 +61,7 @@ def timed_server(pipe: Any, run: str, port: int) -> None:
 
     torch.set_num_threads(1)
     service = Service.open([Path(run)])
-    engine = next(iter(service.served.values())).engine
+    engine = next(iter(service.runs.values())).engine
     assert engine is not None
     step, spent = engine.step, [0.0]
 

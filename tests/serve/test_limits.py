@@ -46,7 +46,7 @@ WRONG = [
     ("/v1/chat/completions", {**CHAT, "strategy": {"beams": 4}}, 400, "strategy", "beams"),
     ("/v1/chat/completions", {**CHAT, "audio": {"voice": "x"}}, 400, "audio", "not supported"),
     ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_schema"}}, 400, "response_format", "needs a schema"),
-    ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}}, 400, "response_format", "cannot be followed"),
+    ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}}, 400, "response_format", "schema is not supported"),
     ("/v1/chat/completions", {**CHAT, "prediction": {"type": "text", "content": "x"}}, 400, "prediction.type", "'content'"),
     ("/v1/chat/completions", {**CHAT, "model": "digits", "prediction": {"type": "content", "content": "x"}, "tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "model", "does not write text"),
     ("/v1/chat/completions", {**CHAT, "prediction": {"type": "content"}}, 400, "prediction.content", "required"),
@@ -54,17 +54,17 @@ WRONG = [
     ("/v1/chat/completions", {**CHAT, "model": "digits"}, 400, "model", "does not write text"),
     ("/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": "x " * 900}]}, 400, "messages", "allowed: 1 to 511"),
     ("/v1/completions", {"model": "bytes", "prompt": [999]}, 400, None, "no token 999"),
-    ("/v1/completions", {"model": "bytes", "prompt": []}, 400, "prompt", "there is none"),
+    ("/v1/completions", {"model": "bytes", "prompt": []}, 400, "prompt", "prompt is empty"),
     ("/v1/completions", {"model": "bytes", "prompt": "x", "suffix": "y"}, 400, "suffix", "from left to right"),
     ("/v1/completions", {"model": "bytes", "prompt": "x", "best_of": 4}, 400, "best_of", "not supported"),
     ("/v1/embeddings", {"model": "bytes", "input": [999]}, 400, "input", "no token 999"),
-    ("/v1/embeddings", {"model": "digits", "input": "x"}, 400, "model", "reads no text"),
-    ("/v1/images/generations", {"model": "talk", "prompt": "x"}, 400, "model", "draws no pictures"),
+    ("/v1/embeddings", {"model": "digits", "input": "x"}, 400, "model", "does not read text"),
+    ("/v1/images/generations", {"model": "talk", "prompt": "x"}, 400, "model", "does not generate images"),
     ("/v1/images/generations", {"model": "digits", "prompt": "1", "size": "9x9"}, 400, "size", "8x8"),
     ("/v1/images/generations", {"model": "digits", "prompt": "1", "strategy": {"steps": 0}}, 400, "strategy", "steps"),
     ("/v1/responses", {"model": "talk", "input": "x", "previous_response_id": "r"}, 400, "previous_response_id", "not supported"),
     ("/tokenize", {"model": "bytes"}, 400, "prompt", "either"),
-    ("/v1/nothing", {}, 404, None, "nothing at /v1/nothing"),
+    ("/v1/nothing", {}, 404, None, "no endpoint at /v1/nothing"),
 ]  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def test_no_json_no_method_no_name_no_path(served):
         httpx.post(
             served.url + "/v1/chat/completions", content="{", headers={"content-type": "application/json"}
         ).json()["error"]["message"]
-        == "the body is not JSON"
+        == "the request body is not valid JSON"
     )
     assert httpx.get(served.url + "/v1/chat/completions").status_code == 405
     for path in ("/v1/models/../../etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd", "/..%2f..%2fetc/passwd"):
@@ -135,7 +135,7 @@ def test_a_huge_body_is_refused(runs, declared):
 def test_keys_are_needed_counted_and_never_kept(runs, tmp_path):
     path = tmp_path / "keys.json"
     one, two = make(path, "one"), make(path, "two", requests_per_minute=2)
-    with pytest.raises(SanbuError, match="'one' already"):
+    with pytest.raises(SanbuError, match="already has a key named 'one'"):
         make(path, "one")
     assert one not in path.read_text() and path.stat().st_mode & 0o77 == 0
     with Served(runs[:1], Keys.load(path)) as closed:
@@ -157,7 +157,7 @@ def test_keys_are_needed_counted_and_never_kept(runs, tmp_path):
         assert f'sanbu:key_tokens_total{{key="one"}} {float(used)}' in text
         for _ in range(2):
             closed.client(two).models.list()
-        with pytest.raises(openai.RateLimitError, match="2 requests of this minute") as caught:
+        with pytest.raises(openai.RateLimitError, match="rate limit reached: 2 requests per minute") as caught:
             closed.client(two).models.list()
         assert 1 <= int(caught.value.response.headers["retry-after"]) <= 60
 
@@ -341,10 +341,10 @@ def test_what_cannot_be_served_is_one_line_and_exit_code_2(runs, tmp_path):
 
     assert "is not a run" in said(tmp_path)
     (tmp_path / "k.json").write_text("{}")
-    assert "is no file of keys" in said(runs[0], "--keys", tmp_path / "k.json")
+    assert "is not a key file" in said(runs[0], "--keys", tmp_path / "k.json")
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         place.listen()
         assert "in use" in said(runs[0], "--port", place.getsockname()[1])
-    assert "two runs have one name" in said(runs[0], runs[0])
+    assert "two runs have the same name" in said(runs[0], runs[0])
     assert "given 'int4', allowed: full, bfloat16, int8; did you mean 'int8'?" in said(runs[0], "--weights", "int4")
