@@ -309,7 +309,9 @@ def test_refusals(small, tmp_path):
 
 
 def test_gpt_resumes_bitwise_after_half(small, tmp_path):
-    """Train 12 steps, and 8 and then 4: weights and deterministic metrics are equal to the bit (kills: tests/tenants)."""
+    """Train 12 steps, and 8 and then 4: weights and deterministic metrics are equal to the bit (kills:
+    tests/tenants).
+    """
     whole = train(override(small, ["model.dropout=0.1"]), tmp_path / "whole")
     half = train(override(small, ["model.dropout=0.1"]), tmp_path / "half")
     for path in Writer(half.folder).checkpoints()[-1:]:

@@ -41,17 +41,7 @@ def runs_tab(root: Path) -> None:
         return [points(root, name, figure), progress_text(root, name)]
 
     def select_run(name: str | None) -> list[Any]:
-        figures = figures_of(root, name)
-        figure = "loss" if "loss" in figures else next(iter(figures), "loss")
-        drawn, said = samples(root, name)
-        return [
-            gr.Dropdown(figures, value=figure),
-            *refresh_curve(name, figure),
-            parents_text(root, name),
-            describe_recipe(root, name),
-            gr.Gallery(drawn, visible=bool(drawn)),
-            gr.Textbox(said, visible=bool(said)),
-        ]
+        return run_values(root, name)
 
     def refresh(name: str | None) -> Any:
         names = find_runs(root)
@@ -63,6 +53,22 @@ def runs_tab(root: Path) -> None:
     name.focus(refresh, name, name)
     gr.Timer(2).tick(refresh_curve, [name, figure], [curve, progress], show_progress="hidden")
     gr.on(None, lambda: select_run(next(iter(find_runs(root)), None)), None, everything)
+
+
+def run_values(root: Path, name: str | None) -> list[Any]:
+    """The values of every component of the tab for one run."""
+    figures = figures_of(root, name)
+    figure = "loss" if "loss" in figures else next(iter(figures), "loss")
+    drawn, said = samples(root, name)
+    return [
+        gr.Dropdown(figures, value=figure),
+        points(root, name, figure),
+        progress_text(root, name),
+        parents_text(root, name),
+        describe_recipe(root, name),
+        gr.Gallery(drawn, visible=bool(drawn)),
+        gr.Textbox(said, visible=bool(said)),
+    ]
 
 
 def find_runs(root: Path) -> list[str]:

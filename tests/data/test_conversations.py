@@ -1,4 +1,6 @@
-"""Conversations: masks, packing, what is read of other people's files, what is refused; questions that are never trained on."""
+"""Conversations: masks, packing, what is read of other people's files, what is refused; questions that are never
+trained on.
+"""
 
 import gzip
 import json
@@ -51,7 +53,7 @@ def text(tokenizer, ids):
     return b"".join(tokenizer.pieces[i] for i in ids).decode()
 
 
-# -- templates and masks ---------------------------------------------------------------------------------------------------
+# -- templates and masks -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -121,7 +123,7 @@ def test_jinja_agrees_with_transformers(tokenizer, tmp_path):
     assert JinjaTemplate(CHATML, tokenizer, "").render(TALK)[0] == list(found)
 
 
-# -- rows ------------------------------------------------------------------------------------------------------------------
+# -- rows --------------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=50, deadline=None)
@@ -168,7 +170,9 @@ def test_held_out_questions_are_never_trained_on_in_any_stage():
 
 
 def test_many_words_do_not_tell_right_from_wrong():
-    """A judge that only counts words must not find the right answers: of wrong ones half ramble, and rank below those that do not."""
+    """A judge that only counts words must not find the right answers: of wrong ones half ramble, and rank below those
+    that do not.
+    """
     found = [skill_record(number) for number in range(900)]
     wrong = [(text, rank) for record in found for text, rank in zip(record.answers[2:], record.ranks[2:], strict=True)]
     rambles = [text.startswith(skills.PREAMBLES) for text, _ in wrong]
@@ -301,7 +305,7 @@ def test_prompts_with_text_mixed_in(tmp_path, file):
     )  # of four rows, the question with a known answer comes twice
 
 
-# -- labels and mappings ---------------------------------------------------------------------------------------------------
+# -- labels and mappings -----------------------------------------------------------------------------------------------
 
 
 def test_labelled_text_in_each_form(tmp_path, file, tokenizer):

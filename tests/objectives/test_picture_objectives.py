@@ -1,4 +1,6 @@
-"""Bounds against exact likelihoods, penalties against autograd by hand, consistency at the exact consistency function."""
+"""Bounds against exact likelihoods, penalties against autograd by hand, consistency at the exact consistency
+function.
+"""
 
 import math
 from itertools import pairwise
@@ -57,11 +59,12 @@ def test_conformance(name):
     check_objective(objective, model.build(SPACE), BATCH)
 
 
-# -- bounds --------------------------------------------------------------------------------------------------------------
+# -- bounds ------------------------------------------------------------------------------------------------------------
 
 
 class LinearGaussian(nn.Module):
-    """x = w z + noise of deviation s, z standard normal in one dimension: log p(x) = log N(x; 0, w w' + s^2 I) is known.
+    """x = w z + noise of deviation s, z standard normal in one dimension: log p(x) = log N(x; 0, w w' + s^2 I) is
+    known.
 
     The posterior is N(w.x / (w.w + s^2), s^2 / (w.w + s^2)); `slip` moves the encoder away from it.
     """
@@ -142,7 +145,7 @@ def test_masses_of_all_levels_sum_to_one():
         assert abs(float(mass.double().exp().sum()) - 1) < 1e-4
 
 
-# -- games ---------------------------------------------------------------------------------------------------------------
+# -- games -------------------------------------------------------------------------------------------------------------
 
 
 class Quadratic(nn.Module):
@@ -230,11 +233,13 @@ def test_augmentation_moves_colours_and_places_and_lets_gradients_through():
         assert slope.abs().sum() > 0
 
 
-# -- consistency ---------------------------------------------------------------------------------------------------------
+# -- consistency -------------------------------------------------------------------------------------------------------
 
 
 class ExactConsistency(nn.Module):
-    """Data at one point p: the path through x_t ends at p + 0 noise, so D(x_t, t) = p is the exact consistency function."""
+    """Data at one point p: the path through x_t ends at p + 0 noise, so D(x_t, t) = p is the exact consistency
+    function.
+    """
 
     path = Exploding()
 

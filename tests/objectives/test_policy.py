@@ -1,4 +1,6 @@
-"""GAE, clipping, advantages at exact values; what holds before anything is learnt; a bandit whose best policy is known."""
+"""GAE, clipping, advantages at exact values; what holds before anything is learnt; a bandit whose best policy is
+known.
+"""
 
 import math
 from typing import Literal
@@ -34,7 +36,7 @@ from sanbu.strategies.strategy import generate, last
 SPACE = Space((16,), 12, 0)
 
 
-# -- exact values ----------------------------------------------------------------------------------------------------------
+# -- exact values ------------------------------------------------------------------------------------------------------
 
 
 def by_definition(rewards, values, discount, trace):
@@ -97,7 +99,9 @@ def test_value_clipping_at_exact_values():
 def test_group_advantages():
     rewards = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 0.5, 0.5])
     assert not group_advantages(rewards, 4)[4:].any() and not leave_one_out_advantages(rewards, 4)[4:].any()
-    torch.testing.assert_close(group_advantages(rewards, 4)[:4], torch.tensor([1.0, -1.0, -1.0, 1.0]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        group_advantages(rewards, 4)[:4], torch.tensor([1.0, -1.0, -1.0, 1.0]), atol=1e-3, rtol=0
+    )
     others = [1.0 - 1 / 3, -2 / 3, -2 / 3, 1.0 - 1 / 3]
     torch.testing.assert_close(leave_one_out_advantages(rewards, 4)[:4], torch.tensor(others))
 
@@ -137,7 +141,7 @@ def test_token_rewards():
     torch.testing.assert_close(token_rewards(batch, False), torch.tensor([[0.0, -0.05, 0.1, 3.0, 0.0]]))
 
 
-# -- rollouts --------------------------------------------------------------------------------------------------------------
+# -- rollouts ----------------------------------------------------------------------------------------------------------
 
 
 def policy(seed=0):
@@ -226,7 +230,7 @@ def test_unfinished_answers_are_not_right_and_cost():
     assert found["reward"].tolist() == [2.0, -0.5] and found["part_0"].tolist() == [2.0, 0.0]
 
 
-# -- a bandit: one question, four answers of one token, pi* ~ ref exp(r / beta) --------------------------------------------
+# -- a bandit: one question, four answers of one token, pi* ~ ref exp(r / beta) ----------------------------------------
 
 REWARDS = torch.tensor([0.0, 1.0, 0.3, 0.6])
 

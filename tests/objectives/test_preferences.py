@@ -151,7 +151,9 @@ def test_mismatched_answers():
 
 
 def test_how_far_the_policy_has_moved_in_general():
-    """KTO's z is the mean gap on the answers of others, and 0 where that is negative: policy and reference change places."""
+    """KTO's z is the mean gap on the answers of others, and 0 where that is negative: policy and reference change
+    places.
+    """
     batch, one, other = pairs(), model(seed=0), model(seed=1)
     tokens, targets = mismatched(batch)
     gap = float((logprobs(one, tokens, targets) - logprobs(other, tokens, targets)).sum(1).mean())
@@ -161,7 +163,7 @@ def test_how_far_the_policy_has_moved_in_general():
         assert moved.tolist() == pytest.approx([max(0.0, sign * gap)] * 3, abs=1e-5)
 
 
-# -- reward models ---------------------------------------------------------------------------------------------------------
+# -- reward models -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("objective", "expected"), [(bradley_terry(), math.log(2)), (plackett_luce(), math.log(24))])

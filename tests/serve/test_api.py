@@ -169,7 +169,10 @@ def test_a_predicted_text_comes_sooner_and_changes_nothing(client, served, strea
 
 def test_a_required_tool_is_called(client):
     tools = [
-        {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {"n": {"enum": [1, 2, 30]}}, "required": ["n"], "additionalProperties": False}}}
+        {"type": "function",
+            "function": {"name": name,
+                "parameters": {"type": "object", "properties": {"n": {"enum": [1, 2, 30]}}, "required": ["n"],
+                    "additionalProperties": False}}}
         for name in ("add", "cut")
     ]  # fmt: skip
     how = {"model": "talk", "messages": ASKED, "tools": tools, "seed": 1, "max_tokens": 120}

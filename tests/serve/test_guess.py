@@ -64,9 +64,7 @@ def test_what_was_expected_comes_in_an_eighth_of_the_steps():
         (again,), engine = told(model, [{**how, "expected": expected}])
         assert again[0] == said[0] and again[1] == pytest.approx(said[1], abs=1e-9) and again[2] == said[2]
         if expected == said[0]:
-            assert (
-                engine.counts["steps"] <= 7 and plain.counts["steps"] == 32
-            )  # the limit starts at three tokens
+            assert engine.counts["steps"] <= 7 and plain.counts["steps"] == 32  # the limit starts at three tokens
 
 
 def test_penalties_grammars_and_ends_are_the_same_with_guesses():

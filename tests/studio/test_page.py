@@ -190,7 +190,8 @@ def test_a_recipe_is_changed_trained_and_stopped(opened, studio):
     page.click("#start")
     wait(lambda: "did you mean 'layers'" in page.input_value(state))
     arguments.fill(
-        f"data.path={studio.root / 'text.txt'} model.layers=1 model.width=16 model.heads=2 schedule.steps=100000 data.tokenizer=byte"
+        f"data.path={studio.root / 'text.txt'} data.tokenizer=byte"
+        " model.layers=1 model.width=16 model.heads=2 schedule.steps=100000"
     )
     page.locator("#recipe-folder textarea, #recipe-folder input").fill("../outside")
     page.click("#start")
