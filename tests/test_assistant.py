@@ -249,11 +249,11 @@ def test_what_the_demo_does_without_a_terminal(pipeline, tmp_path):
 
 
 def test_a_long_conversation_forgets_its_oldest_turns(pipeline):
-    from sanbu.cli.talk import Speaker, say
+    from sanbu.cli.talk import Speaker, answer_all
 
     speaker = Speaker.open(pipeline / "sft", ("strategy.max_tokens=4",), "Be short.")
     for turn in range(12):
-        say([speaker], f"What is {turn} + 1, and why is it so?", turn, quiet=True)
+        answer_all([speaker], f"What is {turn} + 1, and why is it so?", turn, quiet=True)
     assert (
         speaker.said[0]["role"] == "system"
         and speaker.said[1]["role"] == "user"
