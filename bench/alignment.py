@@ -1,7 +1,9 @@
 """Alignment, beside TRL: python -m bench.alignment [--part sft|dpo|ppo] [--rounds N] [--json]
 
-The same GPT-2 shape (6 layers, width 256, 4,096 tokens), the same questions, the same machine, taking turns; TRL at its best of a few settings
-(padded or packed; float32, no recomputation, which are faster here). Rates count real work: tokens that are no padding, pairs, answers.
+The same GPT-2 shape (6 layers, width 256, 4,096 tokens), the same questions, the same machine, taking turns; TRL at
+its best of a few settings
+(padded or packed; float32, no recomputation, which are faster here). Rates count real work: tokens that are no
+padding, pairs, answers.
 The last line is one JSON object: sft.ratio, dpo.ratio, ppo.ratio.
 """
 
@@ -32,9 +34,9 @@ CHATML = ROLES + "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endi
 def prepare(folder: Path) -> None:
     """A tokenizer and questions with a better and a worse answer, for both sides."""
     from sanbu.codecs.bpe import train_chat
-    from sanbu.data.conversations import skilled
+    from sanbu.data.conversations import skill_record
 
-    records = [skilled(number) for number in range(QUESTIONS)]
+    records = [skill_record(number) for number in range(QUESTIONS)]
     train_chat([record.prompt[0]["content"] + " " + " ".join(record.answers) for record in records], VOCABULARY).save(
         folder
     )
@@ -45,7 +47,7 @@ def prepare(folder: Path) -> None:
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
 
 
-# -- ours ----------------------------------------------------------------------------------------------------------------
+# -- ours --------------------------------------------------------------------------------------------------------------
 
 
 def ours(folder: str, what: str) -> Callable[[], float]:
@@ -115,7 +117,7 @@ def timed(rounds: Callable[[int], float], count: int) -> Callable[[], float]:
     return measure
 
 
-# -- TRL -----------------------------------------------------------------------------------------------------------------
+# -- TRL ---------------------------------------------------------------------------------------------------------------
 
 
 def theirs(folder: str, what: str, setting: str) -> Callable[[], float]:
@@ -175,8 +177,10 @@ def peers(folder: Path) -> tuple[Any, Any, list[dict[str, Any]]]:
 def settings(folder: Path, steps: int, rows: int, **more: Any) -> dict[str, Any]:
     """What every trainer is told."""
     return {
-        "output_dir": str(folder / "out"), "per_device_train_batch_size": rows, "max_steps": steps, "learning_rate": 1e-5, "report_to": [],
-        "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "save_strategy": "no", "logging_strategy": "no",
+        "output_dir": str(folder / "out"), "per_device_train_batch_size": rows, "max_steps": steps,
+        "learning_rate": 1e-5, "report_to": [],
+        "use_cpu": True, "bf16": False, "gradient_checkpointing": False, "save_strategy": "no",
+        "logging_strategy": "no",
         "disable_tqdm": True, **more,
     }  # fmt: skip
 

@@ -1,8 +1,12 @@
-"""Clients that ask servers over HTTP: python -m bench.clients --ask URL MODEL CLIENTS TOKENS, or as parts of bench.service.
+"""Clients that ask servers over HTTP: python -m bench.clients --ask URL MODEL CLIENTS TOKENS, or as parts of
+bench.service.
 
-The same GPT-2 shape (12 layers, width 768, 8,192 tokens: 92M parameters, trained for 60 short steps) for `sanbu serve`, `transformers serve` and
-llama-cpp-python's server, one thread each, the same client; float32, and the first two in bfloat16 too where the processor has such products. Every client streams completions of unequal prompts that share nothing, drawn at
-temperature 1, which repeats next to nothing; `greedy` is one client at temperature 0, which does. A token is a piece of text that came.
+The same GPT-2 shape (12 layers, width 768, 8,192 tokens: 92M parameters, trained for 60 short steps) for `sanbu
+serve`, `transformers serve` and
+llama-cpp-python's server, one thread each, the same client; float32, and the first two in bfloat16 too where the
+processor has such products. Every client streams completions of unequal prompts that share nothing, drawn at
+temperature 1, which repeats next to nothing; `greedy` is one client at temperature 0, which does. A token is a piece
+of text that came.
 """
 
 from __future__ import annotations
@@ -31,11 +35,13 @@ SHAPE = ["model.layers=12", "model.heads=12", "model.width=768", "model.context=
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
 
 
-# -- the model, for every server -------------------------------------------------------------------------------------------
+# -- the model, for every server ---------------------------------------------------------------------------------------
 
 
 def prepare(folder: Path) -> None:
-    """A run of the shape, trained for some minutes, and the same weights as a folder for transformers and a GGUF file."""
+    """A run of the shape, trained for some minutes, and the same weights as a folder for transformers and a GGUF
+    file.
+    """
     sanbu = [sys.executable, "-m", "sanbu"]
     changes = [
         *SHAPE,
@@ -64,7 +70,7 @@ def prepare(folder: Path) -> None:
         as_gguf(folder / "hf", folder / "model.gguf")
 
 
-# -- servers ---------------------------------------------------------------------------------------------------------------
+# -- servers -----------------------------------------------------------------------------------------------------------
 
 
 WEIGHTS = {"float32": "full", "bfloat16": "bfloat16", "int8": "int8"}  # as sanbu serve calls them
@@ -78,7 +84,9 @@ def types() -> list[str]:
 
 
 def commands(folder: Path, port: int) -> dict[str, tuple[list[str], str]]:
-    """How each server is started, and what it calls the model: transformers as it comes, and with its continuous batching."""
+    """How each server is started, and what it calls the model: transformers as it comes, and with its continuous
+    batching.
+    """
     python, at = sys.executable, ["--host", "127.0.0.1", "--port", str(port)]
     hf = str(folder / "hf")
     sanbu = [python, "-m", "sanbu", "serve", str(folder / "run"), *at, "--no-studio"]
@@ -138,7 +146,7 @@ def free_port() -> int:
         return int(place.getsockname()[1])
 
 
-# -- the client ------------------------------------------------------------------------------------------------------------
+# -- the client --------------------------------------------------------------------------------------------------------
 
 
 async def stream(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> list[float]:
@@ -231,7 +239,9 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
 
 
 def ratios(rate: dict[str, float]) -> dict[str, float]:
-    """Ours over each peer's, both in one type: ratio_transformers in the fastest that this processor has, and in each by name."""
+    """Ours over each peer's, both in one type: ratio_transformers in the fastest that this processor has, and in each
+    by name.
+    """
     found = {
         f"ratio_{peer}_{kind}": rate[f"sanbu-{kind}"] / rate[f"{peer}-{kind}"]
         for kind in types()

@@ -48,7 +48,8 @@ def as_gguf(source: Path, target: Path) -> None:
     writer.close()
 
 
-PARTS = {"ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}  # fmt: skip
+PARTS = {"ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm",
+    "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}  # fmt: skip
 WHOLE = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
 
 

@@ -1,8 +1,12 @@
-"""Pictures, beside the peers a user would pick: python -m bench.images [--part unet|dit|import|pixelcnn|compare|nats] [--json]
+"""Pictures, beside the peers a user would pick: python -m bench.images [--part unet|dit|import|pixelcnn|compare|nats]
+[--json]
 
-unet, dit: DDIM of 50 steps with the same weights, ours against a diffusers pipeline, each at its best (eager and compiled), one
-thread, taking turns. import: seconds to import. pixelcnn: drawing 28 x 28 from what is kept against whole passes. compare: the
-strategies on Fashion-MNIST under --seconds each (--data, an .npz; on a GPU where there is one). nats: binarised MNIST beside
+unet, dit: DDIM of 50 steps with the same weights, ours against a diffusers pipeline, each at its best (eager and
+compiled), one
+thread, taking turns. import: seconds to import. pixelcnn: drawing 28 x 28 from what is kept against whole passes.
+compare: the
+strategies on Fashion-MNIST under --seconds each (--data, an .npz; on a GPU where there is one). nats: binarised MNIST
+beside
 the published figures. The last line is one JSON object.
 """
 

@@ -23,7 +23,9 @@ from bench.clients import ask, free_port, prompts, running
 
 
 def overhead(folder: Path, rounds: int) -> dict[str, float]:
-    """Milliseconds a token of one client beyond the engine's own steps: HTTP, events, text, and the way between threads."""
+    """Milliseconds a token of one client beyond the engine's own steps: HTTP, events, text, and the way between
+    threads.
+    """
     small = small_run(folder)
     found = []
     for _ in range(rounds):
@@ -44,7 +46,8 @@ def overhead(folder: Path, rounds: int) -> dict[str, float]:
         stepping, tokens = ours.recv()
         found.append(1000 * (spent - stepping) / tokens)
         print(
-            f"  {1000 * stepping / tokens:.3f} ms a token in the engine, {found[-1]:.3f} beside it; {figures['rate']:.0f} tokens/s",
+            f"  {1000 * stepping / tokens:.3f} ms per token in the engine, {found[-1]:.3f} outside it;"
+            f" {figures['rate']:.0f} tokens/s",
             file=sys.stderr,
         )
         server.kill()
@@ -61,7 +64,7 @@ def timed_server(pipe: Any, run: str, port: int) -> None:
 
     torch.set_num_threads(1)
     service = Service.open([Path(run)])
-    engine = next(iter(service.served.values())).engine
+    engine = next(iter(service.runs.values())).engine
     assert engine is not None
     step, spent = engine.step, [0.0]
 
@@ -112,7 +115,9 @@ def small_run(folder: Path) -> Path:
 
 
 def load(folder: Path, clients: int = 200, seconds: float = 120) -> dict[str, float]:
-    """So many clients at once, each asking again as soon as it is answered; every answer is compared with what is said alone."""
+    """So many clients at once, each asking again as soon as it is answered; every answer is compared with what is
+    said alone.
+    """
     run, port = small_run(folder), free_port()
     command = [
         sys.executable,

@@ -1,9 +1,13 @@
-"""The service beside other ways to answer the same requests: python -m bench.service [--part NAME] [--rounds N] [--run DIR] [--json]
+"""The service beside other ways to answer the same requests: python -m bench.service [--part NAME] [--rounds N]
+[--run DIR] [--json]
 
-clients: tokens a second over HTTP at 1, 8 and 32 clients, beside transformers serve and llama-cpp-python's server (see bench.clients). load: 200 clients
+clients: tokens a second over HTTP at 1, 8 and 32 clients, beside transformers serve and llama-cpp-python's server
+(see bench.clients). load: 200 clients
 for two minutes. overhead: milliseconds a token beside the engine's steps.
-continuous and prefix: a random GPT-2 shape (6 layers, width 256, context 1,024), one thread. continuous: 64 requests of unequal lengths, 16 at once; the peer is the strategy
-itself in static batches of 16, each as long as its longest. prefix: seconds to the first token behind 512 shared tokens, known or not.
+continuous and prefix: a random GPT-2 shape (6 layers, width 256, context 1,024), one thread. continuous: 64 requests
+of unequal lengths, 16 at once; the peer is the strategy
+itself in static batches of 16, each as long as its longest. prefix: seconds to the first token behind 512 shared
+tokens, known or not.
 The last line is one JSON object: continuous.ratio, prefix.ratio, clients.N.ratio_transformers (both sides in the
 fastest type that this processor has), clients.N.ratio_llamacpp (float32), load.errors, overhead_ms.
 """

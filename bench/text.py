@@ -1,4 +1,5 @@
-"""Text, beside the peers a user would pick: python -m bench.text [--part shakespeare|train|generate|chunked|shards] [--json]
+"""Text, beside the peers a user would pick: python -m bench.text [--part shakespeare|train|generate|chunked|shards]
+[--json]
 
 Every ratio is ours over the peer's best setting, measured in one run, taking turns. The last line is one JSON object.
 """
@@ -27,7 +28,7 @@ VOCABULARY, ROWS, TIME = 4096, 8, 256
 Figures = dict[str, Any]
 
 
-# -- training ------------------------------------------------------------------------------------------------------------
+# -- training ----------------------------------------------------------------------------------------------------------
 
 
 def our_training(compiled: bool, chunked: bool) -> Callable[[], float]:
@@ -93,7 +94,8 @@ def peer_model() -> Any:
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore")
     config = transformers.GPT2Config(
-        vocab_size=VOCABULARY, n_positions=SHAPE["context"], n_embd=SHAPE["width"], n_layer=SHAPE["layers"], n_head=SHAPE["heads"],
+        vocab_size=VOCABULARY, n_positions=SHAPE["context"], n_embd=SHAPE["width"], n_layer=SHAPE["layers"],
+        n_head=SHAPE["heads"],
         resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=0, eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     return transformers.GPT2LMHeadModel(config)
@@ -129,7 +131,7 @@ def compared(key: str, figures: dict[str, float]) -> Figures:
     }
 
 
-# -- generation ----------------------------------------------------------------------------------------------------------
+# -- generation --------------------------------------------------------------------------------------------------------
 
 PROMPT, NEW = 16, 200
 
@@ -191,7 +193,7 @@ def generate() -> Figures:
     return found
 
 
-# -- memory of the loss --------------------------------------------------------------------------------------------------
+# -- memory of the loss ------------------------------------------------------------------------------------------------
 
 
 def loss_memory(chunk: int) -> Callable[[], float]:
@@ -223,7 +225,7 @@ def chunked() -> Figures:
     }
 
 
-# -- tokenizing ----------------------------------------------------------------------------------------------------------
+# -- tokenizing --------------------------------------------------------------------------------------------------------
 
 
 def corpus() -> list[str]:
@@ -302,7 +304,7 @@ def shards() -> Figures:
     }
 
 
-# -- character-level Shakespeare -----------------------------------------------------------------------------------------
+# -- character-level Shakespeare ---------------------------------------------------------------------------------------
 
 
 def play(path: Path, name: str, changes: list[str], seed: int, threads: int = 2) -> tuple[float, float]:
@@ -332,7 +334,8 @@ def play(path: Path, name: str, changes: list[str], seed: int, threads: int = 2)
 
 NANOGPT = [
     "model=gpt2", "model.layers=4", "model.heads=4", "model.width=128", "model.context=64", "optimizer=adamw",
-    "optimizer.learning_rate=0.001", "optimizer.betas=[0.9,0.99]", "optimizer.rate.warmup=0.05", "optimizer.rate.final=0.1",
+    "optimizer.learning_rate=0.001", "optimizer.betas=[0.9,0.99]", "optimizer.rate.warmup=0.05",
+    "optimizer.rate.final=0.1",
 ]  # fmt: skip
 
 

@@ -1,4 +1,6 @@
-"""The shape of the house: arrows point one way, tables agree with the classes, one object per modality, nothing long or dense."""
+"""The shape of the house: arrows point one way, tables agree with the classes, one object per modality, nothing long
+or dense.
+"""
 
 import ast
 import re

@@ -20,8 +20,10 @@ from sanbu.loop import train
 from sanbu.run import Run
 
 QUICK = [
-    "schedule.steps=8", "schedule.batch=16", "schedule.checkpoint_every=2", "schedule.evaluate_every=4", "schedule.evaluate_rows=32",
-    "schedule.sample_every=4", "schedule.samples=4", "schedule.keep=9", "machine.threads=1", "machine.device=cpu", "machine.precision=float32",
+    "schedule.steps=8", "schedule.batch=16", "schedule.checkpoint_every=2", "schedule.evaluate_every=4",
+    "schedule.evaluate_rows=32",
+    "schedule.sample_every=4", "schedule.samples=4", "schedule.keep=9", "machine.threads=1", "machine.device=cpu",
+    "machine.precision=float32",
 ]  # fmt: skip
 SMALL = {
     "pixelcnn": ["model.width=8", "model.layers=1"],
@@ -43,7 +45,9 @@ def small(name, *more):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_recipe_trains_draws_and_goes_on_to_the_bit(name, tmp_path):
-    """Eight rounds at once, and eight with the last four forgotten and made again; averages and both players included."""
+    """Eight rounds at once, and eight with the last four forgotten and made again; averages and both players
+    included.
+    """
     whole = train(small(name), tmp_path / "whole")
     again = train(small(name), tmp_path / "again")
     for path in Writer(again.folder).checkpoints()[2:]:
@@ -98,11 +102,13 @@ def test_a_picture_is_completed(tmp_path):
         assert (picture[:4] == 255).all() and (picture[4:] != 255).any()
 
 
-# -- averages ------------------------------------------------------------------------------------------------------------
+# -- averages ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_average_of_another_length_is_rebuilt_from_two(tmp_path):
-    """Lengths 0.05 and 0.1 are kept; 0.075 rebuilt from them is the one that was tracked, within 2 % of how far it is from both."""
+    """Lengths 0.05 and 0.1 are kept; 0.075 rebuilt from them is the one that was tracked, within 2 % of how far it is
+    from both.
+    """
     steps = [
         "schedule.steps=64",
         "schedule.checkpoint_every=4",
@@ -137,7 +143,7 @@ def test_a_power_of_a_length_is_that_of_its_weights():
         assert np.sqrt((weights * (t - mean) ** 2).sum() / weights.sum()) == pytest.approx(length, rel=1e-3)
 
 
-# -- comparisons ---------------------------------------------------------------------------------------------------------
+# -- comparisons -------------------------------------------------------------------------------------------------------
 
 
 def test_own_runs_are_compared_and_reported(tmp_path):

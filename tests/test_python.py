@@ -39,7 +39,8 @@ def test_the_snippets_of_the_page_run(tmp_path):
     (tmp_path / "page.py").write_text("\n".join(snippets), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=250,
-        env={"PATH": "/usr/bin:/bin", "SANBU_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path),
+        env={"PATH": "/usr/bin:/bin", "SANBU_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1",
+            "HOME": str(tmp_path),
              "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -85,8 +86,8 @@ def test_what_is_wrong_is_one_line(run, call, line):
 @pytest.mark.parametrize(
     ("call", "line"),
     [
-        (lambda: sanbu.data.text("one text"), "a list of one or more texts"),
-        (lambda: sanbu.data.text([]), "a list of one or more texts"),
+        (lambda: sanbu.data.text("one text"), "give a non-empty list of str"),
+        (lambda: sanbu.data.text([]), "give a non-empty list of str"),
         (lambda: sanbu.data.images(np.zeros((3, 8))), "2 axes"),
         (lambda: sanbu.data.images(np.full((3, 8, 8), 2.0)), "floats from 0 to 1"),
         (lambda: sanbu.data.images(np.zeros((3, 8, 8), np.uint8), [0, 1]), "3 integers from 0"),
@@ -188,7 +189,9 @@ def test_a_watcher_sees_everything_and_may_stop(tmp_path):
 
 @pytest.mark.parametrize("name", ["euler", "heun", "dpm_solver", "ddim", "ancestral", "consistency"])
 def test_plain_samplers_reach_the_law_of_the_data(name):
-    """Data N(0.5, 0.25): the exact denoiser is known. Mean and deviation within 6 standard errors plus the method's own error."""
+    """Data N(0.5, 0.25): the exact denoiser is known. Mean and deviation within 6 standard errors plus the method's
+    own error.
+    """
     mean, deviation, seen = 0.5, 0.5, []
 
     def denoise(x, t):

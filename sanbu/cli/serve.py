@@ -66,7 +66,7 @@ def serve(
     )
     api = application(service, seconds=seconds, origins=origin or (), local=local, prompts=log_prompts)
     page = studio and with_page(api, service, root, local, keys is not None)
-    listen(api, host, port, list(service.served), open_page and page)
+    listen(api, host, port, list(service.runs), open_page and page)
 
 
 def check_options(host: str, keys: Path | None, origins: Sequence[str], weights: str) -> None:

@@ -1,4 +1,8 @@
-"""Byte-pair encoding by the tokenizers library: trained on the data, or read from any tokenizer.json."""
+"""Byte-pair encoding (BPE): trained on the data, or read from any tokenizer.json, with the tokenizers library.
+
+Training merges the most frequent pair of tokens until the vocabulary is full. Sennrich and others, "Neural machine
+translation of rare words with subword units", 2016; on bytes: Radford and others, 2019.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +47,12 @@ class BPE(TokenizerConfig):
         return train(documents, self.vocabulary)
 
     def load(self, folder: Path) -> FileTokenizer:
-        return kept(folder, self.end(), self.end())
+        return load_tokenizer(folder, self.end(), self.end())
 
 
 def train(documents: Iterable[str], vocabulary: int) -> FileTokenizer:
-    """Byte-level BPE on these documents (Sennrich and others, 2016), split as GPT-2 splits; the end is token 0."""
-    return trained(documents, vocabulary, pre_tokenizers.ByteLevel(add_prefix_space=False), [END])
+    """Byte-level BPE trained on documents, with the pre-tokenizer of GPT-2; the end token is 0."""
+    return train_tokenizer(documents, vocabulary, pre_tokenizers.ByteLevel(add_prefix_space=False), [END])
 
 
 class ChatBPE(TokenizerConfig):
@@ -67,17 +71,17 @@ class ChatBPE(TokenizerConfig):
         return train_chat(documents, self.vocabulary)
 
     def load(self, folder: Path) -> FileTokenizer:
-        return kept(folder, self.end(), self.end())
+        return load_tokenizer(folder, self.end(), self.end())
 
 
 def train_chat(documents: Iterable[str], vocabulary: int) -> FileTokenizer:
-    """The same with one token per digit, which arithmetic needs, and the reserved tokens."""
+    """Byte-level BPE trained on documents, with one token per digit, for arithmetic, and the reserved tokens."""
     split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    return trained(documents, vocabulary, pre_tokenizers.Sequence(split), list(RESERVED))
+    return train_tokenizer(documents, vocabulary, pre_tokenizers.Sequence(split), list(RESERVED))
 
 
-def trained(documents: Iterable[str], vocabulary: int, split: Any, reserved: list[str]) -> FileTokenizer:
-    """Byte-level BPE over pre-tokenized text; reserved tokens have the first ids."""
+def train_tokenizer(documents: Iterable[str], vocabulary: int, split: Any, reserved: list[str]) -> FileTokenizer:
+    """Byte-level BPE with a pre-tokenizer `split`; reserved tokens have the first ids."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
@@ -106,7 +110,7 @@ class TokenizerFile(TokenizerConfig):
     )
 
     def file(self) -> Path:
-        """The file itself. Raises ConfigError when it is missing."""
+        """The path of the tokenizer.json. Raises ConfigError when it does not exist."""
         path = Path(self.path)
         path = path / "tokenizer.json" if path.is_dir() else path
         if not path.is_file():
@@ -126,7 +130,7 @@ class TokenizerFile(TokenizerConfig):
         return self.model_copy(update=known)
 
     def start(self) -> int | None:
-        """The id that begins a document."""
+        """The id with which a document begins."""
         if self.start_id != "auto":
             return self.start_id
         found = first_of(START_TOKENS, vocabulary_of(self.file()))
@@ -136,14 +140,14 @@ class TokenizerFile(TokenizerConfig):
         return FileTokenizer.load(self.file(), self.end(), self.start())
 
     def load(self, folder: Path) -> FileTokenizer:
-        return kept(folder, self.end(), self.start())
+        return load_tokenizer(folder, self.end(), self.start())
 
     def fingerprint(self) -> str:
         return fingerprint([self.file()])
 
 
 def first_of(names: Iterable[str], ids: dict[str, int]) -> int | None:
-    """The id of the first of these tokens that a vocabulary has."""
+    """The id of the first of these tokens that is in the vocabulary."""
     return next((ids[name] for name in names if name in ids), None)
 
 
@@ -152,11 +156,11 @@ def _read(path: Path, changed: float) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise ConfigError(f"{path} is not a tokenizer.json: it does not read as JSON") from None
+        raise ConfigError(f"{path} is not a tokenizer.json: it is not JSON") from None
 
 
 def vocabulary_of(path: Path) -> dict[str, int]:
-    """Token text to id, of a tokenizer.json; added tokens included. Raises ConfigError when it is not one."""
+    """{token: id} of a tokenizer.json, with added tokens. Raises ConfigError when it is not a tokenizer.json."""
     content = _read(path, path.stat().st_mtime)
     model = content.get("model")
     if not isinstance(model, dict) or "vocab" not in model:
@@ -168,8 +172,8 @@ def vocabulary_of(path: Path) -> dict[str, int]:
     return dict(pairs) | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
 
 
-def kept(folder: Path, end: int | None, start: int | None) -> FileTokenizer:
-    """The tokenizer.json of a run folder. Raises TokenizerError when there is none."""
+def load_tokenizer(folder: Path, end: int | None, start: int | None) -> FileTokenizer:
+    """The tokenizer of a run folder. Raises TokenizerError when it has no tokenizer.json."""
     path = folder / "tokenizer.json"
     if not path.exists():
         raise TokenizerError(
@@ -179,7 +183,7 @@ def kept(folder: Path, end: int | None, start: int | None) -> FileTokenizer:
 
 
 class FileTokenizer:
-    """A tokenizer.json. Text never becomes special tokens: the end token written in a document stays text."""
+    """The tokenizer of a tokenizer.json. Text is never encoded as special tokens, even if it contains their names."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, end: int | None, start: int | None) -> None:
         tokenizer.encode_special_tokens = True
@@ -196,7 +200,7 @@ class FileTokenizer:
 
     @classmethod
     def load(cls, path: Path, end: int | None, start: int | None) -> FileTokenizer:
-        """Read a tokenizer.json. Raises TokenizerError in one line when it is not one."""
+        """Read a tokenizer.json. Raises TokenizerError when it is not one."""
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)), end, start)
         except Exception as error:  # the library raises a bare Exception for files that it cannot read
@@ -207,11 +211,11 @@ class FileTokenizer:
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
     def special(self, name: str) -> int | None:
-        """The id of a special token, which text cannot produce."""
+        """The id of a special token, or None."""
         return self.tokenizer.token_to_id(name)
 
-    def spelled(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids of a text with special tokens, as a template writes it, and the characters each id stands for."""
+    def encode_with_special(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a text in which special tokens may occur, and the span of characters of each id."""
         self.tokenizer.encode_special_tokens = False
         try:
             encoding = self.tokenizer.encode(text, add_special_tokens=False)
@@ -224,7 +228,7 @@ class FileTokenizer:
 
 
 def byte_of_character() -> dict[str, int]:
-    """GPT-2's mapping of bytes to characters: printable bytes are themselves, the others are shifted past 255."""
+    """{character: byte} in the byte alphabet of GPT-2: printable bytes map to themselves, others past 255."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [value for value in range(256) if value not in plain]
     printable = {chr(value): value for value in plain}
@@ -235,21 +239,21 @@ BYTES = byte_of_character()
 
 
 def byte_level_piece(token: str) -> bytes:
-    """The bytes of a token in GPT-2's byte alphabet; added tokens may hold other characters."""
+    """The bytes of a token in the byte alphabet of GPT-2, or in UTF-8 for added tokens with other characters."""
     if all(character in BYTES for character in token):
         return bytes(BYTES[character] for character in token)
     return token.encode("utf-8")
 
 
 def marked_piece(token: str) -> bytes:
-    """The bytes of a token that marks spaces: a lower bar (SentencePiece), </w> (GPT-1), <0x0A> (byte fallback)."""
+    """The bytes of a token with markers: U+2581 (SentencePiece) and </w> (GPT-1) for spaces, <0x0A> for bytes."""
     if token.startswith("<0x") and token.endswith(">") and len(token) == 6:
         return bytes([int(token[3:5], 16)])
     return token.replace("\u2581", " ").replace("</w>", " ").encode("utf-8")
 
 
-def bytes_as_file() -> FileTokenizer:
-    """The byte tokenizer as a tokenizer.json: byte-level BPE without merges, same ids."""
+def byte_file_tokenizer() -> FileTokenizer:
+    """The byte tokenizer as a tokenizer.json: byte-level BPE without merges, with the same ids."""
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab=BYTES, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

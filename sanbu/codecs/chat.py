@@ -1,8 +1,8 @@
-"""Conversations as tokens, with a loss mask from the renderer itself.
+"""Conversations as tokens with a loss mask.
 
-A conversation is a list of messages, {"role": "user", "content": "..."}. Only what the assistant says is taught, its
-closing end included, so that a model learns to stop. The mask comes from the renderer itself, never from a search in
-its text.
+A conversation is a list of messages, {"role": "user", "content": "..."}. The loss covers the answers of the assistant
+and the end token after each, so that a model learns to stop. The renderer computes the mask; it is not searched for in
+the text.
 """
 
 from __future__ import annotations
@@ -10,33 +10,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Protocol
 
-from sanbu.codecs.text import Readers, TokenCodec
+from sanbu.codecs.text import TextFollower, TokenCodec
 from sanbu.codecs.tokenizer import ASSISTANT, SYSTEM, USER, Tokenizer, encode
 from sanbu.config import Choice, SanbuError, nearest
 
 Message = dict[str, str]
-Rendered = tuple[list[int], list[bool]]
+Rendered = tuple[list[int], list[bool]]  # ids, and whether each has a loss
 ROLES = ("system", "user", "assistant")
 MARKERS = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
 WRITTEN = {"system": "System: ", "user": "User: ", "assistant": "Assistant:"}
 
 
 class ConversationError(SanbuError):
-    """A conversation that cannot be rendered or trained on."""
+    """A conversation that cannot be rendered or used for training."""
 
 
 class Template(Protocol):
-    """Renders a conversation."""
+    """Renders conversations as tokens."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        """Ids, and for each whether it has a loss."""
+        """The ids of a conversation, and for each whether it has a loss."""
 
     def ask(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of the conversation and the beginning of an assistant turn."""
+        """The ids of a conversation, followed by the beginning of an assistant turn."""
 
 
 class TemplateConfig(Choice):
-    """How a conversation is rendered for the model."""
+    """A chat template."""
 
     table: ClassVar[str] = "sanbu.codecs:TEMPLATES"
 
@@ -44,7 +44,7 @@ class TemplateConfig(Choice):
         raise NotImplementedError
 
     def resolve(self) -> TemplateConfig:
-        """This config with the text of the template file in it."""
+        """This config with the text of the template file included."""
         return self
 
 
@@ -58,7 +58,7 @@ class Turns(TemplateConfig):
 
 
 class TurnsTemplate:
-    """The built-in template: role token, content, end token after the assistant; else role names."""
+    """The built-in template: role token, content, end token after answers; role names without role tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -70,7 +70,7 @@ class TurnsTemplate:
         self.known: dict[str, list[int]] = {}
 
     def learn(self, texts: Sequence[str]) -> None:
-        """Encode many contents in one batch, which is much faster."""
+        """Encode many contents in one batch, which is faster than one by one, and cache their ids."""
         spoken = list(texts)
         if not self.marked:
             spoken = [form for text in texts for form in (" " + text, text + "\n")]
@@ -101,12 +101,15 @@ class TurnsTemplate:
         return encode(self.tokenizer, WRITTEN[role]) if mark is None or not self.marked else [mark]
 
     def _say(self, content: str, answer: bool) -> list[int]:
-        text = content if self.marked else " " + content if answer else content + "\n"
+        if self.marked:
+            text = content
+        else:
+            text = " " + content if answer else content + "\n"
         return self.known.get(text) or encode(self.tokenizer, text)
 
 
 class ChatCodec(TokenCodec):
-    """Questions as people type them; answers as text."""
+    """Questions or conversations in, answers as text out."""
 
     def __init__(self, tokenizer: Tokenizer, template: TemplateConfig) -> None:
         super().__init__(tokenizer)
@@ -116,18 +119,20 @@ class ChatCodec(TokenCodec):
         """The ids of a question, or of a conversation that ends with one."""
         return self.template.ask(messages_of(prompt))
 
-    def follow(self, stop: Sequence[str] = ()) -> Readers:
-        """Readers of drafts that stop at these texts."""
-        return Readers(self.tokenizer, stop)
+    def follow(self, stop: Sequence[str] = ()) -> TextFollower:
+        """A follower of drafts that ends rows at the stop texts."""
+        return TextFollower(self.tokenizer, stop)
 
 
 def messages_of(prompt: str | Sequence[Message]) -> list[Message]:
     """A prompt as a conversation."""
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else checked(list(prompt), "the prompt")
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return check_messages(list(prompt), "the prompt")
 
 
-def checked(messages: list[Message], where: str) -> list[Message]:
-    """The messages, if they are a conversation. Raises ConversationError in one line that names the place."""
+def check_messages(messages: list[Message], where: str) -> list[Message]:
+    """The messages, if they are a conversation. Raises ConversationError, whose text begins with `where`."""
     if not messages:
         raise ConversationError(f"{where}: the conversation is empty")
     for number, message in enumerate(messages, 1):

@@ -1,7 +1,7 @@
-"""The contract of a codec: the only place that knows what a person reads, sees or hears of a sample.
+"""The contract of a codec, which converts between samples and what people read, see or hear.
 
-A codec is saved with a run, so a run needs no data to generate. Everything that differs by modality is asked here:
-what is counted, what a terminal shows, what is written to disk.
+A codec is saved with a run, so a run can generate without its data. Everything that depends on the modality is a
+method of the codec: the unit of counting, the output in a terminal, the files on disk.
 """
 
 from __future__ import annotations
@@ -14,60 +14,60 @@ from torch import Tensor
 
 from sanbu.space import Batch, Draft
 
-Written = dict[str, str | int]  # what an export wrote, for people and for --json
+Written = dict[str, str | int]  # summary of an export, for the console and for --json
 
 
 class Follower(Protocol):
-    """Turns drafts into what a person reads, as they come."""
+    """Converts drafts, while they are drawn, into text, pictures or arrays."""
 
     @property
     def pieces(self) -> Sequence[Any]:
-        """What the last draft added to each row: new text, or the picture as it stands."""
+        """What the last draft added to each row: new text, or the current picture."""
 
     def update(self, draft: Draft) -> Tensor:
-        """Read a draft; returns the rows to end, bool by row."""
+        """Read a draft. Returns which rows must end, bool [B]."""
 
     def results(self) -> list[Any]:
-        """What each row has become."""
+        """The result of each row."""
 
 
 class Codec(Protocol):
-    """Between people and tensors. medium: "text", "image", ... unit: what is counted, in the plural."""
+    """Converts between people and tensors. medium: "text", "image", ... unit: plural name of what is counted."""
 
     medium: str
     unit: str
 
     def save(self, folder: Path) -> None:
-        """Write into a run folder what `DataConfig.codec` reads from it."""
+        """Write the files that `DataConfig.codec` reads into a run folder."""
 
     def vocabulary(self) -> Sequence[bytes] | None:
-        """What each token stands for, where samples are made of tokens; runs that work together must agree on it."""
+        """The bytes of each token, or None without tokens; runs that are used together must agree on it."""
 
     def request(self, prompt: str | None, label: str | None) -> Any:
         """The prompt for `condition` from command line options. Raises SanbuError for options that do not apply."""
 
     def condition(self, prompt: Any, rows: int) -> Batch:
-        """What a strategy begins from, `rows` times each prompt; None asks for unconditional samples."""
+        """The condition of a strategy, `rows` times each prompt; None means unconditional samples."""
 
     def follow(self, stop: Sequence[str] = ()) -> Follower:
-        """A reader of drafts that ends rows at these texts."""
+        """A follower of drafts that ends rows at the stop texts."""
 
     def read(self, sample: Tensor) -> Any:
-        """One sample as a person reads it: text, an array, a row."""
+        """One sample as text or array."""
 
     def amount(self, batch: Batch) -> int:
-        """How many units a batch of training rows holds."""
+        """The number of units in a batch of training rows."""
 
     def show(self, sample: Any) -> str:
-        """What a terminal shows of one sample that was read; empty where it can show nothing."""
+        """A sample, as returned by `read`, for the terminal; empty if a terminal cannot show it."""
 
     def render(self, samples: Sequence[Any], path: Path) -> Path:
-        """Write all samples into one file for people; the suffix is added. Returns the file."""
+        """Write all samples into one file; adds the suffix to `path`. Returns the file."""
 
     def export(self, samples: Sequence[Any], folder: Path, frames: Sequence[Sequence[Any]] = ()) -> Written:
-        """Write each sample into a file of its own, with an overview; frames: all samples as they stood on the way."""
+        """Write one file per sample and an overview. frames: all samples at intermediate steps."""
 
 
 def stops_of(strategy: object) -> Sequence[str]:
-    """The stop texts of a strategy's config, where it has some."""
+    """The stop texts of the config of a strategy; empty if it has none."""
     return getattr(strategy, "stop", ())

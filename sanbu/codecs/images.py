@@ -1,4 +1,4 @@
-"""Pictures for people: labels and known pixels in; PNG files, grids and animations out."""
+"""The codec of pictures: labels and known pixels in; PNG files, grids and animations out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def to_levels(sample: Tensor, space: Space) -> Tensor:
 
 
 class ImageCodec:
-    """Between people and pictures of one space. names: of the classes, where they have any."""
+    """The codec of the pictures of a space. names: names of the classes, or empty."""
 
     medium, unit = "image", "pictures"
 
@@ -43,7 +43,7 @@ class ImageCodec:
 
     @classmethod
     def load(cls, folder: Path, space: Space) -> ImageCodec:
-        """As a run folder keeps it."""
+        """The codec that was saved in a run folder."""
         path = folder / "labels.json"
         return cls(space, read_json(path) if path.exists() else ())
 
@@ -52,32 +52,32 @@ class ImageCodec:
             write_json(folder / "labels.json", list(self.names))
 
     def vocabulary(self) -> None:
-        """Levels stand for brightness in every run; there is nothing to agree on beyond the space."""
+        """None: pictures have no tokens."""
         return
 
     def request(self, prompt: str | None, label: str | None) -> dict[str, str | None]:
         return {"label": label, "picture": prompt}
 
     def condition(self, prompt: Any, rows: int) -> Batch:
-        """label_B, and known_BCHW with its mask where part of a picture is given.
+        """label_B and, if part of a picture is given, known_BCHW with its mask.
 
         prompt: None for all labels in turn, a label (number or name), or {"label": ..., "picture": path or array [C,
-        H, W] of levels}. Transparent pixels of a PNG are the ones to draw; of an array, those below 0. Raises
+        H, W] of levels}. Pixels to draw are transparent in a PNG, negative in an array. Raises
         SanbuError for a label out of range.
         """
         asked = prompt if isinstance(prompt, dict) else {"label": prompt}
         if asked.get("label") is None:
             label = torch.arange(rows) % max(1, self.space.classes)
         else:
-            label = torch.full((rows,), self.number(asked["label"]))
+            label = torch.full((rows,), self.label_number(asked["label"]))
         if asked.get("picture") is None:
             return {"label": label}
-        levels, mask = self.known(asked["picture"])
+        levels, mask = self.known_pixels(asked["picture"])
         each = (rows, *self.space.shape)
         return {"label": label, "known": levels.expand(each), "mask": mask.expand(each)}
 
-    def number(self, label: int | str) -> int:
-        """The number of a class given by number or name; `none` is no label."""
+    def label_number(self, label: int | str) -> int:
+        """The class number of a label, given by number or name; `none` means no label."""
         classes = self.space.classes
         if not classes:
             raise SanbuError(f"label: given {label}, but this run was trained without labels")
@@ -94,8 +94,8 @@ class ImageCodec:
         allowed = f"0 to {classes - 1}" + (f", or {', '.join(self.names)}" if self.names else "")
         raise SanbuError(f"label: given {label}, allowed: {allowed}{nearest(str(label), self.names)}")
 
-    def known(self, picture: Any) -> tuple[Tensor, Tensor]:
-        """Levels and a mask of the pixels that are given, both [C, H, W]."""
+    def known_pixels(self, picture: Any) -> tuple[Tensor, Tensor]:
+        """Levels, and the mask of the known pixels, both [C, H, W]."""
         if not isinstance(picture, (str, Path)):
             values = torch.as_tensor(np.asarray(picture)).long()
             if tuple(values.shape) != self.space.shape:
@@ -124,7 +124,7 @@ class ImageCodec:
         return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
     def follow(self, stop: Sequence[str] = ()) -> PictureFollower:
-        """A reader that keeps the last draft; pictures have no text to stop at."""
+        """A follower that keeps the last draft; `stop` has no meaning for pictures."""
         return PictureFollower(self)
 
     def amount(self, batch: Batch) -> int:
@@ -134,13 +134,13 @@ class ImageCodec:
         return ""
 
     def render(self, samples: Sequence[Any], path: Path) -> Path:
-        """A grid as PNG, pixels enlarged to be seen."""
+        """Write a grid of the samples as PNG, enlarged."""
         path = path.with_name(path.name + ".png")
         write_image(path, enlarged(grid(samples)))
         return path
 
     def export(self, samples: Sequence[np.ndarray], folder: Path, frames: Sequence[Sequence[Any]] = ()) -> Written:
-        """A PNG for each picture, a grid of the first 100, and an animation of how these came to be."""
+        """Write a PNG per picture, a grid of the first 100, and an animation of the frames."""
         folder.mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(samples):
             write_image(folder / f"{number:04d}.png", picture)
@@ -154,7 +154,7 @@ class ImageCodec:
 
 
 class PictureFollower:
-    """Follows drafts; rows end when the strategy ends them."""
+    """Keeps the last draft; rows end when the strategy ends them."""
 
     def __init__(self, codec: ImageCodec) -> None:
         self.codec = codec
@@ -167,7 +167,7 @@ class PictureFollower:
 
     @property
     def pieces(self) -> list[np.ndarray]:
-        """Each row as it stands."""
+        """The current picture of each row."""
         return self.results()
 
     def results(self) -> list[np.ndarray]:
@@ -176,10 +176,10 @@ class PictureFollower:
 
 
 def grid(samples: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures in a grid, one grey pixel apart, roughly square, or ten per row where that fits."""
+    """Pictures in a grid with grey lines: about square, or ten per row for a multiple of ten."""
     count = len(samples)
     columns = 10 if count % 10 == 0 and count >= 20 else math.ceil(math.sqrt(count))
-    rows = -(-count // columns)
+    rows = math.ceil(count / columns)
     height, width = samples[0].shape[:2]
     tall, wide = rows * (height + 1) - 1, columns * (width + 1) - 1
     canvas = np.full((tall, wide, *samples[0].shape[2:]), 128, np.uint8)
@@ -190,7 +190,7 @@ def grid(samples: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def enlarged(picture: np.ndarray, wanted: int = 480) -> np.ndarray:
-    """Each pixel as a square, so that the picture is about `wanted` pixels wide."""
+    """The picture with each pixel repeated, so that its longer side has at most about `wanted` pixels."""
     times = max(1, wanted // max(picture.shape[:2]))
     return picture.repeat(times, 0).repeat(times, 1)
 
@@ -202,7 +202,7 @@ def write_image(path: Path, picture: np.ndarray) -> None:
 
 
 def write_animation(path: Path, frames: Sequence[np.ndarray], seconds: float = 3.0) -> None:
-    """Write a GIF atomically: all frames within `seconds`, then the last one held."""
+    """Write a GIF atomically: all frames within `seconds`, then the last frame for 1.5 seconds."""
     pictures = [Image.fromarray(frame) for frame in frames]
     each = max(20, int(1000 * seconds / len(frames)))  # milliseconds
     times = [each] * (len(frames) - 1) + [1500]

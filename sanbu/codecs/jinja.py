@@ -1,8 +1,7 @@
-"""Foreign chat templates: Jinja in a sandbox, with a mask that follows from what each assistant turn adds.
+"""Chat templates in the Jinja format of Hugging Face, run in a sandbox.
 
-The tokens of a turn are those the template writes for messages[:i + 1] beyond messages[:i] and the beginning of an
-answer. A template that rewrites what it wrote before has no such turns and is refused; one that does not come to an
-end is stopped.
+The loss mask of assistant message i is the text of messages[:i + 1] after the text of messages[:i] with the beginning
+of an answer. A template that changes the text of earlier messages is refused, and one that runs too long is stopped.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from pydantic import Field
 from sanbu.codecs.chat import ConversationError, Message, Rendered, Template, TemplateConfig
 from sanbu.codecs.tokenizer import Tokenizer
 
-SECONDS = 2.0
-LONGEST = 1 << 20
+SECONDS = 2.0  # time limit of a template
+LONGEST = 1 << 20  # most characters of a rendered conversation
 
 
 class Sandbox(ImmutableSandboxedEnvironment):  # type: ignore[misc]
-    """No attribute that leads out, no product that fills the memory."""
+    """A sandbox that also refuses powers and the repetition of strings and lists, which could exhaust memory."""
 
     intercepted_binops = frozenset(["*", "**"])
 
@@ -39,12 +38,12 @@ class Sandbox(ImmutableSandboxedEnvironment):  # type: ignore[misc]
 
 
 class Jinja(TemplateConfig):
-    """A chat template as model makers publish it, run in a sandbox."""
+    """A published Jinja chat template, run in a sandbox."""
 
     kind: Literal["jinja"] = "jinja"
-    path: str = Field("", description="a folder with tokenizer_config.json or chat_template.jinja, or such a file")
-    source: str = Field("", description="the template itself; read from path when a run begins")
-    end: str = Field("", description="what the template calls eos_token; by default the tokenizer's end")
+    path: str = Field("", description="tokenizer_config.json, a .jinja file, or a folder with one of them")
+    source: str = Field("", description="text of the template; default: read from path")
+    end: str = Field("", description="eos_token of the template; default: end token of the tokenizer")
 
     def build(self, tokenizer: Tokenizer) -> Template:
         return JinjaTemplate(self.source or source_of(self.path), tokenizer, self.end)
@@ -54,17 +53,15 @@ class Jinja(TemplateConfig):
 
 
 class JinjaTemplate:
-    """A template as model makers publish it, on a tokenizer.json."""
+    """A Jinja template with a tokenizer.json."""
 
     def __init__(self, source: str, tokenizer: Tokenizer, end: str) -> None:
-        if not hasattr(tokenizer, "spelled"):
-            raise ConversationError(
-                "data.template: a jinja template needs a tokenizer.json, whose special tokens it writes"
-            )
+        if not hasattr(tokenizer, "encode_with_special"):
+            raise ConversationError("data.template: a jinja template needs a tokenizer.json; set data.tokenizer=file")
         self.tokenizer: Any = tokenizer
         self.names = {"bos_token": self._name(tokenizer.start), "eos_token": end or self._name(tokenizer.end)}
         sandbox = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-        sandbox.globals["raise_exception"] = refuse
+        sandbox.globals["raise_exception"] = raise_exception
         sandbox.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False)
         try:
             self.template = sandbox.from_string(source)
@@ -79,26 +76,27 @@ class JinjaTemplate:
                 after = self._write(messages[: number + 1])
                 if not after.startswith(before) or not text.startswith(after):
                     raise ConversationError(
-                        "data.template: it rewrites earlier turns, so no mask can be made; take turns"
+                        "data.template: it rewrites earlier turns, so there is no loss mask; use data.template=turns"
                     )
                 spans.append((len(before), len(after)))
-        ids, offsets = self.tokenizer.spelled(text)
-        inside = lambda a, b: any(first <= a and b <= last for first, last in spans)  # noqa: E731
-        return ids, [inside(a, b) for a, b in offsets]
+        ids, offsets = self.tokenizer.encode_with_special(text)
+        taught = [any(start <= first and last <= end for start, end in spans) for first, last in offsets]
+        return ids, taught
 
     def ask(self, messages: Sequence[Message]) -> list[int]:
-        return self.tokenizer.spelled(self._write(messages, True))[0]
+        return self.tokenizer.encode_with_special(self._write(messages, True))[0]
 
     def _write(self, messages: Sequence[Message], ask: bool = False) -> str:
         special = [piece for piece in self.tokenizer.tokenizer.get_added_tokens_decoder().values() if piece.special]
         for message in messages:
-            if found := next((token.content for token in special if token.content in message["content"]), None):
-                raise ConversationError(f"a message holds {found!r}, which only the template may write")
+            found = [token.content for token in special if token.content in message["content"]]
+            if found:
+                raise ConversationError(f"a message contains {found[0]!r}, which only the template may write")
         try:
             with Deadline(SECONDS):
                 text = self.template.render(messages=list(messages), add_generation_prompt=ask, **self.names)
         except TimeoutError:
-            raise ConversationError(f"data.template: it did not come to an end within {SECONDS:g} s") from None
+            raise ConversationError(f"data.template: it did not finish within {SECONDS:g} s") from None
         except (TemplateError, TypeError, ValueError, OverflowError, RecursionError, KeyError) as error:
             raise ConversationError(f"data.template: {str(error).splitlines()[0] or type(error).__name__}") from None
         if len(text) > LONGEST:
@@ -112,7 +110,7 @@ class JinjaTemplate:
 
 
 class Deadline:
-    """Stops Python code that runs too long, by a look at the clock at each line it reaches."""
+    """Raises TimeoutError in Python code that runs too long. Uses sys.settrace, so debuggers do not see that code."""
 
     def __init__(self, seconds: float) -> None:
         self.last, self.old = time.monotonic() + seconds, sys.gettrace()
@@ -129,8 +127,8 @@ class Deadline:
         return self._look
 
 
-def refuse(message: str) -> None:
-    """What templates call when a conversation does not suit them."""
+def raise_exception(message: str) -> None:
+    """The function that templates call to refuse a conversation."""
     raise TemplateError(message)
 
 

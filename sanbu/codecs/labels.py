@@ -1,4 +1,4 @@
-"""Labels for people: a text in, the name of a label or a number out."""
+"""The codec of labelled text: a text in, the name of a label or a number out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sanbu.space import Draft
 
 
 class LabelCodec(TokenCodec):
-    """Text in, a label out."""
+    """Text in, a label or a number out."""
 
     def __init__(self, tokenizer: Tokenizer, names: list[str]) -> None:
         super().__init__(tokenizer)
@@ -27,7 +27,7 @@ class LabelCodec(TokenCodec):
         self.pad = padding_of(tokenizer)
 
     def write(self, parts: tuple[str, ...], room: int) -> list[int]:
-        """start part (delimiter part) extract; the longest part is cut where the row would be too long."""
+        """The ids of: start part (delimiter part) extract. The longest part is cut to fit into `room` ids."""
         pieces = [ids.tolist() for ids in self.tokenizer.encode_batch(list(parts))]
         while sum(map(len, pieces)) + len(pieces) + 1 > room:
             longest = max(pieces, key=len)
@@ -37,16 +37,16 @@ class LabelCodec(TokenCodec):
         return [*start, *joined, self.extract]
 
     def begin(self, prompt: str) -> list[int]:
-        """The ids of a text whose label is asked for; a tab stands between two parts."""
+        """The ids of a text to label; a tab separates two parts."""
         return self.write(tuple(prompt.split("\t")), 1 << 30)
 
-    def follow(self, stop: Sequence[str] = ()) -> Labels:
-        """A reader of scores; a prediction has no text to stop at."""
-        return Labels(self.names)
+    def follow(self, stop: Sequence[str] = ()) -> LabelFollower:
+        """A follower that reads the scores; `stop` has no meaning here."""
+        return LabelFollower(self.names)
 
 
-class Labels:
-    """Scores as the name of the best label, or as a number."""
+class LabelFollower:
+    """Converts scores into the name of the best label, or into a number."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -54,7 +54,7 @@ class Labels:
         self.pieces: list[str] = []
 
     def update(self, draft: Draft) -> Tensor:
-        """Read the scores when they are there."""
+        """Read the scores of a draft, if it has any."""
         if draft.sample.shape[1] and not self.found:
             best = draft.sample.argmax(1).tolist()
             numbers = [f"{value:.3f}" for value in draft.sample[:, 0].tolist()]

@@ -1,4 +1,4 @@
-"""Numbers as they are: samples of data that has no modality of its own."""
+"""The codec of plain tensors, for data without a modality."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from sanbu.space import Batch, Draft
 
 
 class NumbersCodec:
-    """A sample is an array; a prompt is what the strategy begins from, as tensors by name."""
+    """A sample is an array; a prompt is the condition of the strategy, tensors by name."""
 
     medium, unit = "numbers", "rows"
 
     def save(self, folder: Path) -> None:
-        """Nothing is needed to read numbers."""
+        """Nothing to save."""
 
     def vocabulary(self) -> None:
-        """Numbers have no tokens."""
+        """None: numbers have no tokens."""
 
     def request(self, prompt: str | None, label: str | None) -> None:
         if prompt is not None or label is not None:
-            raise SanbuError("--prompt, --label: this run draws numbers, which take neither from the command line")
+            raise SanbuError("--prompt, --label: this run draws numbers and accepts neither; leave both out")
 
     def condition(self, prompt: dict[str, Any] | None, rows: int) -> Batch:
-        """`rows` times the tensors of a prompt; without one, a batch of that many rows and nothing else."""
+        """The tensors of a prompt, each repeated `rows` times; without a prompt, only the number of rows."""
         if prompt is None:
             return {"rows": torch.zeros(rows)}
         each = {name: torch.as_tensor(value) for name, value in prompt.items()}
         return {name: tensor.expand(rows, *tensor.shape).clone() for name, tensor in each.items()}
 
-    def follow(self, stop: Sequence[str] = ()) -> Numbers:
-        """A reader that keeps the last draft."""
-        return Numbers(self)
+    def follow(self, stop: Sequence[str] = ()) -> NumbersFollower:
+        """A follower that keeps the last draft."""
+        return NumbersFollower(self)
 
     def read(self, sample: Tensor) -> np.ndarray:
         return sample.detach().cpu().numpy()
@@ -52,14 +52,14 @@ class NumbersCodec:
         return np.array2string(sample, precision=4, threshold=20)
 
     def render(self, samples: Sequence[np.ndarray], path: Path) -> Path:
-        """One .npy with all samples."""
+        """Write all samples into one .npy file."""
         path = path.with_name(path.name + ".npy")
         with replace_atomically(path) as temporary, temporary.open("wb") as file:
             np.save(file, np.stack(list(samples)))
         return path
 
     def export(self, samples: Sequence[np.ndarray], folder: Path, frames: Sequence[Sequence[Any]] = ()) -> Written:
-        """One .npy with all samples."""
+        """Write all samples into one .npy file."""
         folder.mkdir(parents=True, exist_ok=True)
         return {
             "samples": len(samples),
@@ -68,8 +68,8 @@ class NumbersCodec:
         }
 
 
-class Numbers:
-    """Follows drafts; rows end when the strategy says so."""
+class NumbersFollower:
+    """Keeps the last draft; rows end when the strategy ends them."""
 
     def __init__(self, codec: NumbersCodec) -> None:
         self.codec, self.sample = codec, torch.zeros(0)
@@ -81,7 +81,7 @@ class Numbers:
 
     @property
     def pieces(self) -> list[np.ndarray]:
-        """Each row as it stands."""
+        """The current array of each row."""
         return self.results()
 
     def results(self) -> list[np.ndarray]:

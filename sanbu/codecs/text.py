@@ -1,4 +1,4 @@
-"""Text for people: prompts to tokens; drafts to text without partial characters or stop texts."""
+"""The codec of text: prompts to tokens; drafts to text without partial characters or stop texts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from sanbu.codecs.codec import Written
-from sanbu.codecs.tokenizer import Tokenizer, TokenizerError, decode, encode, spelling
+from sanbu.codecs.tokenizer import Tokenizer, TokenizerError, bytes_of, decode, encode
 from sanbu.config import SanbuError
 from sanbu.files import write_text
 from sanbu.space import Batch, Draft
 
-RULE = "\n" + "-" * 80 + "\n"  # between samples in one file
+RULE = "\n" + "-" * 80 + "\n"  # separates samples in one file
 
 
 class TokenCodec:
-    """What the codecs over a tokenizer have in common. Subclasses define how a prompt becomes ids (`begin`)."""
+    """What all codecs with a tokenizer share. Subclasses define `begin`, the ids of a prompt."""
 
     medium, unit = "text", "tokens"
 
@@ -29,15 +29,15 @@ class TokenCodec:
         self.tokenizer = tokenizer
 
     def begin(self, prompt: Any) -> list[int]:
-        """The ids of one prompt. Raises TokenizerError when there is nothing to begin from."""
+        """The ids of a prompt. Raises TokenizerError when there are none."""
         raise NotImplementedError
 
-    def plain(self, text: str) -> list[int]:
-        """The ids of a document that begins with this text. Raises TokenizerError when there are none."""
+    def document_ids(self, text: str) -> list[int]:
+        """The ids of a document that begins with `text`. Raises TokenizerError when there are none."""
         ids = [] if self.tokenizer.start is None else [self.tokenizer.start]
         ids += encode(self.tokenizer, text)
         if not ids:
-            raise TokenizerError("this tokenizer has no token to begin from; give a prompt")
+            raise TokenizerError("the prompt is empty and this tokenizer has no start token; give a prompt")
         return ids
 
     def save(self, folder: Path) -> None:
@@ -57,7 +57,7 @@ class TokenCodec:
         return batch_of([self.begin(text) for text in prompts for _ in range(rows)])
 
     def read(self, sample: Tensor) -> str:
-        """The text of ids; padding, which is negative, is left out."""
+        """The text of the ids; negative ids are padding."""
         return decode(self.tokenizer, sample[sample >= 0].tolist())
 
     def amount(self, batch: Batch) -> int:
@@ -67,13 +67,13 @@ class TokenCodec:
         return sample
 
     def render(self, samples: Sequence[str], path: Path) -> Path:
-        """One text file, samples separated by a line of dashes."""
+        """Write all samples into one text file, separated by lines of dashes."""
         path = path.with_name(path.name + ".txt")
         write_text(path, RULE.join(samples) + "\n")
         return path
 
     def export(self, samples: Sequence[str], folder: Path, frames: Sequence[Sequence[str]] = ()) -> Written:
-        """A text file for each sample; the way they were drawn leaves nothing to write."""
+        """Write a text file per sample and one with all samples; frames are not written."""
         folder.mkdir(parents=True, exist_ok=True)
         for number, text in enumerate(samples):
             write_text(folder / f"{number:04d}.txt", text)
@@ -88,12 +88,12 @@ class TextCodec(TokenCodec):
     """Plain text: a prompt is the beginning of a document."""
 
     def begin(self, prompt: str) -> list[int]:
-        """The ids of a prompt, begun as a document begins."""
-        return self.plain(prompt)
+        """The start token, if there is one, and the ids of the prompt."""
+        return self.document_ids(prompt)
 
-    def follow(self, stop: Sequence[str] = ()) -> Readers:
-        """Readers of drafts that stop at these texts."""
-        return Readers(self.tokenizer, stop)
+    def follow(self, stop: Sequence[str] = ()) -> TextFollower:
+        """A follower of drafts that ends rows at the stop texts."""
+        return TextFollower(self.tokenizer, stop)
 
 
 def batch_of(ids: Sequence[Sequence[int]]) -> Batch:
@@ -102,16 +102,16 @@ def batch_of(ids: Sequence[Sequence[int]]) -> Batch:
 
 
 def padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
-    """Rows of unequal length as one tensor of int64, filled on the right; at least one column."""
+    """Rows of different lengths as one int64 tensor, padded on the right with `filler`; at least one column."""
     tensors = [torch.tensor(list(row) or [filler], dtype=torch.long) for row in rows]
     return pad_sequence(tensors, batch_first=True, padding_value=filler)
 
 
 class Reader:
-    """One row's text while it is generated: never revised, cut before a stop text, and always whole characters.
+    """The text of one row while it is generated: final once returned, in whole characters, cut before a stop text.
 
-    Of several stop texts the first that is complete counts, and of those the longest, however the text is cut into
-    tokens.
+    The first stop text that is complete counts; of several that end at the same place, the longest. The result does
+    not depend on how the text is divided into tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
@@ -120,10 +120,10 @@ class Reader:
         self.held, self.text, self.stopped = "", "", False
 
     def feed(self, ids: Sequence[int], final: bool = False) -> str:
-        """Take tokens; return the text that is now final."""
+        """Read tokens. Returns the text that became final."""
         if self.stopped:
             return ""
-        self.held += self.decoder.decode(spelling(self.pieces, ids), final)
+        self.held += self.decoder.decode(bytes_of(self.pieces, ids), final)
         starts = {text: self.held.find(text) for text in self.stop if text in self.held}
         ends = [(start + len(text), start) for text, start in starts.items()]
         if ends:
@@ -135,7 +135,7 @@ class Reader:
         return out
 
     def _may_begin(self) -> int:
-        """How many of the last characters may begin a stop text."""
+        """The number of last characters that may be the beginning of a stop text."""
         sizes = (
             size
             for text in self.stop
@@ -145,8 +145,8 @@ class Reader:
         return max(sizes, default=0)
 
 
-class Readers:
-    """One reader per row, fed from drafts of tokens_BT whose record holds start_B, where the new text begins."""
+class TextFollower:
+    """Follows drafts of tokens_BT with a Reader per row; record["start"] of a draft says where new text begins."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self.tokenizer, self.stop = tokenizer, stop
@@ -154,7 +154,7 @@ class Readers:
         self.seen: list[int] = []
 
     def update(self, draft: Draft) -> Tensor:
-        """Read newly committed tokens; returns which rows reached a stop text. `pieces` holds each row's new text."""
+        """Read new tokens; `pieces` then has the new text of each row. Returns which rows reached a stop text."""
         lengths = draft.committed.sum(1).tolist()
         if not self.readers:
             self.readers = [Reader(self.tokenizer, self.stop) for _ in lengths]
@@ -168,5 +168,5 @@ class Readers:
         return torch.tensor([reader.stopped for reader in self.readers], device=draft.done.device)
 
     def results(self) -> list[str]:
-        """Each row's text."""
+        """The text of each row."""
         return [reader.text for reader in self.readers]

@@ -1,4 +1,4 @@
-"""Text to tokens and back. Each token stands for known bytes, so text can be streamed and counted exactly."""
+"""Tokenizers: text to tokens and back. The bytes of each token are known, so text can be streamed exactly."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ class TokenizerError(SanbuError):
 
 
 class Tokenizer(Protocol):
-    """pieces[i] is the UTF-8 of token i; a token may be part of a character, and the end token is empty."""
+    """pieces[i]: the UTF-8 bytes of token i, which may be part of a character; special tokens are empty."""
 
     pieces: list[bytes]
     exact_pieces: bool  # encode(a) + encode(b) == encode(a + b) where a ends a line and b begins one
 
     @property
     def end(self) -> int | None:
-        """The id that ends a document, if there is one."""
+        """The id of the end token, or None."""
 
     @property
     def start(self) -> int | None:
-        """The id a document begins with: most models use its end, LLaMA has its own."""
+        """The id with which a document begins, or None; most models use the end token, LLaMA has a start token."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of each text, without the end."""
+        """The ids of each text, without start and end token."""
 
     def special(self, name: str) -> int | None:
-        """The id of a special token such as <|user|>, if there is one."""
+        """The id of a special token such as <|user|>, or None."""
 
     def save(self, folder: Path) -> None:
-        """Write what `load` needs into a run folder."""
+        """Write the files that `TokenizerConfig.load` reads into a run folder."""
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -57,17 +57,17 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of ids; bytes that are not UTF-8 become U+FFFD."""
-    return spelling(tokenizer.pieces, ids).decode("utf-8", "replace")
+    """The text of ids; invalid UTF-8 becomes U+FFFD."""
+    return bytes_of(tokenizer.pieces, ids).decode("utf-8", "replace")
 
 
-def spelling(pieces: Sequence[bytes], ids: Sequence[int]) -> bytes:
-    """The bytes of ids; ids beyond the tokenizer's vocabulary are empty."""
+def bytes_of(pieces: Sequence[bytes], ids: Sequence[int]) -> bytes:
+    """The bytes of ids; ids beyond the vocabulary are empty."""
     return b"".join(pieces[i] for i in ids if i < len(pieces))
 
 
 def piece_lengths(tokenizer: Tokenizer, vocabulary: int) -> np.ndarray:
-    """Bytes of each token, int64; 0 for ids beyond the tokenizer's vocabulary."""
+    """The number of bytes of each token, int64 [V]; 0 for ids beyond the vocabulary of the tokenizer."""
     lengths = np.zeros(vocabulary, dtype=np.int64)
     lengths[: len(tokenizer.pieces)] = [len(piece) for piece in tokenizer.pieces[:vocabulary]]
     return lengths
@@ -80,7 +80,7 @@ def padding_of(tokenizer: Tokenizer) -> int:
 
 
 class TokenizerConfig(Choice):
-    """How text becomes tokens."""
+    """A tokenizer."""
 
     table: ClassVar[str] = "sanbu.codecs:TOKENIZERS"
 
@@ -89,23 +89,23 @@ class TokenizerConfig(Choice):
         raise NotImplementedError
 
     def end(self) -> int | None:
-        """The id that ends a document."""
+        """The id of the end token, or None."""
         raise NotImplementedError
 
     def build(self, documents: Iterable[str]) -> Tokenizer:
-        """The tokenizer; trained on the documents if it needs training."""
+        """The tokenizer, trained on the documents if it is a kind that is trained."""
         raise NotImplementedError
 
     def load(self, folder: Path) -> Tokenizer:
-        """The tokenizer that a run folder keeps."""
+        """The tokenizer that was saved in a run folder."""
         return self.build(())
 
     def fingerprint(self) -> str:
-        """A hash of the file a tokenizer is read from; empty where there is none."""
+        """A hash of the file of the tokenizer; empty without a file."""
         return ""
 
     def resolve(self) -> TokenizerConfig:
-        """This config with every `auto` replaced by what its file says."""
+        """This config with every `auto` replaced by its value in the file."""
         return self
 
 
@@ -158,7 +158,7 @@ class Characters(TokenizerConfig):
 
 
 class CharacterTokenizer:
-    """A given alphabet and the end token. Raises TokenizerError for any other character."""
+    """The characters of an alphabet, and the end token. Other characters raise TokenizerError."""
 
     exact_pieces = True
 

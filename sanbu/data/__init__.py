@@ -1,4 +1,4 @@
-"""What do we learn from? A line for each kind; its file has the config and, below it, the rows."""
+"""Data: what do we learn from? One line per kind; its file has the config and, below it, the rows."""
 
 KINDS = {
     "text": "text_rows",

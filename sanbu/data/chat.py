@@ -1,4 +1,4 @@
-"""Conversations as rows of tokens: whole conversations packed into rows, kept apart, and only answers taught."""
+"""Conversations as rows of tokens: whole conversations packed into rows, with a loss on the answers only."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from sanbu.space import IGNORED, Batch, Space
 
 
 class ConversationConfig(DataConfig):
-    """What all data of conversations has in common."""
+    """Fields that all data made of conversations share."""
 
     measure: ClassVar[str] = "answers"
-    path: str = Field("skills", description="JSONL of conversations or preferences; skills: questions made here")
-    tokenizer: TokenizerConfig = Field(Byte(), description="that of the run one starts from")
+    path: str = Field("skills", description="JSONL of conversations or preferences; skills: built-in questions")
+    tokenizer: TokenizerConfig = Field(Byte(), description="tokenizer of the parent run")
     template: TemplateConfig = Turns()
-    context: int = Field(128, ge=8, description="tokens at most")
+    context: int = Field(128, ge=8, description="most tokens per row")
     validation: float = Field(
-        0.05, ge=0, lt=1, description="share of the questions held out, by a hash of the question"
+        0.05, ge=0, lt=1, description="fraction of the questions held out, by a hash of the question"
     )
-    too_long: Literal["refuse", "drop"] = Field("refuse", description="what becomes of a record that does not fit")
+    too_long: Literal["refuse", "drop"] = Field("refuse", description="what to do with records that do not fit")
 
     def space(self) -> Space:
         return Space((self.context,), self.tokenizer.size(), self.tokenizer.end())
@@ -48,8 +48,8 @@ class ConversationConfig(DataConfig):
         return ChatCodec(self.tokenizer.load(folder), self.template)
 
 
-class Split:
-    """What all data of conversations has: records in two parts, a codec, a fingerprint."""
+class ConversationRows:
+    """What all rows made of conversations share: training and held-out records, a codec, a fingerprint."""
 
     def __init__(self, config: ConversationConfig) -> None:
         self.config, self.space = config, config.space()
@@ -63,11 +63,11 @@ class Split:
             held = record.held_out_chance < config.validation
             (self.held_out_records if held else self.train).append(record)
         if not self.train:
-            raise SanbuError(f"data.path: {config.path!r} holds no record to learn from")
+            raise SanbuError(f"data.path: {config.path!r} has no record for training")
         if hasattr(self.codec.template, "learn"):
             self.codec.template.learn(sorted(texts(self.train + self.held_out_records)))
 
-    def whole(self, ids: Sequence[int], record: Record, room: int) -> bool:
+    def fits(self, ids: Sequence[int], record: Record, room: int) -> bool:
         """Whether a rendered record fits. Raises ConversationError when it does not and data.too_long refuses."""
         if len(ids) <= room:
             return True
@@ -80,7 +80,7 @@ class Split:
 
 
 class Chat(ConversationConfig):
-    """Conversations to imitate: only what the assistant says is taught."""
+    """Conversations to imitate; only what the assistant says has a loss."""
 
     kind: Literal["chat"] = "chat"
 
@@ -88,11 +88,11 @@ class Chat(ConversationConfig):
         return ChatRows(self)
 
 
-class ChatRows(Split):
-    """Rows of `context` tokens that hold whole conversations; targets are -100 but for what the assistant says.
+class ChatRows(ConversationRows):
+    """Rows of `context` tokens that contain whole conversations; targets are -100 except where the assistant speaks.
 
-    A row is filled best fit, longest first, so that little of it is padding. positions_BT restart at 0 with each
-    conversation.
+    Conversations are packed by best fit, longest first, which leaves little padding. positions_BT restart at 0 with
+    each conversation.
     """
 
     def __init__(self, config: Chat) -> None:
@@ -101,11 +101,11 @@ class ChatRows(Split):
         self.rows, self.held_out_rows = (len(rows) for _, rows in self.parts.values())
         if not self.rows:
             raise SanbuError(
-                f"data.path: {config.path!r} holds no conversation that fits in data.context={config.context}"
+                f"data.path: {config.path!r} has no conversation that fits in data.context={config.context}"
             )
 
     def describe(self) -> str:
-        """How many conversations, how full the rows are, how much is taught."""
+        """Number of conversations, fill of the rows, fraction of tokens with a loss."""
         held, rows = self.parts["train"]
         tokens = sum(len(ids) for ids, _ in held)
         taught = sum(sum(mask) for _, mask in held)
@@ -118,20 +118,24 @@ class ChatRows(Split):
         return self._rows("train", shuffled(np.arange(start, start + size), self.rows, seed=0))
 
     def held_out(self, start: int, size: int) -> Batch:
-        """Held-out rows in their own order."""
+        """Held-out rows in a fixed order."""
         return self._rows("held_out", range(start, min(start + size, self.held_out_rows)))
 
     def _pack(self, records: list[Record]) -> tuple[list[Rendered], list[list[int]]]:
-        rendered = [rendering for record in records if (rendering := self._render(record)) is not None]
-        return rendered, packed([len(ids) for ids, _ in rendered], self.config.context)
+        found = [self._render(record) for record in records]
+        rendered = [rendering for rendering in found if rendering is not None]
+        return rendered, pack_rows([len(ids) for ids, _ in rendered], self.config.context)
 
     def _render(self, record: Record) -> Rendered | None:
-        best = record.demonstration or min(zip(record.ranks, record.answers, strict=True), default=(0, ""))[1]
-        messages = [*record.prompt, {"role": "assistant", "content": best}] if best else list(record.prompt)
+        _, best = min(zip(record.ranks, record.answers, strict=True), default=(0, ""))
+        answer = record.demonstration or best
+        messages = list(record.prompt)
+        if answer:
+            messages.append({"role": "assistant", "content": answer})
         if all(message["role"] != "assistant" for message in messages):
-            raise ConversationError(f"{record.where}: no assistant turn, so nothing can be learnt from it")
+            raise ConversationError(f"{record.where}: no assistant turn to learn from")
         ids, taught = self.codec.template.render(messages)
-        return (ids, taught) if self.whole(ids, record, self.config.context) else None
+        return (ids, taught) if self.fits(ids, record, self.config.context) else None
 
     def _rows(self, part: str, numbers: Iterable[int]) -> Batch:
         rendered, rows = self.parts[part]
@@ -140,93 +144,88 @@ class ChatRows(Split):
         targets = np.full((len(chosen), context), IGNORED, dtype=np.int64)
         positions = np.zeros((len(chosen), context), dtype=np.int64)
         for number, row in enumerate(chosen):
-            at = 0
+            start = 0
             for index in row:
                 ids, taught = map(np.array, rendered[index])
-                tokens[number, at : at + len(ids)] = ids
-                end = at + len(ids)
-                targets[number, at : end - 1] = np.where(taught[1:], ids[1:], IGNORED)
-                positions[number, at : at + len(ids)] = np.arange(len(ids))
-                at += len(ids)
-            positions[number, at:] = np.arange(context - at)
-        return {
-            name: torch.from_numpy(a)
-            for name, a in (("tokens", tokens), ("targets", targets), ("positions", positions))
-        }
+                end = start + len(ids)
+                tokens[number, start:end] = ids
+                targets[number, start : end - 1] = np.where(taught[1:], ids[1:], IGNORED)
+                positions[number, start:end] = np.arange(len(ids))
+                start = end
+            positions[number, start:] = np.arange(context - start)
+        arrays = {"tokens": tokens, "targets": targets, "positions": positions}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 class Prompts(ConversationConfig):
-    """Questions to answer, for learning from one's own answers."""
+    """Questions, for learning from the answers of the model itself."""
 
     kind: Literal["prompts"] = "prompts"
-    answer: int = Field(48, ge=1, description="tokens kept free for the answer")
-    mix: Text | None = Field(None, description="text to go on learning from beside the answers (InstructGPT's ptx)")
+    answer: int = Field(48, ge=1, description="tokens reserved for the answer")
+    mix: Text | None = Field(None, description="text for an added pretraining loss (ptx of InstructGPT)")
 
     @model_validator(mode="after")
     def _room(self) -> Self:
         if self.answer >= self.context:
-            raise ValueError(f"data.answer: given {self.answer}, but data.context is {self.context}")
+            raise ValueError(f"data.answer: given {self.answer}, allowed: less than data.context ({self.context})")
         return self
 
     def build(self) -> Data:
         return PromptRows(self)
 
 
-class PromptRows(Split):
-    """Questions to answer: tokens_BP padded on the right, length_B, and the known right answer_BA (-1: padding).
+class PromptRows(ConversationRows):
+    """Questions: tokens_BP padded on the right, length_B, and the known right answer_BA, where -1 is padding.
 
-    With data.mix, each row also holds a row of text to go on learning from: mix_tokens, mix_targets and their
-    positions.
+    With data.mix, each row also has a row of text for the pretraining loss: mix_tokens, mix_targets, mix_positions.
     """
 
     def __init__(self, config: Prompts) -> None:
         super().__init__(config)
         self.room = config.context - config.answer
-        self.asked = {"train": self._ask(self.train), "held_out": self._ask(self.held_out_records)}
-        self.rows, self.held_out_rows = (len(prompts) for prompts in self.asked.values())
+        self.questions = {"train": self._ask(self.train), "held_out": self._ask(self.held_out_records)}
+        self.rows, self.held_out_rows = (len(prompts) for prompts in self.questions.values())
         self.mix: Any = config.mix.build() if config.mix is not None else None
 
     def describe(self) -> str:
-        """How many questions, and how many whose answer is known."""
-        known = sum(bool(answer) for _, answer in self.asked["train"])
+        """Numbers of questions, of known answers, and of held-out questions."""
+        known = sum(bool(answer) for _, answer in self.questions["train"])
         return f"{self.rows:,} questions, {known:,} with a known answer, and {self.held_out_rows:,} held out"
 
     def batch(self, start: int, size: int) -> Batch:
         """Questions at positions start .. start + size - 1 of the endless training order."""
         batch = self._rows("train", shuffled(np.arange(start, start + size), self.rows, seed=0))
-        if self.mix is None:
-            return batch
-        return batch | {
-            f"mix_{name}": tensor for name, tensor in self.mix.batch(start, size).items() if name != "bytes"
-        }
+        if self.mix is not None:
+            text = self.mix.batch(start, size)
+            batch |= {f"mix_{name}": tensor for name, tensor in text.items() if name != "bytes"}
+        return batch
 
     def held_out(self, start: int, size: int) -> Batch:
-        """Held-out questions in their own order."""
+        """Held-out questions in the order of the file."""
         return self._rows("held_out", range(start, min(start + size, self.held_out_rows)))
 
     def _ask(self, records: list[Record]) -> list[tuple[list[int], list[int]]]:
-        known = [self.codec.tokenizer.encode_batch([record.answer for record in records])] if records else [[]]
-        asked = [
-            (self.codec.template.ask(record.prompt), answer.tolist())
-            for record, answer in zip(records, known[0], strict=True)
-        ]
-        pairs = zip(records, asked, strict=True)
-        return [pair for record, pair in pairs if self.whole(pair[0], record, self.room)]
+        if not records:
+            return []
+        answers = self.codec.tokenizer.encode_batch([record.answer for record in records])
+        questions = []
+        for record, answer in zip(records, answers, strict=True):
+            prompt = self.codec.template.ask(record.prompt)
+            if self.fits(prompt, record, self.room):
+                questions.append((prompt, answer.tolist()))
+        return questions
 
     def _rows(self, part: str, numbers: Iterable[int]) -> Batch:
-        chosen = [self.asked[part][number] for number in numbers]
-        length = torch.tensor([len(prompt) for prompt, _ in chosen])
-        prompts, answers = (
-            padded([prompt for prompt, _ in chosen], self.pad),
-            padded([answer for _, answer in chosen], -1),
-        )
-        return {"tokens": prompts, "length": length, "answer": answers}
+        chosen = [self.questions[part][number] for number in numbers]
+        prompts, answers = [prompt for prompt, _ in chosen], [answer for _, answer in chosen]
+        length = torch.tensor([len(prompt) for prompt in prompts])
+        return {"tokens": padded(prompts, self.pad), "length": length, "answer": padded(answers, -1)}
 
 
-def packed(lengths: list[int], room: int) -> list[list[int]]:
-    """Which pieces go into which row: the longest first, each into the fullest row that still has room."""
+def pack_rows(lengths: list[int], room: int) -> list[list[int]]:
+    """The items of each row by best fit: longest first, each into the fullest row that still has room for it."""
     rows: list[list[int]] = []
-    open_rows: list[list[int]] = [[] for _ in range(room + 1)]  # rows by the room they have left
+    open_rows: list[list[int]] = [[] for _ in range(room + 1)]  # row numbers by the room left
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         size = lengths[index]
         left = next((left for left in range(size, room + 1) if open_rows[left]), None)
@@ -241,6 +240,6 @@ def packed(lengths: list[int], room: int) -> list[list[int]]:
 
 
 def texts(records: Iterable[Record]) -> set[str]:
-    """Everything that is said in these records."""
-    said = {message["content"] for record in records for message in record.prompt}
-    return said | {answer for record in records for answer in (*record.answers, record.demonstration)}
+    """The contents of all messages and answers of these records."""
+    prompts = {message["content"] for record in records for message in record.prompt}
+    return prompts | {answer for record in records for answer in (*record.answers, record.demonstration)}

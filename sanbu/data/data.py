@@ -1,4 +1,4 @@
-"""The contract of data: a config says where a sample lives; `build` gives rows as a pure function of their position."""
+"""The contract of data: a config describes the samples; `build` returns rows, a pure function of their position."""
 
 from __future__ import annotations
 
@@ -15,39 +15,40 @@ class Data(Protocol):
 
     rows: int
     held_out_rows: int
-    fingerprint: str  # of what the rows are made from: a run resumes on no other
+    fingerprint: str  # hash of the source of the rows; a run can only resume with the same one
 
     @property
     def codec(self) -> Codec:
-        """Between people and these rows."""
+        """The codec that reads and shows these rows."""
 
     def batch(self, start: int, size: int) -> Batch:
-        """Rows start .. start + size - 1 of the endless training order; sample axis first."""
+        """Rows start .. start + size - 1 of the endless training order; axis 0 is the row."""
 
     def describe(self) -> str:
-        """How much there is, in a few words for a person."""
+        """The amount of data in one short line."""
 
     def held_out(self, start: int, size: int) -> Batch:
-        """Held-out rows in their own order; fewer than `size` at the end."""
+        """Held-out rows in a fixed order; the last batch may have fewer than `size`."""
 
 
 class DataConfig(Choice):
-    """What we learn from."""
+    """The training data of a recipe."""
 
     table: ClassVar[str] = "sanbu.data:KINDS"
     measure: ClassVar[str] = "objective"  # how runs are evaluated: an entry of sanbu.evaluation:MEASURES
 
     def space(self) -> Space:
-        """Known without reading the data, or from a look at its header."""
+        """The space of a sample. Reads at most the header of the data."""
         raise NotImplementedError
 
     def resolve(self) -> DataConfig:
-        """This config with every `auto` turned into what the data says, so that a run needs the data no more."""
+        """This config with every `auto` replaced by its value in the data, so that a run can do without the data."""
         return self
 
     def build(self) -> Data:
+        """The rows."""
         raise NotImplementedError
 
     def codec(self, folder: Path) -> Codec:
-        """The codec as a run folder keeps it."""
+        """The codec that was saved in a run folder."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Pictures as rows: pure functions of position, split by a hash of their content, augmented by position."""
+"""Pictures as rows, a pure function of position: split by a hash of their content, augmented with keyed noise."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from sanbu.config import SanbuError
 from sanbu.data import sources
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
-from sanbu.data.pictures import Pictures, look
-from sanbu.data.shards import cached
+from sanbu.data.pictures import Pictures, open_source
+from sanbu.data.shards import cache_folder
 from sanbu.noise import Noise, mix_int
 from sanbu.progress import progress_rows
 from sanbu.space import Batch, Space
@@ -30,59 +30,64 @@ PARTS = ("train", "validation", "test")
 
 
 class Images(DataConfig):
-    """Pictures, with labels where they have any; the split is fixed by a hash of each picture."""
+    """Pictures with or without labels; a hash of each picture decides its split."""
 
     measure: ClassVar[str] = "pictures"
     kind: Literal["images"] = "images"
     path: str = Field(
         "digits",
-        description="digits (ships with scikit-learn), a folder, .zip, .npz, .parquet, idx3-ubyte, or hub:NAME",
+        description="digits (from scikit-learn), folder, .zip, .npz, .parquet, idx3-ubyte, or hub:NAME",
     )
-    shape: tuple[int, int, int] | Literal["auto"] = Field("auto", description="channels, height, width to bring all to")
+    shape: tuple[int, int, int] | Literal["auto"] = Field(
+        "auto", description="channels, height, width; pictures of another size are resized; auto reads the data"
+    )
     levels: int | Literal["auto"] = Field(
-        "auto", description="values of a channel; fewer than stored quantises, 2 draws each pixel with its brightness"
+        "auto",
+        description="levels per channel; fewer than stored quantises, 2 binarises at random by brightness",
     )
-    classes: int | Literal["auto"] = Field("auto", description="labels; 0 leaves them out")
-    validation: float = Field(0.1, ge=0, lt=1, description="fraction held out to choose by")
-    test: float = Field(0.1, ge=0, lt=1, description="fraction held out to report on")
-    flip: bool = Field(False, description="mirror half of the training rows")
-    shift: int = Field(0, ge=0, description="move training rows by up to so many pixels")
+    classes: int | Literal["auto"] = Field(
+        "auto", description="number of classes; 0 ignores the labels; auto reads the data"
+    )
+    validation: float = Field(0.1, ge=0, lt=1, description="fraction held out for validation")
+    test: float = Field(0.1, ge=0, lt=1, description="fraction held out for testing")
+    flip: bool = Field(False, description="mirror half of the training rows, at random")
+    shift: int = Field(0, ge=0, description="largest random shift of training rows, in pixels")
     drop_label: float = Field(
-        0.0, ge=0, lt=1, description="fraction of training rows without label; guidance needs some"
+        0.0, ge=0, lt=1, description="fraction of training rows whose label is dropped; guidance needs more than 0"
     )
 
     @field_validator("shape", mode="after")
     @classmethod
     def _positive(cls, shape: Any) -> Any:
         if shape != "auto" and (shape[0] not in (1, 3) or min(shape) < 1):
-            raise ValueError("channels must be 1 or 3, height and width at least 1")
+            raise ValueError(f"given {list(shape)}; channels must be 1 or 3, height and width at least 1")
         return shape
 
     @field_validator("levels", "classes", mode="after")
     @classmethod
     def _allowed(cls, value: Any, info: ValidationInfo) -> Any:
-        if value != "auto" and not (2 <= value <= 256 if info.field_name == "levels" else value >= 0):
-            raise ValueError(
-                "levels must be between 2 and 256" if info.field_name == "levels" else "classes count from 0"
-            )
+        if value == "auto":
+            return value
+        if info.field_name == "levels" and not 2 <= value <= 256:
+            raise ValueError(f"given {value}; levels must be between 2 and 256")
+        if info.field_name == "classes" and value < 0:
+            raise ValueError(f"given {value}; classes must be 0 or more")
         return value
 
     @model_validator(mode="after")
     def _parts(self) -> Self:
         if self.validation + self.test >= 1:
-            raise ValueError("validation and test together leave nothing to train on")
+            raise ValueError("validation + test must be less than 1, so that pictures are left for training")
         return self
 
     def stored(self) -> int:
-        """How many values a channel has where it is stored."""
+        """The number of intensity levels of the stored pictures."""
         return 17 if self.path == "digits" else 256
 
     def resolve(self) -> Images:
         if "auto" not in (self.shape, self.levels, self.classes):
             return self
-        from sanbu.data.pictures import look
-
-        found = look(self.path)
+        found = open_source(self.path)
         return self.model_copy(
             update={
                 "shape": found.shape if self.shape == "auto" else self.shape,
@@ -92,10 +97,10 @@ class Images(DataConfig):
         )
 
     def space(self) -> Space:
-        if self.path == "digits":  # known by heart, so that a recipe is shown at once
+        if self.path == "digits":  # constants, so that a recipe can be shown without loading the pictures
             known: tuple[Any, int, int] = ((1, 8, 8), 17, 10)
-            mine = zip((self.shape, self.levels, self.classes), known, strict=True)
-            found: list[Any] = [other if own == "auto" else own for own, other in mine]
+            pairs = zip((self.shape, self.levels, self.classes), known, strict=True)
+            found: list[Any] = [default if own == "auto" else own for own, default in pairs]
         else:
             config = self.resolve()
             found = [config.shape, config.levels, config.classes]
@@ -110,22 +115,22 @@ class Images(DataConfig):
 
 
 class ImageRows:
-    """Rows of `image` [B, C, H, W] in [-1, 1], `levels` (the same as integers) and `label` (classes: none given)."""
+    """Rows of `image` [B, C, H, W] in [-1, 1], `levels` (the same as integers) and `label` (`classes`: no label)."""
 
     def __init__(self, config: Images, images: np.ndarray, labels: np.ndarray, fingerprint: str, names: Any) -> None:
         self.config, self.images, self.labels = config, images, labels
         self.space, self.fingerprint, self.names = config.space(), fingerprint, names
-        part = parts(images, config.validation, config.test)
+        part = split_by_hash(images, config.validation, config.test)
         self.places = {name: np.flatnonzero(part == number) for number, name in enumerate(PARTS)}
         self.rows, self.held_out_rows = len(self.places["train"]), len(self.places["validation"])
 
     @cached_property
     def codec(self) -> ImageCodec:
-        """Between people and these rows."""
+        """The codec for these pictures."""
         return ImageCodec(self.space, self.names)
 
     def describe(self) -> str:
-        """How many, of what kind."""
+        """Number of pictures, their shape, levels and classes, and the sizes of the splits."""
         channels, height, width = self.space.shape
         sizes = {name: len(self.places[name]) for name in PARTS}
         counts = ", ".join(f"{size:,} {name}" for name, size in sizes.items() if size)
@@ -148,21 +153,21 @@ class ImageRows:
         return {"image": to_unit(levels, self.space), "levels": levels, "label": label}
 
     def held_out(self, start: int, size: int) -> Batch:
-        """Validation rows in their own order, as they are."""
+        """Validation rows in the order of the source, without augmentation."""
         return self.take(self.places["validation"][start : start + size])
 
     def part(self, name: str) -> Batch:
-        """All rows of train, validation or test, as they are."""
+        """All rows of train, validation or test, without augmentation."""
         return self.take(self.places[name])
 
     def take(self, places: np.ndarray) -> Batch:
-        """The rows of so many pictures."""
+        """The rows of the pictures with these numbers."""
         levels = torch.from_numpy(self._levels(np.ascontiguousarray(self.images[places]), places))
         label = torch.from_numpy(self.labels[places])
         return {"image": to_unit(levels, self.space), "levels": levels, "label": label}
 
     def _levels(self, pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Pixels as levels of this space; with 2 levels each pixel is drawn once with its brightness as probability."""
+        """Pixels as levels of this space; with 2 levels, drawn once, 1 with a probability equal to the brightness."""
         stored, wanted = self.config.stored(), self.space.vocabulary
         if wanted == stored:
             return pixels.astype(np.int64)
@@ -174,7 +179,7 @@ class ImageRows:
 
 
 def shifted(levels: Tensor, room: int, offset_B2: Tensor) -> Tensor:
-    """Each picture padded by `room` pixels with repeated edges, then cropped at its offset, from 0 to 2 room."""
+    """Each picture padded by `room` pixels with repeated edges, then cropped at its offset, 0 to 2 * room."""
     padded = F.pad(levels.float(), (room,) * 4, mode="replicate").long()
     height, width = levels.shape[2:]
     rows = []
@@ -183,27 +188,27 @@ def shifted(levels: Tensor, room: int, offset_B2: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def parts(images: np.ndarray, validation: float, test: float) -> np.ndarray:
-    """0 train, 1 validation, 2 test for each picture, by a hash of its content: copies stay together."""
-    chances = np.array([chance(image) for image in images])
+def split_by_hash(images: np.ndarray, validation: float, test: float) -> np.ndarray:
+    """The split of each picture, an index of PARTS, by a hash of its content; copies get the same split."""
+    chances = np.array([hash_chance(image) for image in images])
     return np.where(chances < test, 2, np.where(chances < test + validation, 1, 0))
 
 
-def chance(image: np.ndarray) -> float:
-    """A number in [0, 1) that only the picture decides."""
+def hash_chance(image: np.ndarray) -> float:
+    """A hash of the picture as a number in [0, 1)."""
     digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest()
     return (mix_int(int.from_bytes(digest, "little")) & ((1 << 53) - 1)) / (1 << 53)
 
 
 def build(config: Images) -> ImageRows:
-    """Read the pictures of a resolved config. Raises SanbuError when there are too few of them."""
-    found = look(config.path)
+    """The rows of a resolved config. Raises SanbuError for fewer than 2 training pictures."""
+    found = open_source(config.path)
     about = json.dumps(
         [1, config.path if config.path == "digits" else sources.fingerprint(config.path), config.space().shape]
     )
     name = "images-" + hashlib.sha256(about.encode()).hexdigest()[:24]
     shape = config.space().shape
-    images = stacked(found, shape) if config.path == "digits" else kept(name, found, shape)
+    images = read_pictures(found, shape) if config.path == "digits" else load_array(name, found, shape)
     classes = config.space().classes
     labels = np.zeros(len(images), np.int64) if found.labels is None or not classes else found.labels
     if classes and labels.max() >= classes:
@@ -211,21 +216,22 @@ def build(config: Images) -> ImageRows:
     rows = ImageRows(config, images, labels, name, found.names)
     if rows.rows < 2:
         raise SanbuError(
-            f"data.path: {config.path!r} holds {len(images)} pictures, {rows.rows} of them to train on; 2 are needed"
+            f"data.path: {config.path!r} has {len(images)} pictures, {rows.rows} of them for training;"
+            " at least 2 are needed"
         )
     return rows
 
 
-def kept(name: str, found: Pictures, shape: Any) -> np.ndarray:
-    """The pictures as one array on disk, read once."""
+def load_array(name: str, found: Pictures, shape: Any) -> np.ndarray:
+    """The pictures as a memory-mapped array in the cache; the source is read the first time."""
 
     def make(folder: Path) -> None:
-        np.save(folder / "images.npy", stacked(found, shape))
+        np.save(folder / "images.npy", read_pictures(found, shape))
 
-    return np.load(cached(name, make) / "images.npy", mmap_mode="r")
+    return np.load(cache_folder(name, make) / "images.npy", mmap_mode="r")
 
 
-def stacked(found: Pictures, shape: Any) -> np.ndarray:
+def read_pictures(found: Pictures, shape: Any) -> np.ndarray:
     """All pictures as uint8 [N, C, H, W]."""
     images = np.empty((found.count, *shape), np.uint8)
     with progress_rows("reading pictures", found.count) as progress:

@@ -1,13 +1,13 @@
-"""Labelled text in the order GPT-1 reads it (Radford and others, 2018), as rows of tokens_BKT with label_B.
+"""Labelled text in the input formats of GPT-1 (Radford and others, 2018): rows of tokens_BKT with label_B.
 
-classification  start text extract                                one order
-entailment      start first delimiter second extract              one order
-similarity      start first delimiter second extract              both orders, K = 2
-choice          start first delimiter choice extract              one for each choice
-regression      start text extract                                label is a number
+classification  start text extract                                K = 1
+entailment      start first delimiter second extract              K = 1
+similarity      start first delimiter second extract              K = 2, both orders
+choice          start first delimiter choice extract              K = the number of choices
+regression      start text extract                                K = 1, the label is a number
 
-last_BK is the place of the extract token, whose state is judged. targets_BKT are the text's next tokens, for the
-language model beside.
+last_BK is the position of the extract token, whose hidden state is scored. targets_BKT are the next tokens, for the
+auxiliary language modelling loss.
 """
 
 from __future__ import annotations
@@ -36,33 +36,31 @@ from sanbu.data.order import shuffled
 from sanbu.noise import mix_int
 from sanbu.space import IGNORED, Space
 
-Record = dict[str, Any]
+Example = dict[str, Any]
 
 
 class Labelled(DataConfig):
-    """Texts with labels, in the forms of GPT-1's fine-tuning."""
+    """Texts with labels, in the input formats of GPT-1."""
 
     kind: Literal["labelled"] = "labelled"
-    path: str = Field("skills", description="JSONL, CSV or TSV; skills: which skill a question asks for")
+    path: str = Field("skills", description="JSONL, CSV or TSV; skills: built-in questions, labelled by their skill")
     task: Literal["classification", "entailment", "similarity", "choice", "regression"] = "classification"
-    text: str = Field("text", description="the field of the text, or of the first of two")
-    second: str = Field("second", description="the field of the second text, or of the list of choices")
-    label: str = Field(
-        "label", description="the field of the label: a name, a number, or the index of the right choice"
-    )
-    labels: tuple[str, ...] | Literal["auto"] = Field("auto", description="the names of the labels")
-    tokenizer: TokenizerConfig = Field(Byte(), description="that of the run one starts from")
-    context: int = Field(128, ge=8, description="tokens at most; longer texts are cut")
-    validation: float = Field(0.1, ge=0, lt=1, description="share of the texts held out, by a hash of the text")
+    text: str = Field("text", description="field of the text, or of the first of two texts")
+    second: str = Field("second", description="field of the second text, or of the list of choices")
+    label: str = Field("label", description="field of the label: a name, a number, or the index of the right choice")
+    labels: tuple[str, ...] | Literal["auto"] = Field("auto", description="names of the labels; auto reads the data")
+    tokenizer: TokenizerConfig = Field(Byte(), description="tokenizer of the parent run")
+    context: int = Field(128, ge=8, description="most tokens per text; longer texts are cut")
+    validation: float = Field(0.1, ge=0, lt=1, description="fraction of the texts held out, by a hash of the text")
 
     def space(self) -> Space:
         return Space((self.context,), self.tokenizer.size(), self.tokenizer.end(), classes=len(self.names()))
 
     def names(self) -> list[str]:
-        """The labels' names; none where there are no classes."""
+        """The names of the labels; an empty list for tasks without classes."""
         if self.labels != "auto":
             return list(self.labels)
-        return look(self)
+        return label_names(self)
 
     def resolve(self) -> Labelled:
         return self.model_copy(update={"tokenizer": self.tokenizer.resolve(), "labels": tuple(self.names())})
@@ -75,7 +73,7 @@ class Labelled(DataConfig):
 
 
 class LabelledRows:
-    """Rows of text with a label each."""
+    """Rows of text, each with a label."""
 
     def __init__(self, config: Labelled) -> None:
         self.config = config
@@ -83,17 +81,17 @@ class LabelledRows:
         about = json.dumps([1, conversations.fingerprint(config.path), dump(config), config.tokenizer.fingerprint()])
         self.fingerprint = "labelled-" + hashlib.sha256(about.encode()).hexdigest()[:24]
         found = records(config.path)
-        self.parts: dict[str, list[Record]] = {"train": [], "held_out": []}
+        self.parts: dict[str, list[Example]] = {"train": [], "held_out": []}
         for record in found:
-            self.parts["held_out" if chance(record, config) < config.validation else "train"].append(record)
+            self.parts["held_out" if hash_chance(record, config) < config.validation else "train"].append(record)
         self.rows, self.held_out_rows = len(self.parts["train"]), len(self.parts["held_out"])
         if not self.rows:
-            raise SanbuError(f"data.path: {config.path!r} holds no record to learn from")
+            raise SanbuError(f"data.path: {config.path!r} has no record for training")
 
     def describe(self) -> str:
-        """How many texts, how many labels."""
+        """Numbers of texts and labels."""
         names = self.config.names()
-        labels = f"{len(names)} labels" if names else "a number each"
+        labels = f"{len(names)} labels" if names else "numbers as labels"
         return f"{self.rows:,} texts with {labels}, {self.held_out_rows:,} held out"
 
     def batch(self, start: int, size: int) -> dict[str, Tensor]:
@@ -101,35 +99,37 @@ class LabelledRows:
         return self._rows("train", shuffled(np.arange(start, start + size), self.rows, seed=0))
 
     def held_out(self, start: int, size: int) -> dict[str, Tensor]:
-        """Held-out rows in their own order."""
+        """Held-out rows in the order of the file."""
         return self._rows("held_out", range(start, min(start + size, self.held_out_rows)))
 
     def _rows(self, part: str, numbers: Iterable[int]) -> dict[str, Tensor]:
         chosen = [self.parts[part][number] for number in numbers]
-        written = [
-            [self.codec.write(side, self.config.context) for side in sides(record, self.config)] for record in chosen
-        ]
-        wide = max(map(len, written))
-        flat = [ids for each in written for ids in each + [[0]] * (wide - len(each))]
-        tokens = padded(flat, self.codec.pad).view(len(chosen), wide, -1)
-        length = torch.tensor([len(ids) for ids in flat]).view(len(chosen), wide)
-        place = torch.arange(tokens.shape[2])
-        after = torch.nn.functional.pad(tokens[..., 1:], (0, 1))
-        targets = torch.where(place < length[..., None] - 2, after, IGNORED)
-        return {"tokens": tokens, "targets": targets, "last": length - 1, "label": self._labels(chosen)}
+        rows = [self._sequences(record) for record in chosen]
+        width = max(map(len, rows))
+        sequences = [ids for row in rows for ids in row + [[0]] * (width - len(row))]
+        tokens_BKT = padded(sequences, self.codec.pad).view(len(chosen), width, -1)
+        length_BK = torch.tensor([len(ids) for ids in sequences]).view(len(chosen), width)
+        position_T = torch.arange(tokens_BKT.shape[2])
+        next_BKT = torch.nn.functional.pad(tokens_BKT[..., 1:], (0, 1))
+        targets_BKT = torch.where(position_T < length_BK[..., None] - 2, next_BKT, IGNORED)
+        label = self._labels(chosen)
+        return {"tokens": tokens_BKT, "targets": targets_BKT, "last": length_BK - 1, "label": label}
 
-    def _labels(self, chosen: list[Record]) -> Tensor:
+    def _sequences(self, record: Example) -> list[list[int]]:
+        return [self.codec.write(texts, self.config.context) for texts in sequences_of(record, self.config)]
+
+    def _labels(self, chosen: list[Example]) -> Tensor:
         values = [record[self.config.label] for record in chosen]
         if self.config.task == "regression":
             return torch.tensor([float(value) for value in values])
+        if self.config.task == "choice":
+            return torch.tensor([int(value) for value in values])
         names = self.config.names()
-        return torch.tensor(
-            [int(value) if self.config.task == "choice" else names.index(str(value)) for value in values]
-        )
+        return torch.tensor([names.index(str(value)) for value in values])
 
 
-def sides(record: Record, config: Labelled) -> list[tuple[str, ...]]:
-    """What is read of a record, one entry a sequence."""
+def sequences_of(record: Example, config: Labelled) -> list[tuple[str, ...]]:
+    """The texts of each input sequence of a record."""
     text = str(record[config.text])
     if config.task in ("classification", "regression"):
         return [(text,)]
@@ -139,34 +139,32 @@ def sides(record: Record, config: Labelled) -> list[tuple[str, ...]]:
     return [(text, other)] if config.task == "entailment" else [(text, other), (other, text)]
 
 
-def records(path: str) -> list[Record]:
-    """Records of JSONL, CSV or TSV, gzipped or not; for `skills`, questions with their skill. Raises SourceError."""
+def records(path: str) -> list[Example]:
+    """Records of JSONL, CSV or TSV files, or of `skills`: questions with their skill. Raises SourceError."""
     if path == "skills":
         from sanbu.data.builtin import skills
 
         return [{"text": found.text, "label": found.skill} for found in skills.by_text().values()]
-    found: list[Record] = []
+    found: list[Example] = []
     for file in sources.files(path):
         suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() != ".gz"]
         if suffixes[-1:] in ([".csv"], [".tsv"]):
-            text = io.StringIO(sources.plain(file, sources.unpacked(file)))
-            tab = suffixes[-1] == ".tsv"
-            found += csv.DictReader(
-                text, delimiter="\t" if tab else ",", quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL
-            )
+            text = io.StringIO(sources.decode_text(file, sources.read_unzipped(file)))
+            if suffixes[-1] == ".tsv":
+                found += csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+            else:
+                found += csv.DictReader(text)
         else:
             found += [record for _, record in conversations.lines(file)]
     return found
 
 
-def look(config: Labelled) -> list[str]:
-    """The names of the labels, sorted. Raises SanbuError when a field is missing."""
+def label_names(config: Labelled) -> list[str]:
+    """The names of the labels in the data, sorted. Raises SanbuError when a field is missing."""
     found = records(config.path)
-    wanted = [
-        config.text,
-        config.label,
-        *([config.second] if config.task in ("entailment", "similarity", "choice") else []),
-    ]
+    wanted = [config.text, config.label]
+    if config.task in ("entailment", "similarity", "choice"):
+        wanted.append(config.second)
     for name in wanted:
         if not found or name not in found[0]:
             fields = list(found[0]) if found else []
@@ -176,8 +174,8 @@ def look(config: Labelled) -> list[str]:
     return [] if config.task in ("regression", "choice") else sorted({str(record[config.label]) for record in found})
 
 
-def chance(record: Record, config: Labelled) -> float:
-    """A number in [0, 1) that only the text decides."""
+def hash_chance(record: Example, config: Labelled) -> float:
+    """A hash of the text as a number in [0, 1)."""
     text = json.dumps([record[config.text], record.get(config.second)], ensure_ascii=False)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return (mix_int(int.from_bytes(digest, "little")) & ((1 << 53) - 1)) / (1 << 53)

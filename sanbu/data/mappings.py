@@ -1,13 +1,15 @@
-"""Random mappings of letters to digits, to be learnt in context from examples in the row (after Garg and others, 2022).
+"""Random mappings of letters to digits, to be learnt in context from the examples in the row.
 
-    k3 q7 b3 q7 k...      four letters, each with its digit; every letter comes before any comes again
+    k3 q7 b3 q7 k...      letters, each followed by its digit; every letter occurs once before any occurs again
 
-Only digits are taught. The digit after the first example of a letter is chance; afterwards it stands in the row.
+The idea is that of Garg and others, "What can transformers learn in-context?", 2022. Only digits have a loss. The
+digit of the first example of a letter cannot be predicted; the digits of its later examples can.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import string
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,11 +32,11 @@ HELD_OUT = 1024
 
 
 class Mappings(DataConfig):
-    """Random mappings of letters to digits, to be learnt from the examples in the row."""
+    """Random mappings of letters to digits, to be learnt in context from the examples in the row."""
 
     kind: Literal["mappings"] = "mappings"
-    letters: int = Field(4, ge=1, le=26, description="letters a mapping has")
-    shots: int = Field(16, ge=1, description="examples before the last question")
+    letters: int = Field(4, ge=1, le=26, description="letters per mapping")
+    shots: int = Field(16, ge=1, description="examples before the last letter")
 
     def space(self) -> Space:
         return Space((2 * self.shots + 1,), 37, 36)
@@ -47,7 +49,7 @@ class Mappings(DataConfig):
 
 
 class MappingRows:
-    """Rows of letters and digits. A hash of the mapping decides whether it is held out."""
+    """Rows of letters and digits; mappings are held out by a hash of their content."""
 
     rows, held_out_rows = 1 << 40, HELD_OUT
 
@@ -57,15 +59,15 @@ class MappingRows:
         self.fingerprint = f"mappings-1-{config.letters}-{config.shots}"
 
     def describe(self) -> str:
-        """How many mappings there are."""
-        return f"mappings of {self.config.letters} letters to digits, {self.config.shots} examples a row, endless"
+        """The sizes of mapping and row."""
+        return f"mappings of {self.config.letters} letters to digits, {self.config.shots} examples per row, unlimited"
 
     def batch(self, start: int, size: int) -> dict[str, Tensor]:
         """Rows of mappings that are not held out."""
         return self._rows(range(start, start + size), held=False)
 
     def held_out(self, start: int, size: int) -> dict[str, Tensor]:
-        """Rows of mappings never trained on."""
+        """Rows of held-out mappings."""
         return self._rows(range(start, min(start + size, HELD_OUT)), held=True)
 
     def _rows(self, numbers: Iterable[int], held: bool) -> dict[str, Tensor]:
@@ -82,14 +84,13 @@ class MappingRows:
             if is_held_out(letters, digits) == held:
                 break
             attempt += 1
-        rounds = [
-            draws.permutation(self.config.letters) for _ in range(-(-(self.config.shots + 1) // self.config.letters))
-        ]
+        count = math.ceil((self.config.shots + 1) / self.config.letters)
+        rounds = [draws.permutation(self.config.letters) for _ in range(count)]
         shown = torch.cat(rounds)[: self.config.shots + 1]
         return torch.stack((letters[shown], digits[shown]), 1).flatten()
 
 
 def is_held_out(letters: Tensor, digits: Tensor) -> bool:
-    """One mapping in sixteen."""
+    """Whether a mapping is held out: one in sixteen, by a hash of its pairs."""
     pairs = sorted(zip(letters.tolist(), digits.tolist(), strict=True))
     return hashlib.blake2b(repr(pairs).encode(), digest_size=1).digest()[0] < 16

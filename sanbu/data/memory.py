@@ -1,4 +1,4 @@
-"""Data in memory as configs: kept in the cache under a hash of its content, so that a run stays loadable."""
+"""Data in memory as configs. It is stored in the cache under a hash of its content, so a run can be loaded later."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch import Tensor
 
 from sanbu.config import SanbuError
 from sanbu.data.image_rows import Images
-from sanbu.data.shards import cached
+from sanbu.data.shards import cache_folder
 from sanbu.data.tensor_rows import Rows
 from sanbu.data.text_rows import Text
 from sanbu.files import write_tensors
 
 
 def text(documents: Sequence[str], **fields: Any) -> Text:
-    """Documents as data. fields: of `Text`, as in context=64, tokenizer=Byte().
+    """Documents as data. fields: other fields of `Text`, for example context=64, tokenizer=Byte().
 
-    Raises SanbuError when there is no document, or something that is not text.
+    Raises SanbuError for an empty list and for documents that are not str.
     """
     if isinstance(documents, str) or not documents or not all(isinstance(document, str) for document in documents):
-        raise SanbuError("data.text: a list of one or more texts is needed, as in data.text(['one', 'another'])")
+        raise SanbuError("data.text: give a non-empty list of str, for example data.text(['one', 'another'])")
     lines = "".join(json.dumps({"text": document}, ensure_ascii=False) + "\n" for document in documents)
     path = keep("documents", lines.encode(), "documents.jsonl", lambda file: file.write_bytes(lines.encode()))
     return Text(path=str(path), **fields)
@@ -35,8 +35,8 @@ def text(documents: Sequence[str], **fields: Any) -> Text:
 def images(array: Any, labels: Any = None, **fields: Any) -> Images:
     """Pictures as data: uint8 or floats from 0 to 1, [N, H, W], [N, H, W, C] or [N, C, H, W].
 
-    labels: integers from 0, [N]. fields: of `Images`, as in validation=0.2, flip=True.
-    Raises SanbuError for another type or number of axes.
+    labels: integers from 0, [N]. fields: other fields of `Images`, for example validation=0.2, flip=True.
+    Raises SanbuError for another dtype or number of axes.
     """
     pictures = as_bytes(np.asarray(array))
     arrays = {"images": pictures}
@@ -51,10 +51,10 @@ def images(array: Any, labels: Any = None, **fields: Any) -> Images:
 
 
 def as_bytes(pictures: np.ndarray) -> np.ndarray:
-    """Pictures as uint8. Raises SanbuError when they are neither bytes nor floats from 0 to 1."""
+    """Pictures as uint8. Raises SanbuError unless they are uint8 or floats from 0 to 1."""
     if pictures.ndim not in (3, 4):
         raise SanbuError(
-            f"data.images: given an array of {pictures.ndim} axes, allowed: [N, H, W] or 4 axes with channels"
+            f"data.images: given an array of {pictures.ndim} axes, allowed: [N, H, W], [N, H, W, C], [N, C, H, W]"
         )
     if pictures.dtype == np.uint8:
         return pictures
@@ -64,28 +64,28 @@ def as_bytes(pictures: np.ndarray) -> np.ndarray:
 
 
 def rows(validation: float = 0.1, **tensors: Any) -> Rows:
-    """Tensors as data, by the name under which an objective finds them in its batch; axis 0 is the row.
+    """Tensors as data. The names are those that the objective reads from its batch; axis 0 is the row.
 
-    Raises SanbuError when there is none, or when their numbers of rows differ.
+    Raises SanbuError when no tensor is given, or when their numbers of rows differ.
     """
     found = {name: torch.as_tensor(tensor).detach().clone().contiguous() for name, tensor in tensors.items()}
     counts = {name: len(tensor) for name, tensor in found.items() if tensor.ndim}
     if not found or len(set(counts.values())) != 1 or len(counts) != len(found):
         shapes = [f"{name} {list(tensor.shape)}" for name, tensor in found.items()]
         given = ", ".join(shapes) or "nothing"
-        raise SanbuError(f"data.rows: given {given}; tensors with the same number of rows are needed")
+        raise SanbuError(f"data.rows: given {given}; give tensors with the same number of rows")
     content = b"".join(content_of(name, found[name]) for name in sorted(found))
     path = keep("rows", content, "rows.safetensors", lambda file: write_tensors(file, found))
     return Rows(path=str(path), validation=validation)
 
 
 def content_of(name: str, tensor: Tensor) -> bytes:
-    """Name, type, shape and memory of a tensor, to be hashed."""
+    """The bytes to hash of a tensor: name, dtype, shape and values."""
     about = f"{name} {tensor.dtype} {list(tensor.shape)}".encode()
     return about + (tensor.cpu().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
 
 
 def keep(kind: str, content: bytes, name: str, write: Callable[[Path], Any]) -> Path:
-    """A file in the cache under a hash of its content, written the first time."""
+    """A file in the cache, under a hash of its content; written when it does not exist yet."""
     digest = hashlib.sha256(content).hexdigest()[:24]
-    return cached(f"{kind}-{digest}", lambda folder: write(folder / name)) / name
+    return cache_folder(f"{kind}-{digest}", lambda folder: write(folder / name)) / name

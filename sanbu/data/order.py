@@ -1,7 +1,8 @@
-"""A random order of rows that is a pure function of position: nothing to store, nothing to save.
+"""A random order of rows as a pure function of position, so no permutation is stored.
 
-A four-round Feistel network permutes the next power of four; positions that fall outside walk on until they fall
-inside (Black and Rogaway, 2002). Each epoch has its own key.
+A Feistel network of four rounds permutes 0 .. 4^k - 1, the next power of four: (L, R) -> (R, L xor F(R + key)). A
+result outside 0 .. rows - 1 is permuted again until it is inside (cycle walking; Black and Rogaway, "Ciphers with
+arbitrary finite domains", 2002). Each epoch has its own key.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from sanbu.noise import key
 
 
 def shuffled(positions: np.ndarray, rows: int, seed: int) -> np.ndarray:
-    """Global positions (int64) to rows 0 .. rows - 1; within an epoch each row comes once."""
+    """Global positions (int64) as rows 0 .. rows - 1; each row occurs once per epoch."""
     epochs, places = np.divmod(positions, rows)
     result = np.empty_like(places)
     for epoch in np.unique(epochs):
@@ -22,11 +23,13 @@ def shuffled(positions: np.ndarray, rows: int, seed: int) -> np.ndarray:
 
 
 def permute(places: np.ndarray, rows: int, secret: int) -> np.ndarray:
-    """A bijection of 0 .. rows - 1."""
+    """A permutation of 0 .. rows - 1, keyed by `secret`."""
     half = max(1, (max(rows - 1, 1).bit_length() + 1) // 2)
     result = _feistel(places.astype(np.uint64), half, secret)
-    while (outside := result >= rows).any():
+    outside = result >= rows
+    while outside.any():
         result[outside] = _feistel(result[outside], half, secret)
+        outside = result >= rows
     return result.astype(np.int64)
 
 

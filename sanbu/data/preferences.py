@@ -1,12 +1,13 @@
-"""Preferences as rows: tokens_BKT of K answers to a question, the question before each; row axis first.
+"""Preferences as rows: tokens_BKT, the question followed by each of its K answers.
 
-targets_BKT are the answer's tokens, its end included, and -100 elsewhere. last_BK is the place of the end, at which
-an answer is judged. rank_BK: 0 is the best, equal ranks are ties, -1 is no answer. margin_B: how much better the
-better ones are. row_B: which row it is.
+targets_BKT are the next tokens within the answer, its end token included, and -100 elsewhere. last_BK is the position
+of the end token, where a reward model scores the answer. rank_BK: 0 is the best, equal ranks are ties, -1 means no
+answer. margin_B: by how much better answers are preferred. row_B: the number of the row, negative if held out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -16,41 +17,40 @@ from pydantic import Field
 from torch import Tensor
 
 from sanbu.config import SanbuError
-from sanbu.data.chat import ConversationConfig, Split
+from sanbu.data.chat import ConversationConfig, ConversationRows
 from sanbu.data.conversations import Record
 from sanbu.data.data import Data
 from sanbu.data.order import shuffled
 from sanbu.space import IGNORED, Batch
 
-Row = tuple[int, tuple[int, ...]]  # a record, and which of its answers
+Row = tuple[int, tuple[int, ...]]  # the number of a record, and the numbers of its answers in the row
+MULTIPLE = 8  # rows are padded to a multiple of this many tokens
 
 
 class PreferenceConfig(ConversationConfig):
-    """Answers to the same question, better and worse."""
+    """Better and worse answers to the same question."""
 
 
-class PreferenceRows(Split):
-    """Rows of answers to the same question, rendered on demand, so that millions of pairs need no memory."""
+class PreferenceRows(ConversationRows):
+    """Rows of answers to the same question, rendered on demand, so that millions of pairs need little memory."""
 
-    def __init__(self, config: PreferenceConfig, wide: int) -> None:
+    def __init__(self, config: PreferenceConfig, width: int) -> None:
         super().__init__(config)
-        self.wide = wide
+        self.width = width
         self.records = {"train": self.train, "held_out": self.held_out_records}
         self.chosen = {part: self._choose(records) for part, records in self.records.items()}
         self.rows, self.held_out_rows = (len(rows) for rows in self.chosen.values())
         if not self.rows:
             example = self.train[0].where
-            raise SanbuError(
-                f"data.path: {config.path!r} holds no preference: {example} has no better and worse answer"
-            )
+            raise SanbuError(f"data.path: {config.path!r} has no preference: {example} has no better and worse answer")
 
     def answers(self, record: Record) -> list[tuple[int, ...]]:
-        """Which answers of a record make its rows."""
+        """The numbers of the answers in each row of a record."""
         raise NotImplementedError
 
     def describe(self) -> str:
-        """How many questions and rows."""
-        rows = f"{self.rows:,} rows of up to {self.wide} answers"
+        """Numbers of questions, rows and held-out rows."""
+        rows = f"{self.rows:,} rows of up to {self.width} answers"
         return f"{len(self.train):,} questions, {rows}, {self.held_out_rows:,} held out"
 
     def batch(self, start: int, size: int) -> Batch:
@@ -58,7 +58,7 @@ class PreferenceRows(Split):
         return self._rows("train", shuffled(np.arange(start, start + size), self.rows, seed=0))
 
     def held_out(self, start: int, size: int) -> Batch:
-        """Held-out rows in their own order."""
+        """Held-out rows in the order of the file."""
         return self._rows("held_out", range(start, min(start + size, self.held_out_rows)))
 
     def _choose(self, records: list[Record]) -> list[Row]:
@@ -71,63 +71,68 @@ class PreferenceRows(Split):
 
     def _fits(self, record: Record, answers: tuple[int, ...]) -> bool:
         longest = max((record.answers[i] for i in answers), key=len)
-        return self.whole(self._render(record, longest)[0], record, self.config.context)
+        ids, _ = self._render(record, longest)
+        return self.fits(ids, record, self.config.context)
 
     def _render(self, record: Record, answer: str) -> tuple[list[int], int]:
-        """Ids of question and answer, and how many of them are the question's."""
+        """The ids of question and answer, and the number of ids of the question."""
         template = self.codec.template
-        ids = template.render([*record.prompt, {"role": "assistant", "content": answer}])[0]
+        ids, _ = template.render([*record.prompt, {"role": "assistant", "content": answer}])
         return ids, len(template.ask(record.prompt))
 
     def _rows(self, part: str, numbers: Iterable[int]) -> Batch:
         numbers = list(numbers)
         rows = [self.chosen[part][number] for number in numbers]
-        found = [
-            [self._render(self.records[part][n], self.records[part][n].answers[i]) for i in which] for n, which in rows
+        records = [self.records[part][record] for record, _ in rows]
+        rendered = [
+            [self._render(record, record.answers[answer]) for answer in answers]
+            for record, (_, answers) in zip(records, rows, strict=True)
         ]
-        longest = max(len(ids) for each in found for ids, _ in each)
-        wide = (len(rows), self.wide, -(-longest // 8) * 8)
-        tokens, targets = torch.full(wide, self.pad), torch.full(wide, IGNORED)
-        last = torch.zeros(wide[:2], dtype=torch.long)
-        rank = torch.full(wide[:2], -1)
-        for b, ((n, which), each) in enumerate(zip(rows, found, strict=True)):
-            for k, (i, (ids, start)) in enumerate(zip(which, each, strict=True)):
-                tokens[b, k, : len(ids)] = torch.tensor(ids)
-                targets[b, k, start - 1 : len(ids) - 1] = torch.tensor(ids[start:])
-                last[b, k] = len(ids) - 1
-                rank[b, k] = self.records[part][n].ranks[i]
-        margin = torch.tensor([self.records[part][n].margin for n, _ in rows])
-        place: Tensor = torch.tensor([number if part == "train" else -1 - number for number in numbers])
-        return {"tokens": tokens, "targets": targets, "last": last, "rank": rank, "margin": margin, "row": place}
+        longest = max(len(ids) for row in rendered for ids, _ in row)
+        shape = (len(rows), self.width, math.ceil(longest / MULTIPLE) * MULTIPLE)
+        tokens_BKT, targets_BKT = torch.full(shape, self.pad), torch.full(shape, IGNORED)
+        last_BK = torch.zeros(shape[:2], dtype=torch.long)
+        rank_BK = torch.full(shape[:2], -1)
+        for b, row in enumerate(rendered):
+            for k, (ids, start) in enumerate(row):
+                tokens_BKT[b, k, : len(ids)] = torch.tensor(ids)
+                targets_BKT[b, k, start - 1 : len(ids) - 1] = torch.tensor(ids[start:])
+                last_BK[b, k] = len(ids) - 1
+            ranks = [records[b].ranks[answer] for answer in rows[b][1]]
+            rank_BK[b, : len(ranks)] = torch.tensor(ranks)
+        margin_B = torch.tensor([record.margin for record in records])
+        row_B: Tensor = torch.tensor([number if part == "train" else -1 - number for number in numbers])
+        answers = {"tokens": tokens_BKT, "targets": targets_BKT, "last": last_BK, "rank": rank_BK}
+        return answers | {"margin": margin_B, "row": row_B}
 
 
 class Rankings(PreferenceConfig):
-    """A question a row, with all its answers and their ranks."""
+    """One question per row, with its answers and their ranks."""
 
     kind: Literal["rankings"] = "rankings"
-    answers: int = Field(4, ge=2, description="answers a question at most; the first ones are taken")
+    answers: int = Field(4, ge=2, description="most answers per question; further ones are ignored")
 
     def build(self) -> Data:
         return RankingRows(self)
 
 
 class RankingRows(PreferenceRows):
-    """All answers of a question together, as InstructGPT's reward model sees them (Ouyang and others, 2022)."""
+    """All answers to a question in one row, as in InstructGPT (Ouyang and others, 2022)."""
 
     def __init__(self, config: Rankings) -> None:
         super().__init__(config, config.answers)
 
     def answers(self, record: Record) -> list[tuple[int, ...]]:
-        chosen = tuple(range(min(len(record.answers), self.wide)))
+        chosen = tuple(range(min(len(record.answers), self.width)))
         return [chosen] if len(chosen) > 1 else []
 
 
 class Pairs(PreferenceConfig):
-    """A better and a worse answer a row: every pair of a ranking that is no tie, or one drawn for each."""
+    """One pair per row, a better and a worse answer, from pairs or from rankings; ties are left out."""
 
     kind: Literal["pairs"] = "pairs"
     take: Literal["all", "best"] = Field(
-        "best", description="all pairs of a ranking, or the best against each other one"
+        "best", description="all pairs of a ranking, or only those with its best answer"
     )
 
     def build(self) -> Data:
@@ -135,7 +140,7 @@ class Pairs(PreferenceConfig):
 
 
 class PairRows(PreferenceRows):
-    """A better and a worse answer."""
+    """Rows of a better and a worse answer."""
 
     def __init__(self, config: Pairs) -> None:
         self.take = config.take
@@ -143,6 +148,10 @@ class PairRows(PreferenceRows):
 
     def answers(self, record: Record) -> list[tuple[int, ...]]:
         ranks = record.ranks
-        best = min(range(len(ranks)), key=ranks.__getitem__, default=0)
-        firsts = range(len(ranks)) if self.take == "all" else [best] if ranks else []
-        return [(i, j) for i in firsts for j in range(len(ranks)) if ranks[i] < ranks[j]]
+        pairs: list[tuple[int, ...]] = [
+            (i, j) for i in range(len(ranks)) for j in range(len(ranks)) if ranks[i] < ranks[j]
+        ]
+        if self.take == "all" or not ranks:
+            return pairs
+        best = ranks.index(min(ranks))
+        return [pair for pair in pairs if pair[0] == best]

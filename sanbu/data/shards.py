@@ -1,8 +1,8 @@
 """Tokens on disk: two memory-mapped streams, training and held out, with a JSON header.
 
-A stream is `end d1 end d2 end ...`: every document between two ends, so that each of its tokens, its last end
-included, is predicted once from what came before in the same document. A folder appears whole or not at all, under a
-name that is the hash of what went in; two processes that want it at once make it once.
+A stream is `end d1 end d2 end ...`: every document has an end token on both sides, so each of its tokens and the end
+token after it are predicted exactly once from the tokens before them in that document. A cache folder is named by the
+hash of its inputs and is created atomically; of several processes that need it at once, one creates it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sanbu.config import SanbuError
 from sanbu.files import read_json, replace_atomically
 
 FORMAT = 1
-FEW = 20  # documents below which the held-out part is the end of the text and not whole documents
+FEW = 20  # with fewer documents, the held-out part is the end of the text instead of whole documents
 BATCH_BYTES = 1 << 20
 Progress = Callable[[int], None]
 A = TypeVar("A")
@@ -35,7 +35,7 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Shards:
-    """Token streams of one corpus. bytes: of text, by part. documents: how many, by part."""
+    """The token streams of a corpus. bytes, documents: size of the text and number of documents by part."""
 
     folder: Path
     train: np.ndarray
@@ -45,7 +45,7 @@ class Shards:
 
     @classmethod
     def open(cls, folder: Path) -> Shards:
-        """Map the streams of a folder that `write` made."""
+        """Memory-map the streams of a folder made by `write`."""
         header = read_json(folder / "header.json")
         streams = {
             part: np.memmap(folder / f"{part}.bin", dtype=header["dtype"], mode="r")
@@ -56,8 +56,8 @@ class Shards:
         return cls(folder, streams["train"], streams["held_out"], header["documents"], header["bytes"])
 
 
-def cached(name: str, make: Callable[[Path], None]) -> Path:
-    """The cache folder of that name, made by `make` in a temporary place if it is not there yet."""
+def cache_folder(name: str, make: Callable[[Path], None]) -> Path:
+    """The cache folder of that name; `make` fills it, in a temporary place, when it does not exist yet."""
     root = Path(os.environ.get("SANBU_CACHE") or Path.home() / ".cache" / "sanbu")
     folder = root / name
     if not folder.exists():
@@ -73,26 +73,27 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
 def write(
     folder: Path, documents: Iterable[str], tokenizer: Tokenizer, vocabulary: int, held_out: float, progress: Progress
 ) -> None:
-    """Tokenize documents, in parallel, into the streams of a folder; `progress` is told bytes as they are done."""
+    """Tokenize documents in parallel into the streams of a folder; `progress` is called with numbers of bytes."""
     if tokenizer.end is None:
-        raise SanbuError("data.tokenizer: this tokenizer has no end-of-text token, so documents cannot be told apart")
+        raise SanbuError("data.tokenizer: documents are separated by an end token, but this tokenizer has none")
     dtype = np.uint16 if vocabulary <= 1 << 16 else np.uint32
     end = np.array([tokenizer.end], dtype=dtype).tobytes()
     lengths = piece_lengths(tokenizer, vocabulary)
     count = {"train": 0, "held_out": 0}
-    order: list[str] = []  # the part of each of the first documents
+    order: list[str] = []  # the parts of the first documents, in their order
     with (folder / "train.bin").open("wb") as train, (folder / "held_out.bin").open("wb") as other:
         streams = {"train": train, "held_out": other}
 
-        def encode(pieces: list[Piece]) -> list[np.ndarray]:
+        def encode(pieces: list[DocumentPart]) -> list[np.ndarray]:
             return tokenizer.encode_batch([piece.text for piece in pieces])
 
-        for pieces, encoded in ahead(encode, batches(documents, tokenizer.exact_pieces)):
+        for pieces, encoded in map_ahead(encode, batches(documents, tokenizer.exact_pieces)):
             for piece, ids in zip(pieces, encoded, strict=True):
                 part = "held_out" if piece.chance < held_out else "train"
                 if piece.first:
                     count[part] += 1
-                    order += [part] if len(order) < FEW else []
+                    if len(order) < FEW:
+                        order.append(part)
                     streams[part].write(end)
                 streams[part].write(ids.astype(dtype).tobytes())
             progress(sum(len(piece.text.encode()) for piece in pieces))
@@ -101,20 +102,25 @@ def write(
                 streams[part].write(end)
     if sum(count.values()) < FEW:
         count = split_tail(folder, np.dtype(dtype), order, tokenizer.end, held_out)
-    header = {
-        "format": FORMAT,
-        "dtype": np.dtype(dtype).name,
-        "vocabulary": vocabulary,
-        "end": tokenizer.end,
-        "tokens": {part: (folder / f"{part}.bin").stat().st_size // np.dtype(dtype).itemsize for part in count},
+    files = {part: folder / f"{part}.bin" for part in count}
+    sizes = {
+        "tokens": {part: file.stat().st_size // np.dtype(dtype).itemsize for part, file in files.items()},
         "documents": count,
-        "bytes": {part: text_bytes(folder / f"{part}.bin", dtype, lengths) for part in count},
+        "bytes": {part: text_bytes(file, dtype, lengths) for part, file in files.items()},
     }
+    write_header(folder, np.dtype(dtype), vocabulary, tokenizer.end, sizes)
+
+
+def write_header(
+    folder: Path, dtype: np.dtype[Any], vocabulary: int, end: int, sizes: dict[str, dict[str, int]]
+) -> None:
+    """Write header.json. sizes: tokens, documents and bytes, each by part."""
+    header = {"format": FORMAT, "dtype": dtype.name, "vocabulary": vocabulary, "end": end, **sizes}
     (folder / "header.json").write_text(json.dumps(header), encoding="utf-8")
 
 
-def ahead(function: Callable[[A], B], items: Iterable[A], workers: int = 2) -> Iterator[tuple[A, B]]:
-    """Each item with `function(item)`, in order, while threads already work at the next ones."""
+def map_ahead(function: Callable[[A], B], items: Iterable[A], workers: int = 2) -> Iterator[tuple[A, B]]:
+    """(item, function(item)) in order; threads compute the next results ahead."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[tuple[A, Future[B]]] = deque()
         for item in items:
@@ -127,7 +133,7 @@ def ahead(function: Callable[[A], B], items: Iterable[A], workers: int = 2) -> I
 
 
 def split_tail(folder: Path, dtype: np.dtype[Any], order: list[str], end: int, held_out: float) -> dict[str, int]:
-    """With few documents, hold out the end of the whole stream, in its order, instead of whole documents."""
+    """Hold out the end of the whole stream, in its original order, instead of whole documents."""
     documents = {}
     for part in ("train", "held_out"):
         stream = np.fromfile(folder / f"{part}.bin", dtype=dtype)
@@ -142,7 +148,7 @@ def split_tail(folder: Path, dtype: np.dtype[Any], order: list[str], end: int, h
 
 
 def text_bytes(file: Path, dtype: type, lengths: np.ndarray) -> int:
-    """How many bytes of text a stream stands for."""
+    """The number of bytes of text that a stream encodes."""
     if not file.stat().st_size:
         return 0
     ids = np.memmap(file, dtype=dtype, mode="r")
@@ -152,23 +158,24 @@ def text_bytes(file: Path, dtype: type, lengths: np.ndarray) -> int:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A part of a document; `chance` in [0, 1) is the hash of the whole document's first part."""
+class DocumentPart:
+    """A part of a document. first: it begins the document. chance: a hash of the whole document in [0, 1)."""
 
     text: str
     first: bool
     chance: float
 
 
-def batches(documents: Iterable[str], cut: bool) -> Iterator[list[Piece]]:
-    """Pieces of about 1 MB together; long documents are cut between lines where that does not change their tokens."""
-    batch: list[Piece] = []
+def batches(documents: Iterable[str], cut: bool) -> Iterator[list[DocumentPart]]:
+    """Batches of about 1 MB of text. cut: divide long documents between lines, where no token can cross."""
+    batch: list[DocumentPart] = []
     size = 0
     for document in documents:
         digest = hashlib.blake2b(document.encode(), digest_size=8).digest()
         chance = int.from_bytes(digest) / 2**64
-        for index, text in enumerate(between_lines(document) if cut else (document,)):
-            batch.append(Piece(text, index == 0, chance))
+        texts = cut_at_lines(document) if cut else (document,)
+        for index, text in enumerate(texts):
+            batch.append(DocumentPart(text, index == 0, chance))
             size += len(text)
             if size >= BATCH_BYTES:
                 yield batch
@@ -180,8 +187,8 @@ def batches(documents: Iterable[str], cut: bool) -> Iterator[list[Piece]]:
 LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
 
 
-def between_lines(document: str, size: int = 1 << 14) -> Iterator[str]:
-    """Cut a document where a line ends and the next begins with no blank at either side: there no token goes across."""
+def cut_at_lines(document: str, size: int = 1 << 14) -> Iterator[str]:
+    """Cut a document at line ends with no other white space on either side, which no token spans."""
     start = 0
     while len(document) - start > 2 * size:
         found = LINE_END.search(document, start + size)

@@ -1,4 +1,4 @@
-"""Where text comes from: documents out of files, folders, records, a hub, or the installed Python itself."""
+"""Sources of text: documents from files, folders, records, the Hugging Face hub, or the installed Python."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from sanbu.files import fingerprint as hash_files
 
 
 class SourceError(SanbuError):
-    """Text that cannot be read."""
+    """Data that cannot be read."""
 
 
 def documents(path: str, field: str = "text") -> Iterator[str]:
-    """Every document of a source, in order, as text that UTF-8 can hold. Raises SourceError in one line."""
+    """Every document of a source, in order, with characters that UTF-8 cannot encode replaced. Raises SourceError."""
     if path == "python":
         from sanbu.data.builtin.stdlib_docs import documentation
 
         found: Iterator[str] = documentation()
     elif path.startswith("hub:"):
-        found = hub(path.removeprefix("hub:"), field)
+        found = read_hub(path.removeprefix("hub:"), field)
     else:
-        found = (text for file in files(path) for text in read(file, field))
+        found = (text for file in files(path) for text in read_documents(file, field))
     for text in found:
         if text:
             yield text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def fingerprint(path: str) -> str:
-    """A hash of what a source holds; for a hub, of its name."""
+    """A hash of the content of a source; for the hub, of its name."""
     if path == "python":
         from sanbu.data.builtin.stdlib_docs import version
 
@@ -44,7 +44,7 @@ def fingerprint(path: str) -> str:
 
 
 def files(path: str) -> list[Path]:
-    """The files of a path, in order of name. Raises SourceError when there is none."""
+    """The files of a path, sorted by name. Raises SourceError when there is none."""
     place = Path(path)
     if place.is_file():
         return [place]
@@ -57,48 +57,48 @@ def files(path: str) -> list[Path]:
         if file.is_file() and not any(p.startswith(".") for p in file.relative_to(place).parts)
     )
     if not found:
-        raise SourceError(f"data.path: the folder {path!r} holds no file")
+        raise SourceError(f"data.path: the folder {path!r} has no file; hidden files are ignored")
     return found
 
 
-def read(file: Path, field: str) -> Iterator[str]:
-    """The documents of one file, by the name it ends with; gzip inside any of them."""
+def read_documents(file: Path, field: str) -> Iterator[str]:
+    """The documents of a file, whose suffix gives the format; .gz may follow it."""
     names = [suffix.lower() for suffix in file.suffixes]
     packed = bool(names) and names[-1] == ".gz"
     kind = names[-2] if packed and len(names) > 1 else (names[-1] if names else "")
     try:
         with gzip.open(file, "rb") if packed else file.open("rb") as stream:
             if kind == ".parquet":
-                yield from parquet(file, stream, field)  # type: ignore[arg-type]
+                yield from read_parquet(file, stream, field)  # type: ignore[arg-type]
             elif kind in (".jsonl", ".ndjson"):
-                yield from json_lines(file, stream, field)  # type: ignore[arg-type]
+                yield from read_json_lines(file, stream, field)  # type: ignore[arg-type]
             else:
-                yield plain(file, stream.read())
+                yield decode_text(file, stream.read())
     except (gzip.BadGzipFile, EOFError) as error:
-        raise SourceError(f"{file} is not whole gzip: {error}") from None
+        raise SourceError(f"{file} is a damaged gzip file: {error}") from None
 
 
-def unpacked(file: Path) -> bytes:
-    """The bytes of a file, gzip or not. Raises SourceError."""
+def read_unzipped(file: Path) -> bytes:
+    """The bytes of a file, decompressed when it ends with .gz. Raises SourceError."""
     try:
         return gzip.decompress(file.read_bytes()) if file.suffix.lower() == ".gz" else file.read_bytes()
     except (gzip.BadGzipFile, EOFError) as error:
-        raise SourceError(f"{file} is not whole gzip: {error}") from None
+        raise SourceError(f"{file} is a damaged gzip file: {error}") from None
 
 
-def plain(file: Path, content: bytes) -> str:
-    """A text file is one document."""
+def decode_text(file: Path, content: bytes) -> str:
+    """The text of a file. Raises SourceError when it is not UTF-8 text."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SourceError(f"{file} is not UTF-8 text: byte {error.start} is 0x{content[error.start]:02x}") from None
     if "\0" in text:
-        raise SourceError(f"{file} is not text: it holds a zero byte at {content.index(0)}")
+        raise SourceError(f"{file} is not text: byte {content.index(0)} is zero")
     return text
 
 
-def json_lines(file: Path, stream: IO[bytes], field: str) -> Iterator[str]:
-    """A record a line."""
+def read_json_lines(file: Path, stream: IO[bytes], field: str) -> Iterator[str]:
+    """The documents of a JSONL file: one record per line."""
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
@@ -115,8 +115,8 @@ def json_lines(file: Path, stream: IO[bytes], field: str) -> Iterator[str]:
         yield record[field]
 
 
-def parquet(file: Path, stream: IO[bytes], field: str) -> Iterator[str]:
-    """A record a row, a row group at a time."""
+def read_parquet(file: Path, stream: IO[bytes], field: str) -> Iterator[str]:
+    """The documents of a Parquet file: one per row."""
     try:
         import pyarrow.parquet
     except ImportError:
@@ -134,16 +134,16 @@ def parquet(file: Path, stream: IO[bytes], field: str) -> Iterator[str]:
         yield from (text for text in batch.column(0).to_pylist() if text is not None)
 
 
-def hub(name: str, field: str) -> Iterator[str]:
-    """The training split of a Hugging Face data set, streamed; NAME or NAME:CONFIG."""
+def read_hub(name: str, field: str) -> Iterator[str]:
+    """The documents of the training split of a Hugging Face data set, streamed. name: NAME or NAME:CONFIG."""
     try:
         import datasets
     except ImportError:
-        raise SourceError(f"data.path=hub:{name} needs the extra: pip install 'sanbu[hub]'") from None
+        raise SourceError(f"data.path=hub:{name} needs the package datasets: pip install 'sanbu[hub]'") from None
     dataset, _, config = name.partition(":")
     try:
         rows = datasets.load_dataset(dataset, config or None, split="train", streaming=True)
-    except Exception as error:  # the library raises many kinds for one cause: it cannot be had
+    except Exception as error:  # the library raises many types of errors when it cannot load a data set
         raise SourceError(f"data.path: cannot load the data set {name!r}: {str(error).splitlines()[0]}") from None
     for row in rows:
         if field not in row:

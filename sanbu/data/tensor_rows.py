@@ -1,4 +1,4 @@
-"""Rows of tensors from one safetensors file: whatever an objective of your own learns from."""
+"""Rows of tensors from a safetensors file, for objectives of your own."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from sanbu.space import Batch, Space
 
 
 class Rows(DataConfig):
-    """Tensors whose axis 0 is the row; the first one, by name, says what a sample looks like."""
+    """Tensors whose axis 0 is the row; the first by name defines the shape of a sample."""
 
     kind: Literal["rows"] = "rows"
     path: str = Field(description="safetensors file; sanbu.data.rows(x=..., y=...) writes one")
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of rows held out")
-    shape: tuple[int, ...] | Literal["auto"] = Field("auto", description="of one sample; auto reads the file")
+    shape: tuple[int, ...] | Literal["auto"] = Field("auto", description="shape of one sample; auto reads the file")
     vocabulary: int | Literal["auto"] = Field(
-        "auto", description="number of tokens of integer samples, 0 for real ones"
+        "auto", description="number of tokens of integer samples, 0 for real-valued ones; auto reads the file"
     )
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name. Raises SanbuError when the file is missing."""
         if not Path(self.path).is_file():
-            raise SanbuError(f"data.path: there is no file {self.path!r}")
+            raise SanbuError(f"data.path: {self.path!r} does not exist; sanbu.data.rows(x=...) writes such a file")
         return dict(sorted(read_tensors(Path(self.path)).items()))
 
     def resolve(self) -> Rows:
@@ -58,26 +58,29 @@ class Rows(DataConfig):
         return NumbersCodec()
 
 
-def chance(number: int) -> float:
-    """A number in [0, 1) that only the number of the row decides."""
+def hash_chance(number: int) -> float:
+    """A hash of the row number as a number in [0, 1)."""
     return (key("rows", number) & 0xFFFFFFFF) / 2**32
 
 
 class TensorRows:
-    """Rows of the file, held out by a hash of their number."""
+    """Rows of the file; rows are held out by a hash of their number."""
 
     def __init__(self, config: Rows) -> None:
         self.tensors, self.codec = config.tensors(), NumbersCodec()
         self.fingerprint = fingerprint([Path(config.path)])
         count = len(next(iter(self.tensors.values())))
-        chances = np.array([chance(number) for number in range(count)])
+        chances = np.array([hash_chance(number) for number in range(count)])
         self.places = {
             "train": np.flatnonzero(chances >= config.validation),
             "held_out": np.flatnonzero(chances < config.validation),
         }
         self.rows, self.held_out_rows = (len(places) for places in self.places.values())
         if not self.rows:
-            raise SanbuError(f"data.path: {config.path!r} holds {count} rows, none of them to train on")
+            raise SanbuError(
+                f"data.path: {config.path!r} has {count} rows, none of them for training;"
+                " lower data.validation or add rows"
+            )
 
     @cached_property
     def names(self) -> str:
@@ -86,7 +89,7 @@ class TensorRows:
         return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
 
     def describe(self) -> str:
-        """How many rows, and of what."""
+        """Numbers of rows, names and shapes of the tensors."""
         return f"{self.rows:,} rows of {self.names}, {self.held_out_rows:,} held out"
 
     def batch(self, start: int, size: int) -> Batch:
@@ -95,7 +98,7 @@ class TensorRows:
         return self._take(self.places["train"][order])
 
     def held_out(self, start: int, size: int) -> Batch:
-        """Held-out rows in their own order."""
+        """Held-out rows in the order of the file."""
         return self._take(self.places["held_out"][start : start + size])
 
     def _take(self, places: np.ndarray) -> Batch:

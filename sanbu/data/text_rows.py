@@ -1,9 +1,10 @@
-"""Text as rows of tokens: pure functions of position, documents packed without loss and kept apart."""
+"""Text as rows of tokens, a pure function of position. Documents are packed into rows without losing any token."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -26,18 +27,21 @@ from sanbu.space import IGNORED, Batch, Space
 
 
 class Text(DataConfig):
-    """Text as rows of tokens; documents packed without loss and kept apart."""
+    """Text as rows of tokens; documents are packed into rows and do not attend to each other."""
 
     measure: ClassVar[str] = "text"
     kind: Literal["text"] = "text"
     path: str = Field(
-        "python", description="a file, a folder, hub:NAME, or python: the installed Python's own documentation"
+        "python", description="file, folder, hub:NAME, or python: the documentation of the installed Python"
     )
-    field: str = Field("text", description="the field of JSONL and Parquet records that holds the text")
+    field: str = Field("text", description="(JSONL, Parquet) field that holds the text")
     tokenizer: TokenizerConfig = BPE()
-    context: int = Field(256, ge=2, description="tokens a row")
+    context: int = Field(256, ge=2, description="tokens per row")
     validation: float = Field(
-        0.05, ge=0, lt=1, description="fraction of the text held out, by whole documents where there are many"
+        0.05,
+        ge=0,
+        lt=1,
+        description="fraction of the text held out: whole documents, or the end of the text if there are few",
     )
 
     def space(self) -> Space:
@@ -54,40 +58,39 @@ class Text(DataConfig):
 
 
 class TextRows:
-    """Rows of `context` tokens cut from a token stream, and the next token of each as its target.
+    """Rows of `context` tokens cut from a token stream; the target of each token is the next token.
 
-    A row may hold several documents; positions_BT restart at 0 with each, which is all a model needs to keep them
-    apart. Data of a single document gives no positions. bytes_B counts the text bytes of a row's targets.
+    A row may contain several documents. positions_BT restart at 0 with each, which tells a model to attend within a
+    document only; data of a single document has no positions. bytes_B counts the bytes of text of a row's targets.
     """
 
     def __init__(self, found: shards.Shards, codec: TextCodec, context: int, vocabulary: int) -> None:
         self.shards, self.codec, self.context = found, codec, context
-        self.rows = max(0, -(-(len(found.train) - 1) // context))
-        self.held_out_rows = max(0, -(-(len(found.held_out) - 1) // context))
+        self.rows = count_rows(len(found.train), context)
+        self.held_out_rows = count_rows(len(found.held_out), context)
         self.fingerprint = found.folder.name
         self.lengths = torch.from_numpy(piece_lengths(codec.tokenizer, vocabulary))
-        self.alone = found.documents["train"] == 1
+        self.single_document = found.documents["train"] == 1
 
     def describe(self) -> str:
-        """Documents, bytes, tokens, and the compression of the tokenizer."""
+        """Numbers of documents, bytes and tokens, and bytes per token."""
         size = sum(self.shards.bytes.values())
         tokens = len(self.shards.train) + len(self.shards.held_out)
         documents = sum(self.shards.documents.values())
-        return (
-            f"{documents:,} documents, {size:,} bytes in {tokens:,} tokens: {size / max(tokens, 1):.2f} bytes a token"
-        )
+        ratio = f"{size / max(tokens, 1):.2f} bytes per token"
+        return f"{documents:,} documents, {size:,} bytes in {tokens:,} tokens: {ratio}"
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""
         return self._rows(self.shards.train, shuffled(np.arange(start, start + size), self.rows, seed=0))
 
     def held_out(self, start: int, size: int) -> Batch:
-        """Held-out rows in their own order."""
+        """Held-out rows in the order of the text."""
         return self._rows(self.shards.held_out, np.arange(start, min(start + size, self.held_out_rows)))
 
     def _rows(self, stream: np.ndarray, rows: np.ndarray) -> Batch:
         context, end = self.context, self.codec.tokenizer.end
-        assert end is not None, "shards are made with an end"
+        assert end is not None, "`shards.write` requires an end token"
         window = np.full((len(rows), context + 1), -1, dtype=np.int64)
         for index, row in enumerate(rows):
             piece = stream[row * context : row * context + context + 1]
@@ -95,19 +98,24 @@ class TextRows:
         both = torch.from_numpy(window)
         tokens, targets = both[:, :-1].clamp(min=0), both[:, 1:]
         batch = {"tokens": tokens, "targets": targets.where(targets >= 0, IGNORED)}
-        if not self.alone:
+        if not self.single_document:
             batch["positions"] = document_positions(tokens.eq(end))
         return batch | {"bytes": self.lengths[targets.clamp(min=0)].where(targets >= 0, 0).sum(1)}
 
 
+def count_rows(tokens: int, context: int) -> int:
+    """The number of rows in a stream of so many tokens; its last token is only a target."""
+    return max(0, math.ceil((tokens - 1) / context))
+
+
 def document_positions(starts_BT: Tensor) -> Tensor:
-    """Positions that restart at 0 wherever a document starts, and at the beginning of each row."""
+    """Positions that restart at 0 at the start of each document and of each row."""
     time = torch.arange(starts_BT.shape[1]).expand_as(starts_BT)
     return time - time.where(starts_BT, 0).cummax(1).values
 
 
 def build(config: Text) -> TextRows:
-    """Tokenize (or find tokenized) the text of a config. Raises SanbuError when there is too little of it."""
+    """The rows of a config; tokenized text is read from the cache. Raises SanbuError for less text than one row."""
     about = json.dumps(
         [
             shards.FORMAT,
@@ -122,26 +130,26 @@ def build(config: Text) -> TextRows:
     vocabulary = config.tokenizer.size()
 
     def make(folder: Path) -> None:
-        read = counted(config)
+        read = Corpus(config)
         tokenizer = config.tokenizer.build(read)
         with progress_bytes("tokenizing", read.bytes or None) as progress:
             shards.write(folder, read, tokenizer, vocabulary, config.validation, progress)
         tokenizer.save(folder)
 
-    folder = shards.cached(name, make)
+    folder = shards.cache_folder(name, make)
     found = shards.Shards.open(folder)
     rows = TextRows(found, TextCodec(config.tokenizer.load(folder)), config.context, vocabulary)
     if len(found.train) <= config.context:
         size = found.bytes["train"] + found.bytes["held_out"]
         raise SanbuError(
-            f"data.path: {config.path!r} holds {size} bytes of text, {max(0, len(found.train) - 1)} tokens to train on;"
-            f" at least one row of data.context={config.context} is needed"
+            f"data.path: {config.path!r} has {size} bytes of text, {max(0, len(found.train) - 1)} tokens for training;"
+            f" at least one row of data.context={config.context} is needed; add text or lower data.context"
         )
     return rows
 
 
-class counted(Iterable[str]):  # noqa: N801 - reads as a function
-    """The documents of a config, as often as they are asked for; `bytes` is known after the first time."""
+class Corpus(Iterable[str]):
+    """The documents of a config; each iteration reads them again. `bytes` is their size, known after the first."""
 
     def __init__(self, config: Text) -> None:
         self.config, self.bytes = config, 0

@@ -24,8 +24,8 @@ from sanbu.evaluation.options import Measurement, Options, format_figure, table
 from sanbu.noise import Noise
 from sanbu.objectives.answers import logprobs
 from sanbu.objectives.objective import Round
-from sanbu.objectives.policy.rewards import answers, exact, learned
-from sanbu.objectives.policy.rollout import roll
+from sanbu.objectives.policy.rewards import answers, exact_match, learned_reward
+from sanbu.objectives.policy.rollout import draw_answers
 from sanbu.progress import progress_rows
 from sanbu.run import Run
 from sanbu.strategies.autoregressive import Autoregressive
@@ -117,15 +117,15 @@ def answer_questions(run: Run, reference: Run, judge: Run | None, questions: Seq
         for start in range(0, len(questions), size):
             part = questions[start : start + size]
             round = make_round(run, part, Noise("evaluate", start), models=models)
-            rollout = roll(round, samples)
+            rollout = draw_answers(round, samples)
             kl = (rollout["old"] - logprobs(reference.model, rollout["tokens"], rollout["targets"])).sum(1)
-            reward = learned(1.0)(round, rollout) if judge is not None else torch.full_like(kl, torch.nan)
+            reward = learned_reward(1.0)(round, rollout) if judge is not None else torch.full_like(kl, torch.nan)
             ended, length = rollout["ending"] >= 0, rollout["length"] - rollout["start"]
-            parts.append((exact(round, rollout), reward, kl, ended, length))
+            parts.append((exact_match(round, rollout), reward, kl, ended, length))
             written = answers(round, rollout)
             texts += [written[i : i + samples] for i in range(0, len(written), samples)]
             greedy_round = make_round(run, part, Noise("evaluate"), 0.0, models)
-            greedy.append(exact(greedy_round, roll(greedy_round, 1)))
+            greedy.append(exact_match(greedy_round, draw_answers(greedy_round, 1)))
             progress(len(part))
     columns = [torch.cat(column).float() for column in zip(*parts, strict=True)]
     right, reward, kl, ended, length = (column.view(-1, samples) for column in columns)

@@ -18,7 +18,7 @@ from sanbu.evaluation.assistant import ROWS, make_round, read_questions
 from sanbu.files import write_text
 from sanbu.noise import Noise
 from sanbu.objectives.policy.rewards import answers
-from sanbu.objectives.policy.rollout import roll
+from sanbu.objectives.policy.rollout import draw_answers
 from sanbu.progress import progress_rows
 from sanbu.run import Run
 
@@ -40,7 +40,7 @@ def rank(run: Run, out: Path, count: int, samples: int) -> dict[str, Any]:
         for start in range(0, len(questions), ROWS // samples):
             part = questions[start : start + ROWS // samples]
             round = make_round(run, part, Noise("rank", start))
-            texts = answers(round, roll(round, samples))
+            texts = answers(round, draw_answers(round, samples))
             for number, record in enumerate(part):
                 own = [text.strip() for text in texts[number * samples : (number + 1) * samples]]
                 right += own.count(record.answer)

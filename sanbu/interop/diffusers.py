@@ -95,7 +95,7 @@ def unet_out(run: Run, config: UNet, label: str | None) -> Exported:
     """A UNet2DModel without labels: the embedding of one label is added to the bias of the time embedding."""
     ours, space = weights(run.model), run.recipe.data.space()
     codec: Any = run.codec
-    chosen = space.classes if label is None else codec.number(label)
+    chosen = space.classes if label is None else codec.label_number(label)
     if label is None and not space.unlabelled:
         raise InteropError(
             f"{run.folder} always needs a label (data.drop_label=0), and DDPMPipeline passes none: give --label"

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from sanbu.checkpoints import Writer
-from sanbu.codecs.bpe import FileTokenizer, TokenizerFile, bytes_as_file, first_of, vocabulary_of
+from sanbu.codecs.bpe import FileTokenizer, TokenizerFile, byte_file_tokenizer, first_of, vocabulary_of
 from sanbu.codecs.tokenizer import END_TOKENS, START_TOKENS, Byte, ByteTokenizer, TokenizerConfig
 from sanbu.config import SanbuError, nearest
 from sanbu.data.text_rows import Text
@@ -147,7 +147,7 @@ def file_tokenizer(run: Run) -> FileTokenizer | None:
         return None
     tokenizer = getattr(run.codec, "tokenizer", None)
     if isinstance(tokenizer, ByteTokenizer):
-        return bytes_as_file()
+        return byte_file_tokenizer()
     if not isinstance(tokenizer, FileTokenizer):
         raise InteropError(f"{run.folder}: only byte, BPE and file tokenizers have a tokenizer.json to export")
     return tokenizer

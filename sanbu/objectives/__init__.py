@@ -1,4 +1,4 @@
-"""Step 2: how good is one function? A line for each kind; its file has the equation, the config and the loss."""
+"""Step 2: how good is one function? One line per kind; its file has the equation, the config and the loss."""
 
 KINDS = {
     # likelihood and its bounds
@@ -23,15 +23,12 @@ KINDS = {
     "conservative-dpo": "preference",
     "ipo": "preference",
     "kto": "preference",
-    # reinforcement learning from the model's own answers
+    # reinforcement learning on answers sampled from the model
     "ppo": "policy.ppo",
     "grpo": "policy.group",
     "rloo": "policy.group",
 }
 
-REWARDS = {"learned": "policy.rewards", "checked": "policy.rewards"}  # what an answer is worth
-TIMES = {
-    "uniform": "times",
-    "logit-normal": "times",
-    "log-normal": "times",
-}  # which times of a noise path training draws
+REWARDS = {"learned": "policy.rewards", "checked": "policy.rewards"}  # rewards of an answer
+# distributions of the times of a noise path in training
+TIMES = {"uniform": "times", "logit-normal": "times", "log-normal": "times"}

@@ -1,7 +1,7 @@
-"""What alignment asks of a language model: the log-probability of each token of an answer.
+"""Log-probabilities of answers under a language model: log p(y_t | x, y_<t).
 
-tokens_NT with targets_NT, the next token of each, -100 where none is asked about. Sequences begin at position 0 and
-are padded on the right, which a causal model does not see.
+tokens_NT are question and answer; targets_NT the next tokens, -100 outside the answer. Sequences begin at position 0
+and are padded on the right, which does not affect a causal model.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from sanbu.space import IGNORED, Batch, Models
 
 
 def logprobs(model: nn.Module, tokens_NT: Tensor, targets_NT: Tensor) -> Tensor:
-    """log p(target | before) as float32 [N, T], 0 without a target; only positions with a target use the head."""
-    asked = targets_NT != IGNORED
+    """log p of each target as float32 [N, T], 0 without a target; the head runs only at positions with a target."""
+    mask = targets_NT != IGNORED
 
     def readout(head: nn.Module, hidden_NTD: Tensor) -> Tensor:
-        logprobs_MV = head(hidden_NTD[asked]).float().log_softmax(-1)
-        return logprobs_MV.gather(1, targets_NT[asked][:, None])[:, 0]
+        logprobs_MV = head(hidden_NTD[mask]).float().log_softmax(-1)
+        return logprobs_MV.gather(1, targets_NT[mask][:, None])[:, 0]
 
-    return spread(model(tokens_NT, readout=readout), asked)
+    return scatter_back(model(tokens_NT, readout=readout), mask)
 
 
-def spread(values_M: Tensor, asked_NT: Tensor) -> Tensor:
-    """Values of the places asked about, back in their places; 0 elsewhere."""
-    return torch.zeros(asked_NT.shape, dtype=values_M.dtype, device=values_M.device).masked_scatter(asked_NT, values_M)
+def scatter_back(values_M: Tensor, mask_NT: Tensor) -> Tensor:
+    """M values at the M true positions of a mask, 0 elsewhere, [N, T]."""
+    return torch.zeros(mask_NT.shape, dtype=values_M.dtype, device=values_M.device).masked_scatter(mask_NT, values_M)
 
 
 def answer_logprobs(model: nn.Module, batch: Batch) -> Tensor:
@@ -36,17 +36,17 @@ def answer_logprobs(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def with_reference(models: Models, batch: Batch) -> Batch:
-    """The batch with reference_BK, what the frozen reference gives the answers, unless it is there already."""
+    """The batch with reference_BK, the log-probability of each answer under the reference, computed if missing."""
     if "reference" in batch:
         return batch
     return batch | {"reference": answer_logprobs(models["reference"], batch)}
 
 
 def count_term(name: str, batch: Batch) -> dict[str, float]:
-    """A term whose denominator is the number of rows."""
+    """The denominator of a term that is a mean over rows."""
     return {name: float(len(batch["tokens"]))}
 
 
 def fraction(true_N: Tensor) -> tuple[Tensor, Tensor]:
-    """How many are true, of how many: a metric."""
+    """The fraction of true values, as numerator and denominator."""
     return true_N.sum().float(), torch.tensor(float(true_N.numel()))

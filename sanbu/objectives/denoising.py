@@ -1,7 +1,7 @@
 """Denoising: E_t w(t) |F(x_t, t) - (c_x x + c_e e)|^2 for x_t = alpha x + sigma e.
 
 Diffusion (Ho and others, 2020), EDM (Karras and others, 2022) and flow matching (Lipman and others, 2023) differ in
-the path and target, which the model names, and in the weight and the times, named here.
+path and target, which belong to the model, and in the weight w and the distribution of t, which are fields here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from sanbu.space import Batch, Models
 
 
 class Denoising(ObjectiveConfig):
-    """The weighted squared error of what a denoiser predicts: diffusion and flow matching."""
+    """The weighted squared error of a denoiser: diffusion and flow matching."""
 
     kind: Literal["denoising"] = "denoising"
     families: ClassVar[tuple[str, ...]] = ("denoiser",)
-    weighting: Literal["uniform", "min-snr", "edm"] = Field("uniform", description="of the error by time")
+    weighting: Literal["uniform", "min-snr", "edm"] = Field("uniform", description="weight of the error by time")
     times: TimesConfig = Uniform()
 
     def build(self) -> Objective:
@@ -29,7 +29,7 @@ class Denoising(ObjectiveConfig):
 
 
 def denoising(weighting: str, times: TimesConfig) -> Objective:
-    """The mean squared error of a pixel's prediction, weighted by time."""
+    """The mean squared error per pixel, weighted by time."""
 
     def experience(round: Round) -> Batch:
         batch, noise, model = round.batch, round.noise, round.models["model"]
@@ -48,7 +48,7 @@ def denoising(weighting: str, times: TimesConfig) -> Objective:
 
 
 def loss(models: Models, batch: Batch) -> Loss:
-    """Weighted squared error, a mean over pixels, a sum over rows."""
+    """The weighted squared error: a mean over pixels, a sum over rows."""
     predicted = models["model"](batch["image"], batch["time"], batch["label"])
     error_B = (predicted - batch["target"]).square().flatten(1).mean(1)
     rows = error_B.new_tensor(len(error_B))

@@ -1,7 +1,7 @@
-"""Bounds of the likelihood for models with a latent z.
+"""Lower bounds of the likelihood for models with a latent z.
 
 ELBO: log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z)) (Kingma and Welling, 2014).
-IWAE: log p(x) >= E log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x), tighter with every K (Burda and others, 2016).
+IWAE: log p(x) >= E log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x), tighter for larger K (Burda and others, 2016).
 """
 
 from __future__ import annotations
@@ -13,53 +13,53 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from sanbu.objectives.likelihood import count_levels, readings
+from sanbu.objectives.likelihood import count_levels, likelihood_metrics
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round
 from sanbu.space import Batch, Models
 
 
 class Elbo(ObjectiveConfig):
-    """The evidence lower bound of a latent variable model."""
+    """The evidence lower bound (ELBO) of a latent variable model."""
 
     kind: Literal["elbo"] = "elbo"
     families: ClassVar[tuple[str, ...]] = ("latent",)
-    weight: float = Field(1.0, gt=0, description="of the KL term; 1 is the bound")
+    weight: float = Field(1.0, gt=0, description="weight of the KL term (beta); 1 gives the bound")
 
     def build(self) -> Objective:
         return elbo(self.weight)
 
 
 def elbo(weight: float) -> Objective:
-    """The evidence bound with the KL in closed form, times `weight` (Higgins and others, 2017)."""
+    """The ELBO with the KL term in closed form, multiplied by `weight` (beta-VAE: Higgins and others, 2017)."""
 
     def loss(models: Models, batch: Batch) -> Loss:
         seen_BK, _, kl_BK = parts(models, batch)
         nats = (kl_BK - seen_BK).sum()
         rows = batch["label"].new_tensor(len(seen_BK))
-        metrics = readings(nats, batch) | {"kl": (kl_BK.detach().sum(), rows)}
+        metrics = likelihood_metrics(nats, batch) | {"kl": (kl_BK.detach().sum(), rows)}
         return Loss({"likelihood": (weight * kl_BK - seen_BK).sum()}, metrics)
 
     return Objective(loss, count_levels, experience=draw_latents(1))
 
 
 class ImportanceWeighted(ObjectiveConfig):
-    """The importance-weighted bound, tighter with every draw."""
+    """The importance-weighted bound (IWAE), tighter with more latents."""
 
     kind: Literal["importance-weighted"] = "importance-weighted"
     families: ClassVar[tuple[str, ...]] = ("latent",)
-    draws: int = Field(16, ge=1, description="latents a row")
+    draws: int = Field(16, ge=1, description="latents per row")
 
     def build(self) -> Objective:
         return importance_weighted(self.draws)
 
 
 def importance_weighted(draws: int) -> Objective:
-    """The bound from `draws` latents a row."""
+    """The bound from `draws` latents per row."""
 
     def loss(models: Models, batch: Batch) -> Loss:
         seen_BK, ratio_BK, _ = parts(models, batch)
         nats = -((seen_BK - ratio_BK).logsumexp(1) - math.log(draws)).sum()
-        return Loss({"likelihood": nats}, readings(nats, batch))
+        return Loss({"likelihood": nats}, likelihood_metrics(nats, batch))
 
     return Objective(loss, count_levels, experience=draw_latents(draws))
 

@@ -1,4 +1,7 @@
-"""In-context learning: cross-entropy of the target tokens, and accuracy by number of examples in the prompt."""
+"""In-context learning: -sum log p(target | row so far), and the accuracy by number of examples in the row.
+
+After Garg and others, "What can transformers learn in-context?", 2022.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from sanbu.space import IGNORED, Batch, Models
 
 
 class InContext(ObjectiveConfig):
-    """Cross-entropy of what is taught, with the accuracy after so many examples."""
+    """Cross-entropy of the target tokens; accuracy after k examples as metrics."""
 
     kind: Literal["in-context"] = "in-context"
     families: ClassVar[tuple[str, ...]] = ("tokens",)
@@ -20,7 +23,7 @@ class InContext(ObjectiveConfig):
 
 
 def in_context() -> Objective:
-    """Cross-entropy of the taught tokens; accuracy_k is that of the one after k examples."""
+    """Cross-entropy of the target tokens; accuracy_k is the accuracy of the target after k examples."""
 
     def loss(models: Models, batch: Batch) -> Loss:
         targets = batch["targets"]
@@ -29,10 +32,10 @@ def in_context() -> Objective:
         taught = (targets != IGNORED).float()
         order = (taught.cumsum(1) - 1).long()
         shots = int(order.max()) + 1 if targets.numel() else 0
-        metrics = {
-            f"accuracy_{k}": ((right * taught * (order == k)).sum(), (taught * (order == k)).sum())
-            for k in range(shots)
-        }
+        metrics = {}
+        for k in range(shots):
+            chosen = taught * (order == k)
+            metrics[f"accuracy_{k}"] = ((right * chosen).sum(), chosen.sum())
         return Loss({"next_token": cross_entropy(logits_BTV.flatten(0, 1), targets.flatten())}, metrics)
 
     return Objective(loss, count_targets)

@@ -1,4 +1,7 @@
-"""Exact likelihood: -log p(x) = -sum log p(x_i | x_<i), for models that give every level its probability."""
+"""Exact likelihood: -log p(x) = -sum_i log p(x_i | x_<i), for autoregressive models of pixels.
+
+van den Oord and others, "Pixel recurrent neural networks", 2016.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from sanbu.space import Batch, Models
 
 
 class Likelihood(ObjectiveConfig):
-    """Exact likelihood of every level; bits per dimension."""
+    """The exact negative log-likelihood; bits per dimension as a metric."""
 
     kind: Literal["likelihood"] = "likelihood"
     families: ClassVar[tuple[str, ...]] = ("pixels",)
@@ -22,23 +25,23 @@ class Likelihood(ObjectiveConfig):
 
 
 def likelihood() -> Objective:
-    """Nats a level; bits per dimension and nats a picture to read."""
+    """Nats per level; bits per dimension and nats per picture as metrics."""
     return Objective(loss, count_levels)
 
 
 def loss(models: Models, batch: Batch) -> Loss:
-    """-log p of all levels."""
+    """-log p, summed over all levels."""
     nats = -models["model"](batch["levels"], batch["label"]).sum()
-    return Loss({"likelihood": nats}, readings(nats, batch))
+    return Loss({"likelihood": nats}, likelihood_metrics(nats, batch))
 
 
 def count_levels(batch: Batch) -> dict[str, float]:
-    """How many levels a batch has."""
+    """The number of levels in a batch."""
     return {"likelihood": float(batch["levels"].numel())}
 
 
-def readings(nats: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-    """Bits per dimension and nats a picture."""
+def likelihood_metrics(nats: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+    """Bits per dimension and nats per picture."""
     levels = batch["levels"]
     dimensions, rows = levels.new_tensor(levels.numel()), levels.new_tensor(len(levels))
     return {"bits_per_dimension": (nats.detach() / math.log(2), dimensions), "nats": (nats.detach(), rows)}

@@ -1,7 +1,7 @@
 """Next-token cross-entropy: -sum_t log p(x_{t+1} | x_1 .. x_t), in nats (Shannon, 1951).
 
-A batch has tokens_BT and targets_BT, where a target of -100 teaches nothing; positions_BT restart at 0 with each
-document packed into a row; bytes_B counts the bytes of text that the row's targets stand for.
+A batch has tokens_BT and targets_BT, where -100 means no loss; positions_BT restart at 0 with each document that is
+packed into a row; bytes_B counts the bytes of text of the targets of a row.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ def next_token() -> Objective:
 
 
 class ChunkedNextToken(ObjectiveConfig):
-    """Cross-entropy of the next token that never holds all logits: for large vocabularies."""
+    """Cross-entropy of the next token without storing all logits, for large vocabularies."""
 
     kind: Literal["next-token-chunked"] = "next-token-chunked"
     families: ClassVar[tuple[str, ...]] = ("tokens",)
-    chunk: int = Field(1024, ge=1, description="tokens whose logits exist at once")
+    chunk: int = Field(1024, ge=1, description="tokens whose logits are in memory at once")
 
     def build(self) -> Objective:
         return next_token_chunked(self.chunk)
 
 
 def next_token_chunked(chunk: int) -> Objective:
-    """The same number; logits exist for `chunk` tokens at a time."""
+    """The same loss; logits are in memory for `chunk` tokens at a time."""
 
     def loss(models: Models, batch: Batch) -> Loss:
         def readout(head: nn.Module, hidden_BTD: Tensor) -> Tensor:
@@ -62,19 +62,19 @@ def next_token_chunked(chunk: int) -> Objective:
 
 
 def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """The summed negative log-likelihood in float32; ignored targets add nothing."""
+    """The summed negative log-likelihood in float32 over all targets that are not ignored."""
     return F.cross_entropy(logits_NV.float(), targets_N, ignore_index=IGNORED, reduction="sum")
 
 
 def chunked_cross_entropy(head: nn.Module, hidden_ND: Tensor, targets_N: Tensor, chunk: int) -> Tensor:
-    """`cross_entropy(head(hidden), targets)` without all logits at once: each chunk gives loss and gradients."""
+    """`cross_entropy(head(hidden), targets)`, chunk by chunk; gradients are computed in the forward pass."""
     taught = (targets_N != IGNORED).nonzero().squeeze(1)
     hidden_ND, targets_N = hidden_ND[taught], targets_N[taught]
     return _ChunkedCrossEntropy.apply(head, chunk, hidden_ND, targets_N, *head.parameters())
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Gradients of a sum are known up to one factor before the backward pass, so logits are not kept."""
+    """The gradient of a sum is known in the forward pass up to a factor, so no logits are kept for backward."""
 
     @staticmethod
     def forward(
@@ -102,12 +102,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def count_targets(batch: Batch) -> dict[str, float]:
-    """How many tokens teach."""
+    """The number of targets that are not ignored."""
     return {"next_token": float((batch["targets"] != IGNORED).sum())}
 
 
 def as_loss(nats: Tensor, batch: Batch) -> Loss:
-    """The sum as a loss, with bits per byte where the batch knows its bytes."""
+    """The sum as a Loss, with bits per byte if the batch has `bytes`."""
     if "bytes" not in batch:
         return Loss({"next_token": nats})
     return Loss({"next_token": nats}, {"bits_per_byte": (nats / math.log(2), batch["bytes"].sum())})

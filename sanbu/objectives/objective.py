@@ -1,9 +1,9 @@
 """The contract of step 2: an objective says how good one function is.
 
-An objective is a record of small functions. Most give only `loss` and `count`; the others have sensible defaults. All
+An objective is a record of small functions. Most define only `loss` and `count`; the others have defaults. All
 randomness, and everything that couples samples, happens in `experience` and `turns`, before a batch is split. `loss`
-is deterministic and returns sums; a term's denominator is `count`, nowhere else. So accumulation, packing and data
-parallelism give one number.
+is deterministic and returns sums; the denominator of each term comes from `count` alone. So gradient accumulation,
+packing and data parallelism give the same result.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from sanbu.space import Batch, Draft, Models
 
 
 class ObjectiveConfig(Choice):
-    """Step 2: what makes one function good."""
+    """Step 2: the measure of how good a function is."""
 
     table: ClassVar[str] = "sanbu.objectives:KINDS"
-    families: ClassVar[tuple[str, ...]] = ()  # of models it can judge; empty: any
+    families: ClassVar[tuple[str, ...]] = ()  # model families it accepts; empty: any
 
     def build(self) -> Objective:
-        """The record of functions."""
+        """The objective, a record of functions."""
         raise NotImplementedError
 
     def needs(self) -> tuple[str, ...]:
-        """The parents that must be given."""
+        """The names of the required parents."""
         return ()
 
 
@@ -40,16 +40,16 @@ class ObjectiveConfig(Choice):
 
 def cannot_draw(condition: Batch, seeds: Tensor) -> Draft:
     """The default of `Round.draw`."""
-    raise NotImplementedError("this round was made without a strategy, so nothing can be drawn in it")
+    raise NotImplementedError("this Round has no strategy to draw with; pass draw=")
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round may use. The models are as they stand when the round begins.
+    """The inputs of a round. The models are in their state at the beginning of the round.
 
     batch: rows of data; in `turns`, what `experience` returned. noise: random numbers of this round.
-    draw(condition, seeds) -> the last Draft of the recipe's strategy. read(ids) -> one sample as a person reads it.
-    learning: False while held-out rows are evaluated; then nothing may change, and one turn is enough.
+    draw(condition, seeds) -> the last Draft of the recipe's strategy. read(ids) -> one sample as text or array.
+    learning: False while held-out rows are evaluated; then no state may change, and one turn is enough.
     """
 
     models: Models
@@ -65,7 +65,7 @@ Metrics = dict[str, tuple[Tensor, Tensor]]  # numerator and denominator
 
 @dataclass(frozen=True)
 class Loss:
-    """`sums`: each term summed over the batch's elements. `metrics`: numerator and denominator, for reading only."""
+    """sums: each term, summed over the batch. metrics: numerators and denominators, for reports only."""
 
     sums: dict[str, Tensor]
     metrics: Metrics = field(default_factory=dict)
@@ -104,15 +104,13 @@ class Objective:
 
     loss(models, batch) -> Loss: deterministic sums. count(batch) -> denominators by term, known before the forward
     pass. players: name of a player -> the names of the modules it may change. additive: False makes the loop refuse
-    to split a batch (a critic with batch norm, for example). attach(model) -> modules beside the model: critic, value
-    head, target. experience(round) -> what the round learns from: the model's own samples, noised inputs. It reads
-    the models as they are when the
-        round begins and is saved in checkpoints, so whatever depends on the old weights belongs here.
-    turns(round) -> the updates of this round, in order; drawn again (and skipped) on a resume inside a round.
-    fixed(models, batch) -> what only rows and frozen modules decide, such as a reference's log-probabilities:
-    computed once for each
-        row and kept, where a run sees its rows more than once. Rows are then told apart by batch["row"].
-    watched: the held-out metric by which the best round is chosen; lower is better.
+    to split a batch (a critic with batch norm, for example). attach(model) -> further modules: critic, value head,
+    target. experience(round) -> the training batch of the round: samples of the model, noised inputs. It uses the
+    models as they are at the beginning of the round and is saved in checkpoints, so everything that depends on the old
+    weights belongs here. turns(round) -> the updates of this round, in order; on a resume within a round they are
+    generated again and those already done are skipped. fixed(models, batch) -> values that depend on rows and frozen
+    modules alone, such as log-probabilities under a reference; computed once per row and cached by batch["row"] if a
+    run repeats its rows. watched: the held-out metric that selects the best round; lower is better.
     """
 
     loss: LossFunction
@@ -134,7 +132,7 @@ class Objective:
 
 
 def row_count(batch: Batch) -> int:
-    """How many rows a batch has."""
+    """The number of rows in a batch."""
     return next(iter(batch.values())).shape[0]
 
 
@@ -147,7 +145,7 @@ def count_rows(batch: Batch) -> dict[str, float]:
 
 
 class Totals:
-    """Losses and counts added up over batches; `report` divides."""
+    """Sums of losses and counts over batches; `report` divides them."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -155,20 +153,20 @@ class Totals:
         self.metrics: Metrics = {}
 
     def add(self, loss: Loss, counts: Mapping[str, float]) -> None:
-        """One more batch."""
+        """Add a batch."""
         add(self.sums, loss.sums)
         add_pairs(self.metrics, loss.metrics)
         for name, count in counts.items():
             self.counts[name] = self.counts.get(name, 0.0) + count
 
     def report(self) -> dict[str, float]:
-        """`loss`, the sum of all terms each over its count, and every metric."""
+        """All metrics and `loss`, the sum over terms of total / count."""
         loss = sum(float(total) / max(self.counts[name], 1e-12) for name, total in self.sums.items())
         return {"loss": loss, **ratios(self.metrics)}
 
 
 def evaluate(objective: Objective, rounds: Iterable[Round]) -> dict[str, float]:
-    """The loss and the metrics of an objective over held-out rounds, whose `learning` is False. Nothing changes."""
+    """The loss and the metrics of an objective over held-out rounds, whose `learning` is False."""
     totals = Totals()
     with torch.no_grad():
         for held_out in rounds:
@@ -179,18 +177,18 @@ def evaluate(objective: Objective, rounds: Iterable[Round]) -> dict[str, float]:
 
 
 def add(totals: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
-    """Add each value into a running total of the same name."""
+    """Add each value to the running total of the same name."""
     for name, value in more.items():
         totals[name] = totals[name] + value if name in totals else value
 
 
 def add_pairs(pairs: Metrics, more: Metrics) -> None:
-    """Add numerators and denominators into running pairs of the same name."""
+    """Add numerators and denominators to the running pairs of the same name."""
     for name, (numerator, denominator) in more.items():
         before = pairs.get(name, (torch.zeros(()), torch.zeros(())))
         pairs[name] = (before[0] + numerator.detach(), before[1] + denominator.detach())
 
 
 def ratios(pairs: Metrics) -> dict[str, float]:
-    """Each metric as a number; one whose denominator is 0 is left out."""
+    """Each metric as a number; metrics with denominator 0 are left out."""
     return {name: float(top / bottom) for name, (top, bottom) in pairs.items() if float(bottom)}

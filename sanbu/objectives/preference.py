@@ -1,11 +1,14 @@
-"""Learning from preferences without a reward model, by what policy and reference give the better and the worse answer.
+"""Learning from preferences without a reward model. y_w is the better answer, y_l the worse one.
 
-With h_w = log pi(y_w) - log ref(y_w), h_l likewise, and h = h_w - h_l: DPO   -log sigmoid(beta h)
-(Rafailov and others, 2023) cDPO  -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h)             labels wrong with
-chance e (Mitchell, 2023) IPO   (h - 1 / (2 beta))^2, h of means over tokens                      (Azar and others,
-2024) KTO   1 - sigmoid(beta (h_w - z)) + 1 - sigmoid(beta (z - h_l)), z the KL of policy and reference (Ethayarajh
-and others, 2024) The reward of the chosen answer, beta h_w, may fall while the margin rises: both get less likely,
-the worse one faster.
+With h_w = log pi(y_w) - log ref(y_w), h_l likewise, and h = h_w - h_l:
+
+DPO    -log sigmoid(beta h)                                         (Rafailov and others, 2023)
+cDPO   -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h)        (Mitchell, 2023), labels wrong with probability e
+IPO    (h - 1 / (2 beta))^2, h of means over tokens                 (Azar and others, 2024)
+KTO    2 - sigmoid(beta (h_w - z)) - sigmoid(beta (z - h_l))        (Ethayarajh and others, 2024), z a KL estimate
+
+The reward of the better answer, beta h_w, may fall while the margin rises: both answers become less likely, the worse
+one faster.
 """
 
 from __future__ import annotations
@@ -21,13 +24,13 @@ from torch.nn import functional as F
 
 from sanbu.objectives.answers import answer_logprobs, count_term, fraction, logprobs, with_reference
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round
-from sanbu.space import Batch, Models
+from sanbu.space import IGNORED, Batch, Models
 
-PairLoss = Callable[[Tensor, Batch], Tensor]  # h_B2 of better and worse -> loss_B
+PairLoss = Callable[[Tensor, Batch], Tensor]  # h_B2 of the better and the worse answer -> loss_B
 
 
 class PairConfig(ObjectiveConfig):
-    """What objectives on pairs have in common; parents.reference is the reference policy."""
+    """Fields of all objectives on pairs; parents.reference is the reference policy."""
 
     families: ClassVar[tuple[str, ...]] = ("tokens",)
     beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference policy")
@@ -51,31 +54,31 @@ def dpo(beta: float) -> Objective:
     def loss(h_B2: Tensor, batch: Batch) -> Tensor:
         return -F.logsigmoid(beta * (h_B2[:, 0] - h_B2[:, 1]))
 
-    return of_pairs(loss, beta)
+    return pair_objective(loss, beta)
 
 
 class ConservativeDPO(PairConfig):
-    """DPO for labels of which some are wrong."""
+    """DPO with label smoothing, for labels that may be wrong."""
 
     kind: Literal["conservative-dpo"] = "conservative-dpo"
-    wrong: float = Field(0.1, ge=0, lt=0.5, description="chance that a label is wrong")
+    wrong: float = Field(0.1, ge=0, lt=0.5, description="probability that a label is wrong")
 
     def build(self) -> Objective:
         return conservative_dpo(self.beta, self.wrong)
 
 
 def conservative_dpo(beta: float, wrong: float) -> Objective:
-    """DPO for labels that are wrong with a known chance."""
+    """DPO for labels that are wrong with a known probability."""
 
     def loss(h_B2: Tensor, batch: Batch) -> Tensor:
         margin = beta * (h_B2[:, 0] - h_B2[:, 1])
         return -(1 - wrong) * F.logsigmoid(margin) - wrong * F.logsigmoid(-margin)
 
-    return of_pairs(loss, beta)
+    return pair_objective(loss, beta)
 
 
 class IPO(PairConfig):
-    """Identity preference optimisation: no margin grows without end."""
+    """Identity preference optimisation: the margin has a finite target."""
 
     kind: Literal["ipo"] = "ipo"
 
@@ -84,18 +87,18 @@ class IPO(PairConfig):
 
 
 def ipo(beta: float) -> Objective:
-    """Identity preference optimisation: a margin of 1 / (2 beta) a token is enough."""
+    """Identity preference optimisation: the target of the margin is 1 / (2 beta) per token."""
 
     def loss(h_B2: Tensor, batch: Batch) -> Tensor:
         tokens_B2 = (batch["targets"] >= 0).sum(2).clamp(min=1)
         mean = h_B2 / tokens_B2
         return (mean[:, 0] - mean[:, 1] - 1 / (2 * beta)).square()
 
-    return of_pairs(loss, beta)
+    return pair_objective(loss, beta)
 
 
 class KTO(PairConfig):
-    """Kahneman-Tversky optimisation: each answer judged by itself."""
+    """Kahneman-Tversky optimisation: each answer has a loss of its own."""
 
     kind: Literal["kto"] = "kto"
 
@@ -104,18 +107,18 @@ class KTO(PairConfig):
 
 
 def kto(beta: float) -> Objective:
-    """Kahneman-Tversky optimisation: each answer by itself, relative to the policy's general KL."""
+    """Kahneman-Tversky optimisation: each answer on its own, relative to the KL of policy and reference."""
 
     def loss(h_B2: Tensor, batch: Batch) -> Tensor:
         z = batch["moved"]
         better, worse = h_B2.unbind(1)
         return 2 - (beta * (better - z)).sigmoid() - (beta * (z - worse)).sigmoid()
 
-    return of_pairs(loss, beta, with_moved)
+    return pair_objective(loss, beta, add_policy_kl)
 
 
-def of_pairs(pair_loss: PairLoss, beta: float, experience: Callable[[Round], Batch] | None = None) -> Objective:
-    """An objective from a loss of h."""
+def pair_objective(pair_loss: PairLoss, beta: float, experience: Callable[[Round], Batch] | None = None) -> Objective:
+    """The objective of a loss on h."""
 
     def loss(models: Models, batch: Batch) -> Loss:
         policy_B2 = answer_logprobs(models["model"], batch)
@@ -130,21 +133,23 @@ def of_pairs(pair_loss: PairLoss, beta: float, experience: Callable[[Round], Bat
         }
         return Loss({"preference": pair_loss(h_B2, batch).sum()}, metrics)
 
-    return Objective(loss, partial(count_term, "preference"), experience=experience or reference, fixed=fixed)
+    return Objective(
+        loss, partial(count_term, "preference"), experience=experience or add_reference, fixed=reference_logprobs
+    )
 
 
-def fixed(models: Models, batch: Batch) -> Batch:
-    """What the reference gives the answers."""
+def reference_logprobs(models: Models, batch: Batch) -> Batch:
+    """The log-probability of each answer under the reference."""
     return {"reference": answer_logprobs(models["reference"], batch)}
 
 
-def reference(round: Round) -> Batch:
-    """The round's pairs with what the reference gives them."""
+def add_reference(round: Round) -> Batch:
+    """The pairs of a round with their log-probabilities under the reference."""
     return with_reference(round.models, round.batch)
 
 
-def with_moved(round: Round) -> Batch:
-    """KTO's z: mean of log pi - log ref over answers to other questions, at least 0; it couples rows."""
+def add_policy_kl(round: Round) -> Batch:
+    """z of KTO: the mean of log pi - log ref over mismatched answers, at least 0. It couples rows."""
     models, batch = round.models, with_reference(round.models, round.batch)
     tokens, targets = mismatched(batch)
     policy, reference = (logprobs(models[name], tokens, targets).sum(1) for name in ("model", "reference"))
@@ -153,17 +158,17 @@ def with_moved(round: Round) -> Batch:
 
 
 def mismatched(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Each question with the better answer of the row before it."""
-    tokens, targets = batch["tokens"][:, 0], batch["targets"][:, 0]
-    start = (targets >= 0).int().argmax(1) + 1  # the first token of each answer
-    length = batch["last"][:, 0] + 1
-    size = length.roll(1) - start.roll(1)
-    width = int((start + size).max())
-    place = torch.arange(width, device=tokens.device).expand(len(tokens), -1)
-    moved = place - start[:, None] + start.roll(1)[:, None]
-    source = moved.clamp(0, tokens.shape[1] - 1)
-    own = F.pad(tokens, (0, max(0, width - tokens.shape[1])))[:, :width]
-    answer = (place >= start[:, None]) & (place < (start + size)[:, None])
-    mixed = torch.where(answer, tokens.roll(1, 0).gather(1, source), own)
-    target = F.pad(torch.where(answer, mixed, -100)[:, 1:], (0, 1), value=-100)
-    return mixed, target
+    """tokens_BT and targets_BT of each question with the better answer of the previous row."""
+    tokens_BT, targets_BT = batch["tokens"][:, 0], batch["targets"][:, 0]
+    start_B1 = (targets_BT >= 0).int().argmax(1)[:, None] + 1  # position of the first answer token
+    length_B1 = batch["last"][:, :1] + 1
+    other_start_B1 = start_B1.roll(1, 0)  # of the previous row, whose answer is taken
+    end_B1 = start_B1 + length_B1.roll(1, 0) - other_start_B1
+    width = int(end_B1.max())
+    position_BT = torch.arange(width, device=tokens_BT.device).expand(len(tokens_BT), -1)
+    source_BT = (position_BT - start_B1 + other_start_B1).clamp(0, tokens_BT.shape[1] - 1)
+    question_BT = F.pad(tokens_BT, (0, max(0, width - tokens_BT.shape[1])))[:, :width]
+    in_answer_BT = (position_BT >= start_B1) & (position_BT < end_B1)
+    mixed_BT = torch.where(in_answer_BT, tokens_BT.roll(1, 0).gather(1, source_BT), question_BT)
+    next_BT = torch.where(in_answer_BT, mixed_BT, IGNORED)[:, 1:]
+    return mixed_BT, F.pad(next_BT, (0, 1), value=IGNORED)

@@ -1,9 +1,10 @@
-"""Reward models: answers people prefer get higher scores.
+"""Reward models: preferred answers get higher scores.
 
-Bradley and Terry (1952): P(i better than j) = sigmoid(r_i - r_j); a margin m asks for r_i - r_j > m (Touvron and
-others, 2023); a tie is half of each. All pairs of one question are averaged, so that no question counts more for
-having more answers (Ouyang and others, 2022). Plackett (1975), Luce (1959): P(order) = prod_i exp r_i / sum_{j not
-before i} exp r_j.
+Bradley and Terry (1952)          P(i better than j) = sigmoid(r_i - r_j - m), with margin m (Touvron and others, 2023)
+Plackett (1975), Luce (1959)      P(order) = prod_i exp r_i / sum_{j not before i} exp r_j
+
+A tie counts as half a pair in each direction. Pairs are averaged per question, so a question with more answers does
+not weigh more (Ouyang and others, 2022).
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sanbu.objectives.answers import count_term, fraction, spread
+from sanbu.objectives.answers import count_term, fraction, scatter_back
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig
 from sanbu.space import Batch, Models
 
 
 class BradleyTerry(ObjectiveConfig):
-    """A reward model from every pair of answers to a question."""
+    """A reward model trained on all pairs of answers to a question."""
 
     kind: Literal["bradley-terry"] = "bradley-terry"
     families: ClassVar[tuple[str, ...]] = ("scorer",)
@@ -31,12 +32,12 @@ class BradleyTerry(ObjectiveConfig):
 
 
 def bradley_terry() -> Objective:
-    """Every pair of answers to a question."""
+    """The loss of all pairs of answers to a question."""
     return Objective(pair_loss, partial(count_term, "preference"))
 
 
 class PlackettLuce(ObjectiveConfig):
-    """A reward model from the whole order of the answers to a question."""
+    """A reward model trained on the whole order of the answers to a question."""
 
     kind: Literal["plackett-luce"] = "plackett-luce"
     families: ClassVar[tuple[str, ...]] = ("scorer",)
@@ -46,27 +47,27 @@ class PlackettLuce(ObjectiveConfig):
 
 
 def plackett_luce() -> Objective:
-    """The whole order of the answers at once; ties are taken in the order they are given."""
+    """The loss of the whole order; tied answers are in the order of the data."""
     return Objective(order_loss, partial(count_term, "preference"))
 
 
 def scores(models: Models, batch: Batch) -> Tensor:
-    """r_BK of every answer there is, at its last token; 0 where there is none."""
+    """r_BK, the score of each answer at its last token; 0 for absent answers."""
     there = batch["rank"] >= 0
     scores_M = models["model"](batch["tokens"][there], batch["last"][there])[:, 0]
-    return spread(scores_M.float(), there)
+    return scatter_back(scores_M.float(), there)
 
 
 def pair_loss(models: Models, batch: Batch) -> Loss:
-    """The mean over a question's pairs, summed over questions."""
+    """The mean loss over the pairs of a question, summed over questions."""
     score_BK = scores(models, batch)
-    losses_BKK, pairs_BKK = pairwise(score_BK, batch["rank"], batch["margin"])
+    losses_BKK, pairs_BKK = pair_losses(score_BK, batch["rank"], batch["margin"])
     each_B = losses_BKK.sum((1, 2)) / pairs_BKK.sum((1, 2)).clamp(min=1)
-    return Loss({"preference": each_B.sum()}, readings(score_BK, batch["rank"], losses_BKK, batch["targets"]))
+    return Loss({"preference": each_B.sum()}, pair_metrics(score_BK, batch["rank"], losses_BKK, batch["targets"]))
 
 
-def pairwise(score_BK: Tensor, rank_BK: Tensor, margin_B: Tensor) -> tuple[Tensor, Tensor]:
-    """-log P of each pair, and which pairs there are: (i, j) with i better, or equal and i before j."""
+def pair_losses(score_BK: Tensor, rank_BK: Tensor, margin_B: Tensor) -> tuple[Tensor, Tensor]:
+    """-log P of each pair, and a mask of the pairs: (i, j) with i better than j, or tied and i < j."""
     difference = score_BK[:, :, None] - score_BK[:, None, :] - margin_B[:, None, None]
     there = (rank_BK >= 0)[:, :, None] & (rank_BK >= 0)[:, None, :]
     better = there & (rank_BK[:, :, None] < rank_BK[:, None, :])
@@ -80,15 +81,15 @@ def pairwise(score_BK: Tensor, rank_BK: Tensor, margin_B: Tensor) -> tuple[Tenso
 
 
 def order_loss(models: Models, batch: Batch) -> Loss:
-    """-log P of the order, summed over questions."""
+    """-log P(order), summed over questions."""
     score_BK = scores(models, batch)
-    losses_B = ordered(score_BK, batch["rank"])
-    pairs_BKK, _ = pairwise(score_BK, batch["rank"], torch.zeros_like(batch["margin"]))
-    return Loss({"preference": losses_B.sum()}, readings(score_BK, batch["rank"], pairs_BKK, batch["targets"]))
+    losses_B = order_losses(score_BK, batch["rank"])
+    pairs_BKK, _ = pair_losses(score_BK, batch["rank"], torch.zeros_like(batch["margin"]))
+    return Loss({"preference": losses_B.sum()}, pair_metrics(score_BK, batch["rank"], pairs_BKK, batch["targets"]))
 
 
-def ordered(score_BK: Tensor, rank_BK: Tensor) -> Tensor:
-    """-log P(order) of each row."""
+def order_losses(score_BK: Tensor, rank_BK: Tensor) -> Tensor:
+    """-log P(order) of each row, [B]."""
     absent_BK = rank_BK < 0
     order = rank_BK.masked_fill(absent_BK, rank_BK.max().item() + 1).argsort(dim=1, stable=True)
     score, absent = score_BK.gather(1, order), absent_BK.gather(1, order)
@@ -96,13 +97,13 @@ def ordered(score_BK: Tensor, rank_BK: Tensor) -> Tensor:
     return torch.where(absent, 0.0, rest.masked_fill(absent, 0.0) - score).sum(1)
 
 
-def readings(
+def pair_metrics(
     score_BK: Tensor, rank_BK: Tensor, losses_BKK: Tensor, targets_BKT: Tensor
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Accuracy, calibration and length bias of the pairs that are no ties.
+    """Accuracy, calibration and length bias over all pairs without ties.
 
-    confidence - accuracy is how sure the model is beyond what it gets right. longer: how often it prefers the longer
-    answer; compare with longer_is_better, how often that is right.
+    confidence: the mean probability of the predicted order; above the accuracy, the model is overconfident. longer:
+    how often the model prefers the longer answer; longer_is_better: how often the data do.
     """
     first, second = rank_BK[:, :, None], rank_BK[:, None, :]
     better = (first >= 0) & (second >= 0) & (first < second)

@@ -1,4 +1,8 @@
-"""Which times of a noise path training draws: one distribution per kind."""
+"""Distributions of the time t of a noise path in training.
+
+uniform; logit-normal, t = sigmoid(mean + deviation n) (Esser and others, 2024); log-normal, sigma / alpha =
+exp(mean + deviation n) (Karras and others, 2022); n is a standard normal number.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,17 @@ from sanbu.paths import NoisePath
 
 
 class TimesConfig(Choice):
-    """Which times of a path training dwells on."""
+    """The distribution of times."""
 
     table: ClassVar[str] = "sanbu.objectives:TIMES"
 
     def draw(self, path: NoisePath, noise: Noise, rows: int) -> Tensor:
-        """A time a row, float32."""
+        """One time per row, float32 [B]."""
         raise NotImplementedError
 
 
 class Uniform(TimesConfig):
-    """Evenly along the path."""
+    """Uniform along the path."""
 
     kind: Literal["uniform"] = "uniform"
 

@@ -1,4 +1,9 @@
-"""Gradient search: one backward pass, a clip, one update of each optimizer at the rate of the moment."""
+"""Gradient descent: a backward pass, gradient clipping, an update of each optimizer at its current learning rate.
+
+SGD     w <- w - eta (g + lambda w), with momentum                        (Robbins and Monro, 1951; Polyak, 1964)
+Adam    w <- w - eta m / (sqrt(v) + epsilon), m and v moments of g         (Kingma and Ba, 2015)
+AdamW   Adam with w <- (1 - eta lambda) w                                  (Loshchilov and Hutter, 2019)
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ from sanbu.optimizers.search import Metrics, NotFinite, OptimizerConfig, Problem
 
 
 class GradientSearch:
-    """torch optimizers, each with its own rate; `clip` bounds the norm of the whole gradient of the player."""
+    """torch optimizers, each with its own schedule. clip: largest norm of the whole gradient of the player."""
 
     def __init__(self, pairs: list[tuple[torch.optim.Optimizer, Rate]], clip: float | None) -> None:
         self.pairs, self.clip, self.updates = pairs, clip, 0
@@ -30,11 +35,11 @@ class GradientSearch:
             parameters = [p for optimizer, _ in self.pairs for group in optimizer.param_groups for p in group["params"]]
             metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(parameters, self.clip))
             if not math.isfinite(metrics["gradient_norm"]):
-                raise NotFinite(f"the gradient is no longer a number (norm {metrics['gradient_norm']})")
-        moment = self.updates if problem.round is None else problem.round
+                raise NotFinite(f"the gradient became NaN or infinite (norm {metrics['gradient_norm']})")
+        step = self.updates if problem.round is None else problem.round
         for (optimizer, rate), peaks in zip(self.pairs, self.peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * rate(moment)
+                group["lr"] = peak * rate(step)
             optimizer.step()
         self.updates += 1
         metrics["learning_rate"] = self.pairs[0][0].param_groups[0]["lr"]
@@ -53,8 +58,9 @@ Modules = Mapping[str, nn.Module]
 
 
 def parameters(models: Modules) -> list[nn.Parameter]:
-    """Every parameter of these modules, once."""
-    return list({id(p): p for module in models.values() for p in module.parameters()}.values())
+    """The parameters of these modules, each once."""
+    every = {id(parameter): parameter for module in models.values() for parameter in module.parameters()}
+    return list(every.values())
 
 
 Peak = Annotated[float, Field(gt=0)]
@@ -97,7 +103,7 @@ class Adam(OptimizerConfig):
 
 
 def adam(config: Adam, models: Modules, steps: int) -> GradientSearch:
-    """Adam over every parameter alike."""
+    """Adam with one group for all parameters."""
     optimizer = torch.optim.Adam(
         parameters(models), number(config.learning_rate), betas=config.betas, eps=config.epsilon, fused=True
     )
@@ -123,12 +129,12 @@ class AdamW(OptimizerConfig):
 
 
 def adamw(config: AdamW, models: Modules, steps: int) -> GradientSearch:
-    """AdamW with a group a role; vectors are not decayed."""
+    """AdamW with one parameter group per role; vectors are not decayed."""
     return GradientSearch([(adamw_optimizer(config, roles(models)), config.rate.build(steps))], config.clip)
 
 
 def adamw_optimizer(config: AdamW, by_role: dict[str, list[nn.Parameter]]) -> torch.optim.AdamW:
-    """torch's fused AdamW with one parameter group a role."""
+    """Fused AdamW of torch with one parameter group per role."""
     rate = number(config.learning_rate)
     groups = [
         {
@@ -143,7 +149,7 @@ def adamw_optimizer(config: AdamW, by_role: dict[str, list[nn.Parameter]]) -> to
 
 
 def number(rate: float | str) -> float:
-    """A resolved rate; `auto` is turned into a number by Recipe.resolve before anything is built."""
+    """The learning rate, which Recipe.resolve must have set. Raises ValueError for `auto`."""
     if isinstance(rate, str):
         raise ValueError("learning_rate is still 'auto': resolve the recipe first")
     return rate

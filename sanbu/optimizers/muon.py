@@ -1,8 +1,11 @@
-"""Muon: momentum, orthogonalised, for weight matrices.
+"""Muon: orthogonalised momentum for weight matrices.
 
-M <- mu M + (1 - mu) G;  U = (1 - mu) G + mu M (Nesterov);  W <- (1 - eta lambda) W - eta sqrt(max(1, rows / columns))
-polar(U) where polar(U) is approximated by five Newton-Schulz steps. Keller Jordan and others, "Muon: an optimizer for
-hidden layers in neural networks", 2024.
+M <- mu M + (1 - mu) G
+U = (1 - mu) G + mu M                                                              (Nesterov)
+W <- (1 - eta lambda) W - eta sqrt(max(1, rows / columns)) polar(U)
+
+polar(U) is approximated by five Newton-Schulz steps. Keller Jordan and others, "Muon: an optimizer for hidden layers in
+neural networks", 2024.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Roughly the nearest semi-orthogonal matrices (singular values 0.7 to 1.2). [K, rows, columns] in and out."""
+    """The approximate polar factor of each matrix, with singular values 0.7 to 1.2; [K, rows, columns] in and out."""
     a, b, c = COEFFICIENTS
     x = matrices.bfloat16() if matrices.is_cuda else matrices
     tall = x.shape[-2] > x.shape[-1]
@@ -67,7 +70,7 @@ def muon(config: Muon, models: Modules, steps: int) -> GradientSearch:
 
 
 class MuonOptimizer(torch.optim.Optimizer):
-    """Muon over parameters of two or more axes; equal shapes are orthogonalised together in one batched product."""
+    """Muon for parameters of two or more axes; parameters of equal shape are orthogonalised in one batch."""
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})

@@ -1,4 +1,7 @@
-"""Learning-rate shapes: functions from the number of updates done to a factor of the peak."""
+"""Learning-rate schedules: functions from the number of completed steps to a factor of the peak learning rate.
+
+constant; linear decay; cosine, final + (1 - final) (1 + cos(pi progress)) / 2 (Loshchilov and Hutter, 2017).
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ Rate = Callable[[int], float]
 
 
 def warm(step: int, warmup_steps: float) -> float:
-    """A ramp from 1/warmup to 1; the first update is never at rate zero."""
+    """Linear warmup from 1 / warmup_steps to 1, so that the first update is not at rate 0."""
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps >= 1 else 1.0
 
 
 class RateConfig(Choice):
-    """How the learning rate moves over a run, as a factor of its peak."""
+    """A learning-rate schedule, as a factor of the peak."""
 
     table: ClassVar[str] = "sanbu.optimizers:RATES"
 
@@ -28,10 +31,10 @@ class RateConfig(Choice):
 
 
 class ConstantRate(RateConfig):
-    """Warm up linearly, then stay."""
+    """Linear warmup, then constant."""
 
     kind: Literal["constant"] = "constant"
-    warmup: float = Field(0.0, ge=0, le=1, description="fraction of the steps spent warming up")
+    warmup: float = Field(0.0, ge=0, le=1, description="warmup as a fraction of the steps")
 
     def build(self, steps: int) -> Callable[[int], float]:
         return constant(steps, self.warmup)
@@ -43,12 +46,12 @@ def constant(steps: int, warmup: float) -> Rate:
 
 
 class LinearRate(RateConfig):
-    """Warm up linearly, hold, then cool down linearly."""
+    """Linear warmup, constant, then linear decay."""
 
     kind: Literal["linear"] = "linear"
-    warmup: float = Field(0.02, ge=0, le=1, description="fraction of the steps spent warming up")
-    hold: float = Field(0.0, ge=0, le=1, description="fraction of the steps at the peak")
-    final: float = Field(0.0, ge=0, le=1, description="last rate as a fraction of the peak")
+    warmup: float = Field(0.02, ge=0, le=1, description="warmup as a fraction of the steps")
+    hold: float = Field(0.0, ge=0, le=1, description="time at the peak, as a fraction of the steps")
+    final: float = Field(0.0, ge=0, le=1, description="final rate as a fraction of the peak")
 
     def build(self, steps: int) -> Callable[[int], float]:
         return linear(steps, self.warmup, self.hold, self.final)
@@ -66,11 +69,11 @@ def linear(steps: int, warmup: float, hold: float, final: float) -> Rate:
 
 
 class CosineRate(RateConfig):
-    """Warm up linearly, then follow half a cosine (Loshchilov and Hutter, 2017)."""
+    """Linear warmup, then cosine decay (Loshchilov and Hutter, 2017)."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup: float = Field(0.02, ge=0, le=1, description="fraction of the steps spent warming up")
-    final: float = Field(0.1, ge=0, le=1, description="last rate as a fraction of the peak")
+    warmup: float = Field(0.02, ge=0, le=1, description="warmup as a fraction of the steps")
+    final: float = Field(0.1, ge=0, le=1, description="final rate as a fraction of the peak")
 
     def build(self, steps: int) -> Callable[[int], float]:
         return cosine(steps, self.warmup, self.final)

@@ -1,4 +1,4 @@
-"""Parameters by role: optimizers treat matrices, embeddings, heads and vectors differently."""
+"""Parameters by role, for optimizers that treat matrices, embeddings, heads and vectors differently."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROLES = ("matrix", "embedding", "head", "vector")
 
 
 def roles(models: Mapping[str, nn.Module]) -> dict[str, list[nn.Parameter]]:
-    """Every parameter once: a tied head counts as the embedding it shares; convolutions count as matrices."""
+    """Each parameter once, by role. A head tied to an embedding is an embedding; convolutions are matrices."""
     found: dict[str, list[nn.Parameter]] = {role: [] for role in ROLES}
     seen: set[int] = set()
     for model in models.values():
@@ -24,7 +24,7 @@ def roles(models: Mapping[str, nn.Module]) -> dict[str, list[nn.Parameter]]:
 
 
 def role(name: str, module: nn.Module, parameter: nn.Parameter) -> str:
-    """The role of one parameter in the module of that name."""
+    """The role of a parameter of the module with this name."""
     if isinstance(module, nn.Embedding):
         return "embedding"
     if parameter.ndim < 2:

@@ -1,12 +1,13 @@
-"""The contract of step 3: a search looks for the best function, and a problem is what it may ask.
+"""The contract of step 3: a search looks for the best function of a problem.
 
 Gradient methods call `problem.backward`; genetic search and boosting call `problem.value` with other functions in the
-model's place. A search owns its state; the loop owns the search.
+place of the model. A search owns its state; the loop owns the search.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, Self
 
@@ -26,23 +27,23 @@ class NotFinite(SanbuError):
 
 
 class OptimizerConfig(Choice):
-    """Step 3: a search for one player's best function."""
+    """Step 3: the search for the best function of a player."""
 
     table: ClassVar[str] = "sanbu.optimizers:KINDS"
 
     def resolve(self, rate: float) -> Self:
-        """This config with an `auto` learning rate turned into `rate`."""
+        """This config with `rate` in place of an `auto` learning rate."""
         if getattr(self, "learning_rate", None) != "auto":
             return self
         return self.model_copy(update={"learning_rate": rate})
 
     def build(self, models: Mapping[str, nn.Module], steps: int) -> Search:
-        """The search over the parameters of these modules, for a run of so many rounds."""
+        """The search over the parameters of these modules, for a run of `steps` rounds."""
         raise NotImplementedError
 
 
 class Search(Protocol):
-    """One a player. `step` makes one update and reports; the state is tensors and numbers in dictionaries and lists."""
+    """The search of a player. `step` makes one update and returns metrics; the state has only tensors and numbers."""
 
     def step(self, problem: Problem) -> Metrics: ...
 
@@ -52,11 +53,11 @@ class Search(Protocol):
 
 
 class Problem:
-    """One turn, as a search sees it: its gradient, or its value for other functions.
+    """A turn as a search uses it: its gradient, or its value for other functions.
 
-    noise: random numbers for the search itself (mutation), keyed by the step.
+    noise: random numbers for the search itself, such as mutations, keyed by the step.
     scope: entered around each forward pass (precision). seed(micro): called before each micro-batch (dropout).
-    round: which round of the run this is, by which rates move; a round may have many turns.
+    round: the number of the round, which sets the learning rate; a round may have many turns.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Problem:
         self.counts = turn.count(turn.batch)
 
     def backward(self) -> Metrics:
-        """Add the turn's gradient to the learners' `.grad`, micro-batch by micro-batch, under one denominator."""
+        """Add the gradient of the turn to the `.grad` of the learners, over micro-batches with one denominator."""
         totals: dict[str, Tensor] = {}
         pairs: dict[str, tuple[Tensor, Tensor]] = {}
         with only_learning(self.models, self.learners):
@@ -91,7 +92,7 @@ class Problem:
         return self._report(totals, pairs)
 
     def value(self, replace: Mapping[str, Callable[..., Any]] | None = None) -> Tensor:
-        """The turn's whole loss, a scalar, with other functions in place of named models."""
+        """The loss of the turn, a scalar, with other functions in place of the named models."""
         models = {**self.models, **(replace or {})}
         total: Tensor | float = 0.0
         for micro, batch in enumerate(self._split()):
@@ -113,16 +114,16 @@ class Problem:
     def _report(self, totals: dict[str, Tensor], pairs: dict[str, tuple[Tensor, Tensor]]) -> Metrics:
         values = {name: float(total) for name, total in totals.items()}
         loss = sum(values.values())
-        if not abs(loss) < float("inf"):
-            worst = ", ".join(f"{name} {value}" for name, value in values.items())
-            raise NotFinite(f"the loss of {self.turn.player!r} is no longer a number ({worst})")
+        if not math.isfinite(loss):
+            listed = ", ".join(f"{name} {value}" for name, value in values.items())
+            raise NotFinite(f"the loss of {self.turn.player!r} became NaN or infinite ({listed})")
         terms = values if len(values) > 1 else {}
         return {"loss": loss, **terms, **ratios(pairs)}
 
 
 @contextlib.contextmanager
 def only_learning(models: Models, learners: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Let gradients reach the parameters of the learners alone, and clear theirs first."""
+    """Enable gradients for the parameters of the learners only, and clear them."""
     ours = {id(parameter) for module in learners.values() for parameter in module.parameters()}
     for module in models.values():
         for parameter in module.parameters():

@@ -1,1 +1,1 @@
-"""Models as a service: one engine that batches whatever is asked, and what people and programs see of it."""
+"""Serving: the engine that batches requests, and the OpenAI-compatible HTTP API over it."""

@@ -1,4 +1,4 @@
-"""The HTTP API in OpenAI's shape: each endpoint a few lines over the engine."""
+"""The OpenAI-compatible HTTP API: a few lines per endpoint over the engine."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sse_starlette.sse import AppStatus
 
 from sanbu.config import kind_of
 from sanbu.serve import schemas
-from sanbu.serve.chat import Chat
+from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.completions import Completion
-from sanbu.serve.embeddings import embedded
-from sanbu.serve.errors import APIError, install
-from sanbu.serve.hosted_run import Served
-from sanbu.serve.images import Drawn
+from sanbu.serve.embeddings import create_embeddings
+from sanbu.serve.errors import APIError, install_handlers
+from sanbu.serve.hosted_run import HostedRun
+from sanbu.serve.images import ImageGeneration
 from sanbu.serve.middleware import Gate
 from sanbu.serve.request_builder import compact
-from sanbu.serve.responses import Response as Answered
+from sanbu.serve.responses import ModelResponse
 from sanbu.serve.service import Service
 from sanbu.serve.tools import conversation
 
@@ -42,20 +42,20 @@ def application(
     """The API of a service. largest: bytes per body. seconds: per request. prompts: also write prompts to the log."""
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.worker.start()
         yield
         service.draining = True
         service.worker.stop()
         await asyncio.to_thread(service.worker.thread.join, 30)
 
-    # streams that have begun are finished; uvicorn ends those that take too long
+    # running streams are finished; uvicorn ends those that exceed its shutdown timeout
     AppStatus.disable_automatic_graceful_drain()
     app = FastAPI(
-        title="Sanbu", version=version("sanbu"), lifespan=life, docs_url=None, redoc_url=None
-    )  # both want another machine
+        title="Sanbu", version=version("sanbu"), lifespan=lifespan, docs_url=None, redoc_url=None
+    )  # both load scripts from a CDN
     app.state.service, app.state.seconds, app.state.prompts = service, seconds, prompts
-    install(app)
+    install_handlers(app)
     app.include_router(routes, prefix="/v1")
     app.include_router(routes, include_in_schema=False)  # for clients that are given the address without /v1
     app.include_router(about)
@@ -68,78 +68,82 @@ def application(
 
 
 routes, about = APIRouter(), APIRouter()
-WRONG: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"description": text}
-    for code, text in ((400, "what is wrong, and in which field"), (404, "no such model"), (429, "try again later"))
+    for code, text in (
+        (400, "invalid request; the message names the field"),
+        (404, "model not found"),
+        (429, "rate limit reached or queue full; retry later"),
+    )
 }
 
 
-@routes.post("/chat/completions", responses=WRONG)
+@routes.post("/chat/completions", responses=ERRORS)
 async def chat(body: schemas.ChatBody, request: Request) -> Response:
-    """Answer a conversation."""
-    made = Chat(found(request, body), body)
+    """Create a chat completion."""
+    made = ChatCompletion(find_run(request, body), body)
     request.state.left_out = made.left_out
-    return await answered(request, body, made)
+    return await respond(request, body, made)
 
 
-@routes.post("/completions", responses=WRONG)
+@routes.post("/completions", responses=ERRORS)
 async def completions(body: schemas.CompletionBody, request: Request) -> Response:
-    """Go on from a text."""
-    return await answered(request, body, Completion(found(request, body), body))
+    """Create a text completion."""
+    return await respond(request, body, Completion(find_run(request, body), body))
 
 
-@routes.post("/responses", responses=WRONG)
+@routes.post("/responses", responses=ERRORS)
 async def responses(body: schemas.ResponseBody, request: Request) -> Response:
-    """Answer, in the newer shape."""
-    return await answered(request, body, Answered(found(request, body), body))
+    """Create a response (Responses API)."""
+    return await respond(request, body, ModelResponse(find_run(request, body), body))
 
 
-@routes.post("/images/generations", responses=WRONG)
+@routes.post("/images/generations", responses=ERRORS)
 async def images(body: schemas.ImageBody, request: Request) -> Response:
-    """Draw pictures of a label."""
+    """Generate images of a class label."""
     service: Service = request.app.state.service
-    drawing = [one for one in service.served.values() if not one.writes]
+    drawing = [one for one in service.runs.values() if not one.writes]
     if body.model is None and not drawing:
-        raise APIError(404, "no run that draws pictures is served", "model", "model_not_found")
-    made = Drawn(found(request, body) if body.model is not None else drawing[0], body)
+        raise APIError(404, "no image run is served", "model", "model_not_found")
+    made = ImageGeneration(find_run(request, body) if body.model is not None else drawing[0], body)
     drafts = made.drafts()
     if body.stream:
-        return events(limited(request, drafts, made.stream(drafts)))
-    return JSONResponse(await until_gone(request, made.whole(drafts)))
+        return events(limit_time(request, drafts, made.stream(drafts)))
+    return JSONResponse(await run_until_disconnect(request, made.result(drafts)))
 
 
-@routes.post("/embeddings", responses=WRONG)
+@routes.post("/embeddings", responses=ERRORS)
 async def embeddings(body: schemas.EmbeddingBody, request: Request) -> Response:
-    """A vector for each text."""
-    return JSONResponse(await until_gone(request, embedded(found(request, body), body)))
+    """Create one embedding vector per input."""
+    return JSONResponse(await run_until_disconnect(request, create_embeddings(find_run(request, body), body)))
 
 
 @routes.get("/models")
 async def models(request: Request) -> dict[str, Any]:
-    """What is served."""
+    """List the served models."""
     service: Service = request.app.state.service
-    return {"object": "list", "data": [described(one) for one in service.served.values()]}
+    return {"object": "list", "data": [describe(one) for one in service.runs.values()]}
 
 
-@routes.get("/models/{name}", responses={404: WRONG[404]})
+@routes.get("/models/{name}", responses={404: ERRORS[404]})
 async def model(name: str, request: Request) -> dict[str, Any]:
-    """One model."""
+    """Describe one model."""
     service: Service = request.app.state.service
-    return described(service.find(name))
+    return describe(service.find(name))
 
 
-@about.post("/tokenize", responses=WRONG)
+@about.post("/tokenize", responses=ERRORS)
 async def tokenize(body: schemas.TokenizeBody, request: Request) -> dict[str, Any]:
-    """The ids of a text, or of a conversation as the model sees it."""
-    served = found(request, body)
+    """Token ids of a text, or of a conversation after the chat template."""
+    served = find_run(request, body)
     if not served.writes:
         raise APIError(400, f"{served.name} does not read text", "model")
     if (body.prompt is None) == (body.messages is None):
         raise APIError(400, "give either prompt or messages", "prompt")
     if body.prompt is not None:
-        ids = served.begin(body.prompt)
+        ids = served.encode_prompt(body.prompt)
     else:
-        ids = served.ask(conversation(body.messages or ()))
+        ids = served.encode_chat(conversation(body.messages or ()))
     return {"tokens": ids, "count": len(ids), "max_model_len": served.context}
 
 
@@ -153,13 +157,13 @@ async def health(request: Request) -> Response:
 
 @about.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Figures for Prometheus."""
+    """Metrics in the Prometheus format."""
     service: Service = request.app.state.service
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def found(request: Request, body: Any) -> Served:
-    """The run a body names; noted for the log."""
+def find_run(request: Request, body: Any) -> HostedRun:
+    """The run that the body's `model` names. Stores the name, and with `prompts` the body, for the request log."""
     state = request.app.state
     request.state.model = body.model
     if state.prompts:
@@ -167,8 +171,8 @@ def found(request: Request, body: Any) -> Served:
     return state.service.find(body.model)
 
 
-def described(served: Served) -> dict[str, Any]:
-    """A model as the list shows it."""
+def describe(served: HostedRun) -> dict[str, Any]:
+    """The entry of a model in the list of models."""
     kind = kind_of(served.run.recipe.strategy)
     more = {"max_model_len": served.context} if served.writes else {}
     return {
@@ -182,27 +186,27 @@ def described(served: Served) -> dict[str, Any]:
     }
 
 
-async def answered(request: Request, body: Any, made: Chat | Completion | Answered) -> Response:
-    """Submit, then answer whole or as events."""
-    pieces = made.asked.pieces(request.app.state.service.metrics)
+async def respond(request: Request, body: Any, made: ChatCompletion | Completion | ModelResponse) -> Response:
+    """Submit the request, then return one JSON response or an event stream."""
+    pieces = made.generation.pieces(request.app.state.service.metrics)
 
     def count() -> None:
-        request.state.tokens = made.asked.usage()["total_tokens"]
+        request.state.tokens = made.generation.usage()["total_tokens"]
 
     if body.stream:
-        return events(limited(request, pieces, made.stream(pieces), count))
+        return events(limit_time(request, pieces, made.stream(pieces), count))
 
-    async def whole() -> dict[str, Any]:
+    async def result() -> dict[str, Any]:
         try:
-            return await made.whole(pieces)
+            return await made.result(pieces)
         finally:
             count()
             await pieces.aclose()  # type: ignore[attr-defined]
 
-    return JSONResponse(await until_gone(request, whole()))
+    return JSONResponse(await run_until_disconnect(request, result()))
 
 
-async def limited(
+async def limit_time(
     request: Request, source: AsyncIterator[Any], stream: AsyncIterator[Any], end: Any = None
 ) -> AsyncIterator[Any]:
     """A stream with a time limit; its source is closed when it ends or the client disconnects."""
@@ -219,22 +223,22 @@ async def limited(
 
 
 def events(stream: AsyncIterator[Any]) -> Response:
-    """Server-sent events: texts alone, or with the event's name."""
+    """Server-sent events. stream: data strings, or (event name, data) pairs."""
 
-    async def named() -> AsyncIterator[dict[str, str]]:
+    async def format_events() -> AsyncIterator[dict[str, str]]:
         try:
             async for what in stream:
                 yield {"data": what} if isinstance(what, str) else {"event": what[0], "data": what[1]}
         finally:
             await stream.aclose()  # type: ignore[attr-defined]
 
-    return EventSourceResponse(named(), sep="\n", ping=15, send_timeout=60, headers={"X-Accel-Buffering": "no"})
+    return EventSourceResponse(format_events(), sep="\n", ping=15, send_timeout=60, headers={"X-Accel-Buffering": "no"})
 
 
-async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Work that is cancelled when the client disconnects or the time limit passes."""
+async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of work, cancelled when the client disconnects or the time limit is reached."""
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(left(request))
+    gone = asyncio.ensure_future(wait_for_disconnect(request))
     try:
         await asyncio.wait({task, gone}, timeout=request.app.state.seconds, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
@@ -250,7 +254,7 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-async def left(request: Request) -> None:
-    """Returns when the client has disconnected."""
+async def wait_for_disconnect(request: Request) -> None:
+    """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

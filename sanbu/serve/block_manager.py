@@ -1,7 +1,7 @@
-"""Which block of the cache belongs to whom (Kwon and others, 2023), and which beginnings are known already.
+"""KV-cache blocks with reference counts (Kwon and others, 2023) and a prefix cache.
 
-A full block is known by the hash of all tokens up to its end, so equal beginnings share blocks. A block nobody owns
-any more keeps what it holds until it is needed: the one that was let go first is taken first.
+A full block is identified by a hash of all tokens up to its end, called its name, so requests with equal prefixes
+share blocks. A block without owners keeps its content until the space is needed; least recently used goes first.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ ROOT = b""
 
 
 def chain(before: bytes, tokens: Sequence[int]) -> bytes:
-    """The name of a full block: a hash of its tokens and of the name of the block before it."""
+    """The name of a full block: a hash of its tokens and of the previous block's name."""
     return hashlib.blake2b(before + array("q", tokens).tobytes(), digest_size=16).digest()
 
 
 class Blocks:
-    """So many blocks of `size` tokens each."""
+    """`count` blocks of `size` tokens each."""
 
     def __init__(self, count: int, size: int) -> None:
         self.count, self.size = count, size
@@ -27,25 +27,25 @@ class Blocks:
         self.owners = [0] * count
         self.names: list[bytes | None] = [None] * count
         self.known: dict[bytes, int] = {}
-        self.idle: dict[int, None] = {}  # known and not owned, the longest idle first
+        self.idle: dict[int, None] = {}  # cached without owner, least recently used first
 
     def available(self) -> int:
-        """Blocks that can be taken."""
+        """Number of blocks that can be taken."""
         return len(self.free) + len(self.idle)
 
     def take(self) -> int:
-        """A block for new tokens. Raises IndexError when there is none."""
+        """Take a block for new tokens, evicting a cached one if necessary. Raises StopIteration when there is none."""
         block = self.free.pop() if self.free else self._forget()
         self.owners[block] = 1
         return block
 
     def share(self, block: int) -> None:
-        """One owner more for a known block."""
+        """Add an owner to a cached block."""
         self.idle.pop(block, None)
         self.owners[block] += 1
 
     def give(self, block: int) -> None:
-        """One owner less."""
+        """Remove an owner; a named block stays cached, any other becomes free."""
         self.owners[block] -= 1
         if self.owners[block]:
             return
@@ -55,12 +55,12 @@ class Blocks:
             self.idle[block] = None
 
     def name(self, block: int, name: bytes) -> None:
-        """Make a full block known; of two equal ones the first stays known."""
+        """Enter a full block in the prefix cache; of two equal blocks the first is kept."""
         if name not in self.known:
             self.known[name], self.names[block] = block, name
 
     def find(self, names: Sequence[bytes]) -> list[int]:
-        """The blocks of the longest known beginning."""
+        """The blocks of the longest cached prefix."""
         found = []
         for name in names:
             if name not in self.known:
@@ -69,7 +69,7 @@ class Blocks:
         return found
 
     def check(self) -> None:
-        """Every block is free, idle or owned, and every name leads to its block; for tests."""
+        """Assert that every block is free, idle or owned, and that every name leads to its block; for tests."""
         owned = [block for block in range(self.count) if self.owners[block]]
         assert sorted([*self.free, *self.idle, *owned]) == list(range(self.count))
         assert all(self.names[block] == name for name, block in self.known.items())

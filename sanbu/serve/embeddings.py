@@ -1,4 +1,4 @@
-"""POST /v1/embeddings: the mean of a text run's last states."""
+"""POST /v1/embeddings: the mean of a text run's last hidden states."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from torch import Tensor
 
 from sanbu.serve.errors import APIError
-from sanbu.serve.hosted_run import Served
+from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.schemas import EmbeddingBody
 from sanbu.serve.single_lane import Job
-from sanbu.serve.streaming import steps
+from sanbu.serve.streaming import stream_job
 
 
-async def embedded(served: Served, body: EmbeddingBody) -> dict[str, Any]:
-    """One vector of length one for each input."""
+async def create_embeddings(served: HostedRun, body: EmbeddingBody) -> dict[str, Any]:
+    """One normalised vector per input."""
     if served.engine is None:
-        raise APIError(400, f"{served.name} reads no text", "model")
+        raise APIError(400, f"{served.name} does not read text; choose a text run", "model")
     given: Any = body.input
     many = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
     texts: list[Any] = given if many else [given]
-    ids = [served.begin(text) for text in texts]
+    ids = [served.encode_prompt(text) for text in texts]
     size, width = served.engine.vocabulary, served.engine.model.embedding.tokens.embedding_dim
     for number, row in enumerate(ids):
         if not 0 < len(row) <= served.context:
@@ -35,14 +35,16 @@ async def embedded(served: Served, body: EmbeddingBody) -> dict[str, Any]:
         if max(row) >= size:
             raise APIError(400, f"input {number}: there is no token {max(row)}; allowed: 0 to {size - 1}", "input")
     if body.dimensions is not None and body.dimensions > width:
-        raise APIError(400, f"dimensions: given {body.dimensions}, this model has {width}", "dimensions")
+        raise APIError(400, f"dimensions: given {body.dimensions}, allowed: 1 to {width}", "dimensions")
 
-    def told() -> Iterator[Tensor]:
+    def vectors() -> Iterator[Tensor]:
         for row in ids:
             yield served.embed(row)
 
-    found = [vector async for vector in steps(lambda deliver, end: Job(told(), deliver, end), served)]
-    data = [{"object": "embedding", "index": i, "embedding": written(vector, body)} for i, vector in enumerate(found)]
+    found = [vector async for vector in stream_job(lambda deliver, end: Job(vectors(), deliver, end), served)]
+    data = [
+        {"object": "embedding", "index": i, "embedding": encode_vector(vector, body)} for i, vector in enumerate(found)
+    ]
     used = sum(map(len, ids))
     return {
         "object": "list",
@@ -52,8 +54,8 @@ async def embedded(served: Served, body: EmbeddingBody) -> dict[str, Any]:
     }
 
 
-def written(vector: Tensor, body: EmbeddingBody) -> Any:
-    """As numbers, or as little-endian float32 in base64; cut to the dimensions asked for, of length one again."""
+def encode_vector(vector: Tensor, body: EmbeddingBody) -> Any:
+    """A list of floats or base64 of little-endian float32; truncated to `dimensions` and normalised to length 1."""
     vector = vector[: body.dimensions].float().cpu()
     vector = vector / vector.norm().clamp(min=1e-12)
     if body.encoding_format == "base64":

@@ -28,9 +28,9 @@ from sanbu.serve.speculate import Speculation
 class Engine:
     """One decoder and its requests: a lane of a Worker. `submit` may be called from any thread, `step` from one.
 
-    budget: tokens a step; rows: requests at once; queue: requests that may wait; guesses: tokens of a step up to
-    which guesses are added. counts are totals since the start. What goes wrong with one request ends that request
-    alone.
+    blocks: number of KV-cache blocks. size: tokens per block. budget: tokens per step. rows: concurrent requests.
+    queue: waiting requests. guesses: speculative tokens are added to steps of fewer tokens than this. counts: totals
+    since the start. An error in one request ends that request alone.
     """
 
     def __init__(
@@ -57,12 +57,14 @@ class Engine:
         self.changed = threading.Condition()
 
     def submit(self, *requests: Request) -> None:
-        """Queue requests, all or none. Raises Busy when the queue is full, SanbuError when one can never fit."""
+        """Queue requests, all or none. Raises Busy when the queue is full, SanbuError for an invalid request."""
         for request in requests:
             self._check(request)
         with self.changed:
             if len(self.waiting) + len(requests) > self.queue:
-                raise Busy(f"{len(self.waiting)} requests are waiting already, and {self.queue} may; try again later")
+                raise Busy(
+                    f"the queue is full: {len(self.waiting)} requests are waiting, allowed: {self.queue}; retry later"
+                )
             self.waiting.extend(requests)
             self.counts["requests"] += len(requests)
             self.changed.notify()
@@ -76,17 +78,17 @@ class Engine:
             raise SanbuError(f"there is no token {strange[0]}; allowed: 0 to {self.vocabulary - 1}")
 
     def busy(self) -> bool:
-        """Whether there is something to do."""
+        """Whether there is work to do."""
         return bool(self.waiting or self.running)
 
     def fail(self) -> None:
-        """End every request that runs; those that wait are tried later."""
+        """End every running request with an error; waiting requests stay queued."""
         for request in list(self.running):
             self._finish(request, "error")
 
     @torch.inference_mode()
     def step(self) -> None:
-        """One pass through the model: drop who left, let in who waits, plan, compute, and tell."""
+        """One forward pass: drop cancelled requests, admit waiting ones, plan, compute, sample and deliver."""
         self._drop()
         self._admit()
         work = self._plan()
@@ -99,16 +101,16 @@ class Engine:
         logits_RV = self._forward(work, ready)
         for request, count in work:
             self._fill(request, count - len(request.guess))
-        self._decide(ready, logits_RV)
+        self._sample(ready, logits_RV)
 
-    def _decide(self, ready: Sequence[Request], logits_RV: Tensor) -> None:
-        """Each request draws from its own rows, and once more for every guess that it has drawn itself."""
+    def _sample(self, ready: Sequence[Request], logits_RV: Tensor) -> None:
+        """Sample one token per request, and one more after every accepted speculative token."""
         going, row = [], 0
         for request in ready:
             going.append((request, row))
             row += 1 + len(request.guess)
         for number in itertools.count():
-            going = [(request, row) for request, row in going if self._guided(request)]
+            going = [(request, row) for request, row in going if self._apply_guide(request)]
             if not going:
                 break
             able = [request for request, _ in going]
@@ -116,35 +118,35 @@ class Engine:
             going = [
                 (request, row)
                 for (request, row), event in zip(going, events, strict=True)
-                if self._hears(request, event, number)
+                if self._accept(request, event, number)
             ]
         for request in ready:
             self.speculation.learn(request)
 
-    def _hears(self, request: Request, event: Event, number: int) -> bool:
-        """Tell what was drawn; True where it is what had been guessed, so that what comes after it is known too."""
+    def _accept(self, request: Request, event: Event, number: int) -> bool:
+        """Deliver a sampled token; True if it equals the speculative one, so that the logits after it are valid too."""
         left = request.guess[number:]
         guessed = left[:1] == [event.token]
-        request.met += guessed
+        request.matched += guessed
         if guessed:
-            request.right += 1
+            request.accepted += 1
         else:
-            request.wrong += len(left)
-        self._tell(request, event)  # who hears it may look at the counts
+            request.rejected += len(left)
+        self._append(request, event)  # after the counts, which the receiver may read
         if guessed and request in self.running:
             self._fill(request, 1)
             return True
         return False
 
-    def _guided(self, request: Request) -> bool:
-        """Ask the guide what may come; False, and the request is over, where it allows nothing or fails."""
+    def _apply_guide(self, request: Request) -> bool:
+        """Update the mask of allowed tokens. Ends the request and returns False if the guide allows none or fails."""
         if request.guide is None:
             return True
         try:
-            request.may = request.guide.allowed()
+            request.mask = request.guide.allowed()
         except Exception:
-            request.may = None
-        if request.may is None or not bool(request.may.any()):
+            request.mask = None
+        if request.mask is None or not bool(request.mask.any()):
             self._finish(request, "error")
             return False
         return True
@@ -157,10 +159,10 @@ class Engine:
             self._finish(request, "cancelled")
 
     def _admit(self) -> None:
-        """The longest waiting ones, while there is room for their prompts and a block more."""
+        """Admit waiting requests, oldest first, while there are blocks for the prompt and one more."""
         while self.waiting and len(self.running) < self.rows:
             request = self.waiting[0]
-            known = self._known(request)
+            known = self._cached_blocks(request)
             idle = sum(self.blocks.owners[block] == 0 for block in known)
             wanted = -(-len(request.tokens) // self.blocks.size) - len(known)
             if self.running and wanted + 1 > self.blocks.available() - idle:
@@ -174,8 +176,8 @@ class Engine:
             self.counts["cached_tokens"] += request.filled
             self.running.append(request)
 
-    def _known(self, request: Request) -> list[int]:
-        """Blocks that hold the beginning of a request; its last token is always computed."""
+    def _cached_blocks(self, request: Request) -> list[int]:
+        """Cached blocks with a prefix of the request; its last token is always computed."""
         size, request.names = self.blocks.size, []
         for start in range(0, len(request.tokens) - size, size):
             before = request.names[-1] if request.names else ROOT
@@ -185,16 +187,16 @@ class Engine:
         return known
 
     def _plan(self) -> Work:
-        """Who is in the next step: first who decodes, then prompts, the oldest first."""
+        """The requests of the next step: decoding ones first, then prompts, oldest first."""
         left, work = self.budget, []
-        for request in sorted(self.running, key=lambda request: request.missing > 1):  # stable: the oldest first
+        for request in sorted(self.running, key=lambda request: request.missing > 1):  # stable, so oldest first
             count = min(request.missing, left)
-            if request in self.running and count and self._room(request, request.filled + count):
+            if request in self.running and count and self._reserve(request, request.filled + count):
                 work.append((request, count))
                 left -= count
         return [(request, count) for request, count in work if request in self.running]
 
-    def _room(self, request: Request, tokens: int) -> bool:
+    def _reserve(self, request: Request, tokens: int) -> bool:
         """Allocate blocks, preempting the newest requests if needed; False when the request itself is the newest."""
         while len(request.table) * self.blocks.size < tokens:
             if self.blocks.available():
@@ -214,15 +216,15 @@ class Engine:
             self.waiting.appendleft(request)
 
     def _release(self, request: Request) -> None:
-        for block in reversed(request.table):  # the end of a request is forgotten before its beginning
+        for block in reversed(request.table):  # evict the end of a request before its prefix
             self.blocks.give(block)
         request.table, request.filled, request.names = [], 0, []
 
     def _forward(self, work: Work, ready: Sequence[Request]) -> Tensor:
-        """logits_RV of the last token of each request that is ready to draw, and of its guesses."""
-        groups = grouped(work)
+        """logits_RV of the last token of each request that is ready to sample, and of its speculative tokens."""
+        groups = group_work(work)
         order = [pair for group in groups for pair in group]
-        tokens = [token for request, count in order for token in request.ahead(count)]
+        tokens = [token for request, count in order for token in request.next_tokens(count)]
         positions = [place for request, count in order for place in range(request.filled, request.filled + count)]
         position_1T = torch.tensor([positions], device=self.device)
         self.cache.arrange(self._layout(groups, position_1T[0]))
@@ -251,7 +253,7 @@ class Engine:
         return Layout(torch.cat(slots), made)
 
     def _fill(self, request: Request, count: int) -> None:
-        """So many more tokens are in the cache; blocks that are full now become known."""
+        """Count `count` more tokens as cached, and enter newly filled blocks in the prefix cache."""
         request.filled += count
         size = self.blocks.size
         while len(request.names) < request.filled // size:
@@ -260,19 +262,19 @@ class Engine:
             request.names.append(chain(before, request.tokens[number * size : (number + 1) * size]))
             self.blocks.name(request.table[number], request.names[-1])
 
-    def _tell(self, request: Request, event: Event) -> None:
-        """Append the token, tell it, and end where it is the end."""
+    def _append(self, request: Request, event: Event) -> None:
+        """Append and deliver a token; finish the request at the end token, the grammar's end or a length limit."""
         assert event.token is not None
         if event.token == self.end:
             self._finish(request, "stop")
             return
         request.tokens.append(event.token)
         self.counts["generated_tokens"] += 1
-        if not self._told(request, event):
+        if not self._deliver(request, event):
             self._finish(request, "error")
         elif request.guide is not None and request.guide.ended():
             self._finish(request, "stop")
-        elif len(request.come) >= request.config.max_tokens or len(request.tokens) >= self.longest:
+        elif len(request.generated) >= request.config.max_tokens or len(request.tokens) >= self.longest:
             self._finish(request, "length")
 
     def _finish(self, request: Request, how: Finish) -> None:
@@ -280,11 +282,11 @@ class Engine:
             self.running.remove(request)
         self._release(request)
         self.counts[f"finished_{how}"] += 1
-        with contextlib.suppress(Exception):  # whoever asked is gone; there is nobody else to tell
+        with contextlib.suppress(Exception):  # the receiver is gone
             request.deliver(Event(finish=how))
 
-    def _told(self, request: Request, event: Event) -> bool:
-        """Tell the guide and whoever asked; False when one of them fails."""
+    def _deliver(self, request: Request, event: Event) -> bool:
+        """Pass a token to the guide and the receiver; False when either fails."""
         try:
             if request.guide is not None:
                 request.guide.commit(request.tokens[-1])
@@ -294,8 +296,8 @@ class Engine:
         return True
 
 
-def grouped(work: Work) -> list[Work]:
-    """Group requests with equally many queries, and block counts up to the same power of two."""
+def group_work(work: Work) -> list[Work]:
+    """Requests grouped by number of queries and by block count, rounded up to a power of two."""
     alike: dict[tuple[int, int], Work] = defaultdict(list)
     for request, count in work:
         alike[count, (len(request.table) - 1).bit_length()].append((request, count))

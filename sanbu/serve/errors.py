@@ -1,4 +1,4 @@
-"""What is wrong, in the shape that OpenAI's clients turn into their exceptions."""
+"""Error responses in OpenAI's format, which its clients turn into exceptions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TYPES = {
 
 
 class APIError(Exception):
-    """An error response: a status, one line for people, and the field it is about."""
+    """An error response: HTTP status, one-line message, the field at fault, error code; wait: seconds until a retry."""
 
     def __init__(
         self, status: int, message: str, param: str | None = None, code: str | None = None, wait: int = 0
@@ -35,44 +35,47 @@ class APIError(Exception):
         self.status, self.param, self.code, self.wait = status, param, code, wait
 
     def body(self) -> dict[str, Any]:
-        """{"error": ...} as the clients read it."""
+        """The JSON body, {"error": ...}."""
         kind = TYPES.get(self.status, "invalid_request_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The whole answer; a client that is to try again is told when."""
+        """The HTTP response, with a Retry-After header if a retry makes sense."""
         headers = {"Retry-After": str(self.wait)} if self.wait else {}
         if self.status >= 500 and not self.wait:
             headers["x-should-retry"] = "false"
         return JSONResponse(self.body(), self.status, headers)
 
 
-def translated(error: Exception) -> APIError:
-    """Whatever went wrong as an APIError; what nobody foresaw tells nothing of the inside."""
+def api_error(error: Exception) -> APIError:
+    """Any exception as an APIError; unexpected ones become a 500 without internal details."""
     if isinstance(error, APIError):
         return error
     if isinstance(error, Busy):
         return APIError(429, str(error), code="queue_full", wait=1)
     if isinstance(error, SanbuError):
         return APIError(400, str(error))
-    return APIError(500, "something went wrong here; the server's log has it under this request's id")
+    return APIError(500, "internal error; see the server log for this request ID")
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error in this shape."""
+def install_handlers(app: FastAPI) -> None:
+    """Install exception handlers that return every error in this format."""
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = [str(part) for part in first["loc"] if part != "body"]
         param = ".".join(place) or None
         if first["type"] == "json_invalid":
-            return APIError(400, "the body is not JSON").response()
+            return APIError(400, "the request body is not valid JSON").response()
         return APIError(400, f"{param}: {first['msg']}" if param else first["msg"], param).response()
 
     @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        what = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not allowed here"}
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        what = {
+            404: f"no endpoint at {request.url.path}; see /openapi.json",
+            405: f"{request.method} is not allowed at {request.url.path}",
+        }
         answer = APIError(error.status_code, what.get(error.status_code, str(error.detail))).response()
         answer.headers.update(error.headers or {})
         return answer
@@ -80,5 +83,5 @@ def install(app: FastAPI) -> None:
     for kind in (APIError, SanbuError):
 
         @app.exception_handler(kind)
-        async def known(request: Request, error: Exception) -> JSONResponse:
-            return translated(error).response()
+        async def library_error(request: Request, error: Exception) -> JSONResponse:
+            return api_error(error).response()

@@ -1,4 +1,4 @@
-"""Answers of a given form: a JSON schema as the tokens that may come next, by llguidance."""
+"""Constrained decoding: the tokens that a JSON schema allows next, by llguidance."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from sanbu.codecs.tokenizer import Tokenizer, encode
 from sanbu.config import SanbuError
 
-TIGHT: Any = {"whitespace_flexible": False}  # small models would fill a page with spaces
+TIGHT: Any = {"whitespace_flexible": False}  # small models would otherwise generate endless spaces
 
 
-class Words:
-    """A tokenizer as llguidance asks for one: what every token spells, and which one ends."""
+class TokenizerAdapter:
+    """A tokenizer in llguidance's interface: the bytes of every token, and the end token."""
 
     bos_token_id = None
 
@@ -37,45 +37,45 @@ class Grammars:
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: int, end: int | None) -> None:
         if end is None:
-            raise SanbuError("this tokenizer has no token that ends an answer, so answers cannot be held to a form")
+            raise SanbuError("this tokenizer has no end token, which structured output needs")
         import llguidance
 
         self.library, self.vocabulary = llguidance, vocabulary
-        words = llguidance.TokenizerWrapper(Words(tokenizer, vocabulary, end))
+        words = llguidance.TokenizerWrapper(TokenizerAdapter(tokenizer, vocabulary, end))
         self.tokenizer = llguidance.LLTokenizer(words, n_vocab=vocabulary, eos_token=end)
 
     def schema(self, schema: dict[str, Any]) -> SchemaGuide:
-        """A guide that lets only JSON of this schema through."""
+        """A guide that allows only JSON of this schema."""
         try:
             grammar = self.library.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=TIGHT)
         except ValueError as error:
-            raise SanbuError(f"the schema cannot be followed: {error}") from None
+            raise SanbuError(f"the schema is not supported: {error}") from None
         wrong = self.library.LLMatcher.validate_grammar(grammar, self.tokenizer)
         if wrong:
-            raise SanbuError(f"the schema cannot be followed: {wrong.splitlines()[0]}")
+            raise SanbuError(f"the schema is not supported: {wrong.splitlines()[0]}")
         return SchemaGuide(self.library.LLMatcher(self.tokenizer, grammar, log_level=0), self.vocabulary)
 
 
 class SchemaGuide:
-    """A Guide that follows one answer."""
+    """The Guide of one answer."""
 
     def __init__(self, matcher: Any, vocabulary: int) -> None:
         self.matcher, self.vocabulary = matcher, vocabulary
 
     def allowed(self) -> Tensor:
-        """bool_V: the tokens that may come next."""
+        """bool_V: the tokens allowed next."""
         bits = np.unpackbits(np.frombuffer(self.matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
         return torch.from_numpy(bits[: self.vocabulary].astype(bool))
 
     def commit(self, token: int) -> None:
-        """A token has come. Raises ValueError when it may not."""
+        """Advance by a token. Raises ValueError when the grammar does not allow it."""
         if not self.matcher.consume_token(token):
-            raise ValueError(f"token {token} is not in the grammar")
+            raise ValueError(f"the grammar does not allow token {token} here")
 
     def forced(self) -> list[int]:
-        """Tokens that the form leaves no choice about, spelt as the tokenizer would."""
+        """The next tokens, where the grammar leaves only one choice, as the tokenizer would encode them."""
         return list(self.matcher.compute_ff_tokens())
 
     def ended(self) -> bool:
-        """Whether the form is complete and nothing can follow."""
+        """Whether the JSON is complete and nothing can follow."""
         return bool(self.matcher.is_stopped())

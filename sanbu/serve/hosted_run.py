@@ -1,4 +1,4 @@
-"""A run as it is served: its name, its lane, and how to ask it."""
+"""A served run: its name, its engine, and its tokenization of requests."""
 
 from __future__ import annotations
 
@@ -18,33 +18,37 @@ from sanbu.models.tokens.transformer import Decoder
 from sanbu.run import Run
 from sanbu.serve.engine import Engine
 from sanbu.serve.grammar import Grammars
-from sanbu.serve.single_lane import Solo
-from sanbu.serve.weights.int8 import quantized
-from sanbu.serve.weights.packed import halved, packed
+from sanbu.serve.single_lane import SingleLane
+from sanbu.serve.weights.int8 import quantize
+from sanbu.serve.weights.packed import pack, pack_bfloat16
 
-Weights = Literal["full", "bfloat16", "int8"]  # of a text run's linear layers
+Weights = Literal["full", "bfloat16", "int8"]  # format of a text run's linear layers
 
 
-class Served:
-    """One run. Text of its own strategy shares the steps of `engine`; whatever else is drawn waits in `solo`."""
+class HostedRun:
+    """A served run. `engine` batches autoregressive sampling; `single_lane` runs everything else, one job at a time."""
 
-    def __init__(self, name: str, run: Run, solo: Solo, **limits: int) -> None:
-        self.name, self.run, self.solo = name, run, solo
+    def __init__(self, name: str, run: Run, single_lane: SingleLane, **limits: int) -> None:
+        self.name, self.run, self.single_lane = name, run, single_lane
         self.created = int((run.folder / "recipe.json").stat().st_mtime)
         if not run.recipe.strategy.draws:
-            raise SanbuError(f"{run.folder} draws nothing: its model scores; serve the run it belongs to")
+            raise SanbuError(
+                f"{run.folder} holds a scoring model, which cannot generate; serve a run that generates text or images"
+            )
         self.writes = run.codec.medium == "text"
         self.engine: Engine | None = None
         if self.writes and isinstance(run.model, Decoder):
             self.engine = Engine(run.model, run.recipe.data.space().end, **limits)
 
     @classmethod
-    def open(cls, folder: Path, name: str, solo: Solo, weights: Weights = "full", **limits: int) -> Served:
-        """A run folder, on the best device there is, its weights as they are wanted."""
+    def open(
+        cls, folder: Path, name: str, single_lane: SingleLane, weights: Weights = "full", **limits: int
+    ) -> HostedRun:
+        """Open a run folder on the best available device, with its linear layers in the given format."""
         run = Run.open(folder).to("auto")
         if isinstance(run.model, Decoder):
-            lighten(run.model, weights)
-        return cls(name, run, solo, **limits)
+            convert_weights(run.model, weights)
+        return cls(name, run, single_lane, **limits)
 
     @property
     def codec(self) -> TokenCodec:
@@ -53,36 +57,36 @@ class Served:
 
     @property
     def context(self) -> int:
-        """The longest sequence of its model."""
+        """Context length of the model, in tokens."""
         return int(getattr(self.run.model, "context", 0))
 
     @cached_property
     def grammars(self) -> Grammars:
-        """What its answers can be held to."""
+        """Grammars for constrained decoding with this run's tokenizer."""
         space = self.run.recipe.data.space()
         return Grammars(self.codec.tokenizer, space.vocabulary, space.end)
 
-    def ask(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of a conversation; a run of plain text goes on from the words of people alone."""
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation; a base model, without a chat template, gets the non-system messages as text."""
         codec = self.codec
         if isinstance(codec, ChatCodec):
             return codec.begin(list(messages))
         words = [message["content"] for message in messages if message["role"] != "system"]
-        return codec.plain("\n".join(words) + "\n")
+        return codec.document_ids("\n".join(words) + "\n")
 
-    def begin(self, prompt: str | Sequence[int]) -> list[int]:
-        """The ids of a text to go on from; a list of ids is one already."""
+    def encode_prompt(self, prompt: str | Sequence[int]) -> list[int]:
+        """Token ids of a prompt to continue; a list of ids is returned as given."""
         if not isinstance(prompt, str):
             return list(prompt)
-        return self.codec.plain(prompt)  # not as a question, even of a run that answers
+        return self.codec.document_ids(prompt)  # without the chat template, also for chat models
 
-    def spell(self, text: str) -> list[int]:
-        """The ids of a text alone."""
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
         return encode(self.codec.tokenizer, text)
 
     @torch.inference_mode()
     def embed(self, ids: Sequence[int]) -> Tensor:
-        """The mean of the last layer's states over the tokens, of length one, D."""
+        """The mean over tokens of the last hidden states, normalised to length 1, D. Raises SanbuError."""
         if not 0 < len(ids) <= self.context:
             raise SanbuError(f"the input has {len(ids)} tokens; allowed: 1 to {self.context}")
         tokens = torch.tensor([list(ids)], device=self.run.device)
@@ -90,13 +94,13 @@ class Served:
         return hidden / hidden.norm().clamp(min=1e-12)
 
 
-def lighten(model: Decoder, weights: Weights) -> None:
-    """Change a model's linear layers, in place, into what is wanted."""
+def convert_weights(model: Decoder, weights: Weights) -> None:
+    """Convert a model's linear layers in place."""
     if weights == "int8":
-        quantized(model)
+        quantize(model)
     elif weights == "full":
-        packed(model)
+        pack(model)
     elif model.embedding.tokens.weight.device.type == "cpu":
-        halved(model)
+        pack_bfloat16(model)
     else:
         model.bfloat16()

@@ -1,4 +1,4 @@
-"""POST /v1/images/generations: pictures of a run, and how they come to be where that is asked for."""
+"""POST /v1/images/generations, with and without streaming of partial images."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ import numpy as np
 from PIL import Image
 
 from sanbu.config import SanbuError
-from sanbu.serve.errors import APIError, translated
-from sanbu.serve.hosted_run import Served
-from sanbu.serve.request_builder import compact, seeded
+from sanbu.serve.errors import APIError, api_error
+from sanbu.serve.hosted_run import HostedRun
+from sanbu.serve.request_builder import compact, seed_or_random
 from sanbu.serve.schemas import ImageBody
 from sanbu.serve.single_lane import Job
-from sanbu.serve.streaming import steps
+from sanbu.serve.streaming import stream_job
 
 
-class Drawn:
-    """Pictures of one label, or of all in turn where the prompt is empty. `whole` or `stream`, once."""
+class ImageGeneration:
+    """Images of one class, or of all classes in turn if the prompt is empty. Call either `result` or `stream`, once."""
 
-    def __init__(self, served: Served, body: ImageBody) -> None:
+    def __init__(self, served: HostedRun, body: ImageBody) -> None:
         if served.run.codec.medium != "image":
-            raise APIError(400, f"{served.name} draws no pictures", "model")
+            raise APIError(400, f"{served.name} does not generate images; choose an image run", "model")
         _, height, width = served.run.recipe.data.space().shape
         if body.size not in (None, "auto", f"{width}x{height}"):
-            raise APIError(400, f"size: given {body.size[:20]!r}, this run draws {width}x{height}", "size")
+            raise APIError(400, f"size: given {body.size[:20]!r}, allowed: auto, {width}x{height}", "size")
         if body.response_format == "url":
-            raise APIError(400, "response_format: pictures are sent as b64_json; none are kept here", "response_format")
+            raise APIError(
+                400, "response_format: given 'url', allowed: b64_json; images are not stored", "response_format"
+            )
         if body.stream and (body.n or 1) > 1:
-            raise APIError(400, "n: one picture can be streamed at a time", "n")
+            raise APIError(400, "n: only 1 image can be streamed; set n to 1 or stream to false", "n")
         codec: Any = served.run.codec
         try:
             self.condition = codec.condition(body.prompt.strip() or None, body.n or 1)
@@ -43,19 +45,19 @@ class Drawn:
         except SanbuError as error:
             raise APIError(400, str(error), "strategy") from None
         self.served, self.body = served, body
-        self.seed, self.read = seeded(body.seed), codec.read
+        self.seed, self.read = seed_or_random(body.seed), codec.read
 
     def drafts(self) -> AsyncIterator[list[np.ndarray]]:
-        """Submit; every draft's pictures. Raises Busy at once when the queue is full."""
+        """Submit, and stream the images of every draft. Raises Busy immediately when the queue is full."""
 
-        def told() -> Iterator[list[np.ndarray]]:
+        def pictures() -> Iterator[list[np.ndarray]]:
             for draft in self.drawing.drafts(self.condition, self.seed):
                 yield [self.read(row) for row in draft.sample]
 
-        return steps(lambda deliver, end: Job(told(), deliver, end), self.served)
+        return stream_job(lambda deliver, end: Job(pictures(), deliver, end), self.served)
 
-    async def whole(self, drafts: AsyncIterator[list[np.ndarray]]) -> dict[str, Any]:
-        """The finished pictures."""
+    async def result(self, drafts: AsyncIterator[list[np.ndarray]]) -> dict[str, Any]:
+        """The response body with the finished images."""
         pictures: list[np.ndarray] = []
         async for drawn in drafts:
             pictures = drawn
@@ -66,7 +68,7 @@ class Drawn:
         }
 
     async def stream(self, drafts: AsyncIterator[list[np.ndarray]]) -> AsyncIterator[tuple[str, str]]:
-        """So many drafts on the way, evenly among the steps where their number is known, and the picture."""
+        """`partial_images` drafts, evenly spaced over the sampling steps, then the finished image."""
         most, sent, picture, count = self.body.partial_images or 0, 0, None, 0
         expected = getattr(self.drawing.recipe.strategy, "steps", most)
         shown = {max(1, round((i + 1) * expected / (most + 1))) for i in range(most)}
@@ -94,11 +96,11 @@ class Drawn:
                 }
                 yield kind, compact({"type": kind, "b64_json": png(picture), "usage": usage, **about})
         except Exception as error:
-            yield "error", compact(translated(error).body())
+            yield "error", compact(api_error(error).body())
 
 
 def png(picture: np.ndarray) -> str:
-    """A picture as PNG in base64."""
+    """An image as PNG in base64."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode()

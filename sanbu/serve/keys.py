@@ -1,7 +1,7 @@
-"""API keys: several, kept only as hashes, each with its own limits.
+"""API keys, stored as hashes, each with its own rate limits.
 
 The file is JSON: {"keys": [{"name": "ada", "sha256": "...", "requests_per_minute": 60, "tokens_per_minute": 10000}]}.
-A key is 32 random bytes, so a plain hash is enough.
+A key is 32 random bytes, so an unsalted hash is enough.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sanbu.serve.errors import APIError
 
 
 class Key(BaseModel):
-    """What is known of a key; 0 is no limit."""
+    """A key of the file; a limit of 0 means no limit."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,7 +33,7 @@ class Key(BaseModel):
 
 
 class Keys:
-    """Who may ask. With no keys at all everybody may."""
+    """Authentication and rate limits. Without keys every request is allowed."""
 
     def __init__(self, keys: tuple[Key, ...] = ()) -> None:
         self.keys = keys
@@ -41,31 +41,33 @@ class Keys:
 
     @classmethod
     def load(cls, path: Path) -> Keys:
-        """From a file. Raises SanbuError in one line."""
+        """Load a key file. Raises SanbuError with a one-line message."""
         content = read_json(path)
         try:
             keys = tuple(Key.model_validate(one) for one in content["keys"])
         except (ValidationError, KeyError, TypeError) as error:
-            raise SanbuError(f"{path} is no file of keys: {str(error).splitlines()[0]}") from None
+            raise SanbuError(f"{path} is not a key file: {str(error).splitlines()[0]}") from None
         if not keys:
-            raise SanbuError(f"{path} has no keys; make one: sanbu key NAME --keys {path}")
+            raise SanbuError(f"{path} has no keys; create one with: sanbu key NAME --keys {path}")
         return cls(keys)
 
-    def who(self, authorization: str) -> Key | None:
-        """The key of an Authorization header; None where none is needed. Raises APIError 401."""
+    def authenticate(self, authorization: str) -> Key | None:
+        """The key of an Authorization header; None if the server requires no key. Raises APIError 401."""
         if not self.keys:
             return None
         scheme, _, given = authorization.partition(" ")
         digest = hashlib.sha256(given.strip().encode()).hexdigest()
         found = [
             key for key in self.keys if hmac.compare_digest(key.sha256, digest)
-        ]  # all are compared: time tells nothing
+        ]  # compares all keys, so that the time reveals nothing
         if scheme.lower() != "bearer" or not found:
-            raise APIError(401, "a key is needed: Authorization: Bearer KEY", code="invalid_api_key")
+            raise APIError(
+                401, "missing or unknown API key; send the header Authorization: Bearer KEY", code="invalid_api_key"
+            )
         return found[0]
 
     def admit(self, key: Key) -> None:
-        """Count a request. Raises APIError 429 when the key's minute is used up."""
+        """Count a request. Raises APIError 429 when a rate limit of the key is reached."""
         now = time.monotonic()
         recent = [(when, tokens) for when, tokens in self.spent[key.name] if when > now - 60]
         self.spent[key.name] = recent
@@ -78,21 +80,21 @@ class Keys:
             if allowed and used >= allowed:
                 wait = max(1, round(60 - (now - recent[0][0])))
                 raise APIError(
-                    429, f"this key has had its {allowed} {what} of this minute", code="rate_limit_exceeded", wait=wait
+                    429, f"rate limit reached: {allowed} {what} per minute", code="rate_limit_exceeded", wait=wait
                 )
         recent.append((now, 0))
 
-    def spend(self, key: Key, tokens: int) -> None:
-        """Tokens that a request of this key has used."""
+    def record_tokens(self, key: Key, tokens: int) -> None:
+        """Record the tokens that a request with this key has used."""
         if tokens:
             self.spent[key.name].append((time.monotonic(), tokens))
 
 
 def make(path: Path, name: str, **limits: int) -> str:
-    """A new key; the file keeps only its hash, the key is returned once. Raises SanbuError when the name is taken."""
+    """Create a key and store its hash in the file; returns the key. Raises SanbuError when the name is taken."""
     content: dict[str, Any] = read_json(path) if path.exists() else {"keys": []}
     if any(key["name"] == name for key in content["keys"]):
-        raise SanbuError(f"{path} has a key of the name {name!r} already")
+        raise SanbuError(f"{path} already has a key named {name!r}; choose another name")
     secret = "sk-" + secrets.token_urlsafe(32)
     key = Key(name=name, sha256=hashlib.sha256(secret.encode()).hexdigest(), **limits)
     write_json(path, {"keys": [*content["keys"], key.model_dump()]})

@@ -1,4 +1,4 @@
-"""What every request passes before it is looked at: size, origin, key, time; and what is written down about it."""
+"""Checks before every request (host, origin, size, API key), and one log line after it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sanbu.serve.errors import APIError, translated
+from sanbu.serve.errors import APIError, api_error
 from sanbu.serve.service import Service
 
 log = logging.getLogger("sanbu.serve.requests")
-CLOSED = (
+PROTECTED = (
     "/v1/",
     "/chat/",
     "/completions",
@@ -33,7 +33,7 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class TooLarge(Exception):
-    """The body is larger than allowed."""
+    """The request body exceeds the limit."""
 
 
 class Gate:
@@ -66,7 +66,7 @@ class Gate:
         async def answer(message: Message) -> None:
             nonlocal status, sent
             if taken > self.largest and not sent:
-                raise TooLarge  # whatever the layers inside made of a body that broke off
+                raise TooLarge  # replaces the inner layers' response to the truncated body
             if message["type"] == "http.response.start":
                 status, sent = message["status"], True
                 heads = MutableHeaders(scope=message)
@@ -79,43 +79,45 @@ class Gate:
             self._admit(scope, headers, state)
             await self.app(scope, read, answer)
         except Exception as error:
-            wrong = self._large() if isinstance(error, TooLarge) else translated(error)
+            wrong = self._too_large() if isinstance(error, TooLarge) else api_error(error)
             taken = 0
             if wrong.status == 500:
                 log.exception("request %s failed", number)
             if not sent:
                 await wrong.response()(scope, receive, answer)
         finally:
-            self._note(scope, state, status, time.perf_counter() - begun)
+            self._log(scope, state, status, time.perf_counter() - begun)
 
     def _admit(self, scope: Scope, headers: Headers, state: dict[str, Any]) -> None:
         """Raise APIError for a foreign origin or host, a body too large, a wrong key, or while shutting down."""
         path = scope["path"]
         host = urlsplit("//" + headers.get("host", "")).hostname or ""
         if self.local and host not in (*LOCAL, "testserver"):
-            raise APIError(403, "this server answers to localhost only; --host opens it to others")
+            raise APIError(
+                403, "this server accepts requests to localhost only; start it with --host to allow other hosts"
+            )
         origin = headers.get("origin")
         if origin and origin not in self.origins and urlsplit(origin).netloc != headers.get("host"):
-            raise APIError(403, "this page may not ask here; sanbu serve --origin allows it")
+            raise APIError(403, "this origin is not allowed; start the server with --origin to allow it")
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.largest:
-            raise self._large()
-        if self.service.draining and path.startswith(CLOSED):
-            raise APIError(503, "this server is going down", wait=2)
-        if path.startswith(CLOSED) and scope["method"] != "OPTIONS":
-            key = self.service.keys.who(headers.get("authorization", ""))
+            raise self._too_large()
+        if self.service.draining and path.startswith(PROTECTED):
+            raise APIError(503, "the server is shutting down", wait=2)
+        if path.startswith(PROTECTED) and scope["method"] != "OPTIONS":
+            key = self.service.keys.authenticate(headers.get("authorization", ""))
             if key is not None:
                 self.service.keys.admit(key)
                 state["key"] = key
 
-    def _large(self) -> APIError:
-        return APIError(413, f"the body is larger than {self.largest:,} bytes")
+    def _too_large(self) -> APIError:
+        return APIError(413, f"the request body is larger than {self.largest:,} bytes")
 
-    def _note(self, scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
-        """One line of JSON, without what was asked; and the figures."""
+    def _log(self, scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
+        """Log one line of JSON, with the request body only if --log-prompts is set, and update the metrics."""
         key, tokens = state.get("key"), state.get("tokens", 0)
         if key is not None:
-            self.service.keys.spend(key, tokens)
+            self.service.keys.record_tokens(key, tokens)
             self.service.metrics.used.labels(key.name).inc(tokens)
         known = getattr(scope.get("route"), "path", "other")
         self.service.metrics.answers.labels(known, str(status)).inc()

@@ -1,8 +1,8 @@
-"""Keys and values in blocks, and attention over requests of unequal length in one pass through the model.
+"""Paged KV cache, and attention over requests of different lengths in one forward pass.
 
-All tokens of a step stand in one row: T = the sum of what each request has in it. Linear layers see that row;
-attention is done a group of requests at a time, those with equally many queries and blocks together. N heads, H head
-width, S slots, B requests of a group.
+All tokens of a step form one row of length T, which the linear layers process at once. Attention is computed per
+group: requests with the same number of queries and similar block counts. N heads, H head width, S slots, B requests
+of a group.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PagedLayer:
         self.masks: dict[Pattern, list[Tensor]] = {}
 
     def see(self, positions_BT: Tensor, patterns: set[Pattern]) -> Sight:
-        """The masks are one a group, shared by all layers."""
+        """Compute one mask per group and pattern; all layers share them."""
         self.masks.clear()
         for pattern in patterns:
             self.masks[pattern] = [
@@ -63,25 +63,25 @@ class PagedLayer:
     def attend(
         self, q_1NTH: Tensor, k_1NTH: Tensor, v_1NTH: Tensor, sight: Sight, pattern: Pattern, grouped: bool
     ) -> Tensor:
-        """Each group over the blocks of its own requests."""
+        """Write the new keys and values to the cache, then attend group by group over the requests' own blocks."""
         self.keys[self.layout.slots] = k_1NTH[0].transpose(0, 1).to(self.keys.dtype)
         self.values[self.layout.slots] = v_1NTH[0].transpose(0, 1).to(self.values.dtype)
         parts = []
         for group, mask in zip(self.layout.groups, self.masks[pattern], strict=True):
             q_BNtH = q_1NTH[0, :, group.start : group.end].unflatten(1, (-1, group.queries)).transpose(0, 1)
-            keys, values = gathered(self.keys, group.slots), gathered(self.values, group.slots)
+            keys, values = gather(self.keys, group.slots), gather(self.values, group.slots)
             y_BNtH = F.scaled_dot_product_attention(q_BNtH, keys, values, attn_mask=mask, enable_gqa=grouped)
             parts.append(y_BNtH.transpose(0, 1).flatten(1, 2))
         return torch.cat(parts, 1)[None]
 
 
-def gathered(cache_SNH: Tensor, slots_BS: Tensor) -> Tensor:
-    """What lies in the slots, BNSH; whole rows are copied, which is faster than indexing."""
+def gather(cache_SNH: Tensor, slots_BS: Tensor) -> Tensor:
+    """The cache entries of the slots, BNSH; index_select copies whole rows, which is faster than indexing."""
     return cache_SNH.index_select(0, slots_BS.flatten()).unflatten(0, slots_BS.shape).transpose(1, 2)
 
 
 class PagedCache(list[PagedLayer]):
-    """One layer's keys and values for each block of a decoder."""
+    """The paged cache of every layer of a decoder."""
 
     def __init__(self, model: Decoder, blocks: int, size: int) -> None:
         masks: dict[Pattern, list[Tensor]] = {}
@@ -92,6 +92,6 @@ class PagedCache(list[PagedLayer]):
             self[-1].masks = masks
 
     def arrange(self, layout: Layout) -> None:
-        """Where the next step's tokens go."""
+        """Set the layout of the next step."""
         for layer in self:
             layer.layout = layout

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-SAME = 3  # tokens that must have stood in the same order before
+NGRAM = 3  # length of the match
 
 
 class Lookup:
-    """A text, and where each few tokens of it stood last. It grows with `add`."""
+    """A text, and the last position of each of its n-grams. It grows with `add`."""
 
     def __init__(self, tokens: Sequence[int] = ()) -> None:
         self.text: list[int] = []
@@ -16,38 +16,38 @@ class Lookup:
         self.add(tokens)
 
     def add(self, tokens: Sequence[int]) -> None:
-        """More text."""
+        """Append tokens."""
         for token in tokens:
-            if len(self.text) >= SAME:
-                self.after[tuple(self.text[-SAME:])] = len(self.text)
+            if len(self.text) >= NGRAM:
+                self.after[tuple(self.text[-NGRAM:])] = len(self.text)
             self.text.append(token)
 
     def guess(self, ending: Sequence[int], most: int) -> list[int]:
-        """What followed the last time the last few tokens of `ending` stood there; what repeats itself is repeated."""
-        place = self.after.get(tuple(ending[-SAME:]), len(self.text))
+        """The tokens after the last occurrence of the final n-gram of `ending`; at the end of the text they repeat."""
+        place = self.after.get(tuple(ending[-NGRAM:]), len(self.text))
         found = self.text[place : place + most]
         period = len(self.text) - place
         return [found[number % period] for number in range(most)] if found else []
 
 
 class Guesser:
-    """Guesses for one request, from its prediction and its own text. hope: how many are worth their row of a step.
+    """Speculative tokens of one request, from its predicted output and its own text.
 
-    hope grows while guesses are right and falls to one where they are wrong, so that a text which repeats nothing
-    pays little.
+    limit: tokens per guess; it grows while guesses are accepted and falls to 1 when they are rejected, so that text
+    without repetition costs little.
     """
 
     def __init__(self, prompt: Sequence[int], expected: Sequence[int] = ()) -> None:
-        self.expected = Lookup([*prompt[-SAME:], *expected])
-        self.held, self.seen, self.hope = Lookup(), 0, SAME
+        self.expected = Lookup([*prompt[-NGRAM:], *expected])
+        self.held, self.seen, self.limit = Lookup(), 0, NGRAM
 
     def guess(self, tokens: Sequence[int], most: int) -> list[int]:
-        """At most so many tokens that may follow."""
+        """At most `most` tokens that may follow."""
         self.held.add(tokens[self.seen :])
         self.seen = len(tokens)
-        most = min(most, self.hope)
+        most = min(most, self.limit)
         return self.expected.guess(tokens, most) or self.held.guess(tokens, most)
 
     def learn(self, right: int) -> None:
-        """So many of the last guesses were right."""
-        self.hope = 1 + 2 * right
+        """Set the limit from the number of tokens accepted from the last guess."""
+        self.limit = 1 + 2 * right

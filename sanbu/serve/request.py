@@ -1,4 +1,4 @@
-"""What is asked of the engine, and what it tells while it answers."""
+"""Requests to the engine, and the events that it delivers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Finish = Literal["stop", "length", "cancelled", "error"]
 
 
 class Busy(SanbuError):
-    """The queue is full: try again later."""
+    """The queue is full; the client should retry later."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One more token with its unfiltered log-probability and, if requested, the most likely ones; or the end."""
+    """A generated token with its unfiltered log-probability and, on request, the top log-probabilities; or the end."""
 
     token: int | None = None
     logprob: float = 0.0
@@ -30,29 +30,29 @@ class Event:
 
 
 class Guide(Protocol):
-    """What may come next: a grammar that follows the tokens."""
+    """Constrained decoding: a grammar that follows the generated tokens."""
 
     def allowed(self) -> Tensor:
-        """bool_V: the tokens that may come next."""
+        """bool_V: the tokens allowed next."""
 
     def commit(self, token: int) -> None:
-        """A token has come."""
+        """Advance by a generated token."""
 
     def ended(self) -> bool:
-        """Whether nothing more may come. `allowed` is asked only where this is False."""
+        """Whether the answer is complete. `allowed` is called only while this is False."""
 
     def forced(self) -> list[int]:
-        """Tokens that must follow, where it is known: what a form leaves no choice about need not be waited for."""
+        """The next tokens, where the grammar leaves only one choice; they are used as speculative tokens."""
 
 
-@dataclass(eq=False)  # two that ask the same are two
+@dataclass(eq=False)  # compare by identity
 class Request:
-    """A prompt, how to go on from it, and where it stands.
+    """A prompt, its sampling parameters, and the state of its generation.
 
-    tokens are the prompt and what has come; table are its blocks; filled of its tokens are in the cache. penalties
-    and bias follow OpenAI: presence and frequency count what has come, bias is added to the logits of the ids it
-    names. expected is what the answer may turn out to be, a first draft say: only its speed depends on it. Of the
-    guesses that were made for it, `right` were right and `wrong` were not.
+    tokens: prompt and generated tokens. table: its KV-cache blocks; their hashes are in names. filled: number of
+    tokens whose keys and values are in the cache. cached: prompt tokens found in the prefix cache. presence and
+    frequency are penalties on generated tokens, bias is added to the logits of the given ids, as in OpenAI's API.
+    expected: the predicted output, which affects the speed only. accepted and rejected count speculative tokens.
     """
 
     prompt: Sequence[int]
@@ -71,14 +71,12 @@ class Request:
     filled: int = field(init=False, default=0)
     cached: int = field(init=False, default=0)
     cancelled: bool = field(init=False, default=False)
-    may: Tensor | None = field(init=False, default=None)  # bool_V, what the guide allows next
+    mask: Tensor | None = field(init=False, default=None)  # bool_V: the tokens that the guide allows next
     guesser: Guesser = field(init=False)
-    guess: list[int] = field(
-        init=False, default_factory=list
-    )  # what goes through the model in this step beside its tokens
-    met: int = field(init=False, default=0)  # how many of them have come
-    right: int = field(init=False, default=0)
-    wrong: int = field(init=False, default=0)
+    guess: list[int] = field(init=False, default_factory=list)  # speculative tokens of this step
+    matched: int = field(init=False, default=0)  # how many of them were accepted
+    accepted: int = field(init=False, default=0)
+    rejected: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
@@ -89,18 +87,18 @@ class Request:
         self.cancelled = True
 
     @property
-    def come(self) -> list[int]:
-        """The tokens that have come."""
+    def generated(self) -> list[int]:
+        """The generated tokens."""
         return self.tokens[len(self.prompt) :]
 
-    def ahead(self, count: int) -> list[int]:
-        """The next so many tokens that are not in the cache yet, guesses after the others."""
+    def next_tokens(self, count: int) -> list[int]:
+        """The first `count` tokens that are not in the cache yet; speculative tokens come last."""
         return [*self.tokens[self.filled : self.filled + count], *self.guess][:count]
 
     @property
     def missing(self) -> int:
-        """Tokens that are not in the cache yet; one is left for each step of decoding."""
+        """Number of tokens that are not in the cache yet; 1 while decoding."""
         return len(self.tokens) - self.filled
 
 
-Work = list[tuple[Request, int]]  # who is in a step, with how many tokens
+Work = list[tuple[Request, int]]  # the requests of a step, each with its number of tokens

@@ -1,4 +1,4 @@
-"""What a body asks for, as requests of the engine, or as a job where another strategy is asked for."""
+"""Turns a request body into engine requests, or into a job when its strategy is not autoregressive."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from sanbu.codecs.text import batch_of
 from sanbu.config import SanbuError
 from sanbu.run import Drawing
 from sanbu.serve.errors import APIError
-from sanbu.serve.hosted_run import Served
+from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.metrics import Metrics
 from sanbu.serve.request import Finish, Guide, Request
-from sanbu.serve.schemas import DrawingBody
+from sanbu.serve.schemas import SamplingBody
 from sanbu.serve.single_lane import Job
-from sanbu.serve.streaming import Answer, Line, Piece, steps, together
+from sanbu.serve.streaming import Answer, EventQueue, Piece, stream_job, stream_pieces
 from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.strategy import StrategyConfig
 
 
 @dataclass
-class Asked:
-    """Prompts and how to go on from each, n times. Answer i of prompt p is number p n + i; its seed is seed + i."""
+class Generation:
+    """n answers per prompt, and their sampling parameters. Answer i of prompt p: index p n + i, seed `seed` + i."""
 
-    served: Served
+    served: HostedRun
     prompts: Sequence[Sequence[int]]
     n: int
     seed: int
     drawing: Drawing
-    together: bool  # drawn token by token, in the engine's batches
+    batched: bool  # sampled by the engine, in a batch with other requests
     top: int | None = None
     presence: float = 0.0
     frequency: float = 0.0
     bias: dict[int, float] = field(default_factory=dict)
     schema: dict[str, Any] | None = None
-    expected: Sequence[int] = ()  # what the answers may turn out to be
+    expected: Sequence[int] = ()  # predicted output, used for speculative decoding
     answers: list[Answer] = field(init=False, default_factory=list)
     requests: list[Request] = field(init=False, default_factory=list)
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens that were given, each prompt once."""
+        """Prompt tokens, each prompt counted once."""
         return sum(map(len, self.prompts))
 
     def usage(self) -> dict[str, Any]:
         """Token counts, as OpenAI reports them."""
         said = sum(answer.tokens for answer in self.answers)
         cached = sum(request.cached for request in self.requests[:: self.n])
-        accepted = sum(request.right for request in self.requests)
-        rejected = sum(request.wrong for request in self.requests)
+        accepted = sum(request.accepted for request in self.requests)
+        rejected = sum(request.rejected for request in self.requests)
         return {
             "prompt_tokens": self.prompt_tokens, "completion_tokens": said, "total_tokens": self.prompt_tokens + said,
             "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
@@ -64,11 +64,11 @@ class Asked:
         }  # fmt: skip
 
     def pieces(self, metrics: Metrics) -> AsyncIterator[Piece]:
-        """Submit, and stream what is generated. Raises Busy at once when the queue is full."""
-        return self._engine(metrics) if self.together else self._job()
+        """Submit, and stream the generated pieces. Raises Busy immediately when the queue is full."""
+        return self._engine(metrics) if self.batched else self._job()
 
     def _engine(self, metrics: Metrics) -> AsyncIterator[Piece]:
-        engine, line = self.served.engine, Line()
+        engine, queue = self.served.engine, EventQueue()
         assert engine is not None
         mine = self.drawing.recipe.strategy
         config = mine if isinstance(mine, Autoregressive) else Autoregressive()
@@ -78,12 +78,12 @@ class Asked:
             guide: Guide | None = None if self.schema is None else self.served.grammars.schema(self.schema)
             self.requests.append(
                 Request(
-                    prompt, config, self.seed + number % self.n, line.sender(number), self.top or 0,
+                    prompt, config, self.seed + number % self.n, queue.sender(number), self.top or 0,
                     self.presence, self.frequency, self.bias, guide, self.expected,
                 )
             )  # fmt: skip
         engine.submit(*self.requests)
-        return together(self.served, self.requests, line, self.answers, metrics)
+        return stream_pieces(self.served, self.requests, queue, self.answers, metrics)
 
     def _job(self) -> AsyncIterator[Piece]:
         rows = [list(prompt) for prompt in self.prompts for _ in range(self.n)]
@@ -95,13 +95,13 @@ class Asked:
         self.answers = [Answer(number, tokenizer, ()) for number in range(len(rows))]
         seeds = torch.tensor([self.seed + number % self.n for number in range(len(rows))])
 
-        def told() -> Iterator[list[tuple[str, bool, int]]]:
+        def job_steps() -> Iterator[list[tuple[str, bool, int]]]:
             for draft in self.drawing.drafts(batch_of(rows), seeds, follower.update):
                 count = (draft.committed.sum(1) - draft.record["start"]).tolist()
                 ended = (draft.done | torch.tensor([reader.stopped for reader in follower.readers])).tolist()
                 yield list(zip(follower.pieces, ended, count, strict=True))
 
-        return self._follow(steps(lambda deliver, end: Job(told(), deliver, end), self.served))
+        return self._follow(stream_job(lambda deliver, end: Job(job_steps(), deliver, end), self.served))
 
     async def _follow(self, drafts: AsyncIterator[list[tuple[str, bool, int]]]) -> AsyncIterator[Piece]:
         most = getattr(self.drawing.recipe.strategy, "max_tokens", 0)
@@ -114,8 +114,10 @@ class Asked:
                     yield Piece(answer.index, text, (), answer.finish)
 
 
-def asked(served: Served, body: DrawingBody, prompts: Sequence[Sequence[int]], most: int | None, **more: Any) -> Asked:
-    """Turn a request body into work for a served run. Raises APIError naming the field that is not supported."""
+def build_generation(
+    served: HostedRun, body: SamplingBody, prompts: Sequence[Sequence[int]], most: int | None, **more: Any
+) -> Generation:
+    """Validate a request body for a served run. Raises APIError that names the field at fault."""
     if not served.writes:
         raise APIError(400, f"{served.name} does not write text; use /v1/images/generations", "model")
     param = "messages" if "messages" in type(body).model_fields else "prompt"
@@ -126,7 +128,7 @@ def asked(served: Served, body: DrawingBody, prompts: Sequence[Sequence[int]], m
     n, wanted = body.n or 1, dict(body.strategy or {})
     kind = wanted.get("kind", "autoregressive" if served.engine is not None else None)
     alike = kind == "autoregressive" and served.engine is not None
-    longest = served.context if most is None and alike else most  # by default, until the context is full
+    longest = served.context if most is None and alike else most  # default: until the context is full
     fields = strategy_fields(body, longest)
     if kind is not None and kind != "autoregressive":
         known: Any = StrategyConfig.find(kind)
@@ -137,16 +139,16 @@ def asked(served: Served, body: DrawingBody, prompts: Sequence[Sequence[int]], m
         drawing = served.run.drawing(fields={**({"kind": kind} if kind else {}), **fields, **wanted})
     except SanbuError as error:
         raise APIError(400, str(error), "strategy" if wanted else None) from None
-    made = Asked(served, prompts, n, seeded(body.seed), drawing, alike, **more)
+    made = Generation(served, prompts, n, seed_or_random(body.seed), drawing, alike, **more)
     made.presence, made.frequency = body.presence_penalty or 0.0, body.frequency_penalty or 0.0
-    made.bias = biased(served, body.logit_bias or {})
-    refuse_alone(made)
+    made.bias = bias_by_token(served, body.logit_bias or {})
+    check_engine_fields(made)
     return made
 
 
-def refuse_alone(made: Asked) -> None:
+def check_engine_fields(made: Generation) -> None:
     """Raise APIError for fields that only the engine supports: log-probabilities, penalties, response formats."""
-    if made.together:
+    if made.batched:
         return
     given = {
         "logprobs": made.top is not None,
@@ -160,8 +162,8 @@ def refuse_alone(made: Asked) -> None:
             raise APIError(400, f"{name} needs the strategy 'autoregressive'", name)
 
 
-def strategy_fields(body: DrawingBody, most: int | None) -> dict[str, Any]:
-    """Fields of a strategy, from OpenAI's names."""
+def strategy_fields(body: SamplingBody, most: int | None) -> dict[str, Any]:
+    """Strategy fields from the OpenAI names."""
     given = {
         "temperature": body.temperature,
         "top_p": None if body.top_p is None else max(body.top_p, 1e-9),
@@ -174,13 +176,13 @@ def strategy_fields(body: DrawingBody, most: int | None) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def seeded(seed: int | None) -> int:
-    """The seed asked for, or any."""
+def seed_or_random(seed: int | None) -> int:
+    """The given seed, or a random one."""
     return random.SystemRandom().randrange(1 << 48) if seed is None else seed % (1 << 62)
 
 
-def biased(served: Served, bias: dict[str, float]) -> dict[int, float]:
-    """Ids and what is added to their logits."""
+def bias_by_token(served: HostedRun, bias: dict[str, float]) -> dict[int, float]:
+    """logit_bias by token id."""
     size = served.run.recipe.data.space().vocabulary
     for token in bias:
         if not token.isascii() or not token.isdigit() or int(token) >= size:
@@ -188,8 +190,8 @@ def biased(served: Served, bias: dict[str, float]) -> dict[int, float]:
     return {int(token): value for token, value in bias.items()}
 
 
-def form(kind: str, schema: dict[str, Any] | None, served: Served, param: str) -> dict[str, Any] | None:
-    """The schema of a response_format; checked here, so that a wrong one is refused before anything is drawn."""
+def answer_schema(kind: str, schema: dict[str, Any] | None, served: HostedRun, param: str) -> dict[str, Any] | None:
+    """The JSON schema of a response_format, None for plain text. Raises APIError before any token is generated."""
     if kind == "text":
         return None
     if kind == "json_schema" and schema is None:
@@ -200,10 +202,10 @@ def form(kind: str, schema: dict[str, Any] | None, served: Served, param: str) -
     return wanted
 
 
-def check_schema(served: Served, schema: dict[str, Any], param: str) -> None:
-    """Raise APIError where answers cannot be held to a schema."""
+def check_schema(served: HostedRun, schema: dict[str, Any], param: str) -> None:
+    """Raise APIError when a schema is invalid, or when the run does not support constrained decoding."""
     if served.engine is None:
-        raise APIError(400, f"{param}: {served.name} cannot be held to a form", param)
+        raise APIError(400, f"{param}: {served.name} does not support structured output; leave it out", param)
     try:
         served.grammars.schema(schema)
     except (SanbuError, ImportError) as error:
@@ -211,5 +213,5 @@ def check_schema(served: Served, schema: dict[str, Any], param: str) -> None:
 
 
 def compact(content: Any) -> str:
-    """JSON for the wire."""
+    """JSON without spaces."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""POST /v1/responses, text only, whole or as events. Nothing is kept here: a conversation is sent whole each time."""
+"""POST /v1/responses, text only, with and without streaming. Stateless: the client sends the whole conversation."""
 
 from __future__ import annotations
 
@@ -7,45 +7,47 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sanbu.serve.errors import APIError, translated
-from sanbu.serve.hosted_run import Served
-from sanbu.serve.request_builder import Asked, asked, compact, form
-from sanbu.serve.schemas import ChatMessage, DrawingBody, ResponseBody
+from sanbu.serve.errors import APIError, api_error
+from sanbu.serve.hosted_run import HostedRun
+from sanbu.serve.request_builder import Generation, answer_schema, build_generation, compact
+from sanbu.serve.schemas import ChatMessage, ResponseBody, SamplingBody
 from sanbu.serve.streaming import Piece
 from sanbu.serve.tools import conversation
 
 
-class Response:
-    """One answer. `whole` or `stream`, once."""
+class ModelResponse:
+    """One model response. Call either `result` or `stream`, once."""
 
-    def __init__(self, served: Served, body: ResponseBody) -> None:
+    def __init__(self, served: HostedRun, body: ResponseBody) -> None:
         for name in ("previous_response_id", "conversation", "background", "tools"):
             if getattr(body, name):
                 raise APIError(
-                    400, f"{name} is not supported here; send the conversation whole, or use /v1/chat/completions", name
+                    400,
+                    f"{name} is not supported; send the whole conversation as input, or use /v1/chat/completions",
+                    name,
                 )
         self.body = body
         said = [ChatMessage(role="user", content=body.input)] if isinstance(body.input, str) else list(body.input)
         if body.instructions:
             said = [ChatMessage(role="system", content=body.instructions), *said]
         wanted = body.text.format if body.text else None
-        schema = form(wanted.type, wanted.schema_, served, "text.format") if wanted else None
-        drawing = DrawingBody(model=body.model, temperature=body.temperature, top_p=body.top_p)
-        prompt = served.ask(conversation(said)) if served.writes else []
-        self.asked: Asked = asked(served, drawing, [prompt], body.max_output_tokens, schema=schema)
+        schema = answer_schema(wanted.type, wanted.schema_, served, "text.format") if wanted else None
+        drawing = SamplingBody(model=body.model, temperature=body.temperature, top_p=body.top_p)
+        prompt = served.encode_chat(conversation(said)) if served.writes else []
+        self.generation: Generation = build_generation(served, drawing, [prompt], body.max_output_tokens, schema=schema)
         self.id, self.item = f"resp_{uuid.uuid4().hex}", f"msg_{uuid.uuid4().hex}"
         self.created = int(time.time())
         self.served = served
 
-    async def whole(self, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
-        """The answer when it has ended."""
+    async def result(self, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
+        """The response body, once the answer is finished."""
         text, end = "", None
         async for piece in pieces:
             text, end = text + piece.text, piece.finish
         return self._response(text, end)
 
     async def stream(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[tuple[str, str]]:
-        """Events by name, each with its data."""
+        """Pairs of event name and data."""
         number = 0
 
         def event(kind: str, **content: Any) -> tuple[str, str]:
@@ -72,7 +74,7 @@ class Response:
             answer = self._response(text, end)
             yield event("response." + answer["status"], response=answer)
         except Exception as error:
-            wrong = translated(error)
+            wrong = api_error(error)
             yield event("error", code=wrong.code, message=str(wrong), param=wrong.param)
 
     def _item(self, text: str, status: str) -> dict[str, Any]:
@@ -93,8 +95,8 @@ class Response:
         }  # fmt: skip
 
     def _usage(self) -> dict[str, Any]:
-        """Token counts under the names of this endpoint."""
-        usage = self.asked.usage()
+        """Token counts under the field names of this endpoint."""
+        usage = self.generation.usage()
         cached = usage["prompt_tokens_details"]["cached_tokens"]
         return {
             "input_tokens": usage["prompt_tokens"],
@@ -106,5 +108,5 @@ class Response:
 
 
 def part(text: str) -> dict[str, Any]:
-    """A piece of an item's content."""
+    """A content part of an output item."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}

@@ -1,4 +1,4 @@
-"""One token per request by its own sampling parameters, as AutoregressiveStrategy would with the same seed."""
+"""Batched sampling: one token per request with its own parameters, equal to AutoregressiveStrategy at the same seed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sanbu.strategies.filters import Filter, Sampling, draw, filters
 
 
 def choose(logits_RV: Tensor, requests: Sequence[Request]) -> list[Event]:
-    """The next token of each request."""
+    """Sample the next token of each request."""
     logprobs_RV = logits_RV.log_softmax(-1)
     adjusted_RV = adjusted(logits_RV, requests)
     token_R = torch.empty(len(requests), dtype=torch.long, device=logits_RV.device)
-    for rules, rows in alike(requests).items():
+    for rules, rows in group_by_rules(requests).items():
         index = torch.tensor(rows, device=logits_RV.device)
-        token_R[index] = drawn(adjusted_RV[index], rules, [requests[row] for row in rows])
+        token_R[index] = sample(adjusted_RV[index], rules, [requests[row] for row in rows])
     chosen = token_R.tolist()
     logprob = logprobs_RV.gather(1, token_R[:, None])[:, 0].tolist()
     most = max(request.top for request in requests)
@@ -38,8 +38,8 @@ def choose(logits_RV: Tensor, requests: Sequence[Request]) -> list[Event]:
 Rules = tuple[float, int, float, float, float]
 
 
-def alike(requests: Sequence[Request]) -> dict[Rules, list[int]]:
-    """Rows by their rules."""
+def group_by_rules(requests: Sequence[Request]) -> dict[Rules, list[int]]:
+    """Rows grouped by equal sampling parameters."""
     rows: dict[Rules, list[int]] = defaultdict(list)
     for row, request in enumerate(requests):
         c = request.config
@@ -49,15 +49,15 @@ def alike(requests: Sequence[Request]) -> dict[Rules, list[int]]:
 
 @lru_cache(256)
 def filters_of(rules: Rules) -> list[Filter]:
-    """The filters of some rules."""
+    """The logit filters of a set of sampling parameters."""
     temperature, top_k, top_p, min_p, penalty = rules
-    asked = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty)
-    return filters(asked)
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty)
+    return filters(sampling)
 
 
-def drawn(logits_RV: Tensor, rules: Rules, requests: Sequence[Request]) -> Tensor:
-    """Filtered, then the likeliest where the temperature is 0, else by the request's own uniform."""
-    seen = held(logits_RV, requests) if rules[-1] != 1 else None
+def sample(logits_RV: Tensor, rules: Rules, requests: Sequence[Request]) -> Tensor:
+    """Filter the logits, then take the most likely token at temperature 0, else sample with the request's seed."""
+    seen = seen_tokens(logits_RV, requests) if rules[-1] != 1 else None
     for apply in filters_of(rules):
         logits_RV = apply(logits_RV, seen)
     if rules[0] == 0:
@@ -67,8 +67,8 @@ def drawn(logits_RV: Tensor, rules: Rules, requests: Sequence[Request]) -> Tenso
     return draw(logits_RV, uniform_at(seeds, counts))
 
 
-def held(logits_RV: Tensor, requests: Sequence[Request]) -> Tensor:
-    """bool_RV: tokens that a request holds already, its prompt included."""
+def seen_tokens(logits_RV: Tensor, requests: Sequence[Request]) -> Tensor:
+    """bool_RV: tokens that occur in a request, its prompt included."""
     seen = torch.zeros(logits_RV.shape, dtype=torch.bool, device=logits_RV.device)
     for row, request in enumerate(requests):
         seen[row, request.tokens] = True
@@ -76,9 +76,9 @@ def held(logits_RV: Tensor, requests: Sequence[Request]) -> Tensor:
 
 
 def adjusted(logits_RV: Tensor, requests: Sequence[Request]) -> Tensor:
-    """With bias, penalties and grammars; the same tensor where nobody asks for any."""
+    """Logits with bias, penalties and grammar masks applied; the same tensor if no request uses any."""
     if not any(
-        request.bias or request.presence or request.frequency or request.may is not None for request in requests
+        request.bias or request.presence or request.frequency or request.mask is not None for request in requests
     ):
         return logits_RV
     logits_RV = logits_RV.clone()
@@ -86,8 +86,8 @@ def adjusted(logits_RV: Tensor, requests: Sequence[Request]) -> Tensor:
         if request.bias:
             row[list(request.bias)] += torch.tensor(list(request.bias.values()), device=row.device)
         if request.presence or request.frequency:
-            counts = torch.bincount(torch.tensor(request.come, dtype=torch.long), minlength=len(row)).to(row)
+            counts = torch.bincount(torch.tensor(request.generated, dtype=torch.long), minlength=len(row)).to(row)
             row -= request.frequency * counts + request.presence * (counts > 0)
-        if request.may is not None:
-            row.masked_fill_(~request.may.to(row.device), -torch.inf)
+        if request.mask is not None:
+            row.masked_fill_(~request.mask.to(row.device), -torch.inf)
     return logits_RV

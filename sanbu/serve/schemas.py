@@ -1,4 +1,4 @@
-"""Request bodies in OpenAI's shape. Unknown fields are ignored; known but unsupported ones are refused by name."""
+"""Request bodies of the OpenAI API. Unknown fields are ignored; known but unsupported ones are rejected by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Ids = list[Annotated[int, Field(ge=0, lt=1 << 31)]]
 
 
 class Body(BaseModel):
-    """A body of JSON. Numbers are numbers, not texts that look like them."""
+    """A JSON body. Strict types: a number must not be sent as a string."""
 
     model_config = ConfigDict(strict=True, extra="ignore", protected_namespaces=())
 
@@ -21,21 +21,21 @@ class TextPart(Body):
     text: Text
 
 
-class FunctionCalled(Body):
+class FunctionCall(Body):
     name: Text
     arguments: Text
 
 
-class ToolCalled(Body):
+class ToolCall(Body):
     id: Text = ""
     type: Literal["function"] = "function"
-    function: FunctionCalled
+    function: FunctionCall
 
 
 class ChatMessage(Body):
     role: Literal["developer", "system", "user", "assistant", "tool"]
     content: Text | Annotated[list[TextPart], Field(min_length=1)] | None = None
-    tool_calls: list[ToolCalled] | None = None
+    tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
 
 
@@ -74,8 +74,8 @@ class StreamOptions(Body):
     include_usage: bool | None = None
 
 
-class DrawingBody(Body):
-    """How answers are sampled. Extension: strategy, its fields, as in {"kind": "beam-search", "beams": 4}."""
+class SamplingBody(Body):
+    """Sampling parameters. Extension: strategy, with the fields of a strategy, such as {"kind": "beam-search"}."""
 
     model: Text
     n: int | None = Field(None, ge=1, le=128)
@@ -95,14 +95,14 @@ class DrawingBody(Body):
     user: str | None = None
 
 
-class Prediction(Body):
-    """What the answer is expected to be, a text to be changed a little say: only its speed depends on it."""
+class PredictedOutput(Body):
+    """Predicted output, such as a text to be edited; it affects the speed only."""
 
     type: Literal["content"]
     content: Text | Annotated[list[TextPart], Field(min_length=1)]
 
 
-class ChatBody(DrawingBody):
+class ChatBody(SamplingBody):
     """POST /v1/chat/completions"""
 
     messages: list[ChatMessage] = Field(min_length=1)
@@ -114,13 +114,13 @@ class ChatBody(DrawingBody):
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    prediction: Prediction | None = None
+    prediction: PredictedOutput | None = None
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
     functions: list[Any] | None = None
 
 
-class CompletionBody(DrawingBody):
+class CompletionBody(SamplingBody):
     """POST /v1/completions"""
 
     prompt: Text | list[Text] | Ids | list[Ids]

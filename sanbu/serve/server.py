@@ -1,4 +1,4 @@
-"""A socket, and logs as lines of JSON."""
+"""The HTTP server: its socket, graceful shutdown, and logs as lines of JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool 
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             place.bind((host, port))
-            place.listen()  # who reads the address below may ask at once
+            place.listen()  # connections are accepted before the address is printed
         except OSError as error:
             raise SanbuError(f"--port {port}: {error.strerror}") from None
         shown = f"[{host}]" if ":" in host else host
@@ -48,13 +48,13 @@ def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool 
 
 
 class Server(uvicorn.Server):
-    """Takes nothing new once it is told to stop."""
+    """Rejects new requests once shutdown has begun."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self.app = app
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        """A signal: drain."""
+        """On a signal, start draining."""
         self.app.state.service.draining = True
         super().handle_exit(sig, frame)  # type: ignore[arg-type]

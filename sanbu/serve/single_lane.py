@@ -1,4 +1,4 @@
-"""Jobs that do not share a batch: other strategies, pictures, embeddings. One after the other, step by step."""
+"""Jobs that cannot be batched (other strategies, images, embeddings): run one after the other, step by step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sanbu.serve.request import Busy, Finish
 
 @dataclass(eq=False)
 class Job:
-    """Steps, and who is told what each of them yields. The end is told as `ended`: stop, cancelled or error."""
+    """Steps, a callback for the result of each, and a callback for the end: stop, cancelled or error."""
 
     steps: Iterator[Any]
     deliver: Callable[[Any], None]
-    ended: Callable[[Finish], None]
+    finish: Callable[[Finish], None]
     cancelled: bool = field(init=False, default=False)
 
     def cancel(self) -> None:
@@ -25,8 +25,8 @@ class Job:
         self.cancelled = True
 
 
-class Solo:
-    """A lane of jobs. queue: how many may wait."""
+class SingleLane:
+    """A lane of jobs, oldest first. queue: maximum number of waiting jobs."""
 
     def __init__(self, queue: int = 64) -> None:
         self.queue = queue
@@ -35,20 +35,22 @@ class Solo:
         self.changed = threading.Condition()
 
     def submit(self, job: Job) -> None:
-        """Let a job wait for its turn. Raises Busy when too many wait."""
+        """Queue a job. Raises Busy when the queue is full."""
         with self.changed:
             if len(self.jobs) > self.queue:
-                raise Busy(f"{len(self.jobs)} requests are waiting already, and {self.queue} may; try again later")
+                raise Busy(
+                    f"the queue is full: {len(self.jobs)} requests are waiting, allowed: {self.queue}; retry later"
+                )
             self.jobs.append(job)
             self.counts["requests"] += 1
             self.changed.notify()
 
     def busy(self) -> bool:
-        """Whether there is something to do."""
+        """Whether there is work to do."""
         return bool(self.jobs)
 
     def step(self) -> None:
-        """One step of the oldest job."""
+        """Do one step of the oldest job."""
         job = self.jobs[0]
         if job.cancelled:
             self._finish("cancelled")
@@ -62,11 +64,11 @@ class Solo:
         job.deliver(made)
 
     def fail(self) -> None:
-        """End the oldest job."""
+        """End the oldest job with an error."""
         self._finish("error")
 
     def _finish(self, how: Finish) -> None:
         with self.changed:
             job = self.jobs.popleft()
         self.counts[f"finished_{how}"] += 1
-        job.ended(how)
+        job.finish(how)

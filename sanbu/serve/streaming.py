@@ -1,6 +1,6 @@
-"""From the thread that computes to the one that answers: events become pieces of text, several answers in one stream.
+"""From the worker thread to the event loop: engine events become pieces of text, several answers in one stream.
 
-Whoever stops listening cancels: the generators here end their requests when they are closed.
+Closing a generator of this module cancels its requests.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ from typing import Any
 from sanbu.codecs.text import Reader
 from sanbu.codecs.tokenizer import Tokenizer
 from sanbu.serve.errors import APIError
-from sanbu.serve.hosted_run import Served
+from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.metrics import Metrics
 from sanbu.serve.request import Event, Finish, Request
 from sanbu.serve.single_lane import Job
 
-Ended = tuple[int, Finish]
-
 
 @dataclass(frozen=True)
-class Word:
-    """A token that was said, and how likely it and others were under the model."""
+class GeneratedToken:
+    """A generated token, its bytes, its log-probability and the top log-probabilities."""
 
     token: int
     spelling: bytes
@@ -34,116 +32,116 @@ class Word:
 
 @dataclass(frozen=True)
 class Piece:
-    """What answer `index` says next, with the tokens that are now said whole; finish with the last piece."""
+    """New text of answer `index` and the tokens that it completes; finish is set on the last piece."""
 
     index: int
     text: str
-    words: Sequence[Word] = ()
+    tokens: Sequence[GeneratedToken] = ()
     finish: Finish | None = None
 
 
 @dataclass
 class Answer:
-    """One answer on its way to text. Its tokens are held back until all their bytes are text that is certain."""
+    """Decodes one answer. Tokens are held back until their bytes form whole characters outside any stop text."""
 
     index: int
     tokenizer: Tokenizer
     stop: Sequence[str]
     reader: Reader = field(init=False)
-    held: list[tuple[int, Word]] = field(init=False, default_factory=list)  # where its bytes end
+    held: list[tuple[int, GeneratedToken]] = field(init=False, default_factory=list)  # (end offset in bytes, token)
     tokens: int = field(init=False, default=0)
-    spelt: int = field(init=False, default=0)
-    said: int = field(init=False, default=0)
+    token_bytes: int = field(init=False, default=0)
+    text_bytes: int = field(init=False, default=0)
     finish: Finish | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.tokenizer, self.stop)
 
-    def hear(self, event: Event) -> Piece:
-        """The next piece; its text may be empty."""
+    def receive(self, event: Event) -> Piece:
+        """Decode one event into a piece; its text may be empty."""
         if event.token is None:
             self.finish = event.finish
             return self._piece(self.reader.feed([], final=True), everything=not self.reader.stopped)
         self.tokens += 1
         pieces = self.tokenizer.pieces
         spelling = pieces[event.token] if event.token < len(pieces) else b""
-        self.spelt += len(spelling)
-        self.held.append((self.spelt, Word(event.token, spelling, event.logprob, event.top)))
+        self.token_bytes += len(spelling)
+        self.held.append((self.token_bytes, GeneratedToken(event.token, spelling, event.logprob, event.top)))
         text = self.reader.feed([event.token])
         if self.reader.stopped:
             self.finish = "stop"
         return self._piece(text)
 
     def _piece(self, text: str, everything: bool = False) -> Piece:
-        self.said += len(text.encode("utf-8", "replace"))
-        count = len(self.held) if everything else sum(end <= self.said for end, _ in self.held)
-        words = [word for _, word in self.held[:count]]
+        self.text_bytes += len(text.encode("utf-8", "replace"))
+        count = len(self.held) if everything else sum(end <= self.text_bytes for end, _ in self.held)
+        tokens = [token for _, token in self.held[:count]]
         del self.held[:count]
-        return Piece(self.index, text, words, self.finish)
+        return Piece(self.index, text, tokens, self.finish)
 
 
-class Line:
-    """A queue from the computing thread into this event loop."""
+class EventQueue:
+    """A queue from the worker thread into this event loop."""
 
     def __init__(self) -> None:
         self.loop, self.queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
 
     def put(self, what: Any) -> None:
-        """May be called from any thread. Raises RuntimeError when nobody listens any more: the loop is closed."""
+        """Add an item, from any thread. Raises RuntimeError when the event loop is closed."""
         self.loop.call_soon_threadsafe(self.queue.put_nowait, what)
 
     def sender(self, index: int) -> Callable[[Any], None]:
-        """A function that puts what it is given beside an index."""
+        """A function that puts (index, its argument)."""
         return lambda what: self.put((index, what))
 
 
-async def together(
-    served: Served, requests: Sequence[Request], line: Line, answers: Sequence[Answer], metrics: Metrics
+async def stream_pieces(
+    served: HostedRun, requests: Sequence[Request], events: EventQueue, answers: Sequence[Answer], metrics: Metrics
 ) -> AsyncIterator[Piece]:
-    """The pieces of requests that were submitted, as they come; closing it cancels what is not finished."""
+    """The pieces of submitted requests, in order of arrival; closing it cancels unfinished requests."""
     begun = last = time.perf_counter()
     open_answers = len(requests)
     try:
         while open_answers:
-            index, event = await line.queue.get()
+            index, event = await events.queue.get()
             answer = answers[index]
             if answer.finish is not None:
-                continue  # it met a stop text, and this is what was on its way
+                continue  # finished by a stop text; this event was already queued
             now = time.perf_counter()
             if event.token is not None:
-                (metrics.first if answer.tokens == 0 else metrics.between).observe(
+                (metrics.first_token if answer.tokens == 0 else metrics.between).observe(
                     now - (begun if answer.tokens == 0 else last)
                 )
                 last = now
-            piece = answer.hear(event)
+            piece = answer.receive(event)
             if piece.finish is not None:
                 open_answers -= 1
                 requests[index].cancel()
                 if piece.finish == "error":
-                    raise APIError(500, "this answer could not be finished; the server's log says why")
+                    raise APIError(500, "generation failed; see the server log")
                 metrics.ended.labels(piece.finish).inc()
             yield piece
     finally:
         for request in requests:
             request.cancel()
-        metrics.whole.observe(time.perf_counter() - begun)
+        metrics.latency.observe(time.perf_counter() - begun)
         metrics.prompt.inc(sum(len(request.prompt) for request in requests))
         metrics.generated.inc(sum(answer.tokens for answer in answers))
 
 
-async def steps(
-    job_of: Callable[[Callable[[Any], None], Callable[[Finish], None]], Job], served: Served
+async def stream_job(
+    job_of: Callable[[Callable[[Any], None], Callable[[Finish], None]], Job], served: HostedRun
 ) -> AsyncIterator[Any]:
-    """What each step of a job yields; closing it cancels the job."""
-    line = Line()
-    job = job_of(line.sender(0), line.sender(1))
-    served.solo.submit(job)
+    """The results of a job's steps; closing it cancels the job."""
+    events = EventQueue()
+    job = job_of(events.sender(0), events.sender(1))
+    served.single_lane.submit(job)
     try:
         while True:
-            end, what = await line.queue.get()
+            end, what = await events.queue.get()
             if end:
                 if what == "error":
-                    raise APIError(500, "this could not be drawn; the server's log says why")
+                    raise APIError(500, "sampling failed; see the server log")
                 return
             yield what
     finally:

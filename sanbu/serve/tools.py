@@ -1,6 +1,6 @@
-"""Functions a model may call: told in the system's words, answered as JSON {"name": ..., "arguments": {...}}.
+"""Tool calls: the tools are listed in a system message, a call is JSON {"name": ..., "arguments": {...}}.
 
-Where a call is required the answer is held to that form; else an answer that has the form is taken for a call.
+A required call is enforced by constrained decoding; otherwise an answer of this form counts as a call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sanbu.serve.schemas import ChatBody, ChatMessage, NamedTool, TextPart, Tool
 
 
 def conversation(messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> list[Message]:
-    """Messages as a run knows them: system, user, assistant."""
+    """Messages with the roles system, user and assistant; tools are listed in a system message."""
     told: list[Message] = []
     if tools:
         functions = [tool.function.model_dump(exclude_none=True) for tool in tools]
@@ -30,35 +30,35 @@ def conversation(messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) ->
         )
     for message in messages:
         role = {"developer": "system", "tool": "user"}.get(message.role, message.role)
-        told.append({"role": role, "content": words(message)})
-    return merged(told)
+        told.append({"role": role, "content": message_text(message)})
+    return merge_system(told)
 
 
-def words(message: ChatMessage) -> str:
-    """What a message says, its calls as the model writes them."""
-    text = joined(message.content or "")
+def message_text(message: ChatMessage) -> str:
+    """The text of a message, followed by its tool calls as JSON."""
+    text = join_text(message.content or "")
     calls = [
-        compact({"name": call.function.name, "arguments": loaded(call.function.arguments)})
+        compact({"name": call.function.name, "arguments": parse_json(call.function.arguments)})
         for call in message.tool_calls or ()
     ]
     return "\n".join([text, *calls] if text else calls) if calls else text
 
 
-def joined(content: str | Sequence[TextPart]) -> str:
-    """A content as one text."""
+def join_text(content: str | Sequence[TextPart]) -> str:
+    """Message content as one string."""
     return content if isinstance(content, str) else "".join(part.text for part in content)
 
 
-def loaded(text: str) -> Any:
-    """JSON, or the text itself."""
+def parse_json(text: str) -> Any:
+    """The parsed JSON, or the text itself if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:
         return text
 
 
-def merged(messages: Sequence[Message]) -> list[Message]:
-    """System messages that follow each other as one."""
+def merge_system(messages: Sequence[Message]) -> list[Message]:
+    """The messages with consecutive system messages joined."""
     made: list[Message] = []
     for message in messages:
         if made and message["role"] == made[-1]["role"] == "system":
@@ -68,23 +68,23 @@ def merged(messages: Sequence[Message]) -> list[Message]:
     return made
 
 
-def required(body: ChatBody) -> dict[str, Any] | None:
-    """The schema of the calls that must come; None where the model may do as it likes."""
+def required_call(body: ChatBody) -> dict[str, Any] | None:
+    """The schema of a required call; None if a call is optional."""
     choice, tools = body.tool_choice, body.tools or []
     if isinstance(choice, NamedTool):
         tools = [tool for tool in tools if tool.function.name == choice.function.name]
         if not tools:
-            raise APIError(400, f"tool_choice: there is no tool {choice.function.name!r}", "tool_choice")
+            raise APIError(400, f"tool_choice: given {choice.function.name!r}, which is not in tools", "tool_choice")
     elif choice != "required":
         return None
     if not tools:
-        raise APIError(400, "tool_choice: a call is required, but no tools are given", "tool_choice")
-    forms = [form(tool) for tool in tools]
+        raise APIError(400, "tool_choice: a call is required, but no tools are given; add tools", "tool_choice")
+    forms = [call_schema(tool) for tool in tools]
     return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
 
-def form(tool: Tool) -> dict[str, Any]:
-    """The schema of a call of one tool."""
+def call_schema(tool: Tool) -> dict[str, Any]:
+    """The schema of a call to one tool."""
     arguments = tool.function.parameters or {"type": "object", "properties": {}, "additionalProperties": False}
     return {
         "type": "object",
@@ -94,9 +94,9 @@ def form(tool: Tool) -> dict[str, Any]:
     }
 
 
-def call_in(text: str, tools: Sequence[Tool]) -> dict[str, Any] | None:
-    """The call that a whole answer is, if it is one."""
-    found = loaded(text.strip())
+def parse_call(text: str, tools: Sequence[Tool]) -> dict[str, Any] | None:
+    """The tool call that an answer consists of; None if it is not a call."""
+    found = parse_json(text.strip())
     known = {tool.function.name for tool in tools}
     if not isinstance(found, dict) or set(found) != {"name", "arguments"} or found["name"] not in known:
         return None

@@ -1,4 +1,4 @@
-"""The one thread that computes: every lane that has something to do gets one step in turn."""
+"""The worker thread: every busy lane gets one step in turn."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ log = logging.getLogger("sanbu.serve")
 
 
 class Lane(Protocol):
-    """Something that is done step by step; `changed` is notified when there is something new to do."""
+    """Work that is done in steps; `changed` is notified when new work arrives."""
 
     changed: threading.Condition
 
     def busy(self) -> bool:
-        """Whether there is something to do."""
+        """Whether there is work to do."""
 
     def step(self) -> None:
-        """A little of it."""
+        """Do one step."""
 
     def fail(self) -> None:
-        """A step has raised: end what it was about, so that the next can go on."""
+        """A step has raised: end the requests concerned, so that the others can continue."""
 
 
 class Worker:
-    """Lanes, and the thread that steps them. Text requests share the steps of one lane; other jobs have their own."""
+    """Lanes, and the thread that steps them."""
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self.lanes, self.going = lanes, True
@@ -36,11 +36,11 @@ class Worker:
         self.thread = threading.Thread(target=self.run, name="sanbu-worker", daemon=True)
 
     def start(self) -> None:
-        """Begin to compute in a thread of its own."""
+        """Start the thread."""
         self.thread.start()
 
     def run(self) -> None:
-        """Step while there is something to do, and wait where there is not, until `stop`."""
+        """Step the busy lanes and wait while all are idle, until `stop`."""
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: any(lane.busy() for lane in self.lanes) or not self.going)
@@ -51,7 +51,7 @@ class Worker:
                     self._step(lane)
 
     def stop(self) -> None:
-        """Let `run` return when all is answered."""
+        """Let `run` return once all requests are finished."""
         with self.changed:
             self.going = False
             self.changed.notify()
@@ -59,6 +59,6 @@ class Worker:
     def _step(self, lane: Lane) -> None:
         try:
             lane.step()
-        except Exception:  # one lane's failure must not take the others with it
-            log.exception("a step failed; what it was about is ended")
+        except Exception:  # a failure in one lane must not stop the others
+            log.exception("a step failed; its requests end with an error")
             lane.fail()

@@ -1,1 +1,1 @@
-"""The studio: a page over the service, where people talk, draw, compare, watch runs and rank answers."""
+"""The studio: a web page over the service to chat, generate images, compare runs, watch training and rank answers."""

@@ -1,4 +1,4 @@
-"""Chat: several runs answer the same words, side by side, each keeping its own side of the conversation."""
+"""Chat: several runs answer the same message side by side, each with its own conversation history."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from sanbu.serve.chat import Chat
-from sanbu.serve.errors import translated
-from sanbu.serve.hosted_run import Served
+from sanbu.serve.chat import ChatCompletion
+from sanbu.serve.errors import api_error
+from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.schemas import ChatBody
 from sanbu.serve.service import Service
 from sanbu.studio.translations import say
@@ -21,11 +21,11 @@ History = list[dict[str, Any]]
 
 
 def chat_tab(service: Service) -> None:
-    """The tab of the first four text runs. Changing one's own words asks again from there.
+    """The chat tab, with the first four text runs. Editing a user message regenerates the answers from there.
 
     Long because the widgets of a tab and their events refer to each other.
     """
-    runs = [one for one in service.served.values() if one.writes][:COLUMNS]
+    runs = [one for one in service.runs.values() if one.writes][:COLUMNS]
     names = [one.name for one in runs]
     who = gr.CheckboxGroup(names, value=names, label=say("who"), elem_id="who", visible=len(names) > 1)
     with gr.Row():
@@ -56,39 +56,39 @@ def chat_tab(service: Service) -> None:
         remember = gr.Checkbox(True, label=say("remember"), elem_id="remember")
     options = [who, system, temperature, most, seed, remember]
 
-    async def asked(text: str, *rest: Any) -> AsyncIterator[list[Any]]:
+    async def ask(text: str, *rest: Any) -> AsyncIterator[list[Any]]:
         histories, chosen, how = split(rest, len(runs))
         for name, history in zip(names, histories, strict=True):
             if name in chosen and text.strip():
                 history.append({"role": "user", "content": text})
-        yield ["", *shown(histories)]
+        yield ["", *escape_markup(histories)]
         async for said in answers(service, runs, histories, chosen, how):
             yield ["", *said]
 
-    async def repeated(*rest: Any) -> AsyncIterator[list[Any]]:
+    async def regenerate(*rest: Any) -> AsyncIterator[list[Any]]:
         histories, chosen, how = split(rest, len(runs))
         for history in histories:
             while history and history[-1]["role"] == "assistant":
                 history.pop()
-        how["seed"] = int(how["seed"]) + sum(map(len, histories)) + 1  # another answer than before
+        how["seed"] = int(how["seed"]) + sum(map(len, histories)) + 1  # a seed not used before
         async for said in answers(service, runs, histories, chosen, how):
             yield said
 
     events: list[Any] = [
-        trigger(asked, [words, *boxes, *options], [words, *boxes], concurrency_limit=8)
+        trigger(ask, [words, *boxes, *options], [words, *boxes], concurrency_limit=8)
         for trigger in (send.click, words.submit)
     ]
-    events.append(again.click(repeated, [*boxes, *options], boxes, concurrency_limit=8))
+    events.append(again.click(regenerate, [*boxes, *options], boxes, concurrency_limit=8))
     for number, box in enumerate(boxes):
-        events.append(box.edit(edited(service, runs[number]), [box, *options], box, concurrency_limit=8))
+        events.append(box.edit(edit_handler(service, runs[number]), [box, *options], box, concurrency_limit=8))
     stop.click(None, cancels=events)
     clear.click(lambda: [[] for _ in boxes], None, boxes, cancels=events)
 
 
 def split(rest: Sequence[Any], count: int) -> tuple[list[History], Sequence[str], dict[str, Any]]:
-    """What the page sends: histories, who answers, and how."""
+    """Parse the inputs of an event: histories, selected runs and sampling parameters."""
     chosen, system, temperature, most, seed, remember = rest[count:]
-    histories = [plain(history) for history in rest[:count]]
+    histories = [plain_messages(history) for history in rest[:count]]
     how = {
         "system": system,
         "temperature": temperature,
@@ -99,8 +99,8 @@ def split(rest: Sequence[Any], count: int) -> tuple[list[History], Sequence[str]
     return histories, chosen, how
 
 
-def plain(history: Any) -> History:
-    """Messages as role and text; the page may send parts."""
+def plain_messages(history: Any) -> History:
+    """Messages with plain text content; the page may send content parts."""
     made = []
     for message in history or ():
         content = message["content"]
@@ -109,20 +109,20 @@ def plain(history: Any) -> History:
     return made
 
 
-def shown(histories: Sequence[History]) -> list[History]:
-    """The text with a zero-width joiner wherever the page could read a tag or an entity."""
+def escape_markup(histories: Sequence[History]) -> list[History]:
+    """Histories with a word joiner inserted wherever the browser could parse a tag or an entity."""
     return [
         [{**message, "content": re.sub(r"[<&](?=\S)", rf"\g<0>{JOINER}", message["content"])} for message in history]
         for history in histories
     ]
 
 
-def edited(service: Service, served: Served) -> Any:
-    """Ask again from a changed question."""
+def edit_handler(service: Service, served: HostedRun) -> Any:
+    """The event handler that answers an edited message again."""
 
     async def again(data: gr.EditData, history: Any, *options: Any) -> AsyncIterator[History]:
         place = data.index if isinstance(data.index, int) else data.index[0]
-        histories, _, how = split([plain(history)[: place + 1], *options], 1)
+        histories, _, how = split([plain_messages(history)[: place + 1], *options], 1)
         histories[0][place]["content"] = str(data.value).replace(JOINER, "")
         async for said in answers(service, [served], histories, [served.name], how):
             yield said[0]
@@ -131,9 +131,9 @@ def edited(service: Service, served: Served) -> Any:
 
 
 async def answers(
-    service: Service, runs: Sequence[Served], histories: list[History], chosen: Sequence[str], how: dict[str, Any]
+    service: Service, runs: Sequence[HostedRun], histories: list[History], chosen: Sequence[str], how: dict[str, Any]
 ) -> AsyncIterator[list[History]]:
-    """The histories as the answers of the chosen runs grow. Closing it stops them all."""
+    """The histories while the selected runs stream their answers. Closing it cancels all of them."""
     fresh: asyncio.Queue[int] = asyncio.Queue()
 
     async def listen(number: int) -> None:
@@ -146,11 +146,11 @@ async def answers(
                 "model": runs[number].name, "messages": told + said, "temperature": float(how["temperature"]),
                 "max_tokens": how["max_tokens"], "seed": how["seed"],
             })  # fmt: skip
-            async for piece in Chat(runs[number], body).asked.pieces(service.metrics):
+            async for piece in ChatCompletion(runs[number], body).generation.pieces(service.metrics):
                 history[-1]["content"] += piece.text
                 fresh.put_nowait(number)
         except Exception as error:
-            history[-1]["content"] += f"\n[{translated(error)}]"
+            history[-1]["content"] += f"\n[{api_error(error)}]"
         finally:
             fresh.put_nowait(-1)
 
@@ -164,8 +164,8 @@ async def answers(
             left -= await fresh.get() < 0
             while not fresh.empty():
                 left -= fresh.get_nowait() < 0
-            yield shown(histories)
-            await asyncio.sleep(0.03)  # a page draws no faster
+            yield escape_markup(histories)
+            await asyncio.sleep(0.03)  # limits the update rate of the page
     finally:
         for task in tasks:
             task.cancel()

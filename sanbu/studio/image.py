@@ -1,4 +1,4 @@
-"""Image: pictures of a run as they come to be. Compare: the same by every run, and what was measured."""
+"""Image tab: one run, every sampling step shown. Compare tab: all runs side by side, and the latest measurements."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import numpy as np
 from PIL import Image
 
 from sanbu.codecs.images import enlarged, grid
-from sanbu.serve.errors import translated
-from sanbu.serve.hosted_run import Served
-from sanbu.serve.images import Drawn
+from sanbu.serve.errors import api_error
+from sanbu.serve.hosted_run import HostedRun
+from sanbu.serve.images import ImageGeneration
 from sanbu.serve.schemas import ImageBody
 from sanbu.serve.service import Service
 from sanbu.studio.translations import say
 
 
 def image_tab(service: Service) -> None:
-    """Every draft of every step, enlarged."""
-    runs = {one.name: one for one in service.served.values() if not one.writes}
+    """The image tab: shows the draft of every sampling step, enlarged."""
+    runs = {one.name: one for one in service.runs.values() if not one.writes}
     with gr.Row():
         name = gr.Dropdown(list(runs), value=next(iter(runs), None), label=say("model"), elem_id="image-model")
         label = gr.Textbox(label=say("of"), elem_id="image-label")
@@ -40,7 +40,7 @@ def image_tab(service: Service) -> None:
     draft = gr.Slider(1, 2, 1, step=1, label=say("draft"), elem_id="draft", visible=False)
     kept = gr.State([])
 
-    async def drawn(name: str, label: str, count: float, seed: float) -> AsyncIterator[list[Any]]:
+    async def draw_drafts(name: str, label: str, count: float, seed: float) -> AsyncIterator[list[Any]]:
         made: list[np.ndarray] = []
         if name in runs:
             async for picture, text in drafts(runs[name], label, int(count), int(seed or 0)):
@@ -48,7 +48,7 @@ def image_tab(service: Service) -> None:
                 yield [picture, text, gr.skip(), gr.skip()]
         yield [gr.skip(), gr.skip(), made, gr.Slider(1, max(2, len(made)), len(made), visible=len(made) > 1)]
 
-    event = draw.click(drawn, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=4)
+    event = draw.click(draw_drafts, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=4)
     stop.click(None, cancels=[event])
     draft.input(
         lambda made, number: made[int(number) - 1] if made else None, [kept, draft], shown, show_progress="hidden"
@@ -56,11 +56,11 @@ def image_tab(service: Service) -> None:
 
 
 def compare_tab(service: Service, root: Path) -> None:
-    """The same label by every picture run, with the time it took; and the latest comparison that was measured.
+    """The compare tab: the same label by every image run, with times, and the latest result of `sanbu compare`.
 
     Long because the widgets of a tab and their events refer to each other.
     """
-    runs = [one for one in service.served.values() if not one.writes]
+    runs = [one for one in service.runs.values() if not one.writes]
     with gr.Row():
         label = gr.Textbox(label=say("of"))
         seed = gr.Number(0, precision=0, label=say("seed"))
@@ -93,7 +93,7 @@ def compare_tab(service: Service, root: Path) -> None:
         columns = list(rows[0])
         plot = found[-1].with_name("compare.png")
         picture = np.asarray(Image.open(plot).convert("RGB")) if plot.exists() else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # damaged by hand: the page opens without it
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # an unreadable file must not stop the page
         gr.Markdown(say("unreadable"))
         return
     gr.Dataframe(
@@ -107,27 +107,27 @@ def compare_tab(service: Service, root: Path) -> None:
 
 
 def rounded(value: Any) -> Any:
-    """A figure as a table shows it."""
+    """A number rounded for the table."""
     return round(value, 4) if isinstance(value, float) else value
 
 
-async def drafts(served: Served, label: str, count: int, seed: int) -> AsyncIterator[tuple[np.ndarray | None, str]]:
-    """A grid of every draft, and what it took. Closing it stops the drawing."""
+async def drafts(served: HostedRun, label: str, count: int, seed: int) -> AsyncIterator[tuple[np.ndarray | None, str]]:
+    """An image grid per draft, with the number of steps and the time. Closing it cancels the sampling."""
     begun, steps, source = time.perf_counter(), 0, None
     try:
         body = ImageBody.model_validate({"prompt": label, "n": count, "seed": seed, "model": served.name})
-        source = Drawn(served, body).drafts()
+        source = ImageGeneration(served, body).drafts()
         async for pictures in source:
             steps += 1
             yield rgb(pictures), f"{steps} step{'s' if steps > 1 else ''}, {time.perf_counter() - begun:.2f} s"
     except Exception as error:
-        yield None, str(translated(error))
+        yield None, str(api_error(error))
     finally:
         if source is not None:
             await source.aclose()  # type: ignore[attr-defined]
 
 
 def rgb(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures as one, enlarged, in colour."""
+    """Images as one enlarged RGB grid."""
     made = enlarged(grid(pictures))
     return np.repeat(made[..., None], 3, 2) if made.ndim == 2 else made

@@ -1,4 +1,4 @@
-"""Label: people rank answers without seeing the authors; the rankings train reward models and DPO."""
+"""Label: people rank answers without knowing which run wrote them; rankings are data for reward models and DPO."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from filelock import FileLock
 
 from sanbu.config import SanbuError
 from sanbu.files import write_text
-from sanbu.serve.chat import Chat
-from sanbu.serve.hosted_run import Served
+from sanbu.serve.chat import ChatCompletion
+from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.schemas import ChatBody
 from sanbu.serve.service import Service
 from sanbu.studio.translations import say
@@ -29,11 +29,11 @@ Row = dict[str, Any]
 
 
 def label_tab(service: Service, file: Path) -> None:
-    """The tab; every saved order is a line of `file`.
+    """The label tab; every saved ranking is a line of `file`.
 
     Long because the widgets of a tab and their events refer to each other.
     """
-    runs = {one.name: one for one in service.served.values() if one.writes}
+    runs = {one.name: one for one in service.runs.values() if one.writes}
     gr.Markdown(say("written"))
     who = gr.CheckboxGroup(list(runs), value=list(runs)[:4], label=say("who"))
     with gr.Row():
@@ -48,47 +48,47 @@ def label_tab(service: Service, file: Path) -> None:
     order = gr.Textbox(label=say("order"), elem_id="order")
     save = gr.Button(say("save"), variant="primary", elem_id="save-order")
     saved = gr.Textbox(label=say("saved"), interactive=False, elem_id="saved", lines=3)
-    held = gr.State(None)  # stays on this side: the page does not know who wrote which
+    held = gr.State(None)  # kept on the server, so that the page does not reveal the authors
 
-    async def asked(names: Sequence[str], text: str, each: float) -> list[Any]:
+    async def fetch_answers(names: Sequence[str], text: str, each: float) -> list[Any]:
         try:
             row = await answers(service, [runs[name] for name in names if name in runs], text, int(each))
         except Exception as error:
-            return [None, *shown(None), "", str(error)]
-        return [row, *shown(row), "", ""]
+            return [None, *answer_boxes(None), "", str(error)]
+        return [row, *answer_boxes(row), "", ""]
 
-    def again() -> list[Any]:
+    def load_saved() -> list[Any]:
         kept = read(file)
         row = shuffled(random.choice(kept)) if kept else None
-        return [row, *shown(row), row["messages"][-1]["content"] if row else "", ""]
+        return [row, *answer_boxes(row), row["messages"][-1]["content"] if row else "", ""]
 
-    def ranked(row: Row | None, text: str) -> list[Any]:
+    def save_order(row: Row | None, text: str) -> list[Any]:
         try:
             if row is None:
-                raise SanbuError("get answers first")
+                raise SanbuError("no answers to rank; press Get answers first")
             ranks = read_order(text, len(row["answers"]))
         except SanbuError as error:
             return [row, text, str(error)]
         append(file, {**row, "ranks": ranks, "time": int(time.time())})
-        return [None, "", told({**row, "ranks": ranks}, read(file), file)]
+        return [None, "", summary({**row, "ranks": ranks}, read(file), file)]
 
     for trigger in (fetch.click, question.submit):
-        trigger(asked, [who, question, each], [held, *boxes, order, saved])
-    review.click(again, None, [held, *boxes, question, saved])
+        trigger(fetch_answers, [who, question, each], [held, *boxes, order, saved])
+    review.click(load_saved, None, [held, *boxes, question, saved])
     for trigger in (save.click, order.submit):
-        trigger(ranked, [held, order], [held, order, saved])
+        trigger(save_order, [held, order], [held, order, saved])
 
 
-async def answers(service: Service, runs: Sequence[Served], question: str, each: int) -> Row:
-    """Distinct answers in random order, with their authors. Raises SanbuError when there are fewer than two."""
+async def answers(service: Service, runs: Sequence[HostedRun], question: str, each: int) -> Row:
+    """Distinct answers in random order, with their authors. Raises SanbuError if there are fewer than two."""
     if not question.strip():
-        raise SanbuError("ask something first")
+        raise SanbuError("the question is empty; enter a question")
     messages = [{"role": "user", "content": question}]
 
-    async def one(served: Served, n: int) -> list[str]:
+    async def one(served: HostedRun, n: int) -> list[str]:
         body = ChatBody.model_validate({"model": served.name, "messages": messages, "max_tokens": 128, "n": n})
-        chat = Chat(served, body)
-        made = await chat.whole(chat.asked.pieces(service.metrics))
+        chat = ChatCompletion(served, body)
+        made = await chat.result(chat.generation.pieces(service.metrics))
         return [choice["message"]["content"] or "" for choice in made["choices"]]
 
     each = min(each, MOST // max(1, len(runs)))
@@ -98,7 +98,7 @@ async def answers(service: Service, runs: Sequence[Served], question: str, each:
         for text in texts:
             writers.setdefault(text.strip(), []).append(served.name)
     if len(writers) < 2:
-        raise SanbuError("every answer is the same; ask for more answers or of more runs")
+        raise SanbuError("all answers are equal; increase the answers per run or select more runs")
     return shuffled({"messages": messages, "answers": list(writers), "runs": list(writers.values())})
 
 
@@ -109,26 +109,26 @@ def shuffled(row: Row) -> Row:
 
 
 def read_order(text: str, count: int) -> list[int]:
-    """`2 1=3` as the rank of each answer, 0 for the best. Raises SanbuError unless every number comes once."""
+    """Parse `2 1=3` into the rank of each answer, 0 = best. Raises SanbuError unless every number occurs once."""
     groups = [
         re.split(r"\s*=\s*", part) for part in re.sub(r"\s*=\s*", "=", text.replace(",", " ").replace(">", " ")).split()
     ]
     given = [number for group in groups for number in group]
     if sorted(given) != sorted(str(i + 1) for i in range(count)):
         raise SanbuError(
-            f"given {text!r}; write each number from 1 to {count} once, the best first, such as {example(count)!r}"
+            f"given {text!r}; enter each number from 1 to {count} once, best first, for example {example(count)!r}"
         )
     ranks = {number: rank for rank, group in enumerate(groups) for number in group}
     return [ranks[str(i + 1)] for i in range(count)]
 
 
 def example(count: int) -> str:
-    """An order of so many."""
+    """An example ranking of `count` answers."""
     return " ".join(map(str, range(count, 0, -1)))
 
 
 def append(file: Path, row: Row) -> None:
-    """One more line, written whole or not at all; several people may save at once."""
+    """Append a row atomically; safe when several people save at the same time."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(file) + ".lock"):
         before = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -136,12 +136,12 @@ def append(file: Path, row: Row) -> None:
 
 
 def read(file: Path) -> list[Row]:
-    """Every row that was saved."""
+    """All saved rows."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line] if file.exists() else []
 
 
 def preferences(rows: Iterable[Row]) -> Counter[tuple[str, str, str]]:
-    """How often (question, better, worse) was judged; ties are left out."""
+    """How often each (question, better, worse) was judged, without ties."""
     return Counter(
         (json.dumps(row["messages"]), *((one, other) if i < j else (other, one)))
         for row in rows
@@ -151,15 +151,15 @@ def preferences(rows: Iterable[Row]) -> Counter[tuple[str, str, str]]:
 
 
 def agreement(rows: Iterable[Row]) -> tuple[float, int]:
-    """Of two judgements of the same pair, the share that agree; and how many such twos there are."""
+    """The fraction of agreeing judgements among all two judgements of the same pair, and their number."""
     judged = preferences(rows)
     alike = sum(count * (count - 1) // 2 for count in judged.values())
     unlike = sum(count * judged[question, worse, better] for (question, better, worse), count in judged.items()) // 2
     return alike / max(1, alike + unlike), alike + unlike
 
 
-def won(rows: Iterable[Row]) -> dict[str, tuple[int, int]]:
-    """Of each run: pairs it won against other runs, and pairs."""
+def win_counts(rows: Iterable[Row]) -> dict[str, tuple[int, int]]:
+    """Per run: comparisons won against other runs, and comparisons."""
     wins, pairs = Counter[str](), Counter[str]()
     for row in rows:
         for (one, i), (other, j) in combinations(zip(row["runs"], row["ranks"], strict=True), 2):
@@ -170,20 +170,20 @@ def won(rows: Iterable[Row]) -> dict[str, tuple[int, int]]:
     return {name: (wins[name], pairs[name]) for name in sorted(pairs)}
 
 
-def told(row: Row, rows: Sequence[Row], file: Path) -> str:
-    """Who wrote which, how runs do, and how far judgements agree."""
+def summary(row: Row, rows: Sequence[Row], file: Path) -> str:
+    """The authors of the answers, the wins per run, and the agreement of all judgements."""
     best = sorted(zip(row["ranks"], row["runs"], strict=True), key=lambda pair: pair[0])
     share, twos = agreement(rows)
     lines = [
         " > ".join("+".join(names) for _, names in best),
-        ", ".join(f"{name} {wins}/{pairs}" for name, (wins, pairs) in won(rows).items()),
-        f"{len(rows)} rankings in {file.name}" + (f", agreement {share:.0%} of {twos}" if twos else ""),
+        ", ".join(f"{name} {wins}/{pairs}" for name, (wins, pairs) in win_counts(rows).items()),
+        f"rankings in {file.name}: {len(rows)}" + (f", agreement: {share:.0%} of {twos} comparisons" if twos else ""),
     ]
     return "\n".join(lines)
 
 
-def shown(row: Row | None) -> list[Any]:
-    """The boxes of a row's answers; the rest are hidden."""
+def answer_boxes(row: Row | None) -> list[Any]:
+    """Text boxes with the answers of a row; the others are hidden."""
     texts = row["answers"] if row else []
     shown = [gr.Textbox(text, visible=True) for text in texts[:MOST]]
     return [*shown, *(gr.Textbox("", visible=False) for _ in range(MOST - len(shown)))]

@@ -1,4 +1,4 @@
-"""The page: its tabs, put beside the API on the same socket. It asks nothing of any other machine."""
+"""The page with its tabs, served beside the API on the same port. It loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ footer {display: none !important}
 
 
 def page(service: Service, root: Path, local: bool = True) -> gr.Blocks:
-    """Tabs for what is served. root: where runs live; local: whoever opens it may train and write there too."""
-    served = service.served.values()
+    """The tabs for the served runs. root: folder of the runs. local: also show the tabs that train and write files."""
+    served = service.runs.values()
     with gr.Blocks(title="Sanbu 三步", analytics_enabled=False, fill_width=True) as blocks:
         gr.Markdown("## 三步 Sanbu")
         with gr.Tabs():
@@ -56,8 +56,8 @@ def page(service: Service, root: Path, local: bool = True) -> gr.Blocks:
 
 
 def mount(app: FastAPI, service: Service, root: Path, local: bool = True) -> FastAPI:
-    """The application with the page at /; unknown API paths get an error in the API's shape."""
-    app.add_api_route("/v1/{rest:path}", nothing, methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
+    """Mount the page at /; unknown API paths return an error in the API's format."""
+    app.add_api_route("/v1/{rest:path}", not_found, methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
     return gr.mount_gradio_app(
         app,
         page(service, root, local),
@@ -72,6 +72,6 @@ def mount(app: FastAPI, service: Service, root: Path, local: bool = True) -> Fas
     )
 
 
-async def nothing(rest: str) -> None:
-    """Raises APIError 404."""
-    raise APIError(404, f"there is nothing at /v1/{rest[:80]}; see /openapi.json", code="not_found")
+async def not_found(rest: str) -> None:
+    """Raise APIError 404."""
+    raise APIError(404, f"no endpoint at /v1/{rest[:80]}; see /openapi.json", code="not_found")

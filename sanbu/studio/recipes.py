@@ -1,4 +1,4 @@
-"""Recipes: browse them, change fields, and train in a separate process that can be stopped and outlives the page."""
+"""Recipes: browse them, change fields, and train in a separate process, which continues when the page is closed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import gradio as gr
 from sanbu import recipes
 from sanbu.config import SanbuError, plain, walk
 from sanbu.recipe import Recipe
-from sanbu.studio.runs import how_far, rows_of
+from sanbu.studio.runs import progress_text, rows_of
 from sanbu.studio.translations import say
 
 
-class Training:
-    """The one training that was begun here."""
+class TrainingProcess:
+    """The training process started from this page; one at a time."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.steps = root, 1
@@ -28,14 +28,14 @@ class Training:
         self.folder: Path | None = None
 
     def start(self, name: str, changes: list[str], folder: str, steps: int) -> str:
-        """Begin. Raises SanbuError while another one runs, or where the folder is taken or lies elsewhere."""
+        """Start training. Raises SanbuError while another one runs, or if the folder is a run or outside the root."""
         if self.running():
-            raise SanbuError(f"{self.folder} is being trained; stop it first")
+            raise SanbuError(f"{self.folder} is still training; stop it first")
         place = (self.root / folder).resolve()
         if not place.is_relative_to(self.root.resolve()) or place == self.root.resolve():
-            raise SanbuError(f"{folder!r} lies outside {self.root}")
+            raise SanbuError(f"{folder!r} lies outside {self.root}; give a folder name inside it")
         if (place / "recipe.json").exists():
-            raise SanbuError(f"{place.name} is a run already; choose another folder")
+            raise SanbuError(f"{place.name} is already a run; choose another folder")
         self.root.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "sanbu", "train", name, *changes, "--run", str(place)]
         with (self.root / "studio.log").open("wb") as log:
@@ -43,21 +43,21 @@ class Training:
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
         self.folder, self.steps = place, steps
-        return f"{folder}: begun"
+        return f"{folder}: started"
 
     def running(self) -> bool:
-        """Whether it still trains."""
+        """Whether the process is still running."""
         return self.process is not None and self.process.poll() is None
 
     def stop(self) -> str:
-        """Save and stop, as Ctrl-C does."""
+        """Save a checkpoint and stop, as Ctrl-C does."""
         if self.process is None or not self.running():
-            return "nothing is being trained"
+            return "no training is running"
         self.process.send_signal(signal.SIGINT)
-        return "stopping: it saves first"
+        return "stopping after saving a checkpoint"
 
-    def told(self) -> tuple[str, float]:
-        """Where it stands, and the part that is done."""
+    def status(self) -> tuple[str, float]:
+        """A status line, and the fraction of steps done."""
         if self.process is None or self.folder is None:
             return "", 0.0
         name = self.folder.relative_to(self.root.resolve()).as_posix()
@@ -67,21 +67,21 @@ class Training:
         left = spent / done * (self.steps - done) if done else 0.0
         code = self.process.poll()
         if code is None:
-            return f"{name}: {how_far(self.root, name) or 'starting'}" + (
+            return f"{name}: {progress_text(self.root, name) or 'starting'}" + (
                 f", about {left:.0f} s left" if done else ""
             ), done / self.steps
         if code == 0:
-            return f"{name}: done. {how_far(self.root, name)}", 1.0
+            return f"{name}: done. {progress_text(self.root, name)}", 1.0
         lines = (self.root / "studio.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"{name}: ended with {code}. {lines[-1] if lines else ''}", done / self.steps
+        return f"{name}: stopped with exit code {code}. {lines[-1] if lines else ''}", done / self.steps
 
 
 def recipes_tab(root: Path) -> None:
-    """The tab. What is trained appears under Runs.
+    """The recipes tab. Training runs appear in the Runs tab.
 
     Long because the widgets of a tab and their events refer to each other.
     """
-    training = Training(root)
+    training = TrainingProcess(root)
     names = list(recipes.RECIPES)
     with gr.Row():
         name = gr.Dropdown(names, value=names[0], label=say("name"), elem_id="recipe-name")
@@ -92,8 +92,8 @@ def recipes_tab(root: Path) -> None:
         start = gr.Button(say("start"), variant="primary", elem_id="start")
         stop = gr.Button(say("stop"), elem_id="stop-training")
     state = gr.Textbox(label=say("progress"), interactive=False, elem_id="training")
-    bar = gr.HTML(progress(0.0))
-    headers = ["field", "value", "kind", "about"]
+    bar = gr.HTML(progress_bar(0.0))
+    headers = ["field", "value", "type", "description"]
     fields = gr.Dataframe(
         headers=headers,
         interactive=True,
@@ -106,9 +106,9 @@ def recipes_tab(root: Path) -> None:
         column_widths=["25%", "20%", "20%", "35%"],
     )
 
-    def browsed(name: str | None, arguments: str | None) -> list[Any]:
+    def browse(name: str | None, arguments: str | None) -> list[Any]:
         try:
-            recipe = made(name or names[0], words(arguments or ""))
+            recipe = make_recipe(name or names[0], words(arguments or ""))
         except SanbuError as error:
             return [gr.skip(), str(error), gr.skip()]
         return [
@@ -117,47 +117,47 @@ def recipes_tab(root: Path) -> None:
             f"{recipe.name}-{time.strftime('%H%M%S')}",
         ]
 
-    def begun(name: str, arguments: str, folder: str, table: Any) -> str:
+    def start_training(name: str, arguments: str, folder: str, table: Any) -> str:
         try:
             given = [(str(path), str(value)) for path, value, *_ in table.values.tolist()]
-            known = {path: value for path, value, *_ in rows(made(name, words(arguments)))}
+            known = {path: value for path, value, *_ in rows(make_recipe(name, words(arguments)))}
             changed = [f"{path}={value}" for path, value in given if known.get(path) != value]
             changes = [*words(arguments), *changed]
-            return training.start(name, changes, folder.strip(), made(name, changes).resolve().schedule.steps)
+            return training.start(name, changes, folder.strip(), make_recipe(name, changes).resolve().schedule.steps)
         except SanbuError as error:
             return str(error)
 
-    def looked() -> list[Any]:
-        text, part = training.told()
-        return [text if text else gr.skip(), progress(part)]
+    def poll() -> list[Any]:
+        text, part = training.status()
+        return [text if text else gr.skip(), progress_bar(part)]
 
     for trigger in (name.change, arguments.submit):
-        trigger(browsed, [name, arguments], [fields, about, folder])
-    gr.on(None, lambda: browsed(None, None), None, [fields, about, folder])
-    start.click(begun, [name, arguments, folder, fields], state)
+        trigger(browse, [name, arguments], [fields, about, folder])
+    gr.on(None, lambda: browse(None, None), None, [fields, about, folder])
+    start.click(start_training, [name, arguments, folder, fields], state)
     stop.click(training.stop, None, state)
-    gr.Timer(2).tick(looked, None, [state, bar], show_progress="hidden")
+    gr.Timer(2).tick(poll, None, [state, bar], show_progress="hidden")
 
 
 def words(text: str) -> list[str]:
-    """Arguments as a shell parts them. Raises SanbuError for a quotation without an end."""
+    """Arguments split as in a shell. Raises SanbuError for an unclosed quotation."""
     try:
         return shlex.split(text)
     except ValueError as error:
         raise SanbuError(f"{text!r}: {error}") from None
 
 
-def made(name: str, assignments: list[str]) -> Recipe:
-    """A recipe with its arguments and changes. Raises SanbuError for what is unknown."""
+def make_recipe(name: str, assignments: list[str]) -> Recipe:
+    """A recipe with arguments and changes applied. Raises SanbuError for unknown names."""
     recipe, changes = recipes.make(name, assignments)
     return recipe.change(*changes)
 
 
 def rows(recipe: Recipe) -> list[list[str]]:
-    """Every field as texts: its path, value, what it may be, and what it is for."""
+    """Table rows of all fields: path, value, type and description."""
     return [[path, plain(value), kind, text] for path, value, kind, text in walk(recipe)]
 
 
-def progress(part: float) -> str:
-    """A bar."""
+def progress_bar(part: float) -> str:
+    """HTML of a progress bar; part: 0 to 1."""
     return f'<progress max="1" value="{part:.4f}" style="width:100%"></progress>'

@@ -1,4 +1,4 @@
-"""Runs: live curves of any run being trained, its recipe, where it began, and what it drew on the way."""
+"""Runs: live curves of any run, with its recipe, its parent runs, and the samples drawn during training."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ POINTS, SHOWN = 400, 12
 
 
 def runs_tab(root: Path) -> None:
-    """The tab of every run below a folder; looked at again every two seconds."""
-    names = found(root)
+    """The tab of all runs below a folder; refreshed every two seconds."""
+    names = find_runs(root)
     with gr.Row():
         name = gr.Dropdown(names, value=names[0] if names else None, label=say("model"), elem_id="run")
         figure = gr.Dropdown(["loss"], value="loss", label=say("figure"), elem_id="figure")
@@ -37,40 +37,50 @@ def runs_tab(root: Path) -> None:
     with gr.Accordion(say("recipe"), open=False):
         recipe = gr.Textbox(show_label=False, lines=10, max_lines=40, interactive=False, elem_id="run-recipe")
 
-    def look(name: str | None, figure: str) -> list[Any]:
-        return [points(root, name, figure), how_far(root, name)]
+    def refresh_curve(name: str | None, figure: str) -> list[Any]:
+        return [points(root, name, figure), progress_text(root, name)]
 
-    def chosen(name: str | None) -> list[Any]:
-        figures = figures_of(root, name)
-        figure = "loss" if "loss" in figures else next(iter(figures), "loss")
-        drawn, said = samples(root, name)
-        return [
-            gr.Dropdown(figures, value=figure), *look(name, figure), chain(root, name), described(root, name),
-            gr.Gallery(drawn, visible=bool(drawn)), gr.Textbox(said, visible=bool(said)),
-        ]  # fmt: skip
+    def select_run(name: str | None) -> list[Any]:
+        return run_values(root, name)
 
-    def refreshed(name: str | None) -> Any:
-        names = found(root)
+    def refresh(name: str | None) -> Any:
+        names = find_runs(root)
         return gr.Dropdown(names, value=name if name in names else next(iter(names), None))
 
     everything = [figure, curve, progress, parents, recipe, pictures, texts]
-    name.change(chosen, name, everything)
-    figure.change(look, [name, figure], [curve, progress])
-    name.focus(refreshed, name, name)
-    gr.Timer(2).tick(look, [name, figure], [curve, progress], show_progress="hidden")
-    gr.on(None, lambda: chosen(next(iter(found(root)), None)), None, everything)
+    name.change(select_run, name, everything)
+    figure.change(refresh_curve, [name, figure], [curve, progress])
+    name.focus(refresh, name, name)
+    gr.Timer(2).tick(refresh_curve, [name, figure], [curve, progress], show_progress="hidden")
+    gr.on(None, lambda: select_run(next(iter(find_runs(root)), None)), None, everything)
 
 
-def found(root: Path) -> list[str]:
-    """Run folders below a folder, latest first."""
+def run_values(root: Path, name: str | None) -> list[Any]:
+    """The values of every component of the tab for one run."""
+    figures = figures_of(root, name)
+    figure = "loss" if "loss" in figures else next(iter(figures), "loss")
+    drawn, said = samples(root, name)
+    return [
+        gr.Dropdown(figures, value=figure),
+        points(root, name, figure),
+        progress_text(root, name),
+        parents_text(root, name),
+        describe_recipe(root, name),
+        gr.Gallery(drawn, visible=bool(drawn)),
+        gr.Textbox(said, visible=bool(said)),
+    ]
+
+
+def find_runs(root: Path) -> list[str]:
+    """Names of the run folders below a folder, newest first."""
     files = (file for depth in ("*", "*/*", "*/*/*") for file in root.glob(f"{depth}/recipe.json"))
     dated = sorted(((file.stat().st_mtime, file.parent) for file in files), reverse=True)
     return [folder.relative_to(root).as_posix() for _, folder in dated]
 
 
-def opened(root: Path, name: str | None) -> Run | None:
-    """A run by the name the page shows; None for anything else that may be sent."""
-    if not name or name not in found(root):
+def open_run(root: Path, name: str | None) -> Run | None:
+    """A run by its name on the page; None for any other name."""
+    if not name or name not in find_runs(root):
         return None
     try:
         return Run.open(root / name)
@@ -85,14 +95,14 @@ def _rows(path: Path, size: int) -> list[dict[str, Any]]:
 
 
 def rows_of(root: Path, name: str | None) -> list[dict[str, Any]]:
-    """The figures of a run; read again when there are more."""
-    run = opened(root, name)
+    """The rows of metrics of a run; read again when the file has grown."""
+    run = open_run(root, name)
     path = run.folder / "metrics.jsonl" if run else None
     return _rows(path, path.stat().st_size) if path is not None and path.exists() else []
 
 
 def figures_of(root: Path, name: str | None) -> list[str]:
-    """What a run measures, the held-out twin of a figure left to its curve."""
+    """The metrics of a run; a held-out metric is listed only if it has no training counterpart."""
     every = dict.fromkeys(
         key for row in rows_of(root, name) for key, value in row.items() if isinstance(value, (int, float))
     )
@@ -102,7 +112,7 @@ def figures_of(root: Path, name: str | None) -> list[str]:
 
 
 def points(root: Path, name: str | None, figure: str) -> pd.DataFrame:
-    """A figure over steps, thinned, and its held-out twin."""
+    """A metric and its held-out counterpart over the steps, thinned."""
     rows, lines = rows_of(root, name), []
     for key in (figure, f"held_out/{figure}"):
         have = [
@@ -114,9 +124,9 @@ def points(root: Path, name: str | None, figure: str) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["step", "value", "figure"]).drop_duplicates()
 
 
-def how_far(root: Path, name: str | None) -> str:
-    """The latest step of all, and the latest figures."""
-    run, rows = opened(root, name), rows_of(root, name)
+def progress_text(root: Path, name: str | None) -> str:
+    """The current step of the total, and the latest metrics."""
+    run, rows = open_run(root, name), rows_of(root, name)
     if run is None or not rows:
         return ""
     pairs = [pair for row in rows[-50:] for pair in row.items()]
@@ -126,8 +136,8 @@ def how_far(root: Path, name: str | None) -> str:
     return f"{last.get('step', 0):,} / {run.recipe.schedule.steps:,}: {told}"
 
 
-def chain(root: Path, name: str | None) -> str:
-    """A run and the runs it began from, as a line."""
+def parents_text(root: Path, name: str | None) -> str:
+    """The parent runs of a run, and their parents, one per line."""
 
     def lines(run: Run, depth: int) -> Iterator[str]:
         for role, path in run.recipe.parents.items():
@@ -137,19 +147,19 @@ def chain(root: Path, name: str | None) -> str:
             except SanbuError:
                 yield "  " * (depth + 1) + "?"
 
-    run = opened(root, name)
+    run = open_run(root, name)
     return "\n".join(lines(run, 0)) if run else ""
 
 
-def described(root: Path, name: str | None) -> str:
-    """The recipe of a run, a field a line."""
-    run = opened(root, name)
+def describe_recipe(root: Path, name: str | None) -> str:
+    """The recipe of a run, one field per line."""
+    run = open_run(root, name)
     return "\n".join(f"{path}={value}" for path, value, _, _ in walk(run.recipe)) if run else ""
 
 
 def samples(root: Path, name: str | None) -> tuple[list[tuple[np.ndarray, str]], str]:
-    """What a run drew on the way: pictures with their step, or texts."""
-    run = opened(root, name)
+    """Samples drawn during training: images with their step, and texts."""
+    run = open_run(root, name)
     files = sorted((run.folder / "samples").glob("*"), reverse=True)[: 2 * SHOWN] if run else []
     pictures = [file for file in files if file.suffix == ".png"][:SHOWN]
     drawn = [(np.asarray(Image.open(file)), file.stem) for file in pictures]

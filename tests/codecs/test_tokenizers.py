@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sanbu.codecs.bpe import FileTokenizer, bytes_as_file, train
+from sanbu.codecs.bpe import FileTokenizer, byte_file_tokenizer, train
 from sanbu.codecs.text import Reader, TextCodec
 from sanbu.codecs.tokenizer import ByteTokenizer, CharacterTokenizer, TokenizerError, decode, encode, piece_lengths
 
 BPE = train(["the theme of them all, then\n", "三步三步 α → β, naïve café 👍🏽\n"] * 20, 320)
-TOKENIZERS = [ByteTokenizer(), BPE, bytes_as_file()]
+TOKENIZERS = [ByteTokenizer(), BPE, byte_file_tokenizer()]
 TEXT = st.text(max_size=200) | st.text(alphabet="the \n三步👍🏽é<|endoftext|>", max_size=80)
 
 

@@ -1,4 +1,6 @@
-"""Conversations: masks, packing, what is read of other people's files, what is refused; questions that are never trained on."""
+"""Conversations: masks, packing, what is read of other people's files, what is refused; questions that are never
+trained on.
+"""
 
 import gzip
 import json
@@ -14,8 +16,8 @@ from sanbu.codecs.jinja import JinjaTemplate
 from sanbu.codecs.tokenizer import RESERVED, Byte, ByteTokenizer
 from sanbu.config import SanbuError
 from sanbu.data.builtin import skills
-from sanbu.data.chat import Chat, Prompts, packed
-from sanbu.data.conversations import lines, records, skilled
+from sanbu.data.chat import Chat, Prompts, pack_rows
+from sanbu.data.conversations import lines, records, skill_record
 from sanbu.data.labelled import Labelled
 from sanbu.data.mappings import Mappings
 from sanbu.data.preferences import Pairs, Rankings
@@ -51,7 +53,7 @@ def text(tokenizer, ids):
     return b"".join(tokenizer.pieces[i] for i in ids).decode()
 
 
-# -- templates and masks ---------------------------------------------------------------------------------------------------
+# -- templates and masks -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -88,7 +90,7 @@ def test_a_jinja_template_gives_the_same_tokens_and_masks(tokenizer):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "did not come to an end"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "did not finish within"),
         ("{{ 'x' * 999999999 }}", "not allowed"),
         ("{{ 9 ** 999999999 }}", "not allowed"),
         ("{{ messages.__class__.__mro__ }}", "unsafe"),
@@ -121,13 +123,13 @@ def test_jinja_agrees_with_transformers(tokenizer, tmp_path):
     assert JinjaTemplate(CHATML, tokenizer, "").render(TALK)[0] == list(found)
 
 
-# -- rows ------------------------------------------------------------------------------------------------------------------
+# -- rows --------------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 32), min_size=1, max_size=60))
 def test_packing_loses_nothing_and_fills_rows(lengths):
-    rows = packed(lengths, 32)
+    rows = pack_rows(lengths, 32)
     assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
     sums = [sum(lengths[index] for index in row) for row in rows]
     assert max(sums) <= 32 and all(a + b > 32 for i, a in enumerate(sums) for b in sums[:i])  # no two rows fit into one
@@ -168,8 +170,10 @@ def test_held_out_questions_are_never_trained_on_in_any_stage():
 
 
 def test_many_words_do_not_tell_right_from_wrong():
-    """A judge that only counts words must not find the right answers: of wrong ones half ramble, and rank below those that do not."""
-    found = [skilled(number) for number in range(900)]
+    """A judge that only counts words must not find the right answers: of wrong ones half ramble, and rank below those
+    that do not.
+    """
+    found = [skill_record(number) for number in range(900)]
     wrong = [(text, rank) for record in found for text, rank in zip(record.answers[2:], record.ranks[2:], strict=True)]
     rambles = [text.startswith(skills.PREAMBLES) for text, _ in wrong]
     assert 0.45 < sum(rambles) / len(rambles) < 0.55
@@ -190,7 +194,7 @@ def test_the_skills_know_their_answers():
         if found.skill == "maximum":
             assert found.answer == f"It is {max(map(int, words[5:]))}."
         assert found.near and found.answer not in found.near
-        assert found.answer != skills.rambling(found, skills.Draws(1)).split(". ")[0]
+        assert found.answer != skills.ramble(found, skills.Draws(1)).split(". ")[0]
     assert {found.skill for found in asked} == {f.__name__ for f in skills.SKILLS}
 
 
@@ -254,11 +258,11 @@ USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content
             "unknown role 'asistant'.*did you mean 'assistant'",
         ),
         (Chat, {"messages": [{"role": "user", "content": 7}]}, "the content is int"),
-        (Chat, {"text": "x"}, "no conversation here; fields: text"),
+        (Chat, {"text": "x"}, "no conversation; fields: text"),
         (Pairs, {"prompt": "Hi", "chosen": "Yes.", "rejected": "Yes."}, "chosen and rejected are equal"),
         (Pairs, {"prompt": "Hi", "chosen": "Yes.", "rejected": 3}, "must both be text"),
-        (Pairs, {"prompt": "Hi", "completion": "Yes."}, "holds no preference"),
-        (Rankings, {"prompt": "Hi", "answers": ["Yes."]}, "two answers or more"),
+        (Pairs, {"prompt": "Hi", "completion": "Yes."}, "has no preference"),
+        (Rankings, {"prompt": "Hi", "answers": ["Yes."]}, "at least two answers"),
         (Rankings, {"prompt": "Hi", "answers": ["Yes.", "Yes."]}, "two equal answers have different ranks"),
         (Prompts, {"prompt": "Hi " * 40}, "tokens, but data.context is 32"),
     ],
@@ -301,7 +305,7 @@ def test_prompts_with_text_mixed_in(tmp_path, file):
     )  # of four rows, the question with a known answer comes twice
 
 
-# -- labels and mappings ---------------------------------------------------------------------------------------------------
+# -- labels and mappings -----------------------------------------------------------------------------------------------
 
 
 def test_labelled_text_in_each_form(tmp_path, file, tokenizer):

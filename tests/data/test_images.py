@@ -22,7 +22,7 @@ from sanbu.space import Space
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SANBU_CACHE", str(tmp_path / "cache"))
-    pictures.look.cache_clear()
+    pictures.open_source.cache_clear()
 
 
 def made(count=40, shape=(6, 5), colour=True, seed=0):
@@ -152,7 +152,7 @@ def test_pictures_are_brought_to_one_shape_where_one_is_given(tmp_path):
 
 
 WRONG = {
-    "sizes": ("all must have one size", lambda p: write_folder(p / "d", [*made(2), made(1, (7, 7))[0]])),
+    "sizes": ("all must have the same size", lambda p: write_folder(p / "d", [*made(2), made(1, (7, 7))[0]])),
     "channels": ("grey and colour mixed", lambda p: write_folder(p / "d", [*made(2), made(1, colour=False)[0]])),
     "corrupt": (
         "002.png cannot be read as a picture",
@@ -162,8 +162,8 @@ WRONG = {
         "001.png cannot be read as a picture",
         lambda p: (write_folder(p / "d", made(2)), cut(p / "d" / "001.png")),
     ),
-    "one": ("holds 1 pictures, 1 of them to train on; 2 are needed", lambda p: write_folder(p / "d", made(1))),
-    "none": ("holds no picture", lambda p: ((p / "d").mkdir(), (p / "d" / "a.txt").write_text("x"))),
+    "one": ("has 1 pictures, 1 of them for training; at least 2 are needed", lambda p: write_folder(p / "d", made(1))),
+    "none": ("has no picture", lambda p: ((p / "d").mkdir(), (p / "d" / "a.txt").write_text("x"))),
 }
 
 
@@ -204,7 +204,7 @@ def test_configs_refuse_what_cannot_be():
     for changes, line in {
         ("data.levels=1",): "levels must be between 2 and 256",
         ("data.shape=[2,8,8]",): "channels must be 1 or 3",
-        ("data.validation=0.6", "data.test=0.6"): "leave nothing to train on",
+        ("data.validation=0.6", "data.test=0.6"): "must be less than 1",
         ("model=gpt2",): "needs one of: next-token",
     }.items():
         with pytest.raises(ConfigError, match=line):

@@ -16,7 +16,7 @@ from sanbu.codecs.text import TextCodec
 from sanbu.codecs.tokenizer import Byte, ByteTokenizer, decode
 from sanbu.config import SanbuError
 from sanbu.data.order import permute, shuffled
-from sanbu.data.shards import FEW, Shards, between_lines, write
+from sanbu.data.shards import FEW, Shards, cut_at_lines, write
 from sanbu.data.sources import SourceError, documents, fingerprint
 from sanbu.data.text_rows import Text, TextRows
 
@@ -125,7 +125,7 @@ def test_a_data_set_by_name(tmp_path):
     ("name", "content", "line"),
     [
         ("a.txt", b"\xff\xfe\x00text", "is not UTF-8 text: byte 0 is 0xff"),
-        ("a.txt", b"ab\0c", "is not text: it holds a zero byte at 2"),
+        ("a.txt", b"ab\0c", "is not text: byte 2 is zero"),
         ("a.jsonl", b'{"text": "x"}\n{nonsense\n', "a.jsonl, line 2: not JSON"),
         (
             "a.jsonl",
@@ -133,8 +133,8 @@ def test_a_data_set_by_name(tmp_path):
             "a.jsonl, line 1: no text field 'text'; fields: txet; did you mean 'txet'?; set data.field",
         ),
         ("a.jsonl", b"[1]\n", "a.jsonl, line 1: no text field 'text'"),
-        ("a.txt.gz", b"\x1f\x8b\x08nonsense", "is not whole gzip"),
-        ("a.txt.gz", gzip.compress(b"x" * 10000, mtime=0)[:-20], "is not whole gzip"),
+        ("a.txt.gz", b"\x1f\x8b\x08nonsense", "is a damaged gzip file"),
+        ("a.txt.gz", gzip.compress(b"x" * 10000, mtime=0)[:-20], "is a damaged gzip file"),
         ("a.parquet", b"nonsense", "is not Parquet"),
     ],
 )
@@ -149,7 +149,7 @@ def test_bad_sources_are_refused_in_one_line(tmp_path, name, content, line):
 def test_too_little_text(tmp_path, content):
     (tmp_path / "a.txt").write_text(content)
     with pytest.raises(
-        SanbuError, match=f"holds {len(content)} bytes of text, .* at least one row of data.context=64 is needed"
+        SanbuError, match=f"has {len(content)} bytes of text, .* at least one row of data.context=64 is needed"
     ):
         Text(path=str(tmp_path / "a.txt"), tokenizer=Byte(), context=64).build()
 
@@ -164,7 +164,7 @@ def test_the_installed_python_is_real_text():
 @given(st.text(alphabet="ab \n\t", min_size=0, max_size=400))
 def test_cutting_between_lines_changes_no_token(text):
     tokenizer = train(["a b\nab ba\n\n  b\ta"] * 5, 300)
-    pieces = list(between_lines(text, size=10))
+    pieces = list(cut_at_lines(text, size=10))
     assert "".join(pieces) == text
     whole = tokenizer.encode_batch([text])[0]
     assert np.array_equal(np.concatenate([tokenizer.encode_batch([p])[0] for p in pieces]), whole)

@@ -41,7 +41,9 @@ def test_frechet_is_that_of_two_gaussians():
 
 
 def test_kid_is_the_unbiased_estimate():
-    """Against the double sum of its definition; and its mean over draws of one law is 0, though each is above or below."""
+    """Against the double sum of its definition; and its mean over draws of one law is 0, though each is above or
+    below.
+    """
     x, y = (
         normal(60, [0.0, 0.0], torch.eye(2, dtype=torch.float64), 1),
         normal(60, [0.5, 0.0], torch.eye(2, dtype=torch.float64), 2),

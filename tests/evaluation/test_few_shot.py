@@ -121,8 +121,10 @@ def test_the_same_scores_as_lm_evaluation_harness(place):
     os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     lm_eval = pytest.importorskip("lm_eval")
     task = {
-        "task": "after", "dataset_path": "json", "dataset_kwargs": {"data_files": {"validation": str(place / "rows.jsonl")}},
-        "validation_split": "validation", "output_type": "multiple_choice", "doc_to_text": "Question: {{question}}\nAnswer:",
+        "task": "after", "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"validation": str(place / "rows.jsonl")}},
+        "validation_split": "validation", "output_type": "multiple_choice",
+        "doc_to_text": "Question: {{question}}\nAnswer:",
         "doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}", "num_fewshot": 0,
         "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
     }  # fmt: skip

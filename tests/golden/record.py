@@ -1,4 +1,5 @@
-"""Record what recipes and strategies give, bit for bit: `python -m tests.golden.record` writes hashes.json beside this file.
+"""Record what recipes and strategies give, bit for bit: `python -m tests.golden.record` writes hashes.json beside
+this file.
 
 A change that should not alter results leaves every hash as it is (test_golden.py). Run it again only for a change that
 should, and say so in docs/LOG.md. Bits depend on the processor's instructions and on the versions of the libraries, so

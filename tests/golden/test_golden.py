@@ -1,6 +1,7 @@
 """What recipes and strategies give is what it was, bit for bit; and runs written by earlier versions load and continue.
 
-hashes.json was recorded before kinds moved into their own files (0.1.0). Bits depend on the processor and on library versions,
+hashes.json was recorded before kinds moved into their own files (0.1.0). Bits depend on the processor and on library
+versions,
 so a machine that computes a small probe differently skips with that reason.
 """
 

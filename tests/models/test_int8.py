@@ -10,7 +10,7 @@ from sanbu.models.tokens.llama import Llama
 from sanbu.models.tokens.modern import Modern
 from sanbu.serve.engine import Engine
 from sanbu.serve.request import Request
-from sanbu.serve.weights.int8 import ROWS, Int8Linear, quantized
+from sanbu.serve.weights.int8 import ROWS, Int8Linear, quantize
 from sanbu.space import Space
 from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.strategy import generate, last
@@ -63,7 +63,7 @@ def test_a_model_in_eight_bits_says_nearly_the_same(config):
                 parameter.normal_()
         before = model(tokens)
         embedding = model.embedding.tokens.weight.clone()
-        after = quantized(model)(tokens)
+        after = quantize(model)(tokens)
     assert not any(type(module) is nn.Linear for module in model.modules())
     assert torch.equal(model.embedding.tokens.weight, embedding)
     assert (after - before).pow(2).mean().sqrt() < 0.02 * before.std()
@@ -71,7 +71,7 @@ def test_a_model_in_eight_bits_says_nearly_the_same(config):
 
 def test_it_is_served_as_the_strategy_says_it(tmp_path):
     torch.manual_seed(0)
-    model = quantized(GPT2(layers=2, heads=4, width=64, context=64).build(Space((64,), 100)).eval())
+    model = quantize(GPT2(layers=2, heads=4, width=64, context=64).build(Space((64,), 100)).eval())
     said = []
     engine = Engine(model, None)
     engine.submit(

@@ -11,7 +11,7 @@ from sanbu.config import SanbuError
 from sanbu.models.tokens.gpt import GPT2
 from sanbu.models.tokens.modern import Modern
 from sanbu.serve.weights import packed as module
-from sanbu.serve.weights.packed import SMALLEST, PackedLinear, halved, packed, packing_pays, packs
+from sanbu.serve.weights.packed import SMALLEST, PackedLinear, can_pack, pack, pack_bfloat16, packing_pays
 from sanbu.space import Space
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
@@ -48,7 +48,7 @@ def test_a_packed_model_says_the_same_and_keeps_its_embedding(config):
             if not parameter.any():
                 parameter.normal_()
         before, embedding = model(tokens), model.embedding.tokens.weight.clone()
-        after = packed(model)(tokens)
+        after = pack(model)(tokens)
     assert not any(type(one) is nn.Linear for one in model.modules())
     assert torch.equal(model.embedding.tokens.weight, embedding)
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
@@ -57,12 +57,12 @@ def test_a_packed_model_says_the_same_and_keeps_its_embedding(config):
 def test_a_halved_model_says_nearly_the_same_in_float32():
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         with pytest.raises(SanbuError, match="has none"):
-            halved(nn.Linear(8, 8))
+            pack_bfloat16(nn.Linear(8, 8))
         pytest.skip("this processor has no products in bfloat16")
     model = GPT2(layers=2, heads=4, width=64, context=32).build(Space((32,), 100)).eval()
     tokens = torch.randint(100, (4, 32))
     with torch.no_grad():
-        before, after = model(tokens), halved(model)(tokens)
+        before, after = model(tokens), pack_bfloat16(model)(tokens)
     assert {one.weight.dtype for one in model.modules() if isinstance(one, PackedLinear)} == {torch.bfloat16}
     assert after.dtype == torch.float32 and 0 < (after - before).pow(2).mean().sqrt() < 0.01 * before.std()
 
@@ -70,19 +70,23 @@ def test_a_halved_model_says_nearly_the_same_in_float32():
 def test_the_plain_weights_are_let_go():
     model = nn.Sequential(nn.Linear(64, 64))
     plain = weakref.ref(model[0].weight)
-    packed(model)
+    pack(model)
     gc.collect()
     assert plain() is None
 
 
 def test_small_layers_and_other_types_stay(monkeypatch):
     monkeypatch.setattr(module, "SMALLEST", SMALLEST)
-    assert packs(nn.Linear(512, 512)) and not packs(nn.Linear(511, 512)) and not packs(nn.Linear(512, 512).double())
+    assert (
+        can_pack(nn.Linear(512, 512))
+        and not can_pack(nn.Linear(511, 512))
+        and not can_pack(nn.Linear(512, 512).double())
+    )
     monkeypatch.setattr(module, "packing_pays", lambda: 1 / 0)
-    packed(nn.Sequential(nn.Linear(8, 8)))  # nothing to measure
+    pack(nn.Sequential(nn.Linear(8, 8)))  # nothing to measure
     monkeypatch.setattr(module, "packing_pays", lambda: False)
     model = nn.Sequential(nn.Linear(1024, 1024))
-    assert packed(model) is model and type(model[0]) is nn.Linear
+    assert pack(model) is model and type(model[0]) is nn.Linear
 
 
 def test_whether_it_pays_is_measured_and_draws_no_random_number():

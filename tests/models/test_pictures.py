@@ -82,7 +82,9 @@ def test_a_level_depends_on_exactly_those_before_it(name, shape):
 
 @pytest.mark.parametrize("name", PIXELS)
 def test_no_gradient_comes_from_later_levels(name):
-    """The same by gradient, at the first layer's input: the entrance is made differentiable in place of the integer levels."""
+    """The same by gradient, at the first layer's input: the entrance is made differentiable in place of the integer
+    levels.
+    """
     space = Space((1, 4, 4), 5)
     model = shaken(PIXELS[name], space)
     if name == "image-gpt":
@@ -215,7 +217,9 @@ def test_every_family_is_told_of_the_label():
 
 
 def test_the_cost_of_a_picture_is_counted():
-    """A perceptron's products, six FLOPs a weight; a convolution's, six a weight and pixel; and nothing stays on the meta device."""
+    """A perceptron's products, six FLOPs a weight; a convolution's, six a weight and pixel; and nothing stays on the
+    meta device.
+    """
     recipe = recipes.flow()
     found = cost(recipe)
     model = recipe.model.build(recipe.data.space())

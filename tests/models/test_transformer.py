@@ -59,7 +59,9 @@ def test_published_parameters(name, size, parameters):
     ],
 )
 def test_gpt3_table(size, millions):
-    """Table 2.1, within its rounding; where its row contradicts itself (1.3b, 13b), the sizes that fit are explained beside them."""
+    """Table 2.1, within its rounding; where its row contradicts itself (1.3b, 13b), the sizes that fit are explained
+    beside them.
+    """
     assert cost(recipes.gpt3(size=size)).parameters == pytest.approx(millions * 1e6, rel=0.005)
 
 

@@ -1,4 +1,6 @@
-"""Bounds against exact likelihoods, penalties against autograd by hand, consistency at the exact consistency function."""
+"""Bounds against exact likelihoods, penalties against autograd by hand, consistency at the exact consistency
+function.
+"""
 
 import math
 from itertools import pairwise
@@ -12,9 +14,9 @@ from sanbu.models.generators.gan import DCGAN, PerceptronGAN
 from sanbu.models.latents.vae import PerceptronVAE
 from sanbu.models.pixels.pixelcnn import PixelCNN
 from sanbu.noise import Noise
-from sanbu.objectives import adversarial
+from sanbu.objectives import adversarial, augmentation
 from sanbu.objectives.adversarial import Hinge, NonSaturating, Wasserstein
-from sanbu.objectives.consistency import Consistency, earlier
+from sanbu.objectives.consistency import Consistency, earlier_time
 from sanbu.objectives.denoising import Denoising
 from sanbu.objectives.elbo import Elbo, ImportanceWeighted, elbo, importance_weighted
 from sanbu.objectives.likelihood import Likelihood
@@ -57,11 +59,12 @@ def test_conformance(name):
     check_objective(objective, model.build(SPACE), BATCH)
 
 
-# -- bounds --------------------------------------------------------------------------------------------------------------
+# -- bounds ------------------------------------------------------------------------------------------------------------
 
 
 class LinearGaussian(nn.Module):
-    """x = w z + noise of deviation s, z standard normal in one dimension: log p(x) = log N(x; 0, w w' + s^2 I) is known.
+    """x = w z + noise of deviation s, z standard normal in one dimension: log p(x) = log N(x; 0, w w' + s^2 I) is
+    known.
 
     The posterior is N(w.x / (w.w + s^2), s^2 / (w.w + s^2)); `slip` moves the encoder away from it.
     """
@@ -142,7 +145,7 @@ def test_masses_of_all_levels_sum_to_one():
         assert abs(float(mass.double().exp().sum()) - 1) < 1e-4
 
 
-# -- games ---------------------------------------------------------------------------------------------------------------
+# -- games -------------------------------------------------------------------------------------------------------------
 
 
 class Quadratic(nn.Module):
@@ -155,7 +158,7 @@ class Quadratic(nn.Module):
 def test_r1_is_half_the_squared_slope_at_real_pictures():
     x = torch.randn(5, 1, 1, 3)
     batch = {"image": x, "label": torch.zeros(5), "chance": torch.rand(5, 13)}
-    found = adversarial.real_slope(0.8, (), {"critic": Quadratic()}, batch).sums["rows"]
+    found = adversarial.r1_penalty(0.8, (), {"critic": Quadratic()}, batch).sums["rows"]
     by_hand = 0.4 * (torch.tensor([1.0, 2.0, 3.0]) * x.flatten(1)).square().sum()
     torch.testing.assert_close(found, by_hand)
 
@@ -169,7 +172,7 @@ def test_the_wasserstein_penalty_pulls_slopes_to_one():
 
     x, z, part = torch.randn(5, 1, 1, 3), torch.randn(5, 3), torch.rand(5, 13)
     batch = {"image": x, "label": torch.zeros(5), "noise": z, "chance": part}
-    found = adversarial.mixed_slope({"critic": Quadratic(), "model": Maker()}, batch, ())
+    found = adversarial.gradient_penalty({"critic": Quadratic(), "model": Maker()}, batch, ())
     middle = x.flatten(1) + part[:, -1:] * (z - x.flatten(1))
     slope = (torch.tensor([1.0, 2.0, 3.0]) * middle).norm(dim=1)
     torch.testing.assert_close(found, (slope - 1).square().sum())
@@ -218,23 +221,25 @@ def test_the_penalty_comes_once_in_so_many_rounds_and_counts_as_often():
 def test_augmentation_moves_colours_and_places_and_lets_gradients_through():
     x = torch.rand(4, 3, 8, 8, requires_grad=True)
     still = torch.full((4, 6), 0.5)
-    torch.testing.assert_close(adversarial.colour(x, still), x)
-    torch.testing.assert_close(adversarial.shift(x, still), x)
+    torch.testing.assert_close(augmentation.colour(x, still), x)
+    torch.testing.assert_close(augmentation.shift(x, still), x)
     right = still.clone()
     right[:, 4] = 0.0
-    torch.testing.assert_close(adversarial.shift(x, right)[..., 1:], x[..., :-1])
-    cut = adversarial.cutout(x, still)
+    torch.testing.assert_close(augmentation.shift(x, right)[..., 1:], x[..., :-1])
+    cut = augmentation.cutout(x, still)
     assert 0.2 < float((cut == 0).float().mean()) < 0.5
-    for name in adversarial.AUGMENTATIONS:
-        (slope,) = torch.autograd.grad(adversarial.augmented(x, torch.rand(4, 6), (name,)).sum(), x)
+    for name in augmentation.AUGMENTATIONS:
+        (slope,) = torch.autograd.grad(augmentation.augmented(x, torch.rand(4, 6), (name,)).sum(), x)
         assert slope.abs().sum() > 0
 
 
-# -- consistency ---------------------------------------------------------------------------------------------------------
+# -- consistency -------------------------------------------------------------------------------------------------------
 
 
 class ExactConsistency(nn.Module):
-    """Data at one point p: the path through x_t ends at p + 0 noise, so D(x_t, t) = p is the exact consistency function."""
+    """Data at one point p: the path through x_t ends at p + 0 noise, so D(x_t, t) = p is the exact consistency
+    function.
+    """
 
     path = Exploding()
 
@@ -268,7 +273,7 @@ def test_the_objective_is_zero_for_the_exact_consistency_function():
 
 def test_the_gap_of_times_shrinks_in_stages():
     t = torch.tensor([0.01, 0.5, 5.0])
-    gaps = [t - earlier(t, stage, 2.0) for stage in range(12)]
+    gaps = [t - earlier_time(t, stage, 2.0) for stage in range(12)]
     assert gaps[0].equal(t)
     assert all((b <= a).all() for a, b in pairwise(gaps)) and (gaps[-1] > 0).all()
     torch.testing.assert_close(gaps[11], t * (1 + 8 * (-t).sigmoid()) / 2**11)

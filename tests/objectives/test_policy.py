@@ -1,4 +1,6 @@
-"""GAE, clipping, advantages at exact values; what holds before anything is learnt; a bandit whose best policy is known."""
+"""GAE, clipping, advantages at exact values; what holds before anything is learnt; a bandit whose best policy is
+known.
+"""
 
 import math
 from typing import Literal
@@ -14,10 +16,18 @@ from sanbu.noise import Noise
 from sanbu.objectives.answers import logprobs
 from sanbu.objectives.objective import Round
 from sanbu.objectives.policy.group import GRPO, RLOO
-from sanbu.objectives.policy.policy import Coefficient, advantages, clipped, clipped_value, grouped, left_out, whitened
+from sanbu.objectives.policy.policy import (
+    Coefficient,
+    advantages,
+    clipped_loss,
+    clipped_value_loss,
+    group_advantages,
+    leave_one_out_advantages,
+    whitened,
+)
 from sanbu.objectives.policy.ppo import PPO, token_rewards
 from sanbu.objectives.policy.rewards import Checked, RewardConfig
-from sanbu.objectives.policy.rollout import roll
+from sanbu.objectives.policy.rollout import draw_answers
 from sanbu.objectives.preference import DPO
 from sanbu.space import Space
 from sanbu.strategies.autoregressive import Autoregressive
@@ -26,7 +36,7 @@ from sanbu.strategies.strategy import generate, last
 SPACE = Space((16,), 12, 0)
 
 
-# -- exact values ----------------------------------------------------------------------------------------------------------
+# -- exact values ------------------------------------------------------------------------------------------------------
 
 
 def by_definition(rewards, values, discount, trace):
@@ -73,7 +83,7 @@ def test_gae_at_its_ends():
 )
 def test_clipping_at_exact_values(ratio, advantage, expected, held):
     now = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
-    loss, found, where = clipped(now, torch.zeros(1, 1, dtype=torch.float64), torch.tensor([[advantage]]), 0.2)
+    loss, found, where = clipped_loss(now, torch.zeros(1, 1, dtype=torch.float64), torch.tensor([[advantage]]), 0.2)
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-12) and float(found.detach()) == pytest.approx(ratio)
     assert bool(where) is held
     loss.sum().backward()
@@ -83,15 +93,17 @@ def test_clipping_at_exact_values(ratio, advantage, expected, held):
 def test_value_clipping_at_exact_values():
     now, old, target = torch.tensor([1.0, 0.1, 2.0]), torch.zeros(3), torch.tensor([1.0, 1.0, 0.0])
     # held at 0.2: (0.2 - 1)^2 / 2; not held: (0.1 - 1)^2 / 2; held is better than free, so free counts: 2^2 / 2
-    torch.testing.assert_close(clipped_value(now, old, target, 0.2), torch.tensor([0.32, 0.405, 2.0]))
+    torch.testing.assert_close(clipped_value_loss(now, old, target, 0.2), torch.tensor([0.32, 0.405, 2.0]))
 
 
 def test_group_advantages():
     rewards = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 0.5, 0.5])
-    assert not grouped(rewards, 4)[4:].any() and not left_out(rewards, 4)[4:].any()
-    torch.testing.assert_close(grouped(rewards, 4)[:4], torch.tensor([1.0, -1.0, -1.0, 1.0]), atol=1e-3, rtol=0)
+    assert not group_advantages(rewards, 4)[4:].any() and not leave_one_out_advantages(rewards, 4)[4:].any()
+    torch.testing.assert_close(
+        group_advantages(rewards, 4)[:4], torch.tensor([1.0, -1.0, -1.0, 1.0]), atol=1e-3, rtol=0
+    )
     others = [1.0 - 1 / 3, -2 / 3, -2 / 3, 1.0 - 1 / 3]
-    torch.testing.assert_close(left_out(rewards, 4)[:4], torch.tensor(others))
+    torch.testing.assert_close(leave_one_out_advantages(rewards, 4)[:4], torch.tensor(others))
 
 
 def test_whitening_reads_only_what_is_there():
@@ -129,7 +141,7 @@ def test_token_rewards():
     torch.testing.assert_close(token_rewards(batch, False), torch.tensor([[0.0, -0.05, 0.1, 3.0, 0.0]]))
 
 
-# -- rollouts --------------------------------------------------------------------------------------------------------------
+# -- rollouts ----------------------------------------------------------------------------------------------------------
 
 
 def policy(seed=0):
@@ -162,7 +174,7 @@ QUESTIONS = {
 @pytest.mark.parametrize("strategy", [{}, {"temperature": 0.7}, {"temperature": 1.3, "top_p": 0.8}, {"top_k": 3}])
 def test_recorded_logprobs_are_those_of_a_teacher_forced_forward(strategy):
     model = policy().eval()
-    rollout = roll(asking(model, Noise("roll"), **strategy), 40)
+    rollout = draw_answers(asking(model, Noise("roll"), **strategy), 40)
     forced = logprobs(model, rollout["tokens"], rollout["targets"])
     torch.testing.assert_close(rollout["old"], forced, rtol=1e-4, atol=1e-5)
     ended = rollout["ending"] >= 0
@@ -188,7 +200,7 @@ def test_before_anything_is_learnt_the_ratio_is_one(config):
     assert found["kl"] == pytest.approx(0, abs=1e-4) and found["update_kl"] == pytest.approx(0, abs=1e-6)
     if "divergence" in loss.sums:
         assert float(loss.sums["divergence"]) == pytest.approx(0, abs=1e-6)
-        same = {**batch, "advantage": grouped(torch.ones(len(batch["tokens"])), 4)}
+        same = {**batch, "advantage": group_advantages(torch.ones(len(batch["tokens"])), 4)}
         assert float(objective.loss(models, same).sums["policy"]) == 0  # equal rewards teach nothing
 
 
@@ -204,8 +216,8 @@ def test_garbage_behind_an_answer_changes_nothing():
 
 
 def test_unfinished_answers_are_not_right_and_cost():
-    from sanbu.objectives.policy.rewards import checked
-    from sanbu.objectives.policy.rollout import rewarded
+    from sanbu.objectives.policy.rewards import checked_reward
+    from sanbu.objectives.policy.rollout import add_rewards
 
     rollout = {
         "tokens": torch.tensor([[7, 4, 0], [7, 4, 0]]),
@@ -214,11 +226,11 @@ def test_unfinished_answers_are_not_right_and_cost():
         "ending": torch.tensor([0, -1]),
         "answer": torch.tensor([[4], [4]]),
     }
-    found = rewarded(Round({}, rollout, Noise("test"), read=words), rollout, [checked(2.0)], -0.5)
+    found = add_rewards(Round({}, rollout, Noise("test"), read=words), rollout, [checked_reward(2.0)], -0.5)
     assert found["reward"].tolist() == [2.0, -0.5] and found["part_0"].tolist() == [2.0, 0.0]
 
 
-# -- a bandit: one question, four answers of one token, pi* ~ ref exp(r / beta) --------------------------------------------
+# -- a bandit: one question, four answers of one token, pi* ~ ref exp(r / beta) ----------------------------------------
 
 REWARDS = torch.tensor([0.0, 1.0, 0.3, 0.6])
 

@@ -15,8 +15,7 @@ from sanbu.objectives import preference, reward_model
 from sanbu.objectives.answers import answer_logprobs, logprobs
 from sanbu.objectives.objective import Round
 from sanbu.objectives.preference import conservative_dpo, dpo, ipo, kto, mismatched
-from sanbu.objectives.reward_model import bradley_terry, ordered, plackett_luce
-from sanbu.objectives.reward_model import pairwise as pair_losses
+from sanbu.objectives.reward_model import bradley_terry, order_losses, pair_losses, plackett_luce
 from sanbu.space import Space
 
 SPACE = Space((24,), 20, 0)
@@ -152,17 +151,19 @@ def test_mismatched_answers():
 
 
 def test_how_far_the_policy_has_moved_in_general():
-    """KTO's z is the mean gap on the answers of others, and 0 where that is negative: policy and reference change places."""
+    """KTO's z is the mean gap on the answers of others, and 0 where that is negative: policy and reference change
+    places.
+    """
     batch, one, other = pairs(), model(seed=0), model(seed=1)
     tokens, targets = mismatched(batch)
     gap = float((logprobs(one, tokens, targets) - logprobs(other, tokens, targets)).sum(1).mean())
     assert abs(gap) > 0.05
     for policy, reference, sign in ((one, other, 1), (other, one, -1)):
-        moved = preference.with_moved(Round({"model": policy, "reference": reference}, batch, Noise(0)))["moved"]
+        moved = preference.add_policy_kl(Round({"model": policy, "reference": reference}, batch, Noise(0)))["moved"]
         assert moved.tolist() == pytest.approx([max(0.0, sign * gap)] * 3, abs=1e-5)
 
 
-# -- reward models ---------------------------------------------------------------------------------------------------------
+# -- reward models -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("objective", "expected"), [(bradley_terry(), math.log(2)), (plackett_luce(), math.log(24))])
@@ -183,15 +184,15 @@ def test_bradley_terry_by_hand():
 
 def test_plackett_luce_is_a_law_of_orders():
     score = torch.tensor([[0.3, -1.0, 2.0]])
-    total = sum(math.exp(-float(ordered(score, torch.tensor([list(rank)])))) for rank in permutations(range(3)))
+    total = sum(math.exp(-float(order_losses(score, torch.tensor([list(rank)])))) for rank in permutations(range(3)))
     assert total == pytest.approx(1.0, abs=1e-6)
-    order = ordered(score, torch.tensor([[1, 2, 0]]))  # the third first, then the first
+    order = order_losses(score, torch.tensor([[1, 2, 0]]))  # the third first, then the first
     e = [math.exp(x) for x in (2.0, 0.3, -1.0)]
     expected = -math.log(e[0] / sum(e)) - math.log(e[1] / (e[1] + e[2]))
     assert float(order) == pytest.approx(expected, abs=1e-6)
-    two = ordered(score[:, :2], torch.tensor([[0, 1]]))
+    two = order_losses(score[:, :2], torch.tensor([[0, 1]]))
     assert float(two) == pytest.approx(math.log(1 + math.exp(-1.3)), abs=1e-6)  # two answers: Bradley and Terry
-    absent = ordered(torch.tensor([[0.3, -1.0, 99.0]]), torch.tensor([[0, 1, -1]]))
+    absent = order_losses(torch.tensor([[0.3, -1.0, 99.0]]), torch.tensor([[0, 1, -1]]))
     assert float(absent) == pytest.approx(float(two), abs=1e-6)
 
 
@@ -214,7 +215,7 @@ def test_one_question_counts_once_however_many_answers_it_has():
 def test_readings_of_a_reward_model():
     score, rank = torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([[0, 1], [0, 1]])
     targets = torch.tensor([[[1, 1, -100], [1, -100, -100]], [[1, -100, -100], [1, 1, 1]]])
-    found = reward_model.readings(score, rank, torch.zeros(2, 2, 2), targets)
+    found = reward_model.pair_metrics(score, rank, torch.zeros(2, 2, 2), targets)
     ratio = {name: float(top / bottom) for name, (top, bottom) in found.items()}
     assert ratio["accuracy"] == 0.5 and ratio["longer"] == 1.0 and ratio["longer_is_better"] == 0.5
     assert ratio["confidence"] == pytest.approx((1 / (1 + math.exp(-1)) + 1 / (1 + math.exp(-3))) / 2)

@@ -1,4 +1,6 @@
-"""diffusers as the oracle: the same weights give the same numbers, pipelines load and draw, schedulers walk the same path."""
+"""diffusers as the oracle: the same weights give the same numbers, pipelines load and draw, schedulers walk the same
+path.
+"""
 
 import warnings
 from itertools import pairwise
@@ -167,7 +169,8 @@ def test_the_identity_is_one_for_colour_too():
 
 def test_a_unet_of_others_comes_in(tmp_path):
     theirs = diffusers.UNet2DModel(
-        sample_size=16, in_channels=3, out_channels=3, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        sample_size=16, in_channels=3, out_channels=3, block_out_channels=(8, 16), layers_per_block=1,
+        norm_num_groups=4,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
     diffusers.DDPMPipeline(theirs, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "theirs")
@@ -192,7 +195,7 @@ def test_what_has_no_equal_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-# -- schedulers ----------------------------------------------------------------------------------------------------------
+# -- schedulers --------------------------------------------------------------------------------------------------------
 
 
 class Linear64(torch.nn.Module):
@@ -203,7 +206,8 @@ class Linear64(torch.nn.Module):
 
 
 def exactly(scheduler):
-    """Their table of alphas is float32; in float64 nothing is left to tolerance. (Step counts that do not divide 1000 are theirs alone: they
+    """Their table of alphas is float32; in float64 nothing is left to tolerance. (Step counts that do not divide 1000
+    are theirs alone: they
     step back by a rounded stride and not to the next of their own times.)"""
     scheduler.alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
     return scheduler
@@ -278,7 +282,9 @@ def test_flow_matching_euler():
 
 
 def test_published_shapes():
-    """DDPM's U-Net for CIFAR-10 has 35.7 million parameters, DiT-XL/2 675 million, the kl-f8 autoencoder 83.65 million."""
+    """DDPM's U-Net for CIFAR-10 has 35.7 million parameters, DiT-XL/2 675 million, the kl-f8 autoencoder 83.65
+    million.
+    """
     counts = {}
     for name, recipe in {"ddpm": images.ddpm("paper"), "dit": images.dit("paper"), "vae": images.vae("paper")}.items():
         with torch.device("meta"):

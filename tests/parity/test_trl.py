@@ -1,4 +1,6 @@
-"""Against TRL: the same conversations and weights give the same SFT loss, and the same pairs the same DPO loss and margins."""
+"""Against TRL: the same conversations and weights give the same SFT loss, and the same pairs the same DPO loss and
+margins.
+"""
 
 import json
 import os
@@ -71,7 +73,8 @@ def ours(model, space):
 
 def settings(folder, kind, **more):
     return kind(
-        output_dir=str(folder / "out"), per_device_train_batch_size=3, max_steps=1, learning_rate=1e-6, logging_steps=1, report_to=[],
+        output_dir=str(folder / "out"), per_device_train_batch_size=3, max_steps=1, learning_rate=1e-6,
+        logging_steps=1, report_to=[],
         use_cpu=True, bf16=False, gradient_checkpointing=False, save_strategy="no", max_length=64, **more,
     )  # fmt: skip
 

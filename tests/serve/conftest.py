@@ -83,9 +83,9 @@ class Served:
 
     def quiet(self):
         """Wait until nothing runs; the blocks are all back."""
-        engines = [one.engine for one in self.service.served.values() if one.engine]
+        engines = [one.engine for one in self.service.runs.values() if one.engine]
         for _ in range(500):
-            if not any(engine.busy() for engine in engines) and not self.service.solo.busy():
+            if not any(engine.busy() for engine in engines) and not self.service.single_lane.busy():
                 break
             time.sleep(0.01)
         for engine in engines:

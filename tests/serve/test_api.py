@@ -103,7 +103,7 @@ def test_the_tokens_of_logprobs_spell_the_text(client, model, stop):
 
 
 def test_completions_of_texts_and_ids_with_echo(client, served):
-    ids = served.service.find("bytes").begin("and ")
+    ids = served.service.find("bytes").encode_prompt("and ")
     assert client.post("/../tokenize", body={"model": "bytes", "prompt": "and "}, cast_to=object)["tokens"] == ids
     how = {"model": "bytes", "max_tokens": 10, "seed": 3, "logprobs": 2}
     texts = client.completions.create(prompt=["and ", "more"], **how).choices
@@ -169,7 +169,10 @@ def test_a_predicted_text_comes_sooner_and_changes_nothing(client, served, strea
 
 def test_a_required_tool_is_called(client):
     tools = [
-        {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {"n": {"enum": [1, 2, 30]}}, "required": ["n"], "additionalProperties": False}}}
+        {"type": "function",
+            "function": {"name": name,
+                "parameters": {"type": "object", "properties": {"n": {"enum": [1, 2, 30]}}, "required": ["n"],
+                    "additionalProperties": False}}}
         for name in ("add", "cut")
     ]  # fmt: skip
     how = {"model": "talk", "messages": ASKED, "tools": tools, "seed": 1, "max_tokens": 120}
@@ -225,7 +228,7 @@ def test_functions_too_long_for_the_context_are_left_out_and_that_is_said(client
 
 
 def test_bias_decides_and_penalties_spread(client, served):
-    token = served.service.find("bytes").begin("q")[-1]
+    token = served.service.find("bytes").encode_prompt("q")[-1]
     how = {"model": "bytes", "prompt": "and ", "max_tokens": 8, "temperature": 0}
     assert client.completions.create(**how, logit_bias={str(token): 100}).choices[0].text == "q" * 8
 
@@ -249,7 +252,7 @@ def test_embeddings_in_both_encodings(client, served, runs):
     one = served.service.find("bytes")
     for text, a, b in zip(texts, found, plain, strict=True):
         assert a.embedding == pytest.approx(b.embedding, abs=1e-6)
-        hidden = one.run.model(torch.tensor([one.begin(text)]), readout=lambda head, hidden: hidden)[0].mean(0)
+        hidden = one.run.model(torch.tensor([one.encode_prompt(text)]), readout=lambda head, hidden: hidden)[0].mean(0)
         assert np.allclose(a.embedding, hidden / hidden.norm(), atol=1e-5)
     short = client.embeddings.create(model="bytes", input="and more", dimensions=4).data[0].embedding
     assert len(short) == 4 and np.linalg.norm(short) == pytest.approx(1, abs=1e-5)
@@ -291,7 +294,7 @@ def test_models_are_listed_and_found_with_and_without_v1(client, served):
     assert client.models.retrieve("digits").id == "digits"
     with openai.OpenAI(base_url=served.url, api_key="none") as bare:
         assert bare.chat.completions.create(model="talk", messages=ASKED, max_tokens=2).usage.completion_tokens <= 2
-    with pytest.raises(openai.NotFoundError, match="no model 'tolk'; there are talk, bytes, digits.*talk"):
+    with pytest.raises(openai.NotFoundError, match="no model 'tolk'; available: talk, bytes, digits.*talk"):
         client.chat.completions.create(model="tolk", messages=ASKED)
 
 

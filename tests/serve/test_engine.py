@@ -241,7 +241,9 @@ def test_random_operations_keep_the_blocks_invariants(operations):
 
 
 def test_idle_blocks_that_a_request_will_use_are_no_room_for_it():
-    """Of four blocks two are known and idle, one is in use: a request that wants them, one more and one to grow has to wait."""
+    """Of four blocks two are known and idle, one is in use: a request that wants them, one more and one to grow has
+    to wait.
+    """
     engine = Engine(built(), None, blocks=4, size=4)
     known = [1, 2, 3, 4, 5, 6, 7, 8, 9]
     Heard(engine, prompt=known, config=Autoregressive(max_tokens=1), seed=0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sanbu.config import SanbuError
 from sanbu.serve.block_manager import Blocks
 from sanbu.serve.engine import Engine
-from sanbu.serve.prompt_lookup import SAME, Guesser, Lookup
+from sanbu.serve.prompt_lookup import NGRAM, Guesser, Lookup
 from sanbu.serve.request import Request
 from sanbu.serve.speculate import Speculation
 from sanbu.strategies.autoregressive import Autoregressive
@@ -64,9 +64,7 @@ def test_what_was_expected_comes_in_an_eighth_of_the_steps():
         (again,), engine = told(model, [{**how, "expected": expected}])
         assert again[0] == said[0] and again[1] == pytest.approx(said[1], abs=1e-9) and again[2] == said[2]
         if expected == said[0]:
-            assert (
-                engine.counts["steps"] <= 7 and plain.counts["steps"] == 32
-            )  # the first three have no room to hope for more
+            assert engine.counts["steps"] <= 7 and plain.counts["steps"] == 32  # the limit starts at three tokens
 
 
 def test_penalties_grammars_and_ends_are_the_same_with_guesses():
@@ -114,7 +112,7 @@ def test_guesses_change_nothing_where_blocks_are_few():
 
 def brute(text, ending, most):
     """What followed the last time the ending stood in the text."""
-    places = [at for at in range(SAME, len(text)) if text[at - SAME : at] == ending[-SAME:] and len(ending) >= SAME]
+    places = [at for at in range(NGRAM, len(text)) if text[at - NGRAM : at] == ending[-NGRAM:] and len(ending) >= NGRAM]
     if not places:
         return []
     return list(itertools.islice(itertools.cycle(text[places[-1] :]), most))
@@ -129,7 +127,7 @@ def test_a_lookup_finds_what_followed_the_last_time(text, ending, most):
     assert grown.guess(text, most) == brute(text, text, most)
 
 
-def test_hope_grows_and_falls():
+def test_the_limit_grows_and_falls():
     guesser = Guesser([1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11, 12, 13])
     assert guesser.guess([1, 2, 3], 7) == [4, 5, 6]
     guesser.learn(3)
@@ -151,7 +149,7 @@ def test_guesses_are_counted_right_and_wrong():
     engine = Engine(model, SPACE.end)
     heard = [Heard(engine, **how) for how in hows]
     finish(engine)
-    right, wrong = (sum(getattr(one.request, name) for one in heard) for name in ("right", "wrong"))
+    right, wrong = (sum(getattr(one.request, name) for one in heard) for name in ("accepted", "rejected"))
     assert right == engine.counts["guesses_right"] > 0 and wrong > 0
     assert (
         engine.counts["guesses"] - 7 * len(heard) <= right + wrong <= engine.counts["guesses"]
@@ -164,7 +162,7 @@ def small(tokens=6, most=100, size=2, count=40, expected=range(1, 13)):
     request = Request([1] * tokens, Autoregressive(max_tokens=most), 0, print, expected=[*expected])
     request.table = [blocks.take() for _ in range(-(-tokens // size))]
     request.filled = tokens - 1
-    request.guesser.hope = 100
+    request.guesser.limit = 100
     return request, blocks
 
 
@@ -211,6 +209,6 @@ def test_guesses_end_where_the_context_does():
 @given(st.lists(st.integers(0, 2), max_size=30), st.integers(0, 6))
 def test_a_guesser_follows_what_comes(tokens, most):
     guesser = Guesser(tokens[:2])
-    guesser.hope = 100
+    guesser.limit = 100
     for size in range(2, len(tokens) + 1):
         assert guesser.guess(tokens[:size], most) == brute(tokens[:size], tokens[:size], most)

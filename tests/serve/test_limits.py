@@ -31,10 +31,15 @@ def figure(url, name):
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
+)
 WRONG = [
     ("/v1/chat/completions", {}, 400, "messages", "Field required"),
     ("/v1/chat/completions", {**CHAT, "messages": []}, 400, "messages", "at least 1"),
-    ("/v1/chat/completions", {**CHAT, "messages": [{"role": "king", "content": "x"}]}, 400, "messages.0.role", "'developer', 'system', 'user'"),
+    ("/v1/chat/completions", {**CHAT, "messages": [{"role": "king", "content": "x"}]}, 400, "messages.0.role",
+     "'developer', 'system', 'user'"),
     ("/v1/chat/completions", {**CHAT, "temperature": 3}, 400, "temperature", "less than or equal to 2"),
     ("/v1/chat/completions", {**CHAT, "temperature": "1"}, 400, "temperature", "valid number"),
     ("/v1/chat/completions", {**CHAT, "n": 0}, 400, "n", "greater than or equal to 1"),
@@ -45,26 +50,34 @@ WRONG = [
     ("/v1/chat/completions", {**CHAT, "strategy": {"kind": "bem-search"}}, 400, "strategy", "beam-search"),
     ("/v1/chat/completions", {**CHAT, "strategy": {"beams": 4}}, 400, "strategy", "beams"),
     ("/v1/chat/completions", {**CHAT, "audio": {"voice": "x"}}, 400, "audio", "not supported"),
-    ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_schema"}}, 400, "response_format", "needs a schema"),
-    ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}}, 400, "response_format", "cannot be followed"),
-    ("/v1/chat/completions", {**CHAT, "prediction": {"type": "text", "content": "x"}}, 400, "prediction.type", "'content'"),
-    ("/v1/chat/completions", {**CHAT, "model": "digits", "prediction": {"type": "content", "content": "x"}, "tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "model", "does not write text"),
+    ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_schema"}}, 400, "response_format",
+     "needs a schema"),
+    ("/v1/chat/completions",
+     {**CHAT, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}}, 400,
+     "response_format", "schema is not supported"),
+    ("/v1/chat/completions", {**CHAT, "prediction": {"type": "text", "content": "x"}}, 400, "prediction.type",
+     "'content'"),
+    ("/v1/chat/completions",
+     {**CHAT, "model": "digits", "prediction": {"type": "content", "content": "x"},
+         "tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "model", "does not write text"),
     ("/v1/chat/completions", {**CHAT, "prediction": {"type": "content"}}, 400, "prediction.content", "required"),
     ("/v1/chat/completions", {**CHAT, "tool_choice": "required"}, 400, "tool_choice", "no tools"),
     ("/v1/chat/completions", {**CHAT, "model": "digits"}, 400, "model", "does not write text"),
-    ("/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": "x " * 900}]}, 400, "messages", "allowed: 1 to 511"),
+    ("/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": "x " * 900}]}, 400, "messages",
+     "allowed: 1 to 511"),
     ("/v1/completions", {"model": "bytes", "prompt": [999]}, 400, None, "no token 999"),
-    ("/v1/completions", {"model": "bytes", "prompt": []}, 400, "prompt", "there is none"),
+    ("/v1/completions", {"model": "bytes", "prompt": []}, 400, "prompt", "prompt is empty"),
     ("/v1/completions", {"model": "bytes", "prompt": "x", "suffix": "y"}, 400, "suffix", "from left to right"),
     ("/v1/completions", {"model": "bytes", "prompt": "x", "best_of": 4}, 400, "best_of", "not supported"),
     ("/v1/embeddings", {"model": "bytes", "input": [999]}, 400, "input", "no token 999"),
-    ("/v1/embeddings", {"model": "digits", "input": "x"}, 400, "model", "reads no text"),
-    ("/v1/images/generations", {"model": "talk", "prompt": "x"}, 400, "model", "draws no pictures"),
+    ("/v1/embeddings", {"model": "digits", "input": "x"}, 400, "model", "does not read text"),
+    ("/v1/images/generations", {"model": "talk", "prompt": "x"}, 400, "model", "does not generate images"),
     ("/v1/images/generations", {"model": "digits", "prompt": "1", "size": "9x9"}, 400, "size", "8x8"),
     ("/v1/images/generations", {"model": "digits", "prompt": "1", "strategy": {"steps": 0}}, 400, "strategy", "steps"),
-    ("/v1/responses", {"model": "talk", "input": "x", "previous_response_id": "r"}, 400, "previous_response_id", "not supported"),
+    ("/v1/responses", {"model": "talk", "input": "x", "previous_response_id": "r"}, 400, "previous_response_id",
+     "not supported"),
     ("/tokenize", {"model": "bytes"}, 400, "prompt", "either"),
-    ("/v1/nothing", {}, 404, None, "nothing at /v1/nothing"),
+    ("/v1/nothing", {}, 404, None, "no endpoint at /v1/nothing"),
 ]  # fmt: skip
 
 
@@ -83,7 +96,7 @@ def test_no_json_no_method_no_name_no_path(served):
         httpx.post(
             served.url + "/v1/chat/completions", content="{", headers={"content-type": "application/json"}
         ).json()["error"]["message"]
-        == "the body is not JSON"
+        == "the request body is not valid JSON"
     )
     assert httpx.get(served.url + "/v1/chat/completions").status_code == 405
     for path in ("/v1/models/../../etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd", "/..%2f..%2fetc/passwd"):
@@ -135,7 +148,7 @@ def test_a_huge_body_is_refused(runs, declared):
 def test_keys_are_needed_counted_and_never_kept(runs, tmp_path):
     path = tmp_path / "keys.json"
     one, two = make(path, "one"), make(path, "two", requests_per_minute=2)
-    with pytest.raises(SanbuError, match="'one' already"):
+    with pytest.raises(SanbuError, match="already has a key named 'one'"):
         make(path, "one")
     assert one not in path.read_text() and path.stat().st_mode & 0o77 == 0
     with Served(runs[:1], Keys.load(path)) as closed:
@@ -157,7 +170,7 @@ def test_keys_are_needed_counted_and_never_kept(runs, tmp_path):
         assert f'sanbu:key_tokens_total{{key="one"}} {float(used)}' in text
         for _ in range(2):
             closed.client(two).models.list()
-        with pytest.raises(openai.RateLimitError, match="2 requests of this minute") as caught:
+        with pytest.raises(openai.RateLimitError, match="rate limit reached: 2 requests per minute") as caught:
             closed.client(two).models.list()
         assert 1 <= int(caught.value.response.headers["retry-after"]) <= 60
 
@@ -207,11 +220,7 @@ def test_a_client_that_goes_frees_its_blocks_within_a_step(runs, stream):
         body = json.dumps({**CHAT, "max_tokens": 400, "stream": stream, "logit_bias": {"0": -100}}).encode()
         parts = urlsplit(one.url)
         place = socket.create_connection((parts.hostname, parts.port))
-        place.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-            % len(body)
-            + body
-        )
+        place.sendall(HEAD % len(body) + body)
         while figure(one.url, "sanbu:num_requests_running") < 1:
             time.sleep(0.01)
         assert figure(one.url, "sanbu:kv_cache_usage_perc") > 0
@@ -233,11 +242,7 @@ def test_a_reader_that_does_not_read_stops_nobody(runs):
         with socket.socket() as place:
             place.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
             place.connect((parts.hostname, parts.port))
-            place.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-                % len(body)
-                + body
-            )
+            place.sendall(HEAD % len(body) + body)
             for _ in range(3):
                 assert one.client().chat.completions.create(**CHAT).usage.completion_tokens
         one.quiet()
@@ -290,10 +295,13 @@ def test_bodies_of_chance_are_answered_with_4xx_and_a_field(served):
         [{"role": "user", "content": [{"type": "image_url"}]}],
         2**70,
     ]
-    fields = ["model", "messages", "prompt", "input", "n", "seed", "stop", "temperature", "top_p", "logit_bias", "stream", "stream_options", "response_format", "tools", "tool_choice", "strategy", "max_tokens", "logprobs", "size", "dimensions", "text"]  # fmt: skip
+    fields = ["model", "messages", "prompt", "input", "n", "seed", "stop", "temperature", "top_p", "logit_bias",
+        "stream", "stream_options", "response_format", "tools", "tool_choice", "strategy", "max_tokens", "logprobs",
+        "size", "dimensions", "text"]  # fmt: skip
     bases = {
         "/v1/chat/completions": CHAT, "/v1/completions": {"model": "bytes", "prompt": "x", "max_tokens": 2},
-        "/v1/responses": {"model": "talk", "input": "x", "max_output_tokens": 2}, "/v1/embeddings": {"model": "bytes", "input": "x"},
+        "/v1/responses": {"model": "talk", "input": "x", "max_output_tokens": 2},
+        "/v1/embeddings": {"model": "bytes", "input": "x"},
         "/v1/images/generations": {"model": "digits", "prompt": "1"}, "/tokenize": {"model": "bytes", "prompt": "x"},
     }  # fmt: skip
     with httpx.Client(base_url=served.url, timeout=30) as client:
@@ -341,10 +349,10 @@ def test_what_cannot_be_served_is_one_line_and_exit_code_2(runs, tmp_path):
 
     assert "is not a run" in said(tmp_path)
     (tmp_path / "k.json").write_text("{}")
-    assert "is no file of keys" in said(runs[0], "--keys", tmp_path / "k.json")
+    assert "is not a key file" in said(runs[0], "--keys", tmp_path / "k.json")
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         place.listen()
         assert "in use" in said(runs[0], "--port", place.getsockname()[1])
-    assert "two runs have one name" in said(runs[0], runs[0])
+    assert "two runs have the same name" in said(runs[0], runs[0])
     assert "given 'int4', allowed: full, bfloat16, int8; did you mean 'int8'?" in said(runs[0], "--weights", "int4")

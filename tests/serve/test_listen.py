@@ -30,9 +30,9 @@ def test_deltas_are_the_text_up_to_the_first_stop(content, sizes, stop):
     answer, texts, words = Answer(0, Split(pieces), stop), [], []
     for event in [*(Event(token, -1.0) for token in range(len(pieces))), Event(finish="length")]:
         if answer.finish is None:
-            piece = answer.hear(event)
+            piece = answer.receive(event)
             texts.append(piece.text)
-            words += piece.words
+            words += piece.tokens
     whole = content.decode("utf-8", "replace")
     found = [(whole.find(text) + len(text), whole.find(text)) for text in stop if text in whole]
     wanted = whole[: min(found)[1]] if found else whole  # the first that is complete, however the text is cut
@@ -52,5 +52,5 @@ def test_deltas_are_the_text_up_to_the_first_stop(content, sizes, stop):
 
 def test_tokens_are_held_until_their_character_is_whole():
     answer = Answer(0, ByteTokenizer(), ())
-    told = [answer.hear(Event(token)) for token in "é".encode()]
-    assert [(piece.text, len(piece.words)) for piece in told] == [("", 0), ("é", 2)]
+    told = [answer.receive(Event(token)) for token in "é".encode()]
+    assert [(piece.text, len(piece.tokens)) for piece in told] == [("", 0), ("é", 2)]

@@ -14,7 +14,7 @@ from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.beam import BeamSearch
 from sanbu.strategies.filters import draw, min_p, repetition_penalty, top_k, top_p
 from sanbu.strategies.strategy import generate, last
-from sanbu.testing import fill, build_seeded
+from sanbu.testing import build_seeded, fill
 
 SPACE = Space((24,), 20, 0)
 UNSEEN = torch.zeros(1, 4, dtype=torch.bool)

@@ -84,7 +84,8 @@ ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpm-solver": 2}
 
 @pytest.mark.parametrize("sampler", ORDERS)
 def test_errors_fall_at_the_order_of_the_method(sampler):
-    """On one Gaussian (x_t - a_t m) / sqrt(a_t^2 d^2 + s_t^2) stays what it was; three quarters of the way down, errors fall
+    """On one Gaussian (x_t - a_t m) / sqrt(a_t^2 d^2 + s_t^2) stays what it was; three quarters of the way down,
+    errors fall
     with steps^-1 or steps^-2. (The last step, to no noise at all, is of first order for all.)"""
     path, mean, deviation = paths.CosinePath(), 0.4, 0.25
     denoise = exact(path, (1.0,), (mean,), deviation)
@@ -107,7 +108,7 @@ def test_errors_fall_at_the_order_of_the_method(sampler):
 
 @pytest.mark.parametrize("name", PATHS)
 def test_ddim_is_exact_where_the_data_is_a_point(name):
-    """One clean picture: D is that picture, and any number of steps ends there; between, x_t is the straight mixture."""
+    """With one clean picture D is that picture, any number of steps ends there, and x_t is the straight mixture."""
     path, point = PATHS[name], 0.37
 
     def denoise(x, t):

@@ -18,7 +18,7 @@ def test_a_damaged_comparison_is_said_and_the_page_opens(text, plot, tmp_path):
     if plot:
         (tmp_path / "compare.png").write_text("no picture")
     with gr.Blocks() as page:
-        compare_tab(SimpleNamespace(served={}), tmp_path)
+        compare_tab(SimpleNamespace(runs={}), tmp_path)
     whole = "name" in text and not plot
     assert any(isinstance(block, gr.Markdown) for block in page.blocks.values()) is not whole
     assert any(isinstance(block, gr.Dataframe) for block in page.blocks.values()) is whole

@@ -4,7 +4,7 @@ import pytest
 
 from sanbu.config import SanbuError
 from sanbu.data.conversations import records
-from sanbu.studio.label import agreement, append, read, read_order, won
+from sanbu.studio.label import agreement, append, read, read_order, win_counts
 
 
 def row(answers, ranks, runs=None, question="q"):
@@ -50,6 +50,10 @@ def test_agreement_counts_pairs_that_were_judged_twice():
 
 def test_runs_win_pairs_against_other_runs():
     rows = [row(["1", "2", "3"], [0, 1, 2], [["sft"], ["ppo"], ["ppo"]]), row(["4", "5"], [0, 1], [["ppo"], ["sft"]])]
-    assert won(rows) == {"ppo": (1, 3), "sft": (2, 3)}
-    assert won([row(["1", "2"], [0, 1], [["sft", "ppo"], ["dpo"]])]) == {"dpo": (0, 1), "ppo": (1, 1), "sft": (1, 1)}
-    assert won([row(["1", "2"], [0, 1], [["sft", "ppo"], ["ppo"]])]) == {"sft": (1, 1)}
+    assert win_counts(rows) == {"ppo": (1, 3), "sft": (2, 3)}
+    assert win_counts([row(["1", "2"], [0, 1], [["sft", "ppo"], ["dpo"]])]) == {
+        "dpo": (0, 1),
+        "ppo": (1, 1),
+        "sft": (1, 1),
+    }
+    assert win_counts([row(["1", "2"], [0, 1], [["sft", "ppo"], ["ppo"]])]) == {"sft": (1, 1)}

@@ -36,7 +36,7 @@ def ask(page, text):
 
 def slowly(monkeypatch, studio, name):
     """Let a run take its time, so that it can be stopped on its way."""
-    engine = studio.service.served[name].engine
+    engine = studio.service.runs[name].engine
     step = engine.step
     monkeypatch.setattr(engine, "step", lambda: (time.sleep(0.05), step())[1])
     return engine
@@ -55,7 +55,7 @@ def test_what_was_said_before_counts_or_not(opened, studio, client):
     page = opened()
     page.locator("#most input[type=number]").fill("8")
     ask(page, "What is 7?")
-    wait(lambda: len("".join(said(page, "bytes"))) and not studio.service.served["bytes"].engine.busy())
+    wait(lambda: len("".join(said(page, "bytes"))) and not studio.service.runs["bytes"].engine.busy())
     page.uncheck("#remember input")
     ask(page, "What is 8?")
     asked = {"messages": [{"role": "user", "content": "What is 8?"}], "max_tokens": 8, "seed": 0}
@@ -108,7 +108,7 @@ def test_another_answer_and_a_changed_question(opened):
 def test_markup_that_a_person_or_a_run_says_is_only_text(opened, studio, monkeypatch):
     page = opened()
     markup = "<img src=x onerror='window.hurt=1'><script>window.hurt=1</script><b>bold</b>[x](javascript:alert(1))"
-    codec = studio.service.served["talk"].run.codec
+    codec = studio.service.runs["talk"].run.codec
     monkeypatch.setattr(codec.tokenizer, "pieces", [markup.encode()] * len(codec.tokenizer.pieces), raising=False)
     ask(page, markup)
     wait(lambda: "".join(said(page, "talk")))
@@ -174,7 +174,7 @@ def test_a_person_ranks_answers_without_knowing_whose_they_are(opened, studio):
     wait(lambda: "each number from 1 to 2" in page.input_value("#saved textarea"))
     order.fill("2 1")
     page.keyboard.press("Enter")
-    wait(lambda: "1 rankings" in page.input_value("#saved textarea"))
+    wait(lambda: "rankings.jsonl: 1" in page.input_value("#saved textarea"))
     assert {"talk", "bytes"} == set(page.input_value("#saved textarea").split("\n")[0].split(" > "))
     (record,) = records(str(studio.root / "rankings.jsonl"))
     assert record.ranks == (1, 0) and record.prompt[-1]["content"] == "What is 5?"
@@ -190,7 +190,8 @@ def test_a_recipe_is_changed_trained_and_stopped(opened, studio):
     page.click("#start")
     wait(lambda: "did you mean 'layers'" in page.input_value(state))
     arguments.fill(
-        f"data.path={studio.root / 'text.txt'} model.layers=1 model.width=16 model.heads=2 schedule.steps=100000 data.tokenizer=byte"
+        f"data.path={studio.root / 'text.txt'} data.tokenizer=byte"
+        " model.layers=1 model.width=16 model.heads=2 schedule.steps=100000"
     )
     page.locator("#recipe-folder textarea, #recipe-folder input").fill("../outside")
     page.click("#start")
@@ -199,7 +200,7 @@ def test_a_recipe_is_changed_trained_and_stopped(opened, studio):
     page.click("#start")
     wait(lambda: "s left" in page.input_value(state), 60)
     page.click("#stop-training")
-    wait(lambda: "mine: done" in page.input_value(state) or "mine: ended" in page.input_value(state), 30)
+    wait(lambda: "mine: done" in page.input_value(state) or "mine: stopped" in page.input_value(state), 30)
     assert list((studio.root / "mine" / "checkpoints").glob("step-*"))
 
 

@@ -69,6 +69,7 @@ class Booster:
 
 def recipe():
     return Recipe(
-        name="boosted", data=Made(maker="curve"), model=TreesConfig(), objective=Squares(), strategy=OneShotConfig(noise=1),
+        name="boosted", data=Made(maker="curve"), model=TreesConfig(), objective=Squares(),
+        strategy=OneShotConfig(noise=1),
         optimizer=Boosting(), machine=CPU, schedule=Schedule(steps=40, batch=512),
     )  # fmt: skip

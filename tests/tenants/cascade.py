@@ -58,6 +58,8 @@ class Cascade(StrategyConfig):
 
 def recipe(coordinate=0, parents=None):
     return Recipe(
-        name="stage", data=Made(maker="pair"), model=Net(inputs=1), objective=Next(coordinate=coordinate), strategy=Cascade(), machine=CPU,
-        optimizer=Adam(learning_rate=5e-3, rate=LinearRate()), parents=parents or {}, schedule=Schedule(steps=500, batch=256),
+        name="stage", data=Made(maker="pair"), model=Net(inputs=1), objective=Next(coordinate=coordinate),
+        strategy=Cascade(), machine=CPU,
+        optimizer=Adam(learning_rate=5e-3, rate=LinearRate()), parents=parents or {},
+        schedule=Schedule(steps=500, batch=256),
     )  # fmt: skip

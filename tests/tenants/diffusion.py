@@ -49,6 +49,7 @@ class Euler(StrategyConfig):
 
 def recipe():
     return Recipe(
-        name="flow", data=Made(maker="pair"), model=Net(inputs=3, width=64), objective=Flow(), strategy=Euler(), machine=CPU,
+        name="flow", data=Made(maker="pair"), model=Net(inputs=3, width=64), objective=Flow(), strategy=Euler(),
+        machine=CPU,
         optimizer=Adam(learning_rate=5e-3, rate=LinearRate()), schedule=Schedule(steps=1000, batch=256),
     )  # fmt: skip

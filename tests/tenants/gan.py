@@ -1,4 +1,6 @@
-"""GAN: non-saturating, with a lazy R1 penalty (Goodfellow and others, 2014; Mescheder and others, 2018) and an average."""
+"""GAN: non-saturating, with a lazy R1 penalty (Goodfellow and others, 2014; Mescheder and others, 2018) and an
+average.
+"""
 
 from typing import Literal
 
@@ -50,5 +52,6 @@ class Gan(ObjectiveConfig):
 def recipe():
     return Recipe(
         name="gan", data=Made(maker="pair"), model=Net(), objective=Gan(), strategy=OneShotConfig(), machine=CPU,
-        optimizer=Adam(learning_rate=2e-3, betas=(0.0, 0.99)), average=Exponential(decay=0.99), schedule=Schedule(steps=800, batch=128),
+        optimizer=Adam(learning_rate=2e-3, betas=(0.0, 0.99)), average=Exponential(decay=0.99),
+        schedule=Schedule(steps=800, batch=128),
     )  # fmt: skip

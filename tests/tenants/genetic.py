@@ -1,4 +1,4 @@
-"""A genetic algorithm (Such and others, 2017): the fittest of a population of weights, mutated; no gradient anywhere."""
+"""A genetic algorithm (Such and others, 2017): the fittest weights of a population, mutated; no gradient anywhere."""
 
 from typing import Literal
 
@@ -59,6 +59,7 @@ class Breeding:
 
 def recipe():
     return Recipe(
-        name="genetic", data=Made(maker="curve"), model=Net(inputs=1, outputs=1, width=16), objective=Squares(), strategy=OneShotConfig(noise=1),
+        name="genetic", data=Made(maker="curve"), model=Net(inputs=1, outputs=1, width=16), objective=Squares(),
+        strategy=OneShotConfig(noise=1),
         optimizer=Genetic(), machine=CPU, schedule=Schedule(steps=300, batch=128),
     )  # fmt: skip

@@ -1,4 +1,6 @@
-"""Masked text: predict what is hidden (Devlin and others, 2019), draw by mask-predict (Ghazvininejad and others, 2019)."""
+"""Masked text: predict what is hidden (Devlin and others, 2019), draw by mask-predict (Ghazvininejad and others,
+2019).
+"""
 
 from typing import Literal
 
@@ -72,6 +74,7 @@ class MaskPredict(StrategyConfig):
 
 def recipe():
     return Recipe(
-        name="masked", data=Made(maker="progression", shape=(6,), vocabulary=6), model=Reader(), objective=Masked(), strategy=MaskPredict(),
+        name="masked", data=Made(maker="progression", shape=(6,), vocabulary=6), model=Reader(), objective=Masked(),
+        strategy=MaskPredict(),
         optimizer=Adam(learning_rate=3e-3, rate=LinearRate()), machine=CPU, schedule=Schedule(steps=800, batch=128),
     )  # fmt: skip

@@ -66,6 +66,7 @@ class Ppo(ObjectiveConfig):
 
 def recipe():
     return Recipe(
-        name="ppo", data=Made(maker="pair"), model=Net(inputs=1, outputs=4), objective=Ppo(), strategy=OneShotConfig(noise=1),
+        name="ppo", data=Made(maker="pair"), model=Net(inputs=1, outputs=4), objective=Ppo(),
+        strategy=OneShotConfig(noise=1),
         optimizer=Adam(learning_rate=5e-3), machine=CPU, schedule=Schedule(steps=40, batch=128),
     )  # fmt: skip

@@ -51,6 +51,8 @@ class Elbo(ObjectiveConfig):
 
 def recipe():
     return Recipe(
-        name="vae", data=Made(maker="pair"), model=GaussiansConfig(), objective=Elbo(), strategy=OneShotConfig(), machine=CPU,
-        optimizer=Adam(learning_rate=0.02, rate=LinearRate()), schedule=Schedule(steps=600, batch=256, evaluate_every=600, evaluate_rows=64),
+        name="vae", data=Made(maker="pair"), model=GaussiansConfig(), objective=Elbo(), strategy=OneShotConfig(),
+        machine=CPU,
+        optimizer=Adam(learning_rate=0.02, rate=LinearRate()),
+        schedule=Schedule(steps=600, batch=256, evaluate_every=600, evaluate_rows=64),
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Data that ships: made by our own generators, or read from the installed Python."""
+"""Built-in data: generated questions, and the documentation of the installed Python."""

@@ -1,7 +1,7 @@
-"""Questions whose answers a function knows: sums, lists, words, and what this Python's own documentation says.
+"""Questions with computed answers: sums, lists, words, and the documentation of the installed Python.
 
-Every question is a pure function of its number. Which are held out is decided by a hash of the question itself, so
-that a question held out in one stage of an assistant's life is held out in all of them.
+Every question is a pure function of its number. Held-out questions are chosen by a hash of their text, so a question
+that is held out in one stage of the assistant pipeline is held out in all of them.
 """
 
 from __future__ import annotations
@@ -9,27 +9,30 @@ from __future__ import annotations
 import hashlib
 import keyword
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from sanbu.files import read_json, write_json
 from sanbu.noise import key, mix_int
 
+A = TypeVar("A")
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-ASKED = (
+KEYWORD_WORDINGS = (
     "Is {} a keyword?",
     "Is {} a keyword of Python?",
     "Does Python reserve the word {}?",
     "Tell me if {} is a keyword.",
 )
-WORDINGS = ("What does {} do?", "Describe {}.", "Explain {} in one line.", "What is {} for?")
+FUNCTION_WORDINGS = ("What does {} do?", "Describe {}.", "Explain {} in one line.", "What is {} for?")
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its right answer as one short polite sentence, answers that nearly are, and the skill it asks for."""
+    """A question, its right answer in one sentence, near misses, and the name of its skill."""
 
     text: str
     answer: str
@@ -38,7 +41,7 @@ class Question:
 
 
 class Draws:
-    """Integers keyed by the number of a question."""
+    """Random integers, keyed by the number of a question."""
 
     def __init__(self, number: int, purpose: str = "skills") -> None:
         self.state = key(purpose, number)
@@ -48,23 +51,28 @@ class Draws:
         self.state = mix_int(self.state + 0x9E3779B97F4A7C15)
         return (self.state & ((1 << 62) - 1)) % high
 
+    def choose(self, items: Sequence[A]) -> A:
+        """One of the items."""
+        return items[self.below(len(items))]
+
     def several(self, count: int, high: int) -> list[int]:
-        """Different integers below `high`."""
+        """`count` distinct integers 0 .. high - 1."""
         pool = list(range(high))
         return [pool.pop(self.below(len(pool))) for _ in range(count)]
 
 
 def sentence(value: object) -> str:
-    """The form of every short answer."""
+    """A value as a short answer."""
     return f"It is {value}."
 
 
 def digits(values: list[int]) -> str:
+    """Integers as text, separated by spaces."""
     return " ".join(map(str, values))
 
 
-def numeric(text: str, value: int, skill: str) -> Question:
-    """A question with a number as answer; near misses are off by one, by ten, or have two digits exchanged."""
+def number_question(text: str, value: int, skill: str) -> Question:
+    """A question whose answer is a number; near misses are off by one or ten, or have the digits reversed."""
     backwards = int(str(abs(value))[::-1])
     wrong = [value + 1, value - 1, value + 10, value - 10, backwards]
     near = tuple(sentence(number) for number in wrong if number != value and number >= 0)
@@ -73,18 +81,18 @@ def numeric(text: str, value: int, skill: str) -> Question:
 
 def addition(draws: Draws) -> Question:
     a, b = draws.below(100), draws.below(10)
-    return numeric(f"What is {a} + {b}?", a + b, "addition")
+    return number_question(f"What is {a} + {b}?", a + b, "addition")
 
 
 def subtraction(draws: Draws) -> Question:
     a, b = 10 + draws.below(90), draws.below(10)
-    return numeric(f"What is {a} - {b}?", a - b, "subtraction")
+    return number_question(f"What is {a} - {b}?", a - b, "subtraction")
 
 
 def counting(draws: Draws) -> Question:
     letters = [LETTERS[draws.below(3)] for _ in range(5 + draws.below(4))]
-    wanted = letters[draws.below(len(letters))]
-    return numeric(f"How often is {wanted} in {' '.join(letters)}?", letters.count(wanted), "counting")
+    wanted = draws.choose(letters)
+    return number_question(f"How often is {wanted} in {' '.join(letters)}?", letters.count(wanted), "counting")
 
 
 def maximum(draws: Draws) -> Question:
@@ -94,63 +102,68 @@ def maximum(draws: Draws) -> Question:
     return Question(text, sentence(max(values)), near or (sentence(max(values) + 1),), "maximum")
 
 
-def listed(text: str, values: list[str], skill: str) -> Question:
-    """A question with a list as answer; near misses exchange two neighbours."""
-    swapped = [values[:i] + [values[i + 1], values[i]] + values[i + 2 :] for i in range(len(values) - 1)]
-    near = tuple(sentence(" ".join(other)) for other in swapped if other != values)
-    return Question(text, sentence(" ".join(values)), near or (sentence(" ".join(values[1:])),), skill)
+def list_question(text: str, values: list[str], skill: str) -> Question:
+    """A question whose answer is a list; near misses swap two neighbours."""
+    near = []
+    for i in range(len(values) - 1):
+        other = [*values[:i], values[i + 1], values[i], *values[i + 2 :]]
+        if other != values:
+            near.append(sentence(" ".join(other)))
+    shorter = sentence(" ".join(values[1:]))
+    return Question(text, sentence(" ".join(values)), tuple(near) or (shorter,), skill)
 
 
 def reversing(draws: Draws) -> Question:
     letters = [LETTERS[draws.below(26)] for _ in range(4 + draws.below(5))]
-    return listed(f"What is {' '.join(letters)} backwards?", letters[::-1], "reversing")
+    return list_question(f"What is {' '.join(letters)} backwards?", letters[::-1], "reversing")
 
 
 def sorting(draws: Draws) -> Question:
     values = draws.several(4 + draws.below(4), 10)
-    return listed(f"What is {digits(values)} in order?", list(map(str, sorted(values))), "sorting")
+    return list_question(f"What is {digits(values)} in order?", list(map(str, sorted(values))), "sorting")
 
 
 def item(draws: Draws) -> Question:
     letters = [LETTERS[i] for i in draws.several(8, 26)]
     place = draws.below(8)
-    near = tuple(sentence(letters[i]) for i in (place - 1, place + 1) if 0 <= i < 8)
+    near = [sentence(letters[i]) for i in (place - 1, place + 1) if 0 <= i < 8]
     text = f"What is the {ORDINALS[place]} of {' '.join(letters)}?"
-    return Question(text, sentence(letters[place]), near, "item")
+    return Question(text, sentence(letters[place]), tuple(near), "item")
 
 
 def documentation(draws: Draws) -> Question:
-    """What a function of the standard library does: the first line of its docstring."""
+    """What a function of the standard library does; the answer is the first line of its docstring."""
     known = facts()
     number = draws.below(len(known))
     name, line = known[number]
-    near = tuple(known[(number + step) % len(known)][1] for step in (-1, 1))
-    return Question(WORDINGS[draws.below(len(WORDINGS))].format(name), line, near, "documentation")
+    _, before = known[(number - 1) % len(known)]
+    _, after = known[(number + 1) % len(known)]
+    return Question(draws.choose(FUNCTION_WORDINGS).format(name), line, (before, after), "documentation")
 
 
 def keywords(draws: Draws) -> Question:
-    """Whether a word is a keyword of the language."""
+    """Whether a word is a keyword of Python."""
     names = [name.rpartition(".")[2] for name, _ in facts()]
     words = sorted(keyword.kwlist) if draws.below(2) else [name for name in names if not keyword.iskeyword(name)]
-    word = words[draws.below(len(words))]
+    word = draws.choose(words)
     yes, no = f"Yes, {word} is a keyword.", f"No, {word} is not a keyword."
     right, wrong = (yes, no) if keyword.iskeyword(word) else (no, yes)
-    return Question(ASKED[draws.below(len(ASKED))].format(word), right, (wrong,), "keywords")
+    return Question(draws.choose(KEYWORD_WORDINGS).format(word), right, (wrong,), "keywords")
 
 
 @lru_cache
 def facts() -> list[tuple[str, str]]:
     """Functions of the standard library with the first line of their docstring; cached per Python version."""
     from sanbu.data.builtin.stdlib_docs import version
-    from sanbu.data.shards import cached
+    from sanbu.data.shards import cache_folder
 
     name = "facts-" + hashlib.sha256(version().encode()).hexdigest()[:24]
-    folder = cached(name, lambda made: write_json(made / "facts.json", read_facts()))
+    folder = cache_folder(name, lambda made: write_json(made / "facts.json", read_facts()))
     return [(name, line) for name, line in read_json(folder / "facts.json")]
 
 
 def read_facts() -> list[tuple[str, str]]:
-    """A hundred and twenty functions, chosen by a hash of their name."""
+    """Names and first docstring lines of 120 functions, chosen by a hash of the name."""
     from sanbu.data.builtin.stdlib_docs import docstrings
 
     found: dict[str, str] = {}
@@ -176,19 +189,19 @@ SKILLS: tuple[Callable[[Draws], Question], ...] = (
 
 
 def question(number: int) -> Question:
-    """Question of that number; the skills take turns."""
+    """The question of a number; skills alternate."""
     return SKILLS[number % len(SKILLS)](Draws(number))
 
 
 @lru_cache
 def questions() -> tuple[Question, ...]:
-    """The default data: the skills in equal shares, so that a small skill asks its questions often."""
+    """The questions of the built-in data, in equal shares per skill; skills with few questions repeat them."""
     return tuple(question(number) for number in range(COUNT))
 
 
 @lru_cache
 def by_text() -> dict[str, Question]:
-    """The questions of the default data by their text."""
+    """The questions of the built-in data by their text."""
     return {found.text: found for found in questions()}
 
 
@@ -202,30 +215,32 @@ PREAMBLES = (
 
 
 def demonstration(found: Question, draws: Draws) -> str:
-    """A demonstration: of a hundred, 76 are right and short, 16 ramble, 8 are near misses.
+    """An answer to imitate: right and short in 76% of all draws, rambling in 16%, a near miss in 8%.
 
-    People's demonstrations are like this. Imitation learns all of it; which of it is wanted, only preferences say.
+    This models demonstrations by people. Imitation learns the whole mixture; preferences tell which part is wanted.
     """
     chance = draws.below(100)
-    return found.answer if chance < 76 else rambling(found, draws) if chance < 92 else near_miss(found, draws)
+    if chance < 76:
+        return found.answer
+    return ramble(found, draws) if chance < 92 else near_miss(found, draws)
 
 
-def rambling(found: Question, draws: Draws) -> str:
-    """The right answer after words that say nothing."""
-    return PREAMBLES[draws.below(len(PREAMBLES))] + found.answer
+def ramble(found: Question, draws: Draws) -> str:
+    """The right answer after an empty preamble."""
+    return draws.choose(PREAMBLES) + found.answer
 
 
-def wordy(answer: str, draws: Draws) -> str:
-    """An answer, after many words half of the time: words must not tell right from wrong."""
-    return PREAMBLES[draws.below(len(PREAMBLES))] + answer if draws.below(2) else answer
+def maybe_ramble(answer: str, draws: Draws) -> str:
+    """The answer, in half of all draws after a preamble, so that preambles do not mark right answers."""
+    return draws.choose(PREAMBLES) + answer if draws.below(2) else answer
 
 
-def elsewhere(found: Question, draws: Draws) -> str:
-    """The right answer to some other question."""
+def other_answer(found: Question, draws: Draws) -> str:
+    """The right answer to another question."""
     other = question(draws.below(COUNT))
     return other.answer if other.answer != found.answer else sentence("something else")
 
 
 def near_miss(found: Question, draws: Draws) -> str:
-    """An answer that nearly is right."""
-    return found.near[draws.below(len(found.near))]
+    """One of the near misses of a question."""
+    return draws.choose(found.near)

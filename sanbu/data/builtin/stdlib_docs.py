@@ -1,4 +1,4 @@
-"""The documentation of the installed Python as text: language topics, and the docstrings of the standard library."""
+"""The documentation of the installed Python as text: language topics and docstrings of the standard library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-LEFT_OUT = {
+EXCLUDED = {
     "test",
     "tests",
     "idlelib",
@@ -24,12 +24,12 @@ LEFT_OUT = {
 
 
 def version() -> str:
-    """What the text depends on: the version of Python and of this reader."""
+    """The version of the text: that of Python and of this reader."""
     return f"python {platform.python_version()} reader 1"
 
 
 def documentation() -> Iterator[str]:
-    """Topics of the language reference, then `module.name` with its docstring for every public name; no text twice."""
+    """Topics of the language reference, then every public name with its docstring, without duplicates."""
     seen: set[str] = set()
     for text in (*topics(), *docstrings()):
         if text not in seen:
@@ -38,7 +38,7 @@ def documentation() -> Iterator[str]:
 
 
 def topics() -> Iterator[str]:
-    """The pages that `help()` shows; some distributions leave them out."""
+    """The topic pages of `help()`; some distributions do not include them."""
     try:
         from pydoc_data.topics import topics as pages
     except ImportError:
@@ -47,11 +47,11 @@ def topics() -> Iterator[str]:
 
 
 def docstrings() -> Iterator[str]:
-    """Docstrings read from the library's source, without running it."""
+    """Docstrings parsed from the source of the standard library; no module is imported."""
     root = Path(sysconfig.get_path("stdlib"))
     for file in sorted(root.rglob("*.py")):
         parts = file.relative_to(root).with_suffix("").parts
-        if LEFT_OUT & set(parts):
+        if EXCLUDED & set(parts):
             continue
         try:
             with warnings.catch_warnings(action="ignore"):
@@ -59,11 +59,11 @@ def docstrings() -> Iterator[str]:
         except (SyntaxError, UnicodeDecodeError):
             continue
         name = ".".join(part for part in parts if part != "__init__")
-        yield from named(tree, name)
+        yield from read_docstrings(tree, name)
 
 
-def named(node: ast.AST, name: str) -> Iterator[str]:
-    """`name`, signature and docstring of a module, class or function, and of the public ones inside it."""
+def read_docstrings(node: ast.AST, name: str) -> Iterator[str]:
+    """Name, signature and docstring of a module, class or function, then those of its public members."""
     if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
         text = ast.get_docstring(node, clean=False)
         if text and len(text) > 20:
@@ -75,4 +75,4 @@ def named(node: ast.AST, name: str) -> Iterator[str]:
             if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and not child.name.startswith(
                 "_"
             ):
-                yield from named(child, f"{name}.{child.name}")
+                yield from read_docstrings(child, f"{name}.{child.name}")

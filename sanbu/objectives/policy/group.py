@@ -1,4 +1,8 @@
-"""GRPO (Shao and others, 2024), RLOO (Ahmadian and others, 2024): advantages relative to a group of answers."""
+"""GRPO and RLOO: policy optimisation with advantages relative to a group of answers to the same question.
+
+GRPO   A = (R - mean of the group) / standard deviation of the group   (Shao and others, 2024)
+RLOO   A = R - mean of the other answers of the group                   (Ahmadian and others, 2024)
+"""
 
 from __future__ import annotations
 
@@ -13,54 +17,54 @@ from sanbu.objectives.objective import Loss, Objective, Round, Turn
 from sanbu.objectives.policy.policy import (
     Coefficient,
     PolicyConfig,
-    answered,
-    clipped,
+    answer_mask,
+    clipped_loss,
     count_tokens,
-    grouped,
-    health,
-    left_out,
+    group_advantages,
+    leave_one_out_advantages,
     passes,
     policy_logprobs,
-    taught,
+    policy_metrics,
+    sample_rollout,
     trimmed,
 )
 from sanbu.space import Batch, Models
 
 
 class GroupConfig(PolicyConfig):
-    """What the group methods have in common."""
+    """Fields of the group methods."""
 
-    samples: int = Field(8, ge=2, description="answers to each question")
+    samples: int = Field(8, ge=2, description="answers per question")
 
 
 class GRPO(GroupConfig):
-    """Group-relative policy optimisation: advantages in deviations of the group."""
+    """Group-relative policy optimisation: advantages in standard deviations of the group."""
 
     kind: Literal["grpo"] = "grpo"
 
     def build(self) -> Objective:
-        return relative(self, grouped)
+        return group_objective(self, group_advantages)
 
 
 class RLOO(GroupConfig):
-    """REINFORCE with the other answers of the group as baseline."""
+    """REINFORCE with a leave-one-out baseline: the mean reward of the other answers of the group."""
 
     kind: Literal["rloo"] = "rloo"
 
     def build(self) -> Objective:
-        return relative(self, left_out)
+        return group_objective(self, leave_one_out_advantages)
 
 
-def relative(config: GroupConfig, judge: Callable[[Tensor, int], Tensor]) -> Objective:
-    """Rounds of groups; `judge(reward_N, samples)` gives each answer its advantage."""
+def group_objective(config: GroupConfig, advantages: Callable[[Tensor, int], Tensor]) -> Objective:
+    """The objective of a group method; advantages(reward_N, samples) -> advantage_N."""
     rewards = [reward.build() for reward in config.rewards]
 
     def attach(model: nn.Module) -> dict[str, nn.Module]:
         return {"kl": Coefficient(config.kl, None)}
 
     def experience(round: Round) -> Batch:
-        rollout = answered(round, config.samples, rewards, config.unfinished)
-        return taught_only(rollout | {"advantage": judge(rollout["reward"], config.samples)}, config.samples)
+        rollout = sample_rollout(round, config.samples, rewards, config.unfinished)
+        return drop_equal_groups(rollout | {"advantage": advantages(rollout["reward"], config.samples)}, config.samples)
 
     def turns(round: Round) -> Iterator[Turn]:
         return passes(round, partial(loss, config.clip), count, config.epochs, config.parts)
@@ -70,30 +74,31 @@ def relative(config: GroupConfig, judge: Callable[[Tensor, int], Tensor]) -> Obj
     )
 
 
-def taught_only(rollout: Batch, samples: int) -> Batch:
-    """Drop groups with equal rewards, which have no gradient (Yu and others, 2025); at least one group stays."""
+def drop_equal_groups(rollout: Batch, samples: int) -> Batch:
+    """The rollout without groups of equal rewards, which have no gradient (Yu and others, 2025); one group is kept."""
     kept = (rollout["advantage"].view(-1, samples) != 0).any(1)
-    kept[0] |= ~kept.any()
+    if not kept.any():
+        kept[0] = True
     rows = kept.repeat_interleave(samples)
     return {name: tensor[rows] for name, tensor in rollout.items()}
 
 
 def loss(clip: float, models: Models, batch: Batch) -> Loss:
-    """The clipped loss, and half the squared gap from the reference, whose gradient over own answers is that of the KL.
+    """The clipped policy loss, and (log pi - log ref)^2 / 2, whose expected gradient is that of KL(pi || ref).
 
-    The published term, exp(d) - d - 1, has the gradient of the KL the other way round, and another optimum than ref
-    exp(r / beta).
+    The published term, exp(d) - d - 1 with d = log ref - log pi, has the gradient of KL(ref || pi), so its optimum is
+    not ref exp(r / beta).
     """
     batch = trimmed(batch | {"advantage": batch["advantage"][:, None].expand(batch["tokens"].shape)})
-    there = taught(batch)
+    mask = answer_mask(batch)
     now = policy_logprobs(models, batch)
-    each, ratio, held = clipped(now, batch["old"], batch["advantage"], clip)
-    apart = (batch["reference"] - now) * there
-    divergence = batch["beta"][:, None] * apart.square() / 2
-    sums = {"policy": (each * there).sum(), "divergence": divergence.sum()}
-    return Loss(sums, health(now, ratio, held, batch))
+    losses, ratio, is_clipped = clipped_loss(now, batch["old"], batch["advantage"], clip)
+    difference = (batch["reference"] - now) * mask
+    divergence = batch["beta"][:, None] * difference.square() / 2
+    sums = {"policy": (losses * mask).sum(), "divergence": divergence.sum()}
+    return Loss(sums, policy_metrics(now, ratio, is_clipped, batch))
 
 
 def count(batch: Batch) -> dict[str, float]:
-    """Both terms are means over tokens."""
+    """Both terms are means over answer tokens."""
     return count_tokens(batch, "policy", "divergence")

@@ -1,6 +1,6 @@
 """PPO on language models with a value function (Ziegler and others, 2019; Ouyang and others, 2022).
 
-The reward of a token is -beta (log pi_old - log ref), and the reward of the answer comes with its last token.
+The reward of a token is -beta (log pi_old - log ref); the last token of an answer also gets the reward of the answer.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sanbu.objectives.policy.policy import (
     Coefficient,
     PolicyConfig,
     advantages,
-    answered,
-    clipped,
-    clipped_value,
+    answer_mask,
+    clipped_loss,
+    clipped_value_loss,
     count_tokens,
-    health,
-    mixed,
     passes,
     policy_logprobs,
-    taught,
+    policy_metrics,
+    sample_rollout,
+    text_loss,
     trimmed,
     whitened,
 )
@@ -54,7 +54,7 @@ class PPO(PolicyConfig):
 
 
 def ppo(config: PPO) -> Objective:
-    """Rounds of answers, advantages, and a few passes over them."""
+    """The objective: each round samples answers, computes advantages and makes a few passes over them."""
     rewards = [reward.build() for reward in config.rewards]
     count = partial(count_terms, ("policy", "value"))
 
@@ -78,40 +78,40 @@ def ppo(config: PPO) -> Objective:
 
 
 def experience(config: PPO, rewards: Sequence[Reward], round: Round) -> Batch:
-    """Answers with the advantage of each of their tokens, whitened over the round."""
-    batch = answered(round, config.samples, rewards, config.unfinished)
-    there = taught(batch)
-    value = round.models["value"](batch["tokens"])[..., 0].float() * there
+    """A rollout with the value, target and advantage of each token; advantages are whitened over the round."""
+    batch = sample_rollout(round, config.samples, rewards, config.unfinished)
+    mask = answer_mask(batch)
+    value = round.models["value"](batch["tokens"])[..., 0].float() * mask
     reward = token_rewards(batch, config.whiten_rewards)
-    advantage = advantages(reward, value, there, config.discount, config.trace)
+    advantage = advantages(reward, value, mask, config.discount, config.trace)
     target = advantage + value
-    unexplained = (target - value)[there].var(correction=0)
-    explained = 1 - unexplained / target[there].var(correction=0).clamp(min=1e-8)
-    told = {"told_explained_variance": explained.expand(len(there)).clone()}
-    return batch | told | {"value": value, "target": target, "advantage": whitened(advantage, there)}
+    unexplained = (target - value)[mask].var(correction=0)
+    explained = 1 - unexplained / target[mask].var(correction=0).clamp(min=1e-8)
+    statistics = {"told_explained_variance": explained.expand(len(mask)).clone()}
+    return batch | statistics | {"value": value, "target": target, "advantage": whitened(advantage, mask)}
 
 
 def token_rewards(batch: Batch, whiten: bool) -> Tensor:
-    """The KL's share at every token, and the answer's reward at its last."""
-    there = taught(batch)
-    reward = -batch["beta"][:, None] * (batch["old"] - batch["reference"]) * there
-    last = there.int().cumsum(1).argmax(1)
+    """The KL penalty of each token, plus the reward of the answer at its last token, [N, T]."""
+    mask = answer_mask(batch)
+    reward = -batch["beta"][:, None] * (batch["old"] - batch["reference"]) * mask
+    last = mask.int().cumsum(1).argmax(1)
     reward = reward.scatter_add(1, last[:, None], batch["reward"][:, None])
-    return whitened(reward, there, shift=False) if whiten else reward
+    return whitened(reward, mask, shift=False) if whiten else reward
 
 
 def loss(config: PPO, models: Models, batch: Batch) -> Loss:
-    """The clipped policy loss, the clipped value loss, and the loss on text where some is mixed in."""
+    """The clipped policy loss, the clipped value loss, and the pretraining loss if there is text."""
     batch = trimmed(batch)
-    there = taught(batch)
+    mask = answer_mask(batch)
     now = policy_logprobs(models, batch)
-    each, ratio, held = clipped(now, batch["old"], batch["advantage"], config.clip)
+    losses, ratio, is_clipped = clipped_loss(now, batch["old"], batch["advantage"], config.clip)
     value = models["value"](batch["tokens"])[..., 0].float()
-    error = clipped_value(value, batch["value"], batch["target"], config.value_clip)
-    sums = {"policy": (each * there).sum(), "value": config.value_weight * (error * there).sum()}
-    return Loss(sums | mixed(models, batch, config.mix_weight), health(now, ratio, held, batch))
+    error = clipped_value_loss(value, batch["value"], batch["target"], config.value_clip)
+    sums = {"policy": (losses * mask).sum(), "value": config.value_weight * (error * mask).sum()}
+    return Loss(sums | text_loss(models, batch, config.mix_weight), policy_metrics(now, ratio, is_clipped, batch))
 
 
 def count_terms(terms: tuple[str, ...], batch: Batch) -> dict[str, float]:
-    """Every term is a mean over tokens."""
+    """All terms are means over tokens."""
     return count_tokens(batch, *terms)

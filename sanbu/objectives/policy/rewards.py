@@ -1,4 +1,4 @@
-"""Rewards of an answer: a reward model's score, a check against the known answer, or any function of text."""
+"""Rewards of an answer: the score of a reward model, a check against the known answer, or a function of text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sanbu.config import Choice
 from sanbu.objectives.objective import Round
 from sanbu.space import Batch
 
-Reward = Callable[[Round, Batch], Tensor]  # a rollout -> a number per row
+Reward = Callable[[Round, Batch], Tensor]  # round and rollout -> reward_N
 
 
 class RewardConfig(Choice):
-    """The reward of an answer; several are summed."""
+    """A reward of an answer; several rewards are summed."""
 
     table: ClassVar[str] = "sanbu.objectives:REWARDS"
 
@@ -34,11 +34,11 @@ class Learned(RewardConfig):
     kind: Literal["learned"] = "learned"
 
     def build(self) -> Reward:
-        return learned(self.weight)
+        return learned_reward(self.weight)
 
 
-def learned(weight: float) -> Reward:
-    """The score of a reward model, at the token that ends the answer."""
+def learned_reward(weight: float) -> Reward:
+    """The score of the reward model at the end token of the answer."""
 
     def reward(round: Round, rollout: Batch) -> Tensor:
         tokens = F.pad(rollout["tokens"], (0, 1))
@@ -52,25 +52,25 @@ def learned(weight: float) -> Reward:
 
 
 class Checked(RewardConfig):
-    """1 where the answer is exactly the known one, 0 elsewhere."""
+    """1 where the answer equals the known one, 0 elsewhere."""
 
     kind: Literal["checked"] = "checked"
 
     def build(self) -> Reward:
-        return checked(self.weight)
+        return checked_reward(self.weight)
 
 
-def checked(weight: float) -> Reward:
-    """1 where the answer is exactly what is known to be right, and came to its end."""
+def checked_reward(weight: float) -> Reward:
+    """1 where the answer equals the known one and was not cut off, 0 elsewhere."""
 
     def reward(round: Round, rollout: Batch) -> Tensor:
-        return weight * exact(round, rollout)
+        return weight * exact_match(round, rollout)
 
     return reward
 
 
-def of_text(function: Callable[[list[str], list[str], list[str]], list[float]]) -> Reward:
-    """Any function of questions, answers and what is known to be right, all as text."""
+def text_reward(function: Callable[[list[str], list[str], list[str]], list[float]]) -> Reward:
+    """The reward of a function of questions, answers and known answers, all as text."""
 
     def reward(round: Round, rollout: Batch) -> Tensor:
         known = [round.read(row[row >= 0]) for row in rollout["answer"]]
@@ -80,20 +80,20 @@ def of_text(function: Callable[[list[str], list[str], list[str]], list[float]]) 
     return reward
 
 
-def exact(round: Round, rollout: Batch) -> Tensor:
-    """1.0 for each row whose answer is what is known to be right."""
+def exact_match(round: Round, rollout: Batch) -> Tensor:
+    """1.0 for each row whose answer equals the known one and was not cut off, else 0.0, [N]."""
     known = [round.read(row[row >= 0]).strip() for row in rollout["answer"]]
-    same = [said.strip() == right for said, right in zip(answers(round, rollout), known, strict=True)]
+    same = [answer.strip() == right for answer, right in zip(answers(round, rollout), known, strict=True)]
     return torch.tensor(same, device=rollout["tokens"].device).float() * (rollout["ending"] >= 0)
 
 
 def questions(round: Round, rollout: Batch) -> list[str]:
-    """What was asked, as text."""
+    """The questions as text."""
     starts = rollout["start"].tolist()
     return [round.read(row[:start]) for row, start in zip(rollout["tokens"], starts, strict=True)]
 
 
 def answers(round: Round, rollout: Batch) -> list[str]:
-    """What was answered, as text."""
+    """The answers as text."""
     spans = zip(rollout["tokens"], rollout["start"].tolist(), rollout["length"].tolist(), strict=True)
     return [round.read(row[start:end]) for row, start, end in spans]

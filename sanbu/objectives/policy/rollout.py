@@ -1,8 +1,8 @@
 """Rollouts: answers sampled by the recipe's strategy, with the log-probabilities recorded while sampling, and rewards.
 
-A rollout has N rows of T tokens: tokens_NT (question and answer), targets_NT (what was drawn, its end included; -100
-elsewhere), old_NT (log-probabilities of what was drawn, as recorded), start_N, length_N, ending_N (the token that
-ended the answer, -1: cut off).
+A rollout has N rows of T tokens: tokens_NT (question and answer), targets_NT (the sampled tokens, end token included;
+-100 elsewhere), old_NT (their recorded log-probabilities), start_N (of the answer), length_N, ending_N (the token that
+ended the answer; -1 if it was cut off).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from sanbu.objectives.answers import logprobs
 from sanbu.objectives.objective import Round
-from sanbu.objectives.policy.rewards import Reward, exact
+from sanbu.objectives.policy.rewards import Reward, exact_match
 from sanbu.space import IGNORED, Batch, Models
 
 
-def roll(round: Round, samples: int) -> Batch:
-    """`samples` answers to each question; the answers to one question are adjacent rows."""
+def draw_answers(round: Round, samples: int) -> Batch:
+    """A rollout with `samples` answers per question, in adjacent rows."""
     batch = {name: tensor.repeat_interleave(samples, 0) for name, tensor in round.batch.items()}
     rows = len(batch["tokens"])
     drawn = round.draw({"tokens": batch["tokens"], "length": batch["length"]}, round.noise.integers(1 << 62, rows))
@@ -38,41 +38,40 @@ def roll(round: Round, samples: int) -> Batch:
     return batch | seen | {"start": start, "length": length, "ending": ending}
 
 
-def rewarded(round: Round, rollout: Batch, rewards: Sequence[Reward], unfinished: float) -> Batch:
-    """reward_N, the sum of all plus `unfinished` for cut-off answers; each alone as part_0_N, part_1_N, ..."""
+def add_rewards(round: Round, rollout: Batch, rewards: Sequence[Reward], unfinished: float) -> Batch:
+    """The rollout with reward_N, the sum of all rewards part_0, part_1, ... plus `unfinished` for cut-off answers."""
     parts = {f"part_{number}": reward(round, rollout) for number, reward in enumerate(rewards)}
     cut = torch.where(rollout["ending"] < 0, unfinished, 0.0)
     return rollout | parts | {"reward": sum(parts.values(), cut)}
 
 
-def referenced(models: Models, rollout: Batch) -> Batch:
-    """reference_NT: what the frozen reference gives each drawn token."""
+def add_reference(models: Models, rollout: Batch) -> Batch:
+    """The rollout with reference_NT, the log-probabilities under the frozen reference."""
     return rollout | {"reference": logprobs(models["reference"], rollout["tokens"], rollout["targets"])}
 
 
-def round_figures(round: Round, rollout: Batch) -> Batch:
-    """Figures of the whole round, the same in every row, so that any part of it reports them."""
-    taught = rollout["targets"] != IGNORED
-    tokens = taught.sum().clamp(min=1)
-    figures = {
+def round_statistics(round: Round, rollout: Batch) -> Batch:
+    """Statistics of the round, repeated in every row, so that every part of the batch reports them."""
+    mask = rollout["targets"] != IGNORED
+    tokens = mask.sum().clamp(min=1)
+    statistics = {
         "reward": rollout["reward"].mean(),
-        "kl": ((rollout["old"] - rollout["reference"]) * taught).sum(1).mean(),
-        "entropy": -(rollout["old"] * taught).sum() / tokens,
+        "kl": ((rollout["old"] - rollout["reference"]) * mask).sum(1).mean(),
+        "entropy": -(rollout["old"] * mask).sum() / tokens,
         "end_rate": (rollout["ending"] >= 0).float().mean(),
-        "answer_length": taught.sum(1).float().mean(),
+        "answer_length": mask.sum(1).float().mean(),
     }
     if bool((rollout["answer"] >= 0).any()):
-        figures["exact"] = exact(round, rollout).mean()
-        figures["wrong"] = 1 - figures["exact"]
+        statistics["exact"] = exact_match(round, rollout).mean()
+        statistics["wrong"] = 1 - statistics["exact"]
     parts = {name: rollout[name].mean() for name in rollout if name.startswith("part_")}
     rows = len(rollout["tokens"])
-    every = figures | parts
-    return {f"told_{name}": value.float().expand(rows).clone() for name, value in every.items()}
+    statistics |= parts
+    return {f"told_{name}": value.float().expand(rows).clone() for name, value in statistics.items()}
 
 
-def figures(batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-    """What `round_figures` put there, as metrics."""
+def round_metrics(batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+    """The statistics of `round_statistics` as metrics."""
     rows = torch.tensor(float(len(batch["tokens"])))
-    return {
-        name.removeprefix("told_"): (value.sum(), rows) for name, value in batch.items() if name.startswith("told_")
-    }
+    statistics = {name: value for name, value in batch.items() if name.startswith("told_")}
+    return {name.removeprefix("told_"): (value.sum(), rows) for name, value in statistics.items()}

@@ -1,1 +1,1 @@
-"""How the weights of linear layers lie in memory while a model is served."""
+"""Memory formats of linear layers for inference."""

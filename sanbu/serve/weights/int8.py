@@ -1,7 +1,7 @@
-"""Linear layers whose weights are whole numbers of eight bits: a quarter of the memory to read for every token.
+"""Linear layers with int8 weights: a quarter of the memory of float32 to read per token.
 
-One scale for each output, the largest weight being 127 (weight-only quantization; Dettmers and others, 2022,
-arXiv:2208.07339 sec. 2). Activations stay as they are.
+Weight-only quantization with one scale per output, absmax to 127 (Dettmers and others, 2022, arXiv:2208.07339 sec. 2).
+Activations are not quantized.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sanbu.serve.weights.replace import replaced
+from sanbu.serve.weights.replace import replace_linears
 
-ROWS = 64  # up to so many rows reading the weights is what takes time; beyond, the products are
+ROWS = 64  # up to this many rows the layer is memory-bound, above it compute-bound
 
 
 class Int8Linear(nn.Module):
@@ -30,7 +30,7 @@ class Int8Linear(nn.Module):
         self.bias, self.out_features = linear.bias, linear.out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of x_...I, ...O in the type of x."""
+        """x_...I to y_...O in the dtype of x."""
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) > ROWS or x.device.type != "cpu":
             found = F.linear(rows, self.whole.to(x.dtype)) * self.scale.to(x.dtype)
@@ -39,6 +39,6 @@ class Int8Linear(nn.Module):
         return (found if self.bias is None else found + self.bias).view(*x.shape[:-1], -1)
 
 
-def quantized(model: nn.Module) -> nn.Module:
-    """The same model, every plain linear layer of it in eight bits; embeddings stay, and layers that do more."""
-    return replaced(model, Int8Linear, lambda linear: True)
+def quantize(model: nn.Module) -> nn.Module:
+    """Quantize every nn.Linear in place; embeddings and subclasses of nn.Linear are kept. Returns the model."""
+    return replace_linears(model, Int8Linear, lambda linear: True)

@@ -1,7 +1,7 @@
-"""Linear layers packed in oneDNN's tiled layout: products of few rows and of many are up to twice as fast.
+"""Linear layers packed in oneDNN's tiled layout, which makes products up to twice as fast.
 
-What is computed is the same y = x W^T + b; only the order of the weights in memory is another. In bfloat16 they are
-half as large, and so is the time to read them, where the processor has products of that type.
+The result is the same y = x W^T + b; only the order of the weights in memory differs. In bfloat16, which the processor
+must support, they take half the memory and half the time to read.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from sanbu.config import SanbuError
-from sanbu.serve.weights.replace import replaced
+from sanbu.serve.weights.replace import replace_linears
 
-SMALLEST = 1 << 18  # weights; what a smaller layer gains is lost again in calling oneDNN
-ROWS = 8  # the batch that the tiles are chosen for; they serve 1 to 512 rows about as well
+SMALLEST = 1 << 18  # number of weights; smaller layers lose more in the call of oneDNN than they gain
+ROWS = 8  # batch size that the tiles are chosen for; they suit 1 to 512 rows about equally
 
 
 class PackedLinear(nn.Module):
-    """An nn.Linear of float32 on a CPU, to be called and not to be trained; its products are made in `dtype`."""
+    """A float32 nn.Linear on a CPU, for inference only; it computes in `dtype`."""
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -30,33 +30,35 @@ class PackedLinear(nn.Module):
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of x_...I, ...O in the type of x."""
+        """x_...I to y_...O in the dtype of x."""
         product = torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.weight, self.bias, "none", [], "")
         return product.to(x.dtype)
 
 
-def packed(model: nn.Module) -> nn.Module:
-    """The same model with large linear layers packed, where that is faster here; embeddings keep their matrix."""
-    large = any(type(module) is nn.Linear and packs(module) for module in model.modules())
-    return replaced(model, PackedLinear, packs) if large and packing_pays() else model
+def pack(model: nn.Module) -> nn.Module:
+    """Pack large linear layers in place if that is faster on this machine; embeddings stay. Returns the model."""
+    large = any(type(module) is nn.Linear and can_pack(module) for module in model.modules())
+    return replace_linears(model, PackedLinear, can_pack) if large and packing_pays() else model
 
 
-def halved(model: nn.Module) -> nn.Module:
-    """A float32 model with large linear layers in packed bfloat16. Raises SanbuError without processor support."""
+def pack_bfloat16(model: nn.Module) -> nn.Module:
+    """Pack large float32 linear layers in bfloat16, in place. Raises SanbuError without processor support."""
     if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        raise SanbuError("weights in bfloat16 need a processor with products of that type, and this one has none")
-    return replaced(model, lambda linear: PackedLinear(linear, torch.bfloat16), packs)
+        raise SanbuError(
+            "bfloat16 weights need a processor that supports bfloat16, which this one does not; use full or int8"
+        )
+    return replace_linears(model, lambda linear: PackedLinear(linear, torch.bfloat16), can_pack)
 
 
-def packs(linear: nn.Linear) -> bool:
-    """Whether a layer can be packed and is large enough to gain by it."""
+def can_pack(linear: nn.Linear) -> bool:
+    """Whether a layer can be packed and is large enough to gain from it."""
     weight = linear.weight
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= SMALLEST
 
 
 @lru_cache
 def packing_pays() -> bool:
-    """Is a packed product of few rows at least 10% faster here? Measured once, in 0.1 s, beyond the cache size."""
+    """Whether packed products of few rows are at least 10% faster on this machine. Measured once, in 0.1 s."""
     if not torch.backends.mkldnn.is_available():
         return False
     linears = [nn.utils.skip_init(nn.Linear, 1024, 1024) for _ in range(16)]

@@ -1,4 +1,4 @@
-"""Other layers in the place of linear ones."""
+"""Replacement of linear layers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Callable
 from torch import nn
 
 
-def replaced(model: nn.Module, make: Callable[[nn.Linear], nn.Module], which: Callable[[nn.Linear], bool]) -> nn.Module:
-    """The model with another layer for each plain linear one that is meant; layers that do more than a product stay."""
+def replace_linears(
+    model: nn.Module, make: Callable[[nn.Linear], nn.Module], which: Callable[[nn.Linear], bool]
+) -> nn.Module:
+    """Replace, in place, each nn.Linear that `which` selects; subclasses of nn.Linear are kept. Returns the model."""
     for name, module in list(model.named_children()):
         if type(module) is nn.Linear and which(module):
             setattr(model, name, make(module))
         else:
-            replaced(module, make, which)
+            replace_linears(module, make, which)
     return model

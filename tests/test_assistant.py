@@ -1,4 +1,6 @@
-"""The life of an assistant in small: every stage trains, goes on bit for bit after kill -9, and is used as people use it."""
+"""A small assistant pipeline: every stage trains, goes on bit for bit after kill -9, and is used as people use
+it.
+"""
 
 import json
 import multiprocessing
@@ -36,9 +38,11 @@ PAIRS = [
     for b in range(12)
 ]
 SMALL = [
-    "base.data.tokenizer.vocabulary=300", "base.model.layers=1", "base.model.heads=2", "base.model.width=16", "base.schedule.steps=4",
+    "base.data.tokenizer.vocabulary=300", "base.model.layers=1", "base.model.heads=2", "base.model.width=16",
+    "base.schedule.steps=4",
     "sft.schedule.steps=12", "reward.schedule.steps=6", "ppo.schedule.steps=6", "dpo.schedule.steps=6",
-    "reward.schedule.batch=8", "ppo.schedule.batch=8", "dpo.schedule.batch=8", "ppo.schedule.evaluate_rows=8", "ppo.objective.epochs=2",
+    "reward.schedule.batch=8", "ppo.schedule.batch=8", "dpo.schedule.batch=8", "ppo.schedule.evaluate_rows=8",
+    "ppo.objective.epochs=2",
     "ppo.schedule.checkpoint_every=2", "ppo.strategy.max_tokens=8", "ppo.data.answer=8",
 ]  # fmt: skip
 EVERY = [
@@ -49,7 +53,7 @@ EVERY = [
 
 
 def begun(folder):
-    """Stages over a small file of preferences, for the folder of a life."""
+    """Stages over a small file of preferences, for the folder of a pipeline."""
     folder.mkdir(exist_ok=True)
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, PAIRS)), encoding="utf-8")
     (folder / "text.txt").write_text("What is it? It is 1 + 2 = 3. " * 200, encoding="utf-8")
@@ -59,8 +63,8 @@ def begun(folder):
 
 
 @pytest.fixture(scope="module")
-def life(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("place") / "life"
+def pipeline(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place") / "pipeline"
     stages, rest = begun(folder)
     train_stages(stages, folder, rest, [])
     return folder
@@ -72,37 +76,37 @@ def sanbu(*arguments, given=None):
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, input=given)
 
 
-def test_each_stage_is_a_run_that_names_its_parents(life):
-    parents = {stage: Run.open(life / stage).recipe.parents for stage in ("base", "sft", "reward", "ppo", "dpo")}
-    sft, reward = str(life / "sft"), str(life / "reward")
+def test_each_stage_is_a_run_that_names_its_parents(pipeline):
+    parents = {stage: Run.open(pipeline / stage).recipe.parents for stage in ("base", "sft", "reward", "ppo", "dpo")}
+    sft, reward = str(pipeline / "sft"), str(pipeline / "reward")
     assert (
         parents["base"] == {}
-        and parents["sft"] == {"model": str(life / "base")}
+        and parents["sft"] == {"model": str(pipeline / "base")}
         and parents["reward"] == {"model": sft}
     )
     assert parents["ppo"] == {"model": sft, "reference": sft, "reward": reward}
     assert parents["dpo"] == {"model": sft, "reference": sft}
-    assert Run.open(life / "ppo").codec.tokenizer.pieces == Run.open(life / "base").codec.tokenizer.pieces
+    assert Run.open(pipeline / "ppo").codec.tokenizer.pieces == Run.open(pipeline / "base").codec.tokenizer.pieces
 
 
-def test_a_life_goes_on_where_it_stopped(life):
-    before = {path: path.stat().st_mtime_ns for path in life.rglob("*.safetensors")}
-    stages, rest = begun(life)
-    train_stages(stages, life, rest, [])
-    assert before == {path: path.stat().st_mtime_ns for path in life.rglob("*.safetensors")}
+def test_a_pipeline_goes_on_where_it_stopped(pipeline):
+    before = {path: path.stat().st_mtime_ns for path in pipeline.rglob("*.safetensors")}
+    stages, rest = begun(pipeline)
+    train_stages(stages, pipeline, rest, [])
+    assert before == {path: path.stat().st_mtime_ns for path in pipeline.rglob("*.safetensors")}
     with pytest.raises(ConfigError, match=r"does not name a stage.*did you mean 'reward'"):
-        train_stages(stages, life, ["rewrad.schedule.steps=3"], [])
+        train_stages(stages, pipeline, ["rewrad.schedule.steps=3"], [])
 
 
-def test_a_life_can_be_moved(life, tmp_path):
+def test_a_pipeline_can_be_moved(pipeline, tmp_path):
     import shutil
 
-    moved = shutil.copytree(life, tmp_path / "elsewhere")
-    shutil.move(life, life.with_name("away"))
+    moved = shutil.copytree(pipeline, tmp_path / "elsewhere")
+    shutil.move(pipeline, pipeline.with_name("away"))
     try:
         assert set(Run.open(moved / "ppo").models) == {"model", "reference", "reward"}
     finally:
-        shutil.move(life.with_name("away"), life)
+        shutil.move(pipeline.with_name("away"), pipeline)
 
 
 def child(folder, recipe_folder, where):
@@ -121,25 +125,25 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("stage", ["ppo", "dpo", "sft", "reward"])
-def test_kill_9_inside_a_round_and_resume_is_the_same_run(life, tmp_path, stage):
+def test_kill_9_inside_a_round_and_resume_is_the_same_run(pipeline, tmp_path, stage):
     where = 10 if stage == "ppo" else 5  # turn 10 of 4 a round: inside the third round's second pass
-    assert run(str(tmp_path / "killed"), str(life / stage), where) == -signal.SIGKILL
-    assert run(str(tmp_path / "killed"), str(life / stage), 0) == 0
-    ours, theirs = (read_tensors(folder / "model.safetensors") for folder in (tmp_path / "killed", life / stage))
+    assert run(str(tmp_path / "killed"), str(pipeline / stage), where) == -signal.SIGKILL
+    assert run(str(tmp_path / "killed"), str(pipeline / stage), 0) == 0
+    ours, theirs = (read_tensors(folder / "model.safetensors") for folder in (tmp_path / "killed", pipeline / stage))
     assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
     told = [
         [{k: v for k, v in row.items() if not k.startswith("time/")} for row in Run.open(f).metrics()]
-        for f in (tmp_path / "killed", life / stage)
+        for f in (tmp_path / "killed", pipeline / stage)
     ]
     assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "dpo"])
-def test_micro_batches_train_as_one_batch(life, stage):
+def test_micro_batches_train_as_one_batch(pipeline, stage):
     """Under plain SGD, where a wrong denominator shows as a wrong step."""
     found = []
     for micro in (8, 3):
-        recipe = Run.open(life / stage).recipe
+        recipe = Run.open(pipeline / stage).recipe
         schedule = recipe.schedule.model_copy(update={"batch": 8, "micro_batch": micro, "steps": 2})
         recipe = recipe.model_copy(update={"optimizer": SGD(learning_rate=0.05), "schedule": schedule})
         state = training.Training(recipe, training.Machine(torch.device("cpu"), torch.float32, False, 1))
@@ -149,9 +153,11 @@ def test_micro_batches_train_as_one_batch(life, stage):
     assert all(torch.allclose(found[0][name], found[1][name], rtol=1e-5, atol=1e-6) for name in found[0])
 
 
-def test_what_is_fixed_is_computed_once_and_trains_alike(life):
-    """With few rows the reference's log-probabilities are looked up; the same steps as with the reference asked each time."""
-    recipe = Run.open(life / "dpo").recipe
+def test_what_is_fixed_is_computed_once_and_trains_alike(pipeline):
+    """With few rows the reference's log-probabilities are looked up; the same steps as with the reference asked each
+    time.
+    """
+    recipe = Run.open(pipeline / "dpo").recipe
     found = []
     for steps in (60, 2):  # 60 steps of 8 see the 100-odd rows more than once
         recipe = recipe.model_copy(
@@ -170,11 +176,11 @@ def test_what_is_fixed_is_computed_once_and_trains_alike(life):
     assert all(torch.allclose(found[0][name], found[1][name], rtol=1e-5, atol=1e-6) for name in found[0])
 
 
-def test_recomputation_gives_the_same_gradients(life):
+def test_recomputation_gives_the_same_gradients(pipeline):
     found = []
     for recompute in (False, True):
         machine = training.Machine(torch.device("cpu"), torch.float32, False, 1, "", recompute)
-        state = training.Training(Run.open(life / "sft").recipe, machine)
+        state = training.Training(Run.open(pipeline / "sft").recipe, machine)
         calls = []
         state.models["model"].blocks["0"].mlp.register_forward_pre_hook(lambda *given, calls=calls: calls.append(1))
         state.advance()
@@ -183,8 +189,8 @@ def test_recomputation_gives_the_same_gradients(life):
     assert all(tensor.equal(found[1][1][name]) for name, tensor in found[0][1].items())
 
 
-def test_held_out_looks_change_nothing(life):
-    recipe = Run.open(life / "ppo").recipe
+def test_held_out_looks_change_nothing(pipeline):
+    recipe = Run.open(pipeline / "ppo").recipe
     recipe = recipe.model_copy(update={"objective": recipe.objective.model_copy(update={"kl_target": 0.1})})
     state = training.Training(recipe, training.Machine(torch.device("cpu"), torch.float32, False, 1))
     before = {name: tensor.clone() for name, tensor in state.models["kl"].state_dict().items()}
@@ -193,40 +199,40 @@ def test_held_out_looks_change_nothing(life):
     assert state.models["kl"].state_dict()["value"].equal(before["value"]) and state.models["model"].training
 
 
-# -- as people use it ------------------------------------------------------------------------------------------------------
+# -- as people use it --------------------------------------------------------------------------------------------------
 
 
-def test_evaluate(life):
-    done = sanbu("evaluate", life / "sft", life / "ppo", life / "dpo", "--questions", 5, "--json")
+def test_evaluate(pipeline):
+    done = sanbu("evaluate", pipeline / "sft", pipeline / "ppo", pipeline / "dpo", "--questions", 5, "--json")
     found = json.loads(done.stdout.splitlines()[-1])["runs"]
-    assert list(found) == [str(life / stage) for stage in ("sft", "ppo", "dpo")]
+    assert list(found) == [str(pipeline / stage) for stage in ("sft", "ppo", "dpo")]
     for row in found.values():
         assert {"exact_match", "reward", "kl", "win_rate_vs_sft", "best_of_8", "pass_at_8"} <= row.keys()
     assert (
-        found[str(life / "sft")]["kl"] == pytest.approx(0, abs=1e-4)
-        and found[str(life / "sft")]["win_rate_vs_sft"] == 0.5
+        found[str(pipeline / "sft")]["kl"] == pytest.approx(0, abs=1e-4)
+        and found[str(pipeline / "sft")]["win_rate_vs_sft"] == 0.5
     )
-    reward = json.loads(sanbu("evaluate", life / "reward", "--json").stdout)
+    reward = json.loads(sanbu("evaluate", pipeline / "reward", "--json").stdout)
     assert {"accuracy", "confidence", "longer", "longer_is_better"} <= reward.keys()
 
 
-def test_chat(life):
-    asked = ("chat", life / "sft", life / "ppo", "--prompt", "What is 1 + 2?", "--json")
+def test_chat(pipeline):
+    asked = ("chat", pipeline / "sft", pipeline / "ppo", "--prompt", "What is 1 + 2?", "--json")
     found = json.loads(sanbu(*asked).stdout)
-    assert list(found["answers"]) == [str(life / "sft"), str(life / "ppo")] and found == json.loads(
+    assert list(found["answers"]) == [str(pipeline / "sft"), str(pipeline / "ppo")] and found == json.loads(
         sanbu(*asked).stdout
     )
-    said = sanbu("chat", life / "base", life / "sft", given="What is 1 + 2?\nAnd 3 + 4?\n\n")
+    said = sanbu("chat", pipeline / "base", pipeline / "sft", given="What is 1 + 2?\nAnd 3 + 4?\n\n")
     assert said.returncode == 0 and "sft" in said.stdout
-    wrong = sanbu("chat", life / "reward", "--prompt", "Hi")
+    wrong = sanbu("chat", pipeline / "reward", "--prompt", "Hi")
     assert wrong.returncode == 2 and "does not write text" in wrong.stderr
 
 
-def test_what_the_demo_does_without_a_terminal(life, tmp_path):
+def test_what_the_demo_does_without_a_terminal(pipeline, tmp_path):
     """The same code as `make demo`, on runs cut short."""
     import shutil
 
-    shutil.copytree(life, tmp_path / "run")
+    shutil.copytree(pipeline, tmp_path / "run")
     quick = ["schedule.steps=4", "schedule.batch=8", "schedule.samples=4", "machine.threads=1", "model.width=16"]
     digits = tmp_path / "run-digits"
     assert sanbu("train", "flow", *quick, "data.test=0.4", "--run", digits / "runs" / "flow-0").returncode == 0
@@ -242,12 +248,12 @@ def test_what_the_demo_does_without_a_terminal(life, tmp_path):
     )
 
 
-def test_a_long_conversation_forgets_its_oldest_turns(life):
-    from sanbu.cli.talk import Speaker, say
+def test_a_long_conversation_forgets_its_oldest_turns(pipeline):
+    from sanbu.cli.talk import Speaker, answer_all
 
-    speaker = Speaker.open(life / "sft", ("strategy.max_tokens=4",), "Be short.")
+    speaker = Speaker.open(pipeline / "sft", ("strategy.max_tokens=4",), "Be short.")
     for turn in range(12):
-        say([speaker], f"What is {turn} + 1, and why is it so?", turn, quiet=True)
+        answer_all([speaker], f"What is {turn} + 1, and why is it so?", turn, quiet=True)
     assert (
         speaker.said[0]["role"] == "system"
         and speaker.said[1]["role"] == "user"
@@ -255,49 +261,49 @@ def test_a_long_conversation_forgets_its_oldest_turns(life):
     )
 
 
-def test_preview(life):
-    rows = json.loads(sanbu("preview", life / "sft", "--rows", 1, "--json").stdout)["rows"]
+def test_preview(pipeline):
+    rows = json.loads(sanbu("preview", pipeline / "sft", "--rows", 1, "--json").stdout)["rows"]
     taught = "".join(token["piece"] for token in rows[0] if token["state"] == "taught")
     assert taught.startswith("It is ") and "What" not in taught and taught.endswith("<|endoftext|>")
     assert {token["state"] for token in rows[0] if token["piece"] == "<|pad|>"} <= {"padding"}
-    shown = sanbu("preview", life / "dpo", "--rows", 1).stdout
+    shown = sanbu("preview", pipeline / "dpo", "--rows", 1).stdout
     assert "«It is" in shown and "taught" in shown
     assert sanbu("preview", "flow").returncode == 2
 
 
-def test_rank_and_what_learns_from_it(life, tmp_path):
-    done = sanbu("rank", life / "sft", "--out", tmp_path / "r.jsonl", "--questions", 20, "-n", 2, "--json")
+def test_rank_and_what_learns_from_it(pipeline, tmp_path):
+    done = sanbu("rank", pipeline / "sft", "--out", tmp_path / "r.jsonl", "--questions", 20, "-n", 2, "--json")
     assert json.loads(done.stdout)["questions"] >= 21
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     for row in rows:
         assert row["answers"][0] == row["answer"] and row["ranks"][0] == 0 and min(row["ranks"][1:]) > 0
         assert len(set(row["answers"])) == len(row["answers"]) == len(row["ranks"])
-    recipe, rest = recipe_of("dpo", [f"sft={life / 'sft'}", f"path={tmp_path / 'r.jsonl'}"])
+    recipe, rest = recipe_of("dpo", [f"sft={pipeline / 'sft'}", f"path={tmp_path / 'r.jsonl'}"])
     assert override(recipe, rest).data.build().rows > 20
 
 
-def test_a_reward_model_of_another_vocabulary_is_refused(life, tmp_path):
-    recipe = Run.open(life / "reward").recipe
+def test_a_reward_model_of_another_vocabulary_is_refused(pipeline, tmp_path):
+    recipe = Run.open(pipeline / "reward").recipe
     other = override(recipe, ["data.tokenizer=byte", "schedule.steps=0", "parents={}"])
     train(other, tmp_path / "other")
-    ppo = Run.open(life / "ppo").recipe
+    ppo = Run.open(pipeline / "ppo").recipe
     wrong = ppo.model_copy(update={"parents": {**ppo.parents, "reward": str(tmp_path / "other")}})
     with pytest.raises(SanbuError, match="parents.reward: .*another vocabulary"):
         train(wrong, tmp_path / "ppo")
     assert not (tmp_path / "ppo").exists()
 
 
-def test_a_parent_that_is_missing_is_named(life, tmp_path):
-    recipe, _ = recipe_of("ppo", [f"sft={life / 'sft'}"])
+def test_a_parent_that_is_missing_is_named(pipeline, tmp_path):
+    recipe, _ = recipe_of("ppo", [f"sft={pipeline / 'sft'}"])
     with pytest.raises(SanbuError, match=r"parents.reward"):
         train(recipe, tmp_path / "ppo")
 
 
-def test_lora_merges_into_the_same_function_and_learns_little(life, tmp_path):
+def test_lora_merges_into_the_same_function_and_learns_little(pipeline, tmp_path):
     from sanbu.interop.merge import merge_run
     from sanbu.models.tokens.lora import LoRA
 
-    recipe = Run.open(life / "dpo").recipe
+    recipe = Run.open(pipeline / "dpo").recipe
     recipe = recipe.model_copy(update={"model": LoRA(base=recipe.model, rank=2)})
     begun = training.Training(recipe, training.Machine(torch.device("cpu"), torch.float32, False, 1))
     batch = begun.objective.experience(Round(begun.models, begun.data.batch(0, 4), Noise("test")))
@@ -309,18 +315,18 @@ def test_lora_merges_into_the_same_function_and_learns_little(life, tmp_path):
     made = train(recipe, tmp_path / "lora")
     assert (
         read_tensors(made.folder / "model.safetensors")["embedding.tokens.weight"]
-        == read_tensors(life / "sft" / "model.safetensors")["embedding.tokens.weight"]
+        == read_tensors(pipeline / "sft" / "model.safetensors")["embedding.tokens.weight"]
     ).all()
     plain = merge_run(made, tmp_path / "plain")
     tokens = torch.arange(3, 43)[None]
     torch.testing.assert_close(plain.model(tokens), made.model(tokens), rtol=1e-4, atol=1e-5)
-    assert not torch.equal(plain.model(tokens), Run.open(life / "sft").model(tokens))
+    assert not torch.equal(plain.model(tokens), Run.open(pipeline / "sft").model(tokens))
     assert plain.recipe.model == recipe.model.base and plain.generate("What is 1 + 2?") is not None
     with pytest.raises(SanbuError, match="nothing to merge"):
         merge_run(plain, tmp_path / "again")
 
 
-# -- health ----------------------------------------------------------------------------------------------------------------
+# -- health ------------------------------------------------------------------------------------------------------------
 
 WELL = {
     "step": 1,
@@ -337,8 +343,10 @@ WELL = {
 def test_diagnosis_in_plain_words():
     assert diagnose([WELL]) == []
     for change, word in [
-        ({"kl": -1.0}, "not sampled from the policy"), ({"kl": 20.0}, "far from its reference"), ({"end_rate": 0.2}, "cut off"),
-        ({"clip_fraction": 0.6}, "clipped away"), ({"explained_variance": -0.5}, "worse than a constant"), ({"ratio": 1.4}, "too far"),
+        ({"kl": -1.0}, "not sampled from the policy"), ({"kl": 20.0}, "far from its reference"),
+        ({"end_rate": 0.2}, "cut off"),
+        ({"clip_fraction": 0.6}, "clipped away"), ({"explained_variance": -0.5}, "worse than a constant"),
+        ({"ratio": 1.4}, "too far"),
     ]:  # fmt: skip
         (said,) = diagnose([WELL | change])
         assert word in said
