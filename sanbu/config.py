@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Validat
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema, to_jsonable_python
 
 Auto = Literal["auto"]
+LARGEST = 2**53  # of integers in a config
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -85,7 +86,7 @@ class Choice(Config):
     def _choose(cls, value: Any, handler: Callable[[Any], Self]) -> Self:
         if not isinstance(value, Mapping):
             return handler(value)
-        name = str(value.get("kind"))
+        name = str(value.get("kind", ""))
         kind = cls.find(name)
         if kind is None:
             text = f"the allowed kinds are: {', '.join(sorted(cls.kind_names()))}{nearest(name, cls.kind_names())}"
@@ -127,10 +128,20 @@ def dump(config: Config) -> dict[str, Any]:
 
 def load(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
     """Validate plain JSON values once. Raises ConfigError in one line; `where` is put before the path of the field."""
+    check_integers(values, where)
     try:
         return cls.model_validate_json(json.dumps(values))
     except ValidationError as error:
         raise ConfigError((where + "." if where else "") + one_line(error, cls)) from None
+
+
+def check_integers(value: Any, path: str) -> None:
+    """Raise ConfigError for an integer that JSON and tensors cannot hold exactly."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ConfigError(f"{path}: given {value}, allowed: integers from -{LARGEST} to {LARGEST}")
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in parts:
+        check_integers(part, f"{path}.{name}" if path else str(name))
 
 
 def override(config: C, assignments: Iterable[str]) -> C:
@@ -276,7 +287,7 @@ def parse_value(text: str, annotation: Any = None) -> Any:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

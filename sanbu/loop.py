@@ -201,15 +201,16 @@ def due(step: int, every: int, steps: int | None = None) -> bool:
 
 @contextmanager
 def claim(folder: Path) -> Iterator[None]:
-    """Lock a run folder; remove it again if it was created here and nothing was written."""
+    """Lock a run folder; remove it again if it was created here and an error ended the run before its first step."""
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with Writer(folder).lock():
         try:
             yield
-        finally:
-            if new and not (folder / "recipe.json").exists():
+        except BaseException:
+            if new and not (folder / "metrics.jsonl").exists() and not Writer(folder).checkpoints():
                 shutil.rmtree(folder)
+            raise
 
 
 def free_folder(name: str) -> Path:

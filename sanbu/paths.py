@@ -109,7 +109,7 @@ class Betas(NoisePath):
     """
 
     kind: Literal["betas"] = "betas"
-    steps: int = Field(1000, ge=2, description="steps of the chain")
+    steps: int = Field(1000, ge=2, le=10**6, description="steps of the chain")
     first: float = Field(1e-4, gt=0, lt=1)
     last: float = Field(0.02, gt=0, lt=1)
 
@@ -173,7 +173,7 @@ class Exploding(NoisePath):
     kind: Literal["exploding"] = "exploding"
     sigma_min: float = Field(0.002, gt=0, description="last noise level before the clean sample")
     sigma_max: float = Field(80.0, gt=0, description="first noise level; small pictures need less")
-    rho: float = Field(7.0, gt=0)
+    rho: float = Field(7.0, ge=0.1, le=1000)
 
     def alpha(self, t: Tensor) -> Tensor:
         return ones_like(t)

@@ -42,7 +42,7 @@ class Schedule(Config):
 class Recipe(Config):
     """Data, function set, goodness, search, strategy: everything that makes a run."""
 
-    name: str
+    name: str = Field(pattern=r"^\w[\w .+-]*$", max_length=100, description="name of the system, and of its run folder")
     data: DataConfig
     model: ModelConfig
     objective: ObjectiveConfig

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, weights_hash
 from sanbu.codecs.codec import Codec, Follower, stops_of
-from sanbu.config import ConfigError, change, contents, load, module_of, nearest
+from sanbu.config import LARGEST, ConfigError, change, contents, load, module_of, nearest
 from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors
 from sanbu.machine import find_device, ready_to_draw
 from sanbu.progress import progress_rows
@@ -270,6 +270,8 @@ class Drawing:
     ) -> Iterator[Draft]:
         """Every draft of one sample per row of a condition. seed: of the first row, or one per row."""
         rows = next(iter(condition.values())).shape[0]
+        if isinstance(seed, int) and not 0 <= seed <= LARGEST - rows:
+            raise ConfigError(f"seed: given {seed}, allowed: 0 to {LARGEST - rows}")
         seeds = seed if isinstance(seed, Tensor) else torch.arange(seed, seed + rows)
         strategy = self.recipe.strategy.build(self.recipe.data.space())
         yield from generate(strategy, self.models, condition, seeds, watch)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sanbu.cli.app import Json, app, report
+from sanbu.config import ConfigError
 
 
 @app.command()
@@ -40,6 +41,8 @@ def chat(
 
     folders = [name for name in runs if "=" not in name]
     changes = tuple(name for name in runs if "=" in name)
+    if not folders:
+        raise ConfigError(f"chat: given only {' '.join(changes)}; a run folder or the URL of a server is needed")
     speakers: list[Speaks] = [
         RemoteSpeaker(name, changes, system)
         if name.startswith(("http://", "https://"))

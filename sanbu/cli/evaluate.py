@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,7 @@ def evaluate(
     from sanbu.evaluation.measure import measure
     from sanbu.run import Run
 
-    if not all(part.strip().isdigit() for part in shots.split(",")):
+    if not re.fullmatch(r"\s*[0-9]{1,4}\s*(,\s*[0-9]{1,4}\s*)*", shots):
         raise ConfigError(f"--shots: given {shots!r}, but numbers separated by commas are needed, as in 0,1,5")
     found, text = measure(
         [Run.open(place) for place in runs],
@@ -81,6 +82,10 @@ def compare(
     from sanbu.run import Run
 
     missing = next((name for name in names if not (Path(name) / "recipe.json").exists()), None)
+    if missing is not None and len(names) > 1:
+        raise ConfigError(
+            f"compare: given {' '.join(names)}, allowed: one contest or run folders; {missing} is no run"
+        )
     if missing is None:
         rows = compare_runs([Run.open(name) for name in names])
         title = ", ".join(Path(name).name for name in names)

@@ -88,8 +88,8 @@ def average(
 def rank(
     run: RunFolder,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="JSONL of rankings to write")],
-    questions: Annotated[int, typer.Option("--questions", help="number of questions")] = 4000,
-    n: Annotated[int, typer.Option("-n", help="answers per question")] = 4,
+    questions: Annotated[int, typer.Option("--questions", min=1, help="number of questions")] = 4000,
+    n: Annotated[int, typer.Option("-n", min=1, max=512, help="answers per question")] = 4,
     as_json: Json = False,
 ) -> None:
     """Rank a run's own answers, as data for reward models and DPO.

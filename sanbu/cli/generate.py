@@ -18,7 +18,7 @@ def generate(
         str | None,
         typer.Option("--prompt", "-p", help="text to continue or picture to complete; default: unconditional"),
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="number of samples")] = 1,
+    n: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="number of samples")] = 1,
     label: Annotated[
         str | None,
         typer.Option("--label", help="(pictures) class number or name, or none; default: cycle through all classes"),

@@ -23,9 +23,12 @@ class RemoteSpeaker:
         key = os.environ.get("SANBU_API_KEY", "none")
         self.library = httpx
         base = address.rstrip("/").removesuffix("/v1") + "/v1/"
-        self.client = httpx.Client(
-            base_url=base, headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(60, connect=5)
-        )
+        try:
+            self.client = httpx.Client(
+                base_url=base, headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(60, connect=5)
+            )
+        except httpx.InvalidURL as error:
+            raise SanbuError(f"{address} is not a URL: {error}; write http://host:port#MODEL") from None
         self.name = model or self._first()
         self.strategy = dict(map(strategy_field, overrides))
         self.said: list[Message] = [{"role": "system", "content": system}] if system else []

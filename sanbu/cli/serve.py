@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,6 +75,10 @@ def check_options(host: str, keys: Path | None, origins: Sequence[str], weights:
     needed = [name for name in ("fastapi", "uvicorn", "sse_starlette", "prometheus_client") if find_spec(name) is None]
     if needed:
         raise SanbuError(f"serving needs {', '.join(needed)}: pip install 'sanbu[serve]'")
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        raise ConfigError(f"--host: given {host!r}, which is no address of this machine, as 127.0.0.1") from None
     if host not in LOCAL and keys is None:
         typer.echo(
             "sanbu: warning: anyone who can reach this host can send requests; use --keys FILE to require API keys",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class ImageCodec:
             )
         if label in self.names:
             return self.names.index(str(label))
-        if str(label).isdigit() and int(label) < classes:
+        if re.fullmatch(r"[0-9]{1,9}", str(label)) and int(label) < classes:
             return int(label)
         allowed = f"0 to {classes - 1}" + (f", or {', '.join(self.names)}" if self.names else "")
         raise SanbuError(f"label: given {label}, allowed: {allowed}{nearest(str(label), self.names)}")
@@ -105,7 +106,7 @@ class ImageCodec:
             with Image.open(picture) as opened:
                 pixels = np.asarray(opened.convert("RGBA"))
                 grey = np.asarray(opened.convert("RGB").convert("L"))[..., None]
-        except OSError as error:
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise SanbuError(f"{picture} cannot be read as a picture: {str(error).splitlines()[0][:80]}") from None
         channels, height, width = self.space.shape
         if pixels.shape[:2] != (height, width):

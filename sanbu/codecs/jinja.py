@@ -21,6 +21,7 @@ from pydantic import Field
 
 from sanbu.codecs.chat import ConversationError, Message, Rendered, Template, TemplateConfig
 from sanbu.codecs.tokenizer import Tokenizer
+from sanbu.files import read_object
 
 SECONDS = 2.0  # time limit of a template
 LONGEST = 1 << 20  # most characters of a rendered conversation
@@ -97,8 +98,9 @@ class JinjaTemplate:
                 text = self.template.render(messages=list(messages), add_generation_prompt=ask, **self.names)
         except TimeoutError:
             raise ConversationError(f"data.template: it did not finish within {SECONDS:g} s") from None
-        except (TemplateError, TypeError, ValueError, OverflowError, RecursionError, KeyError) as error:
-            raise ConversationError(f"data.template: {str(error).splitlines()[0] or type(error).__name__}") from None
+        except Exception as error:  # a template is foreign code and can raise anything
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConversationError(f"data.template: {reason}") from None
         if len(text) > LONGEST:
             raise ConversationError(
                 f"data.template: it writes {len(text):,} characters; at most {LONGEST:,} are allowed"
@@ -132,15 +134,22 @@ def raise_exception(message: str) -> None:
     raise TemplateError(message)
 
 
+def read_template(file: Path) -> str:
+    """The text of a template. Raises ConversationError."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConversationError(f"data.template.path: {file} cannot be read: {error}") from None
+
+
 def source_of(path: str) -> str:
     """The template of a tokenizer_config.json, a folder with one, or a .jinja file."""
     place = Path(path)
     for file in (place / "chat_template.jinja", place / "tokenizer_config.json") if place.is_dir() else (place,):
         if file.is_file():
-            text = file.read_text(encoding="utf-8")
             if file.suffix != ".json":
-                return text
-            template = json.loads(text).get("chat_template")
+                return read_template(file)
+            template = read_object(file).get("chat_template")
             if isinstance(template, str):
                 return template
             raise ConversationError(f"data.template.path: {file} has no chat_template")

@@ -51,7 +51,7 @@ class Images(DataConfig):
     validation: float = Field(0.1, ge=0, lt=1, description="fraction held out for validation")
     test: float = Field(0.1, ge=0, lt=1, description="fraction held out for testing")
     flip: bool = Field(False, description="mirror half of the training rows, at random")
-    shift: int = Field(0, ge=0, description="largest random shift of training rows, in pixels")
+    shift: int = Field(0, ge=0, le=1024, description="largest random shift of training rows, in pixels")
     drop_label: float = Field(
         0.0, ge=0, lt=1, description="fraction of training rows whose label is dropped; guidance needs more than 0"
     )

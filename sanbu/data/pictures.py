@@ -6,7 +6,6 @@ come from an array or column of numbers, or from the folders of the pictures, so
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import struct
@@ -21,7 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sanbu.config import nearest
-from sanbu.data.sources import SourceError, files
+from sanbu.data.sources import SourceError, files, read_unzipped, readable
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 Shape = tuple[int, int, int]
@@ -112,6 +111,8 @@ def from_npz(file: Path) -> Pictures:
 
 def channels_first(file: Path, images: np.ndarray) -> np.ndarray:
     """[N, H, W], [N, H, W, C] or [N, C, H, W] as [N, C, H, W]; channels are 1 or 3."""
+    if images.ndim not in (3, 4) or 0 in images.shape:
+        raise SourceError(f"{file}: an array of shape {list(images.shape)} has no pictures; [N, H, W] is needed")
     if images.ndim == 3:
         return images[:, None]
     if images.shape[1] in (1, 3):
@@ -143,10 +144,7 @@ def from_idx(file: Path) -> Pictures:
 
 def idx_array(file: Path) -> np.ndarray:
     """The array of an IDX file of bytes."""
-    try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise SourceError(f"{file} is a damaged gzip file: {error}") from None
+    content = read_unzipped(file)
     if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
         raise SourceError(f"{file} is not an IDX file of bytes")
     shape = struct.unpack_from(f">{content[3]}I", content, 4)
@@ -249,9 +247,26 @@ def from_zip(file: Path) -> Pictures:
     names = sorted(name for name in archive.namelist() if Path(name).suffix.lower() in SUFFIXES)
     labels = None
     if "dataset.json" in archive.namelist():
-        content = json.loads(archive.read("dataset.json"))
-        labels = {name: int(label) for name, label in content.get("labels") or []} or None
-    return from_files(file, [(name, partial(archive.read, name)) for name in names], labels)
+        labels = dataset_labels(file, read_member(file, archive, "dataset.json"))
+    return from_files(file, [(name, partial(read_member, file, archive, name)) for name in names], labels)
+
+
+def read_member(file: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    """One file of a ZIP. Raises SourceError."""
+    with readable(f"{file}: {name}"):
+        return archive.read(name)
+
+
+def dataset_labels(file: Path, content: bytes) -> dict[str, int] | None:
+    """The labels of a dataset.json, by name of the picture; None where it has none. Raises SourceError."""
+    with readable(f"{file}: dataset.json"):
+        value = json.loads(content)
+    pairs = value.get("labels") if isinstance(value, dict) else [value]
+    pairs = list(pairs.items()) if isinstance(pairs, dict) else pairs or []
+    for pair in pairs:
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and type(pair[1]) is int):
+            raise SourceError(f'{file}: dataset.json must be {{"labels": [["name.png", 3], ...]}}, with class numbers')
+    return {str(name): label for name, label in pairs} or None
 
 
 # -- records ----------------------------------------------------------------------------------------------------------

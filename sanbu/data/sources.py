@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,18 @@ from sanbu.files import fingerprint as hash_files
 
 class SourceError(SanbuError):
     """Data that cannot be read."""
+
+
+@contextmanager
+def readable(file: Path | str) -> Iterator[None]:
+    """Turn what a library raises for a damaged or unsupported file into a SourceError that names the file."""
+    try:
+        yield
+    except (SanbuError, FileNotFoundError, PermissionError, GeneratorExit):
+        raise
+    except Exception as error:  # a damaged file makes its reader fail in any way
+        text = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise SourceError(f"{file} is damaged or not supported: {text}") from None
 
 
 def documents(path: str, field: str = "text") -> Iterator[str]:
@@ -66,24 +79,19 @@ def read_documents(file: Path, field: str) -> Iterator[str]:
     names = [suffix.lower() for suffix in file.suffixes]
     packed = bool(names) and names[-1] == ".gz"
     kind = names[-2] if packed and len(names) > 1 else (names[-1] if names else "")
-    try:
-        with gzip.open(file, "rb") if packed else file.open("rb") as stream:
-            if kind == ".parquet":
-                yield from read_parquet(file, stream, field)  # type: ignore[arg-type]
-            elif kind in (".jsonl", ".ndjson"):
-                yield from read_json_lines(file, stream, field)  # type: ignore[arg-type]
-            else:
-                yield decode_text(file, stream.read())
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise SourceError(f"{file} is a damaged gzip file: {error}") from None
+    with readable(file), gzip.open(file, "rb") if packed else file.open("rb") as stream:
+        if kind == ".parquet":
+            yield from read_parquet(file, stream, field)  # type: ignore[arg-type]
+        elif kind in (".jsonl", ".ndjson"):
+            yield from read_json_lines(file, stream, field)  # type: ignore[arg-type]
+        else:
+            yield decode_text(file, stream.read())
 
 
 def read_unzipped(file: Path) -> bytes:
     """The bytes of a file, decompressed when it ends with .gz. Raises SourceError."""
-    try:
+    with readable(file):
         return gzip.decompress(file.read_bytes()) if file.suffix.lower() == ".gz" else file.read_bytes()
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise SourceError(f"{file} is a damaged gzip file: {error}") from None
 
 
 def decode_text(file: Path, content: bytes) -> str:
@@ -104,7 +112,7 @@ def read_json_lines(file: Path, stream: IO[bytes], field: str) -> Iterator[str]:
             continue
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise SourceError(f"{file}, line {number}: not JSON") from None
         if not isinstance(record, dict) or not isinstance(record.get(field), str):
             fields = list(record) if isinstance(record, dict) else []

@@ -173,7 +173,8 @@ def reward_run(run: Run) -> Run | None:
 def read_questions(run: Run, count: int, held_out: bool) -> list[Record]:
     """At most `count` questions with a known answer, held out from training or not, in the order of the data."""
     config = run.recipe.data
-    assert isinstance(config, ConversationConfig)
+    if not isinstance(config, ConversationConfig):
+        raise SanbuError(f"{run.folder} does not answer questions: its data is {kind_of(config)!r}")
     from sanbu.data.conversations import records
 
     found = []

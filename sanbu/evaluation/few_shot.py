@@ -7,7 +7,6 @@ question are drawn from other records by a hash.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from sanbu.config import Config, SanbuError, kind_of, load, nearest
 from sanbu.data.conversations import lines
 from sanbu.evaluation.likelihood import loglikelihoods, split
+from sanbu.files import read_object
 from sanbu.noise import key
 from sanbu.run import Run
 
@@ -65,7 +65,7 @@ def evaluate_tasks(run: Run, names: Sequence[str], shots: Sequence[int], folder:
         examples = read_records(task, task.examples, folder) if task.examples else records
         numbers = spread_evenly(len(records), count)
         for k in shots:
-            questions = [make_question(task, records[number], examples, number, k) for number in numbers]
+            questions = [checked_question(task, records[number], examples, number, k) for number in numbers]
             rows.append({"task": task.name, "shots": k, **score(run, task, questions)})
             prompts[task.name] = with_answer(questions[0])
     return {"rows": rows, "prompts": prompts}
@@ -78,7 +78,7 @@ def find(name: str) -> Task:
     if not path.is_file():
         names = ", ".join(sorted(known))
         raise SanbuError(f"--tasks: unknown task {name!r}; tasks: {names}{nearest(name, known)}; or give a task file")
-    return load(Task, json.loads(path.read_text(encoding="utf-8")))
+    return load(Task, read_object(path), f"--tasks: {path}")
 
 
 def read_records(task: Task, name: str, folder: Path) -> list[dict[str, Any]]:
@@ -88,7 +88,10 @@ def read_records(task: Task, name: str, folder: Path) -> list[dict[str, Any]]:
         raise SanbuError(
             f"--tasks: {task.name} reads {path}, which is not there; set --folder to the directory with the task files"
         )
-    return [record for _, record in lines(path)]
+    found = [record for _, record in lines(path)]
+    if not found:
+        raise SanbuError(f"--tasks: {task.name}: {path} has no record")
+    return found
 
 
 def spread_evenly(total: int, count: int) -> list[int]:
@@ -115,6 +118,19 @@ def make_question(
         return FewShotQuestion(worked + before, (" " + last,), 0)
     options = tuple(task.choice.format(**record, choice=choice) for choice in record[task.choices])
     return FewShotQuestion(worked + task.prompt.format(**record), options, int(record[task.answer]))
+
+
+def checked_question(task: Task, record: dict[str, Any], examples: list[dict[str, Any]], number: int, k: int) -> Any:
+    """`make_question`. Raises SanbuError for a record that does not fit the templates of the task."""
+    try:
+        question = make_question(task, record, examples, number, k)
+        if not 0 <= question.right < len(question.options) or not all(question.options):
+            raise ValueError(f"the answer {question.right} is not one of {len(question.options)} options")
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        fields = ", ".join(record)
+        reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
+        raise SanbuError(f"--tasks: {task.name}: record {number + 1}: {reason}; fields: {fields}") from None
+    return question
 
 
 def with_answer(question: FewShotQuestion) -> str:

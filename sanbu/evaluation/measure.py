@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sanbu.config import module_of
+from sanbu.config import ConfigError, module_of
 from sanbu.evaluation.few_shot import evaluate_tasks
 from sanbu.evaluation.options import Measurement, Options, format_figure, table
 from sanbu.run import Run
@@ -24,6 +24,8 @@ def measure(runs: Sequence[Run], **options: Any) -> Measurement:
     chosen = Options(**options)
     if chosen.tasks:
         return measure_tasks(runs, chosen)
+    if chosen.data is not None and (runs[0].recipe.data.measure != "text" or not runs[0].recipe.strategy.draws):
+        raise ConfigError(f"--data: {runs[0].folder} is not measured on other text; only runs of plain text are")
     first = runs[0].recipe
     name = first.data.measure if first.strategy.draws else "objective"
     return module_of("sanbu.evaluation:MEASURES", name).measure(runs, chosen)

@@ -44,6 +44,8 @@ def bits_per_byte(run: Run, data: Data, batch: int = 16) -> Report:
             tokens += int((targets >= 0).sum())
             size += int(rows["bytes"].sum())
             progress(len(rows["tokens"]))
+    if not size:
+        raise SanbuError("there is no text to evaluate: the held-out text is empty")
     loss = nats / tokens
     return {
         "loss": loss,

@@ -64,6 +64,7 @@ def parameters(models: Modules) -> list[nn.Parameter]:
 
 
 Peak = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SGD(OptimizerConfig):
@@ -93,7 +94,7 @@ class Adam(OptimizerConfig):
 
     kind: Literal["adam"] = "adam"
     learning_rate: Peak | Auto = "auto"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     epsilon: float = Field(1e-8, gt=0)
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
     rate: RateConfig = ConstantRate()
@@ -115,12 +116,12 @@ class AdamW(OptimizerConfig):
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: Peak | Auto = "auto"
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     epsilon: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.1, ge=0)
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
     rate: RateConfig = CosineRate()
-    roles: dict[str, float] = Field(
+    roles: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {}, description="factor of the learning rate by role: embedding, head, matrix, vector"
     )
 

@@ -7,13 +7,12 @@ from typing import Any
 
 from sanbu.codecs.bpe import ChatBPE, TokenizerFile
 from sanbu.codecs.tokenizer import TokenizerConfig
-from sanbu.config import ConfigError, change, load
+from sanbu.config import ConfigError, change
 from sanbu.data.chat import Chat, Prompts
 from sanbu.data.labelled import Labelled
 from sanbu.data.mappings import Mappings
 from sanbu.data.preferences import Pairs, Rankings
 from sanbu.data.text_rows import Text
-from sanbu.files import read_json
 from sanbu.machine import MachineConfig
 from sanbu.models.scorers.scorer import Scorer
 from sanbu.models.tokens.gpt import GPT1, GPT2
@@ -32,6 +31,7 @@ from sanbu.optimizers.rate import CosineRate, LinearRate
 from sanbu.optimizers.search import OptimizerConfig
 from sanbu.recipe import Recipe, Schedule
 from sanbu.recipes.text import TALK, pick
+from sanbu.run import Run
 from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.prediction import Prediction
 
@@ -204,10 +204,7 @@ def paper_stage(
 
 def parent(path: str) -> Recipe:
     """The recipe of a parent run."""
-    file = Path(path) / "recipe.json"
-    if not file.is_file():
-        raise ConfigError(f"{path} is no run: it has no recipe.json")
-    return load(Recipe, read_json(file)["recipe"])
+    return Run.open(path).recipe
 
 
 def tokenizer_of(path: str, size: str) -> TokenizerConfig:
@@ -215,7 +212,11 @@ def tokenizer_of(path: str, size: str) -> TokenizerConfig:
     if not path:
         return ChatBPE(vocabulary=1024 if size == "nano" else 50304)
     data: Any = parent(path).data
-    config: TokenizerConfig = data.tokenizer
+    config: TokenizerConfig | None = getattr(data, "tokenizer", None)
+    if config is None:
+        raise ConfigError(
+            f"{path} has no tokenizer, so it cannot be the parent of a run of text: its data is {data.kind!r}"
+        )
     file = Path(path) / "tokenizer.json"
     if not file.exists():
         return config

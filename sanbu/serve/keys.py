@@ -12,7 +12,6 @@ import secrets
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -42,11 +41,7 @@ class Keys:
     @classmethod
     def load(cls, path: Path) -> Keys:
         """Load a key file. Raises SanbuError with a one-line message."""
-        content = read_json(path)
-        try:
-            keys = tuple(Key.model_validate(one) for one in content["keys"])
-        except (ValidationError, KeyError, TypeError) as error:
-            raise SanbuError(f"{path} is not a key file: {str(error).splitlines()[0]}") from None
+        keys = read_keys(path)
         if not keys:
             raise SanbuError(f"{path} has no keys; create one with: sanbu key NAME --keys {path}")
         return cls(keys)
@@ -90,13 +85,24 @@ class Keys:
             self.spent[key.name].append((time.monotonic(), tokens))
 
 
+def read_keys(path: Path) -> tuple[Key, ...]:
+    """The keys of a file. Raises SanbuError for a file of another shape."""
+    content = read_json(path)
+    try:
+        return tuple(Key.model_validate(one) for one in content["keys"])
+    except (ValidationError, KeyError, TypeError) as error:
+        raise SanbuError(f"{path} is not a key file: {str(error).splitlines()[0]}") from None
+
+
 def make(path: Path, name: str, **limits: int) -> str:
     """Create a key and store its hash in the file; returns the key. Raises SanbuError when the name is taken."""
-    content: dict[str, Any] = read_json(path) if path.exists() else {"keys": []}
-    if any(key["name"] == name for key in content["keys"]):
+    known = read_keys(path) if path.exists() else ()
+    if any(key.name == name for key in known):
         raise SanbuError(f"{path} already has a key named {name!r}; choose another name")
+    if not name.isprintable() or not 1 <= len(name) <= 64:
+        raise SanbuError(f"NAME: given {name[:80]!r}, allowed: 1 to 64 printable characters")
     secret = "sk-" + secrets.token_urlsafe(32)
     key = Key(name=name, sha256=hashlib.sha256(secret.encode()).hexdigest(), **limits)
-    write_json(path, {"keys": [*content["keys"], key.model_dump()]})
+    write_json(path, {"keys": [each.model_dump() for each in (*known, key)]})
     path.chmod(0o600)
     return secret

@@ -29,8 +29,9 @@ def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool 
         try:
             place.bind((host, port))
             place.listen()  # connections are accepted before the address is printed
-        except OSError as error:
-            raise SanbuError(f"--port {port}: {error.strerror}") from None
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SanbuError(f"cannot listen on --host {host} --port {port}: {reason}") from None
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{place.getsockname()[1]}"
         print(f"{', '.join(names)} at {address}/v1", flush=True)

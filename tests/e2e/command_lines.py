@@ -250,7 +250,9 @@ def write_imports(place: Path) -> None:
     }  # fmt: skip
     bad: list[object] = [[], None, 3, "x", {}, {"model_type": None}, {"model_type": "llama"}]
     bad += [{key: value for key, value in llama.items() if key != name} for name in llama if name != "model_type"]
-    bad += [{**llama, name: value} for name in llama for value in (None, "x", -1, 0, [1], 10**12) if name != "model_type"]
+    bad += [
+        {**llama, name: value} for name in llama for value in (None, "x", -1, 0, [1], 10**12) if name != "model_type"
+    ]
     bad += [{**llama, "rope_parameters": value} for value in (3, "x", [], {"rope_theta": None}, {"rope_theta": "y"})]
     for number, value in enumerate(bad):
         folder = place / f"hf{number}"

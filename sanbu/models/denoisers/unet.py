@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sanbu.config import Positive
 from sanbu.layers.conditioning import Condition
 from sanbu.layers.residual import Double, Halve, PixelAttention, ResidualBlock, padded
 from sanbu.models.denoisers.denoiser import DenoiserConfig
@@ -38,7 +39,9 @@ class UNet(DenoiserConfig):
 
     kind: Literal["unet"] = "unet"
     layers: int = Field(1, ge=1, description="residual blocks per resolution")
-    multipliers: tuple[int, ...] = Field((1, 2), description="widths by resolution, in units of width")
+    multipliers: tuple[Positive, ...] = Field(
+        (1, 2), min_length=1, description="widths by resolution, in units of width"
+    )
     attention: tuple[int, ...] = Field((1,), description="resolutions with attention, counted from 0, the full one")
     head_width: int = Field(8, ge=1, description="width of an attention head")
     groups: int = Field(8, ge=1, description="groups of the group norms")

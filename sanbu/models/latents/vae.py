@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sanbu.config import Positive
 from sanbu.layers.perceptron import LabelledPerceptron
 from sanbu.layers.pixel_distributions import logistic_mass
 from sanbu.layers.residual import Double, Halve, PixelAttention, ResidualBlock, padded
@@ -97,7 +98,9 @@ class Autoencoder(PictureConfig):
     kind: Literal["autoencoder"] = "autoencoder"
     family: ClassVar[str] = "latent"
     layers: int = Field(1, ge=1, description="residual blocks per resolution")
-    multipliers: tuple[int, ...] = Field((1, 2), description="widths by resolution, in units of width")
+    multipliers: tuple[Positive, ...] = Field(
+        (1, 2), min_length=1, description="widths by resolution, in units of width"
+    )
     latent: int = Field(4, ge=1, description="channels of the latent")
     groups: int = Field(8, ge=1, description="groups of the group norms")
 

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
+from sanbu.config import Positive
 from sanbu.layers.attention import Attention
 from sanbu.layers.mlp import GatedMLP
 from sanbu.layers.positions import Rotary
@@ -20,8 +21,10 @@ class Llama(TransformerConfig):
     """RMSNorm, rotary positions, SwiGLU, grouped queries (Touvron and others, 2023)."""
 
     kind: Literal["llama"] = "llama"
-    key_heads: int | Literal["auto"] = Field("auto", description="heads of keys and values; auto is one per query head")
-    hidden: int | Literal["auto"] = Field(
+    key_heads: Positive | Literal["auto"] = Field(
+        "auto", description="heads of keys and values; auto is one per query head"
+    )
+    hidden: Positive | Literal["auto"] = Field(
         "auto", description="width inside the MLP; auto is 8/3 of the width, a multiple of 256"
     )
     rope_base: float = Field(10000.0, gt=0)
