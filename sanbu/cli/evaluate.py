@@ -83,9 +83,7 @@ def compare(
 
     missing = next((name for name in names if not (Path(name) / "recipe.json").exists()), None)
     if missing is not None and len(names) > 1:
-        raise ConfigError(
-            f"compare: given {' '.join(names)}, allowed: one contest or run folders; {missing} is no run"
-        )
+        raise ConfigError(f"compare: given {' '.join(names)}, allowed: one contest or run folders; {missing} is no run")
     if missing is None:
         rows = compare_runs([Run.open(name) for name in names])
         title = ", ".join(Path(name).name for name in names)

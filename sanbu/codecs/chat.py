@@ -8,13 +8,13 @@ the text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from sanbu.codecs.text import TextFollower, TokenCodec
-from sanbu.codecs.tokenizer import ASSISTANT, SYSTEM, USER, Tokenizer, encode
+from sanbu.codecs.tokenizer import ASSISTANT, SYSTEM, USER, Tokenizer, TokenizerConfig, encode
 from sanbu.config import Choice, SanbuError, nearest
 
-Message = dict[str, str]
+Message = dict[str, Any]  # role, content; weight 0: an answer without a loss
 Rendered = tuple[list[int], list[bool]]  # ids, and whether each has a loss
 ROLES = ("system", "user", "assistant")
 MARKERS = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
@@ -43,9 +43,13 @@ class TemplateConfig(Choice):
     def build(self, tokenizer: Tokenizer) -> Template:
         raise NotImplementedError
 
-    def resolve(self) -> TemplateConfig:
-        """This config with the text of the template file included."""
+    def resolve(self, tokenizer: TokenizerConfig) -> TemplateConfig:
+        """This config with the text of the template file included, and the token that ends an answer."""
         return self
+
+    def end_id(self, tokenizer: TokenizerConfig) -> int | None:
+        """The token that ends an answer: it is taught, and sampling stops at it."""
+        return tokenizer.end()
 
 
 class Turns(TemplateConfig):
@@ -93,7 +97,8 @@ class TurnsTemplate:
         for message in messages:
             answer = message["role"] == "assistant"
             parts.append((self._mark(message["role"]), False))
-            parts.append((self._say(message["content"], answer) + ([self.end] if answer else []), answer))
+            taught = answer and message.get("weight") != 0
+            parts.append((self._say(message["content"], answer) + ([self.end] if answer else []), taught))
         return parts
 
     def _mark(self, role: str) -> list[int]:

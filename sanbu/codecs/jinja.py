@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -20,7 +21,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
 from sanbu.codecs.chat import ConversationError, Message, Rendered, Template, TemplateConfig
-from sanbu.codecs.tokenizer import Tokenizer
+from sanbu.codecs.tokenizer import Tokenizer, TokenizerConfig
+from sanbu.config import change
 from sanbu.files import read_object
 
 SECONDS = 2.0  # time limit of a template
@@ -45,12 +47,28 @@ class Jinja(TemplateConfig):
     path: str = Field("", description="tokenizer_config.json, a .jinja file, or a folder with one of them")
     source: str = Field("", description="text of the template; default: read from path")
     end: str = Field("", description="eos_token of the template; default: end token of the tokenizer")
+    stop_id: int | None = Field(None, description="token that ends an answer; found when the recipe is resolved")
 
     def build(self, tokenizer: Tokenizer) -> Template:
         return JinjaTemplate(self.source or source_of(self.path), tokenizer, self.end)
 
-    def resolve(self) -> Jinja:
-        return self if self.source else self.model_copy(update={"source": source_of(self.path)})
+    def resolve(self, tokenizer: TokenizerConfig) -> Jinja:
+        found = self if self.source else change(self, {"source": source_of(self.path)})
+        return change(found, {"stop_id": found.end_id(tokenizer)})
+
+    def end_id(self, tokenizer: TokenizerConfig) -> int | None:
+        return self.stop_id if self.stop_id is not None else find_stop(self, tokenizer)
+
+
+@lru_cache(maxsize=16)
+def find_stop(config: Jinja, tokenizer: TokenizerConfig) -> int | None:
+    """The first special token with a loss after an answer; the end of the tokenizer if there is none."""
+    built = tokenizer.build(())
+    talk: list[Message] = [{"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}]
+    ids, taught = config.build(built).render(talk)
+    after = [number for number, learn in zip(ids, taught, strict=True) if learn]
+    ends = [number for number in after if not built.pieces[number]]  # special tokens stand for no bytes
+    return ends[0] if ends else tokenizer.end()
 
 
 class JinjaTemplate:
@@ -72,7 +90,7 @@ class JinjaTemplate:
     def render(self, messages: Sequence[Message]) -> Rendered:
         text, spans = self._write(messages), []
         for number, message in enumerate(messages):
-            if message["role"] == "assistant":
+            if message["role"] == "assistant" and message.get("weight") != 0:
                 before = self._write(messages[:number], True)
                 after = self._write(messages[: number + 1])
                 if not after.startswith(before) or not text.startswith(after):
@@ -81,7 +99,7 @@ class JinjaTemplate:
                     )
                 spans.append((len(before), len(after)))
         ids, offsets = self.tokenizer.encode_with_special(text)
-        taught = [any(start <= first and last <= end for start, end in spans) for first, last in offsets]
+        taught = [any(first < end and last > start for start, end in spans) for first, last in offsets]
         return ids, taught
 
     def ask(self, messages: Sequence[Message]) -> list[int]:
@@ -93,9 +111,10 @@ class JinjaTemplate:
             found = [token.content for token in special if token.content in message["content"]]
             if found:
                 raise ConversationError(f"a message contains {found[0]!r}, which only the template may write")
+        plain = [{name: value for name, value in message.items() if name != "weight"} for message in messages]
         try:
             with Deadline(SECONDS):
-                text = self.template.render(messages=list(messages), add_generation_prompt=ask, **self.names)
+                text = self.template.render(messages=plain, add_generation_prompt=ask, **self.names)
         except TimeoutError:
             raise ConversationError(f"data.template: it did not finish within {SECONDS:g} s") from None
         except Exception as error:  # a template is foreign code and can raise anything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -18,7 +19,7 @@ from sanbu.codecs.text import padded
 from sanbu.codecs.tokenizer import Byte, TokenizerConfig, padding_of
 from sanbu.config import SanbuError, dump
 from sanbu.data import conversations
-from sanbu.data.conversations import Record
+from sanbu.data.conversation_formats import Record
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
 from sanbu.data.text_rows import Text
@@ -39,10 +40,11 @@ class ConversationConfig(DataConfig):
     too_long: Literal["refuse", "drop"] = Field("refuse", description="what to do with records that do not fit")
 
     def space(self) -> Space:
-        return Space((self.context,), self.tokenizer.size(), self.tokenizer.end())
+        return Space((self.context,), self.tokenizer.size(), self.template.end_id(self.tokenizer))
 
     def resolve(self) -> Self:
-        return self.model_copy(update={"tokenizer": self.tokenizer.resolve(), "template": self.template.resolve()})
+        template = self.template.resolve(self.tokenizer)
+        return self.model_copy(update={"tokenizer": self.tokenizer.resolve(), "template": template})
 
     def codec(self, folder: Path) -> Codec:
         return ChatCodec(self.tokenizer.load(folder), self.template)
@@ -59,7 +61,11 @@ class ConversationRows:
         self.fingerprint = f"{dump(config)['kind']}-" + hashlib.sha256(about.encode()).hexdigest()[:24]
         self.train: list[Record] = []
         self.held_out_records: list[Record] = []
+        self.dropped: Counter[str] = Counter()  # how many records were left out, by reason
         for record in conversations.records(config.path):
+            if record.left_out:
+                self.dropped[record.left_out] += 1
+                continue
             held = record.held_out_chance < config.validation
             (self.held_out_records if held else self.train).append(record)
         if not self.train:
@@ -76,7 +82,12 @@ class ConversationRows:
                 f"{record.where}: {len(ids)} tokens, but data.context is {self.config.context};"
                 " raise it, or set data.too_long=drop"
             )
+        self.dropped["too long"] += 1
         return False
+
+    def drops(self) -> str:
+        """How many records were left out and why, for `describe`; empty if none."""
+        return "".join(f", {count:,} left out: {reason}" for reason, count in self.dropped.items())
 
 
 class Chat(ConversationConfig):
@@ -111,7 +122,7 @@ class ChatRows(ConversationRows):
         taught = sum(sum(mask) for _, mask in held)
         fill = tokens / (len(rows) * self.config.context)
         counts = f"{len(held):,} conversations in {len(rows):,} rows, {fill:.0%} full"
-        return f"{counts}, loss on {taught / tokens:.0%} of the tokens"
+        return f"{counts}, loss on {taught / tokens:.0%} of the tokens{self.drops()}"
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""
@@ -127,14 +138,15 @@ class ChatRows(ConversationRows):
         return rendered, pack_rows([len(ids) for ids, _ in rendered], self.config.context)
 
     def _render(self, record: Record) -> Rendered | None:
-        _, best = min(zip(record.ranks, record.answers, strict=True), default=(0, ""))
-        answer = record.demonstration or best
         messages = list(record.prompt)
-        if answer:
-            messages.append({"role": "assistant", "content": answer})
-        if all(message["role"] != "assistant" for message in messages):
+        if record.answers:
+            _, best = min(zip(record.ranks, record.answers, strict=True))
+            messages.append({"role": "assistant", "content": record.demonstration or best})
+        if all(message["role"] != "assistant" or message.get("weight") == 0 for message in messages):
             raise ConversationError(f"{record.where}: no assistant turn to learn from")
         ids, taught = self.codec.template.render(messages)
+        if not any(taught):
+            raise ConversationError(f"{record.where}: the template gives no token of the answer a loss")
         return (ids, taught) if self.fits(ids, record, self.config.context) else None
 
     def _rows(self, part: str, numbers: Iterable[int]) -> Batch:
@@ -190,7 +202,8 @@ class PromptRows(ConversationRows):
     def describe(self) -> str:
         """Numbers of questions, of known answers, and of held-out questions."""
         known = sum(bool(answer) for _, answer in self.questions["train"])
-        return f"{self.rows:,} questions, {known:,} with a known answer, and {self.held_out_rows:,} held out"
+        counts = f"{self.rows:,} questions, {known:,} with a known answer, and {self.held_out_rows:,} held out"
+        return counts + self.drops()
 
     def batch(self, start: int, size: int) -> Batch:
         """Questions at positions start .. start + size - 1 of the endless training order."""

@@ -16,9 +16,10 @@ import csv
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -48,7 +49,9 @@ class Labelled(DataConfig):
     text: str = Field("text", description="field of the text, or of the first of two texts")
     second: str = Field("second", description="field of the second text, or of the list of choices")
     label: str = Field("label", description="field of the label: a name, a number, or the index of the right choice")
-    labels: tuple[str, ...] | Literal["auto"] = Field("auto", description="names of the labels; auto reads the data")
+    labels: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["auto"] = Field(
+        "auto", description="names of the labels; auto reads the data"
+    )
     tokenizer: TokenizerConfig = Field(Byte(), description="tokenizer of the parent run")
     context: int = Field(128, ge=8, description="most tokens per text; longer texts are cut")
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the texts held out, by a hash of the text")
@@ -81,6 +84,7 @@ class LabelledRows:
         about = json.dumps([1, conversations.fingerprint(config.path), dump(config), config.tokenizer.fingerprint()])
         self.fingerprint = "labelled-" + hashlib.sha256(about.encode()).hexdigest()[:24]
         found = records(config.path)
+        check_records(found, config)
         self.parts: dict[str, list[Example]] = {"train": [], "held_out": []}
         for record in found:
             self.parts["held_out" if hash_chance(record, config) < config.validation else "train"].append(record)
@@ -123,7 +127,7 @@ class LabelledRows:
         if self.config.task == "regression":
             return torch.tensor([float(value) for value in values])
         if self.config.task == "choice":
-            return torch.tensor([int(value) for value in values])
+            return torch.tensor([int(float(value)) for value in values])
         names = self.config.names()
         return torch.tensor([names.index(str(value)) for value in values])
 
@@ -139,6 +143,50 @@ def sequences_of(record: Example, config: Labelled) -> list[tuple[str, ...]]:
     return [(text, other)] if config.task == "entailment" else [(text, other), (other, text)]
 
 
+def check_records(found: list[Example], config: Labelled) -> None:
+    """Raise SanbuError in one line for the first record whose fields do not fit the task."""
+    names = set(config.names())
+    for number, record in enumerate(found, 1):
+        where = f"data.path: {config.path!r}, record {number}"
+        for name in fields_of(config):
+            if record.get(name) is None or (name == config.label and str(record[name]).strip() == ""):
+                raise SanbuError(
+                    f"{where}: the field {name!r} is missing or empty; fields: {', '.join(map(str, record))}"
+                )
+        label = record[config.label]
+        if config.task == "regression" and not is_number(label):
+            raise SanbuError(f"{where}: label {label!r} is not a number; regression needs numbers")
+        if config.task == "choice":
+            check_choice(record, config, where)
+        if names and str(label) not in names:
+            raise SanbuError(
+                f"{where}: label {label!r}, allowed: {', '.join(sorted(names))}{nearest(str(label), names)}"
+            )
+
+
+def check_choice(record: Example, config: Labelled, where: str) -> None:
+    """Raise SanbuError if a record of task=choice has no list of choices, or no index of one of them as its label."""
+    choices, label = record[config.second], record[config.label]
+    if not isinstance(choices, list) or len(choices) < 2:
+        raise SanbuError(f"{where}: the field {config.second!r} must be a list of at least two choices")
+    if not is_number(label) or float(label) not in range(len(choices)):
+        raise SanbuError(f"{where}: label {label!r}, allowed: 0 to {len(choices) - 1}, the index of the right choice")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a label is a finite number, or a text that reads as one."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def fields_of(config: Labelled) -> list[str]:
+    """The fields that every record needs."""
+    pairs = config.task in ("entailment", "similarity", "choice")
+    return [config.text, config.label, *([config.second] if pairs else [])]
+
+
 def records(path: str) -> list[Example]:
     """Records of JSONL, CSV or TSV files, or of `skills`: questions with their skill. Raises SourceError."""
     if path == "skills":
@@ -150,10 +198,9 @@ def records(path: str) -> list[Example]:
         suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() != ".gz"]
         if suffixes[-1:] in ([".csv"], [".tsv"]):
             text = io.StringIO(sources.decode_text(file, sources.read_unzipped(file)))
-            if suffixes[-1] == ".tsv":
-                found += csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
-            else:
-                found += csv.DictReader(text)
+            tabs: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffixes[-1] == ".tsv" else {}
+            with sources.readable(file):
+                found += csv.DictReader(text, **tabs)
         else:
             found += [record for _, record in conversations.lines(file)]
     return found
@@ -162,16 +209,16 @@ def records(path: str) -> list[Example]:
 def label_names(config: Labelled) -> list[str]:
     """The names of the labels in the data, sorted. Raises SanbuError when a field is missing."""
     found = records(config.path)
-    wanted = [config.text, config.label]
-    if config.task in ("entailment", "similarity", "choice"):
-        wanted.append(config.second)
-    for name in wanted:
+    for name in fields_of(config):
         if not found or name not in found[0]:
             fields = list(found[0]) if found else []
             raise SanbuError(
                 f"data.path: {config.path!r} has no field {name!r}; fields: {', '.join(fields)}{nearest(name, fields)}"
             )
-    return [] if config.task in ("regression", "choice") else sorted({str(record[config.label]) for record in found})
+    if config.task in ("regression", "choice"):
+        return []
+    labels = {str(record.get(config.label)) for record in found if record.get(config.label) is not None}
+    return sorted(label for label in labels if label.strip())
 
 
 def hash_chance(record: Example, config: Labelled) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sanbu.config import SanbuError
 from sanbu.data.chat import ConversationConfig, ConversationRows
-from sanbu.data.conversations import Record
+from sanbu.data.conversation_formats import Record
 from sanbu.data.data import Data
 from sanbu.data.order import shuffled
 from sanbu.space import IGNORED, Batch
@@ -51,7 +51,7 @@ class PreferenceRows(ConversationRows):
     def describe(self) -> str:
         """Numbers of questions, rows and held-out rows."""
         rows = f"{self.rows:,} rows of up to {self.width} answers"
-        return f"{len(self.train):,} questions, {rows}, {self.held_out_rows:,} held out"
+        return f"{len(self.train):,} questions, {rows}, {self.held_out_rows:,} held out{self.drops()}"
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""
@@ -70,15 +70,16 @@ class PreferenceRows(ConversationRows):
         ]
 
     def _fits(self, record: Record, answers: tuple[int, ...]) -> bool:
-        longest = max((record.answers[i] for i in answers), key=len)
-        ids, _ = self._render(record, longest)
-        return self.fits(ids, record, self.config.context)
+        rendered = (self._render(record, record.answers[i])[0] for i in answers)
+        return self.fits(max(rendered, key=len), record, self.config.context)
 
     def _render(self, record: Record, answer: str) -> tuple[list[int], int]:
-        """The ids of question and answer, and the number of ids of the question."""
+        """The ids of question and answer, and how many of them are those of the question alone."""
         template = self.codec.template
         ids, _ = template.render([*record.prompt, {"role": "assistant", "content": answer}])
-        return ids, len(template.ask(record.prompt))
+        question = template.ask(record.prompt)
+        same = (number for number, (ours, theirs) in enumerate(zip(ids, question, strict=False)) if ours != theirs)
+        return ids, next(same, len(question))
 
     def _rows(self, part: str, numbers: Iterable[int]) -> Batch:
         numbers = list(numbers)

@@ -19,7 +19,7 @@ from torch import Tensor
 from sanbu.codecs.text import batch_of, padded
 from sanbu.config import SanbuError, kind_of
 from sanbu.data.chat import ConversationConfig
-from sanbu.data.conversations import Record
+from sanbu.data.conversation_formats import Record
 from sanbu.evaluation.options import Measurement, Options, format_figure, table
 from sanbu.noise import Noise
 from sanbu.objectives.answers import logprobs

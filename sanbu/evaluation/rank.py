@@ -13,7 +13,7 @@ import torch
 
 from sanbu.config import SanbuError
 from sanbu.data.builtin.skills import PREAMBLES
-from sanbu.data.conversations import Record
+from sanbu.data.conversation_formats import Record
 from sanbu.evaluation.assistant import ROWS, make_round, read_questions
 from sanbu.files import write_text
 from sanbu.noise import Noise

@@ -214,9 +214,7 @@ def tokenizer_of(path: str, size: str) -> TokenizerConfig:
     data: Any = parent(path).data
     config: TokenizerConfig | None = getattr(data, "tokenizer", None)
     if config is None:
-        raise ConfigError(
-            f"{path} has no tokenizer, so it cannot be the parent of a run of text: its data is {data.kind!r}"
-        )
+        raise ConfigError(f"{path} is not a run of text, so it cannot be the parent here: its data is {data.kind!r}")
     file = Path(path) / "tokenizer.json"
     if not file.exists():
         return config

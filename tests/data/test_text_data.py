@@ -133,8 +133,8 @@ def test_a_data_set_by_name(tmp_path):
             "a.jsonl, line 1: no text field 'text'; fields: txet; did you mean 'txet'?; set data.field",
         ),
         ("a.jsonl", b"[1]\n", "a.jsonl, line 1: no text field 'text'"),
-        ("a.txt.gz", b"\x1f\x8b\x08nonsense", "is a damaged gzip file"),
-        ("a.txt.gz", gzip.compress(b"x" * 10000, mtime=0)[:-20], "is a damaged gzip file"),
+        ("a.txt.gz", b"\x1f\x8b\x08nonsense", "is damaged or not supported"),
+        ("a.txt.gz", gzip.compress(b"x" * 10000, mtime=0)[:-20], "is damaged or not supported"),
         ("a.parquet", b"nonsense", "is not Parquet"),
     ],
 )

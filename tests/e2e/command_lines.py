@@ -226,7 +226,8 @@ def write_tokenizers(place: Path) -> None:
     files = {
         "list": [], "null": None, "vocablist": {**known, "model": {**known["model"], "vocab": [1, 2]}},
         "vocabnum": {**known, "model": {**known["model"], "vocab": 3}}, "added": {**known, "added_tokens": [{"id": 3}]},
-        "addednull": {**known, "added_tokens": None}, "ids": {**known, "model": {**known["model"], "vocab": {"a": "b"}}},
+        "addednull": {**known, "added_tokens": None},
+        "ids": {**known, "model": {**known["model"], "vocab": {"a": "b"}}},
     }  # fmt: skip
     for name, value in files.items():
         (place / "tok" / f"{name}.json").write_text(json.dumps(value))

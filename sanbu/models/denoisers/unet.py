@@ -39,9 +39,7 @@ class UNet(DenoiserConfig):
 
     kind: Literal["unet"] = "unet"
     layers: int = Field(1, ge=1, description="residual blocks per resolution")
-    multipliers: tuple[Positive, ...] = Field(
-        (1, 2), min_length=1, description="widths by resolution, in units of width"
-    )
+    multipliers: tuple[Positive, ...] = Field((1, 2), min_length=1, description="widths / model.width, by resolution")
     attention: tuple[int, ...] = Field((1,), description="resolutions with attention, counted from 0, the full one")
     head_width: int = Field(8, ge=1, description="width of an attention head")
     groups: int = Field(8, ge=1, description="groups of the group norms")

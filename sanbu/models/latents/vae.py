@@ -98,9 +98,7 @@ class Autoencoder(PictureConfig):
     kind: Literal["autoencoder"] = "autoencoder"
     family: ClassVar[str] = "latent"
     layers: int = Field(1, ge=1, description="residual blocks per resolution")
-    multipliers: tuple[Positive, ...] = Field(
-        (1, 2), min_length=1, description="widths by resolution, in units of width"
-    )
+    multipliers: tuple[Positive, ...] = Field((1, 2), min_length=1, description="widths / model.width, by resolution")
     latent: int = Field(4, ge=1, description="channels of the latent")
     groups: int = Field(8, ge=1, description="groups of the group norms")
 

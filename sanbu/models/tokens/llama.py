@@ -21,9 +21,7 @@ class Llama(TransformerConfig):
     """RMSNorm, rotary positions, SwiGLU, grouped queries (Touvron and others, 2023)."""
 
     kind: Literal["llama"] = "llama"
-    key_heads: Positive | Literal["auto"] = Field(
-        "auto", description="heads of keys and values; auto is one per query head"
-    )
+    key_heads: Positive | Literal["auto"] = Field("auto", description="key and value heads; auto is one per query head")
     hidden: Positive | Literal["auto"] = Field(
         "auto", description="width inside the MLP; auto is 8/3 of the width, a multiple of 256"
     )

@@ -81,9 +81,11 @@ def text_reward(function: Callable[[list[str], list[str], list[str]], list[float
 
 
 def exact_match(round: Round, rollout: Batch) -> Tensor:
-    """1.0 for each row whose answer equals the known one and was not cut off, else 0.0, [N]."""
+    """1.0 for each row whose answer equals the known one and was not cut off, else 0.0, [N]; 0.0 if none is known."""
     known = [round.read(row[row >= 0]).strip() for row in rollout["answer"]]
-    same = [answer.strip() == right for answer, right in zip(answers(round, rollout), known, strict=True)]
+    same = [
+        right != "" and answer.strip() == right for answer, right in zip(answers(round, rollout), known, strict=True)
+    ]
     return torch.tensor(same, device=rollout["tokens"].device).float() * (rollout["ending"] >= 0)
 
 
