@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from sanbu.config import Auto, Config, Positive, SanbuError
+from sanbu.config import Auto, Config, SanbuError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
@@ -33,7 +33,7 @@ class MachineConfig(Config):
     recompute: Literal["off", "on"] = Field(
         "off", description="recompute each block's activations in the backward pass; slower, uses less memory"
     )
-    threads: Positive | Auto = Field("auto", description="CPU threads per operation")
+    threads: Annotated[int, Field(ge=1, le=1024)] | Auto = Field("auto", description="CPU threads per operation")
 
 
 class MachineError(SanbuError):

@@ -29,7 +29,7 @@ class Schedule(Config):
     evaluate_every: int = Field(0, ge=0, description="steps between evaluations on held-out rows; 0 disables")
     evaluate_rows: int = Field(64, ge=1, description="held-out rows per evaluation")
     sample_every: int = Field(0, ge=0, description="steps between samples; 0 disables")
-    samples: int = Field(1, ge=1, description="samples drawn each time")
+    samples: int = Field(1, ge=1, le=100_000, description="samples drawn each time")
     checkpoint_every: int = Field(500, ge=0, description="steps between checkpoints; 0 only at the end")
     patience: int = Field(
         0,

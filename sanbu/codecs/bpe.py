@@ -27,7 +27,7 @@ from sanbu.codecs.tokenizer import (
     TokenizerConfig,
     TokenizerError,
 )
-from sanbu.config import ConfigError
+from sanbu.config import ConfigError, Positive
 from sanbu.files import fingerprint, write_text
 
 
@@ -35,7 +35,9 @@ class BPE(TokenizerConfig):
     """Byte-level byte-pair encoding, trained on the data (Sennrich and others, 2016; Radford and others, 2019)."""
 
     kind: Literal["bpe"] = "bpe"
-    vocabulary: int = Field(4096, ge=258, description="vocabulary size, including 256 bytes and the end of text")
+    vocabulary: int = Field(
+        4096, ge=258, le=10**7, description="vocabulary size, including 256 bytes and the end of text"
+    )
 
     def size(self) -> int:
         return self.vocabulary
@@ -59,7 +61,9 @@ class ChatBPE(TokenizerConfig):
     """Byte-level BPE with one token per digit, and special tokens for padding, roles and tasks."""
 
     kind: Literal["chat-bpe"] = "chat-bpe"
-    vocabulary: int = Field(4096, ge=264, description="vocabulary size, including 256 bytes and seven reserved tokens")
+    vocabulary: int = Field(
+        4096, ge=264, le=10**7, description="vocabulary size, including 256 bytes and seven reserved tokens"
+    )
 
     def size(self) -> int:
         return self.vocabulary
@@ -100,7 +104,9 @@ class TokenizerFile(TokenizerConfig):
 
     kind: Literal["file"] = "file"
     path: str = Field(description="tokenizer.json, or a folder that contains one")
-    vocabulary: int | Literal["auto"] = Field("auto", description="vocabulary size of the model; auto reads the file")
+    vocabulary: Positive | Literal["auto"] = Field(
+        "auto", description="vocabulary size of the model; auto reads the file"
+    )
     end_id: int | Literal["auto"] | None = Field(
         "auto", description="id of the end-of-document token; auto looks for its usual names"
     )
@@ -154,9 +160,12 @@ def first_of(names: Iterable[str], ids: dict[str, int]) -> int | None:
 @lru_cache(maxsize=8)
 def _read(path: Path, changed: float) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
         raise ConfigError(f"{path} is not a tokenizer.json: it is not JSON") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is not a tokenizer.json: it is not a JSON object")
+    return content
 
 
 def vocabulary_of(path: Path) -> dict[str, int]:
@@ -165,11 +174,13 @@ def vocabulary_of(path: Path) -> dict[str, int]:
     model = content.get("model")
     if not isinstance(model, dict) or "vocab" not in model:
         raise ConfigError(f"{path} is not a tokenizer.json: it has no model with a vocabulary")
-    vocabulary = model["vocab"]
-    pairs = (
-        vocabulary.items() if isinstance(vocabulary, dict) else ((entry[0], i) for i, entry in enumerate(vocabulary))
-    )
-    return dict(pairs) | {token["content"]: token["id"] for token in content.get("added_tokens", ())}
+    try:
+        vocab = model["vocab"]
+        pairs = vocab.items() if isinstance(vocab, dict) else ((entry[0], i) for i, entry in enumerate(vocab))
+        found = {str(name): int(number) for name, number in pairs}
+        return found | {str(token["content"]): int(token["id"]) for token in content.get("added_tokens", ())}
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise ConfigError(f"{path} is not a tokenizer.json: its vocabulary cannot be read ({error})") from None
 
 
 def load_tokenizer(folder: Path, end: int | None, start: int | None) -> FileTokenizer:

@@ -69,7 +69,7 @@ class ConversationRows:
             held = record.held_out_chance < config.validation
             (self.held_out_records if held else self.train).append(record)
         if not self.train:
-            raise SanbuError(f"data.path: {config.path!r} has no record for training")
+            raise SanbuError(f"data.path: {config.path!r} has no record for training{self.drops()}")
         if hasattr(self.codec.template, "learn"):
             self.codec.template.learn(sorted(texts(self.train + self.held_out_records)))
 

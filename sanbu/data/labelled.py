@@ -19,7 +19,7 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,9 +49,7 @@ class Labelled(DataConfig):
     text: str = Field("text", description="field of the text, or of the first of two texts")
     second: str = Field("second", description="field of the second text, or of the list of choices")
     label: str = Field("label", description="field of the label: a name, a number, or the index of the right choice")
-    labels: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["auto"] = Field(
-        "auto", description="names of the labels; auto reads the data"
-    )
+    labels: tuple[str, ...] | Literal["auto"] = Field("auto", description="names of the labels; auto reads the data")
     tokenizer: TokenizerConfig = Field(Byte(), description="tokenizer of the parent run")
     context: int = Field(128, ge=8, description="most tokens per text; longer texts are cut")
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the texts held out, by a hash of the text")
@@ -158,17 +156,16 @@ def check_records(found: list[Example], config: Labelled) -> None:
             raise SanbuError(f"{where}: label {label!r} is not a number; regression needs numbers")
         if config.task == "choice":
             check_choice(record, config, where)
-        if names and str(label) not in names:
-            raise SanbuError(
-                f"{where}: label {label!r}, allowed: {', '.join(sorted(names))}{nearest(str(label), names)}"
-            )
+        if config.task not in ("regression", "choice") and str(label) not in names:
+            allowed = ", ".join(sorted(names)) or "none, as data.labels is empty"
+            raise SanbuError(f"{where}: label {label!r}, allowed: {allowed}{nearest(str(label), names)}")
 
 
 def check_choice(record: Example, config: Labelled, where: str) -> None:
     """Raise SanbuError if a record of task=choice has no list of choices, or no index of one of them as its label."""
     choices, label = record[config.second], record[config.label]
-    if not isinstance(choices, list) or len(choices) < 2:
-        raise SanbuError(f"{where}: the field {config.second!r} must be a list of at least two choices")
+    if not isinstance(choices, list) or not choices:
+        raise SanbuError(f"{where}: the field {config.second!r} must be a list of choices")
     if not is_number(label) or float(label) not in range(len(choices)):
         raise SanbuError(f"{where}: label {label!r}, allowed: 0 to {len(choices) - 1}, the index of the right choice")
 

@@ -42,7 +42,8 @@ class PreferenceRows(ConversationRows):
         self.rows, self.held_out_rows = (len(rows) for rows in self.chosen.values())
         if not self.rows:
             example = self.train[0].where
-            raise SanbuError(f"data.path: {config.path!r} has no preference: {example} has no better and worse answer")
+            reason = self.drops().removeprefix(", ") or f"{example} has no better and worse answer"
+            raise SanbuError(f"data.path: {config.path!r} has no preference for training: {reason}")
 
     def answers(self, record: Record) -> list[tuple[int, ...]]:
         """The numbers of the answers in each row of a record."""

@@ -63,7 +63,7 @@ def parameters(models: Modules) -> list[nn.Parameter]:
     return list(every.values())
 
 
-Peak = Annotated[float, Field(gt=0)]
+Peak = Annotated[float, Field(gt=0, le=1e6)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -71,7 +71,7 @@ class SGD(OptimizerConfig):
     """Stochastic gradient descent with momentum (Robbins and Monro, 1951; Polyak, 1964)."""
 
     kind: Literal["sgd"] = "sgd"
-    learning_rate: float = Field(0.1, gt=0)
+    learning_rate: float = Field(0.1, gt=0, le=1e6)
     momentum: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     clip: float | None = Field(None, gt=0, description="largest gradient norm")

@@ -43,7 +43,7 @@ class Muon(OptimizerConfig):
     """Orthogonalised momentum for matrices (Jordan and others, 2024), AdamW for the rest."""
 
     kind: Literal["muon"] = "muon"
-    learning_rate: float = Field(0.02, gt=0)
+    learning_rate: float = Field(0.02, gt=0, le=1e6)
     momentum: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     rate: RateConfig = LinearRate()

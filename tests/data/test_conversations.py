@@ -261,7 +261,7 @@ USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content
         (Chat, {"text": "x"}, "no conversation; fields: text"),
         (Pairs, {"prompt": "Hi", "chosen": "Yes.", "rejected": "Yes."}, "chosen and rejected are equal"),
         (Pairs, {"prompt": "Hi", "chosen": "Yes.", "rejected": 3}, "must each be a text"),
-        (Pairs, {"prompt": "Hi", "completion": "Yes."}, "has no preference"),
+        (Pairs, {"prompt": "Hi", "completion": "Yes."}, "has no preference for training"),
         (Rankings, {"prompt": "Hi", "answers": ["Yes."]}, "at least two texts"),
         (Rankings, {"prompt": "Hi", "answers": ["Yes.", "Yes."]}, "two equal answers have different ranks"),
         (Prompts, {"prompt": "Hi " * 40}, "tokens, but data.context is 32"),

@@ -53,9 +53,10 @@ class Answer:
     left: tuple[str, ...]
 
     def well(self) -> bool:
-        """Refused in one line, with exit code 2 and nothing left behind, by a message of ours."""
+        """Refused in one line, the last, with exit code 2 and nothing left behind, by a message of ours."""
         lines = self.error.strip().splitlines()
-        return self.code == 2 and len(lines) == 1 and "unexpected" not in lines[0] and not self.left
+        refusals = [line for line in lines if line.startswith("sanbu: ")]
+        return self.code == 2 and refusals == lines[-1:] and "unexpected" not in lines[-1] and not self.left
 
 
 def train_small(place: Path, name: str, folder: str, *more: str) -> None:

@@ -108,7 +108,6 @@ train flow model=unet model.multipliers=[0]
 train flow model=unet model.multipliers=[-1]
 train flow model.path=exploding model.path.rho=1e-300
 train flow model.path=betas model.path.steps=1000000000000
-train sft base=runs/base data.path=c-assistantonly.jsonl
 train sft base=runs/base data.path=c-promptlist.jsonl
 train sft base=runs/base data.path=c-deep.jsonl
 train sft base=runs/base data.path=c-list.json
