@@ -57,9 +57,9 @@ class MaskPredict(StrategyConfig):
         return state
 
     def advance(self, models, state):
-        odds = models["model"](state.x).softmax(2).double().cumsum(2)
+        cumulative = models["model"](state.x).softmax(2).double().cumsum(2)
         u = uniform_at(state.seeds[:, None], torch.arange(6) + 6 * state.step)
-        drawn = (odds < u[..., None]).sum(2).clamp(max=4)
+        drawn = (cumulative < u[..., None]).sum(2).clamp(max=4)
         new = State(torch.where((state.x == MASK) & (torch.arange(6) <= state.step), drawn, state.x), state.step + 1, 6)
         new.seeds = state.seeds
         return new

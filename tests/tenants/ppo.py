@@ -17,12 +17,12 @@ def play(round):
     """Sample actions from the current policy and whiten their advantages."""
     models, noise = round.models, round.noise
     context = (round.batch["x"][:, :1] > 1).float()
-    odds = models["model"](context).log_softmax(1)
-    action = (odds.exp().cumsum(1) < noise.uniform(len(context), 1)).sum(1, keepdim=True).clamp(max=3)
+    logprobs = models["model"](context).log_softmax(1)
+    action = (logprobs.exp().cumsum(1) < noise.uniform(len(context), 1)).sum(1, keepdim=True).clamp(max=3)
     reward = REWARD[context.long().squeeze(1)].gather(1, action)
     advantage = reward - models["value"](context)
     advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-6)
-    sampled = {"context": context, "action": action, "old": odds.gather(1, action)}
+    sampled = {"context": context, "action": action, "old": logprobs.gather(1, action)}
     return sampled | {"reward": reward, "advantage": advantage}
 
 
