@@ -1,9 +1,8 @@
-"""Alignment, beside TRL: python -m bench.alignment [--part sft|dpo|ppo] [--rounds N] [--json]
+"""Alignment training compared with TRL: python -m bench.alignment [--part sft|dpo|ppo] [--rounds N] [--json]
 
-The same GPT-2 shape (6 layers, width 256, 4,096 tokens), the same questions, the same machine, taking turns; TRL at
-its best of a few settings
-(padded or packed; float32, no recomputation, which are faster here). Rates count real work: tokens that are no
-padding, pairs, answers.
+Both train the same GPT-2 shape (6 layers, width 256, vocabulary 4,096) on the same questions and the same machine, in
+alternating measurements. TRL runs in its fastest setting (padded or packed; float32 without recomputation, which is
+faster on a CPU). Rates count useful work per second: sft non-padding tokens, dpo pairs, ppo answers.
 The last line is one JSON object: sft.ratio, dpo.ratio, ppo.ratio.
 """
 
@@ -32,14 +31,13 @@ CHATML = ROLES + "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endi
 
 
 def prepare(folder: Path) -> None:
-    """A tokenizer and questions with a better and a worse answer, for both sides."""
+    """Write a tokenizer and questions with a chosen and a rejected answer, used by both sides."""
     from sanbu.codecs.bpe import train_chat
     from sanbu.data.conversations import skill_record
 
     records = [skill_record(number) for number in range(QUESTIONS)]
-    train_chat([record.prompt[0]["content"] + " " + " ".join(record.answers) for record in records], VOCABULARY).save(
-        folder
-    )
+    texts = [record.prompt[0]["content"] + " " + " ".join(record.answers) for record in records]
+    train_chat(texts, VOCABULARY).save(folder)
     rows = [
         {"prompt": r.prompt[0]["content"], "chosen": r.answers[0], "rejected": r.answers[2], "answer": r.answer}
         for r in records
@@ -51,7 +49,7 @@ def prepare(folder: Path) -> None:
 
 
 def ours(folder: str, what: str) -> Callable[[], float]:
-    """Work a second of the loop's own rounds."""
+    """Work per second of Sanbu's training rounds."""
     from sanbu.codecs.bpe import TokenizerFile
     from sanbu.data.chat import Chat, Prompts
     from sanbu.data.preferences import Pairs
@@ -94,11 +92,10 @@ def ours(folder: str, what: str) -> Callable[[], float]:
         done = 0.0
         for _ in range(count):
             rows = training.data.batch(training.step * batch, batch)
-            done += (
-                float((rows["tokens"] != training.data.pad).sum())
-                if what == "sft"
-                else batch * (8 if what == "ppo" else 1)
-            )  # type: ignore[attr-defined]
+            if what == "sft":
+                done += float((rows["tokens"] != training.data.pad).sum())  # type: ignore[attr-defined]
+            else:
+                done += batch * (8 if what == "ppo" else 1)
             while not training.advance():
                 pass
         return done
@@ -107,7 +104,7 @@ def ours(folder: str, what: str) -> Callable[[], float]:
 
 
 def timed(rounds: Callable[[int], float], count: int) -> Callable[[], float]:
-    """Work a second over so many rounds, after one to warm up."""
+    """Work per second over `count` rounds, after one warm-up round."""
     rounds(1)
 
     def measure() -> float:
@@ -121,7 +118,7 @@ def timed(rounds: Callable[[int], float], count: int) -> Callable[[], float]:
 
 
 def theirs(folder: str, what: str, setting: str) -> Callable[[], float]:
-    """Work a second between the first and the last step of a trainer."""
+    """Work per second between the first and the last step of a TRL trainer."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import transformers
 
@@ -129,7 +126,7 @@ def theirs(folder: str, what: str, setting: str) -> Callable[[], float]:
     trainer_of = {"sft": sft_trainer, "dpo": dpo_trainer, "ppo": grpo_trainer}[what]
 
     class Clock(transformers.TrainerCallback):  # type: ignore[misc]
-        """When each step ended."""
+        """Records when each step ended."""
 
         def __init__(self) -> None:
             self.times: list[float] = []
@@ -151,7 +148,7 @@ def theirs(folder: str, what: str, setting: str) -> Callable[[], float]:
 
 
 def peers(folder: Path) -> tuple[Any, Any, list[dict[str, Any]]]:
-    """Their tokenizer, model and rows."""
+    """The tokenizer, model and rows for TRL."""
     import torch
     import transformers
 
@@ -168,14 +165,13 @@ def peers(folder: Path) -> tuple[Any, Any, list[dict[str, Any]]]:
         **sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=1
     )
     rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
-    transformers.GPT2LMHeadModel(config).save_pretrained(
-        folder / "peer"
-    )  # GRPOTrainer wants a model that lies somewhere
+    # saved and loaded, since GRPOTrainer needs a model with a path
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder / "peer")
     return tokenizer, transformers.GPT2LMHeadModel.from_pretrained(folder / "peer"), rows
 
 
 def settings(folder: Path, steps: int, rows: int, **more: Any) -> dict[str, Any]:
-    """What every trainer is told."""
+    """Arguments common to all TRL trainers."""
     return {
         "output_dir": str(folder / "out"), "per_device_train_batch_size": rows, "max_steps": steps,
         "learning_rate": 1e-5, "report_to": [],
@@ -211,7 +207,7 @@ def sft_trainer(folder: Path, setting: str) -> tuple[Any, Callable[[int], float]
 
 
 def dpo_trainer(folder: Path, setting: str) -> tuple[Any, Callable[[int], float]]:
-    """DPOTrainer with a reference of its own."""
+    """DPOTrainer with a separate reference model."""
     import datasets
     import trl
 
@@ -229,7 +225,7 @@ def dpo_trainer(folder: Path, setting: str) -> tuple[Any, Callable[[int], float]
 
 
 def grpo_trainer(folder: Path, setting: str) -> tuple[Any, Callable[[int], float]]:
-    """GRPOTrainer with a function as reward, 8 answers to each of 8 questions."""
+    """GRPOTrainer with a reward function, 8 answers for each of 8 questions."""
     import datasets
     import trl
 

@@ -1,12 +1,12 @@
-"""Clients that ask servers over HTTP: python -m bench.clients --ask URL MODEL CLIENTS TOKENS, or as parts of
-bench.service.
+"""HTTP servers compared under the same client: a part of bench.service.
 
-The same GPT-2 shape (12 layers, width 768, 8,192 tokens: 92M parameters, trained for 60 short steps) for `sanbu
-serve`, `transformers serve` and
-llama-cpp-python's server, one thread each, the same client; float32, and the first two in bfloat16 too where the
-processor has such products. Every client streams completions of unequal prompts that share nothing, drawn at
-temperature 1, which repeats next to nothing; `greedy` is one client at temperature 0, which does. A token is a piece
-of text that came.
+Alone, python -m bench.clients --ask URL MODEL CLIENTS TOKENS measures a server that is already running.
+
+`sanbu serve`, `transformers serve` and the server of llama-cpp-python run the same GPT-2 shape (12 layers, width 768,
+8,192 tokens: 92M parameters, trained for 60 short steps) with one thread each; all in float32, the first two also in
+bfloat16 where the processor supports it. Each client streams completions of prompts of different lengths without a
+common prefix, sampled at temperature 1, where speculation finds little to copy; the case `greedy` is one client at
+temperature 0, where it finds much. A token is counted as one streamed piece of text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 import httpx
 
 TOKENS, VOCABULARY, END = 32, 8192, 0
-# clients at once, requests, temperature
+# concurrent clients, requests, temperature
 CASES = {"1": (1, 6, 1.0), "8": (8, 16, 1.0), "32": (32, 32, 1.0), "greedy": (1, 6, 0.0)}
 SHAPE = ["model.layers=12", "model.heads=12", "model.width=768", "model.context=1024", "data.context=128"]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
@@ -39,17 +39,10 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 
 
 def prepare(folder: Path) -> None:
-    """A run of the shape, trained for some minutes, and the same weights as a folder for transformers and a GGUF
-    file.
-    """
+    """Train a run of this shape, and export its weights for transformers and as a GGUF file."""
     sanbu = [sys.executable, "-m", "sanbu"]
-    changes = [
-        *SHAPE,
-        f"data.tokenizer.vocabulary={VOCABULARY}",
-        "schedule.steps=60",
-        "schedule.batch=4",
-        "schedule.micro_batch=4",
-    ]
+    changes = [*SHAPE, f"data.tokenizer.vocabulary={VOCABULARY}"]
+    changes += ["schedule.steps=60", "schedule.batch=4", "schedule.micro_batch=4"]
     changes += ["schedule.evaluate_every=0", "schedule.sample_every=0", "machine.precision=float32"]
     changes += ["optimizer=adamw", "optimizer.learning_rate=6e-4"]
     if not (folder / "run" / "model.safetensors").exists():
@@ -73,20 +66,18 @@ def prepare(folder: Path) -> None:
 # -- servers -----------------------------------------------------------------------------------------------------------
 
 
-WEIGHTS = {"float32": "full", "bfloat16": "bfloat16", "int8": "int8"}  # as sanbu serve calls them
+WEIGHTS = {"float32": "full", "bfloat16": "bfloat16", "int8": "int8"}  # the values of sanbu serve --weights
 
 
 def types() -> list[str]:
-    """The types that both sides compute in, the fastest that this processor has last."""
+    """Data types that sanbu and transformers both support on this processor, the fastest last."""
     import torch
 
     return ["float32", "bfloat16"] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ["float32"]
 
 
 def commands(folder: Path, port: int) -> dict[str, tuple[list[str], str]]:
-    """How each server is started, and what it calls the model: transformers as it comes, and with its continuous
-    batching.
-    """
+    """{server: (command line, name of the model in requests)}; transformers with and without continuous batching."""
     python, at = sys.executable, ["--host", "127.0.0.1", "--port", str(port)]
     hf = str(folder / "hf")
     sanbu = [python, "-m", "sanbu", "serve", str(folder / "run"), *at, "--no-studio"]
@@ -97,29 +88,15 @@ def commands(folder: Path, port: int) -> dict[str, tuple[list[str], str]]:
         found[f"transformers_cb-{kind}"] = ([*serve, kind, "--continuous-batching"], hf)
     gguf = str(folder / "model.gguf")
     if Path(gguf).exists():
-        llama = [
-            python,
-            "-m",
-            "llama_cpp.server",
-            "--model",
-            gguf,
-            *at,
-            "--n_ctx",
-            "1024",
-            "--n_threads",
-            "1",
-            "--n_threads_batch",
-            "1",
-            "--interrupt_requests",
-            "false",
-        ]
+        llama = [python, "-m", "llama_cpp.server", "--model", gguf, *at, "--n_ctx", "1024"]
+        llama += ["--n_threads", "1", "--n_threads_batch", "1", "--interrupt_requests", "false"]
         found["llamacpp"] = (llama, gguf)
     return found
 
 
 @contextmanager
 def running(command: list[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A server, ready."""
+    """Start a server, wait until it answers, and stop it at the end."""
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=file, env={**os.environ, **ONE_THREAD, "HF_HUB_OFFLINE": "1"}
@@ -140,7 +117,7 @@ def running(command: list[str], port: int, log: Path) -> Iterator[subprocess.Pop
 
 
 def free_port() -> int:
-    """A port nobody uses."""
+    """A free TCP port."""
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         return int(place.getsockname()[1])
@@ -150,7 +127,7 @@ def free_port() -> int:
 
 
 async def stream(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> list[float]:
-    """When each piece of one streamed answer came, from the asking."""
+    """Seconds from the request to each piece of one streamed answer."""
     begun, times = time.perf_counter(), []
     async with client.stream("POST", f"{url}/v1/completions", json=body) as answer:
         if answer.status_code != 200:
@@ -164,7 +141,7 @@ async def stream(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> l
 
 
 def prompts(count: int, draws: random.Random) -> list[str]:
-    """Texts of 16 to 64 words that share no beginning."""
+    """Prompts of 16 to 64 random words, without a common prefix."""
     words = ("return", "list", "number", "string", "object", "file", "the", "of", "with", "value", "name", "key")
     return [" ".join(draws.choice(words) for _ in range(draws.randrange(16, 65))) for _ in range(count)]
 
@@ -179,7 +156,7 @@ async def ask(
     temperature: float = 0.0,
     end: int | None = None,
 ) -> dict[str, float]:
-    """Tokens a second over all, time to the first piece and between pieces. end: a token that must not come."""
+    """Total tokens per second, time to first token, and time between tokens; `end` is a token id to suppress."""
     waiting = prompts(requests, random.Random(seed))
     how = {"model": model, "max_tokens": tokens, "temperature": temperature, "stream": True}
     if end is not None:
@@ -205,24 +182,23 @@ async def ask(
 
 
 def quantile(values: list[float], part: float) -> float:
-    """The value below which a part lies."""
+    """The value below which the fraction `part` of the values lies."""
     return sorted(values)[min(len(values) - 1, int(part * len(values)))] if values else 0.0
 
 
 def measure(folder: Path, rounds: int) -> dict[str, float]:
-    """Every server alone, one after the other, in every round; medians."""
+    """Medians over rounds; in each round the servers run one after another, each alone."""
     prepare(folder)
     found: dict[str, list[float]] = {}
     for number in range(rounds):
         for name in commands(folder, 0):
             port = free_port()
             command, model = commands(folder, port)[name]
-            end = (
-                None if name.startswith("transformers") else END
-            )  # greedy at any temperature, it ends nothing early here
+            # transformers serve ignores the temperature and always decodes greedily; its answers do not end early here
+            end = None if name.startswith("transformers") else END
             with running(command, port, folder / f"{name}.log"):
                 url = f"http://127.0.0.1:{port}"
-                asyncio.run(ask(url, model, 1, 1, 4, 999))  # whatever is done at the first request
+                asyncio.run(ask(url, model, 1, 1, 4, 999))  # warm-up
                 for case, (clients, requests, temperature) in CASES.items():
                     figures = asyncio.run(
                         ask(url, model, clients, requests, TOKENS, 100 * number + clients, temperature, end)
@@ -239,8 +215,9 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
 
 
 def ratios(rate: dict[str, float]) -> dict[str, float]:
-    """Ours over each peer's, both in one type: ratio_transformers in the fastest that this processor has, and in each
-    by name.
+    """Sanbu's rate divided by that of each peer in the same data type.
+
+    `ratio_transformers` is the ratio in the fastest type of this processor; the others name their type.
     """
     found = {
         f"ratio_{peer}_{kind}": rate[f"sanbu-{kind}"] / rate[f"{peer}-{kind}"]
@@ -254,7 +231,7 @@ def ratios(rate: dict[str, float]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Ask one server that runs already."""
+    """Measure a server that is already running."""
     arguments: Any = sys.argv[sys.argv.index("--ask") + 1 :]
     url, model, clients, tokens = arguments[0], arguments[1], int(arguments[2]), int(arguments[3])
     print(json.dumps(asyncio.run(ask(url, model, clients, 2 * clients, tokens, 0))))

@@ -1,4 +1,4 @@
-"""GPT-2 of transformers as a file that llama.cpp reads, in float32."""
+"""Conversion of a GPT-2 folder of transformers to a GGUF file for llama.cpp, in float32."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def as_gguf(source: Path, target: Path) -> None:
-    """GPT-2 of transformers as llama.cpp reads it."""
+    """Convert a GPT-2 folder of transformers to a GGUF file."""
     import gguf
     from safetensors.numpy import load_file
 
@@ -54,7 +54,7 @@ WHOLE = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
 
 
 def gguf_name(name: str) -> str | None:
-    """llama.cpp's name of a tensor of transformers' GPT-2."""
+    """The GGUF name of a GPT-2 tensor of transformers; None for a tensor that GGUF does not store."""
     path, _, kind = name.rpartition(".")
     if path in WHOLE:
         return f"{WHOLE[path]}.{kind}"

@@ -1,13 +1,12 @@
-"""Pictures, beside the peers a user would pick: python -m bench.images [--part unet|dit|import|pixelcnn|compare|nats]
-[--json]
+"""Image generation compared with its usual alternatives.
 
-unet, dit: DDIM of 50 steps with the same weights, ours against a diffusers pipeline, each at its best (eager and
-compiled), one
-thread, taking turns. import: seconds to import. pixelcnn: drawing 28 x 28 from what is kept against whole passes.
-compare: the
-strategies on Fashion-MNIST under --seconds each (--data, an .npz; on a GPU where there is one). nats: binarised MNIST
-beside
-the published figures. The last line is one JSON object.
+python -m bench.images [--part unet|dit|import|pixelcnn|compare|nats] [--json]
+
+unet, dit: DDIM with 50 steps and the same weights, Sanbu and a diffusers pipeline, each at its best (eager or
+compiled), one thread, in alternating measurements. import: seconds to import. pixelcnn: sampling 28 x 28 with cached
+activations against a full forward pass per pixel. compare: the strategies on Fashion-MNIST, each trained for --seconds
+(--data: an .npz; on a GPU if there is one). nats: binarised MNIST compared with published figures. The last line is one
+JSON object.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ SHAPES = {
 
 
 def prepared(name: str, folder: Path) -> Path:
-    """A run of random weights for 28 x 28 pictures, and its pipeline beside it."""
+    """Create a run with random weights for 28 x 28 pictures, and the same weights as a diffusers pipeline."""
     import torch
 
     from sanbu import recipes
@@ -56,7 +55,7 @@ def prepared(name: str, folder: Path) -> Path:
 
 
 def our_drawing(folder: str, rows: int, compiled: bool) -> Callable[[], float]:
-    """Pictures/s of a run."""
+    """Pictures per second of a run."""
     import torch
 
     from sanbu.run import Run
@@ -71,7 +70,7 @@ def our_drawing(folder: str, rows: int, compiled: bool) -> Callable[[], float]:
 
 
 def peer_drawing(folder: str, rows: int, compiled: bool) -> Callable[[], float]:
-    """Pictures/s of a diffusers pipeline."""
+    """Pictures per second of a diffusers pipeline."""
     import diffusers
     import torch
 
@@ -90,7 +89,7 @@ def peer_drawing(folder: str, rows: int, compiled: bool) -> Callable[[], float]:
 
 
 def pictures(draw: Callable[[], Any], rows: int) -> Callable[[], float]:
-    """Pictures a second of a function that draws `rows`, once warm."""
+    """Pictures per second of a function that draws `rows` pictures, after one warm-up call."""
     draw()
 
     def measure() -> float:
@@ -102,7 +101,7 @@ def pictures(draw: Callable[[], Any], rows: int) -> Callable[[], float]:
 
 
 def drawing(name: str, rounds: int = 5) -> Figures:
-    """Ours over theirs, at batch 1 and 16, each at its best."""
+    """Sanbu's rate divided by that of diffusers at batch 1 and 16, each at its best."""
     figures: Figures = {}
     with tempfile.TemporaryDirectory() as place:
         folder = str(prepared(name, Path(place) / name))
@@ -128,9 +127,9 @@ def drawing(name: str, rounds: int = 5) -> Figures:
 
 
 def importing(rounds: int = 5) -> Figures:
-    """CPU seconds of a fresh Python that imports, less those of one that does not; theirs over ours.
+    """CPU seconds of an import, less the start of Python: diffusers divided by Sanbu.
 
-    Twice: the bare import, and until a pipeline or a run could be opened and drawn from.
+    Measured twice: the bare import, and everything needed to load and sample a pipeline or a run.
     """
 
     def seconds(line: str) -> float:
@@ -155,7 +154,7 @@ def importing(rounds: int = 5) -> Figures:
 
 
 def pixelcnn(rows: int = 16) -> Figures:
-    """Drawing 28 x 28 pixel by pixel: what is kept against a whole pass a pixel, the usual loop."""
+    """Sampling 28 x 28 pixel by pixel: cached activations against a full forward pass per pixel."""
     import torch
 
     from sanbu.models.pixels.pixelcnn import PixelCNN
@@ -193,7 +192,7 @@ def pixelcnn(rows: int = 16) -> Figures:
 
 
 def compare(data: str, seconds: float) -> Figures:
-    """The table of strategies at 28 x 28, with convolutions; on a GPU where there is one."""
+    """The strategies compared on 28 x 28 pictures with convolutional networks, on a GPU if there is one."""
     import torch
 
     from sanbu.data.image_rows import Images
@@ -210,7 +209,7 @@ def compare(data: str, seconds: float) -> Figures:
 
 
 def nats(data: str, seconds: float) -> Figures:
-    """Binarised MNIST in nats, held-out rows, for PixelCNN (exact) and the VAE (bound of 64 latents)."""
+    """Held-out nats of binarised MNIST: exact for PixelCNN, importance-weighted bound (64 draws) for the VAE."""
     import math
 
     from sanbu.config import override
@@ -243,7 +242,7 @@ def nats(data: str, seconds: float) -> Figures:
 
 
 def main() -> None:
-    """Measure the parts asked for."""
+    """Run the requested parts."""
     parts: dict[str, Callable[[argparse.Namespace], Figures]] = {
         "unet": lambda given: drawing("unet"),
         "dit": lambda given: drawing("dit"),
@@ -254,8 +253,10 @@ def main() -> None:
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=parts, action="append")
-    parser.add_argument("--data", help="an .npz of pictures")
-    parser.add_argument("--seconds", type=float, default=600, help="of training for each strategy (compare, nats)")
+    parser.add_argument("--data", help=".npz file of pictures; default: the data set of the part")
+    parser.add_argument(
+        "--seconds", type=float, default=600, help="seconds of training per model (compare, nats); default: 600"
+    )
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     figures: Figures = {}

@@ -1,4 +1,4 @@
-"""What a server costs beside its engine, and what it does under many clients: parts of bench.service."""
+"""The server's overhead outside the engine, and its behaviour under many clients: parts of bench.service."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ from bench.clients import ask, free_port, prompts, running
 
 
 def overhead(folder: Path, rounds: int) -> dict[str, float]:
-    """Milliseconds a token of one client beyond the engine's own steps: HTTP, events, text, and the way between
-    threads.
-    """
+    """Milliseconds per token outside the engine's steps, with one client: HTTP, events, text, thread switches."""
     small = small_run(folder)
     found = []
     for _ in range(rounds):
@@ -55,7 +53,7 @@ def overhead(folder: Path, rounds: int) -> dict[str, float]:
 
 
 def timed_server(pipe: Any, run: str, port: int) -> None:
-    """A child: serve a run, and say how long the engine's steps took."""
+    """Child process: serve a run and report how long the engine's steps took."""
     import torch
     import uvicorn
 
@@ -89,57 +87,34 @@ def timed_server(pipe: Any, run: str, port: int) -> None:
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    """Until something holds."""
+    """Wait until a condition holds."""
     while not what():
         time.sleep(0.01)
 
 
 def small_run(folder: Path) -> Path:
-    """A nano run after twenty steps."""
+    """A nano run trained for 20 steps."""
     run = folder / "small"
     if not (run / "model.safetensors").exists():
-        command = [
-            sys.executable,
-            "-m",
-            "sanbu",
-            "train",
-            "gpt2",
-            "schedule.steps=20",
-            "data.tokenizer=byte",
-            "model.context=512",
-            "data.context=512",
-        ]
+        command = [sys.executable, "-m", "sanbu", "train", "gpt2", "schedule.steps=20", "data.tokenizer=byte"]
+        command += ["model.context=512", "data.context=512"]
         command += ["schedule.evaluate_every=0", "schedule.sample_every=0", "machine.threads=1", "--run", str(run)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return run
 
 
 def load(folder: Path, clients: int = 200, seconds: float = 120) -> dict[str, float]:
-    """So many clients at once, each asking again as soon as it is answered; every answer is compared with what is
-    said alone.
-    """
+    """Many clients, each sending its next request once the last is answered; answers must equal those without load."""
     run, port = small_run(folder), free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "sanbu",
-        "serve",
-        str(run),
-        "--port",
-        str(port),
-        "--no-studio",
-        "--queue",
-        "128",
-        "--rows",
-        "48",
-    ]
+    command = [sys.executable, "-m", "sanbu", "serve", str(run), "--port", str(port), "--no-studio"]
+    command += ["--queue", "128", "--rows", "48"]
     with running(command, port, folder / "load.log") as server:
         url = f"http://127.0.0.1:{port}/v1/completions"
         return asyncio.run(many(url, run.name, clients, seconds, server.pid))
 
 
 async def many(url: str, model: str, clients: int, seconds: float, process: int) -> dict[str, float]:
-    """The counts of `load`."""
+    """Run the clients of `load` and return its counts."""
     bodies = [
         {"model": model, "prompt": text, "max_tokens": 8 + 4 * (i % 7), "seed": i, "stream": i % 2 == 0}
         for i, text in enumerate(prompts(16, random.Random(1)))
@@ -157,13 +132,8 @@ async def many(url: str, model: str, clients: int, seconds: float, process: int)
                 except httpx.HTTPError as error:
                     counts[type(error).__name__] += 1
                     continue
-                counts[
-                    "answers"
-                    if status == 200 and text == wanted[which]
-                    else "busy"
-                    if status == 429
-                    else f"wrong_{status}"
-                ] += 1
+                right = status == 200 and text == wanted[which]
+                counts["answers" if right else "busy" if status == 429 else f"wrong_{status}"] += 1
                 if status == 429:
                     await asyncio.sleep(0.5)
 
@@ -182,7 +152,7 @@ async def many(url: str, model: str, clients: int, seconds: float, process: int)
 
 
 async def answer(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> tuple[int, str]:
-    """The status and the text of one answer, streamed or not."""
+    """Status and text of one answer, streamed or not."""
     if not body["stream"]:
         got = await client.post(url, json=body)
         return got.status_code, got.json()["choices"][0]["text"] if got.status_code == 200 else ""
@@ -195,6 +165,6 @@ async def answer(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> t
 
 
 def resident(process: int) -> float:
-    """MiB of memory that a process holds."""
+    """Resident memory of a process in MiB."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

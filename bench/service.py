@@ -1,13 +1,13 @@
-"""The service beside other ways to answer the same requests: python -m bench.service [--part NAME] [--rounds N]
-[--run DIR] [--json]
+"""The service compared with other ways to answer the same requests.
 
-clients: tokens a second over HTTP at 1, 8 and 32 clients, beside transformers serve and llama-cpp-python's server
-(see bench.clients). load: 200 clients
-for two minutes. overhead: milliseconds a token beside the engine's steps.
-continuous and prefix: a random GPT-2 shape (6 layers, width 256, context 1,024), one thread. continuous: 64 requests
-of unequal lengths, 16 at once; the peer is the strategy
-itself in static batches of 16, each as long as its longest. prefix: seconds to the first token behind 512 shared
-tokens, known or not.
+python -m bench.service [--part NAME] [--rounds N] [--run DIR] [--json]
+
+clients: tokens per second over HTTP with 1, 8 and 32 clients, compared with transformers serve and the server of
+llama-cpp-python (see bench.clients). load: 200 clients for two minutes. overhead: milliseconds per token outside the
+engine's steps.
+continuous, prefix: a GPT-2 shape with random weights (6 layers, width 256, context 1,024), one thread. continuous: 64
+requests of different lengths, 16 at a time; the baseline is static batches of 16, each as long as its longest request.
+prefix: seconds to the first token after 512 shared tokens, with and without a prefix cache hit.
 The last line is one JSON object: continuous.ratio, prefix.ratio, clients.N.ratio_transformers (both sides in the
 fastest type that this processor has), clients.N.ratio_llamacpp (float32), load.errors, overhead_ms.
 """
@@ -38,7 +38,7 @@ PARTS = ("continuous", "prefix", *SERVED)
 
 
 def built() -> Any:
-    """The model both sides use."""
+    """The model of both sides."""
     import torch
 
     from sanbu.models.tokens.gpt import GPT2
@@ -50,7 +50,7 @@ def built() -> Any:
 
 
 def asked() -> list[tuple[list[int], int]]:
-    """Prompts of 8 to 64 tokens and answers of 1 to 256, most of them short."""
+    """Prompts of 8 to 64 tokens with answer lengths of 1 to 256, most of them short."""
     draws = random.Random(0)
     made = []
     for _ in range(64):
@@ -60,7 +60,7 @@ def asked() -> list[tuple[list[int], int]]:
 
 
 def continuous() -> Callable[[], float]:
-    """Generated tokens a second by the engine."""
+    """Generated tokens per second of the engine."""
     from sanbu.serve.engine import Engine
     from sanbu.serve.request import Request
     from sanbu.strategies.autoregressive import Autoregressive
@@ -80,7 +80,7 @@ def continuous() -> Callable[[], float]:
 
 
 def static() -> Callable[[], float]:
-    """Wanted tokens a second by the strategy, a batch at a time."""
+    """Requested tokens per second of the strategy in static batches."""
     import torch
 
     from sanbu.data.chat import padded
@@ -105,7 +105,7 @@ def static() -> Callable[[], float]:
 
 
 def first_token(kind: str) -> Callable[[], float]:
-    """Seconds from asking to the first token, the median of 8."""
+    """Seconds to the first token, median of 8 requests."""
     from sanbu.serve.engine import Engine
     from sanbu.serve.request import Request
     from sanbu.strategies.autoregressive import Autoregressive
@@ -134,7 +134,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, action="append")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--run", type=Path, help="where models are kept for the next time; else nowhere")
+    parser.add_argument(
+        "--run", type=Path, help="folder that keeps the models for later runs; default: a temporary folder"
+    )
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures: dict[str, float] = {}

@@ -1,7 +1,9 @@
-"""Text, beside the peers a user would pick: python -m bench.text [--part shakespeare|train|generate|chunked|shards]
-[--json]
+"""Language models compared with their usual alternatives.
 
-Every ratio is ours over the peer's best setting, measured in one run, taking turns. The last line is one JSON object.
+python -m bench.text [--part shakespeare|train|generate|chunked|shards] [--json]
+
+Every ratio is Sanbu's rate divided by that of the peer in its best setting, in alternating measurements of one run.
+The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ Figures = dict[str, Any]
 
 
 def our_training(compiled: bool, chunked: bool) -> Callable[[], float]:
-    """Tokens/s of the loop's own step: objective, problem, fused AdamW."""
+    """Tokens per second of Sanbu's training step: objective, problem, fused AdamW."""
     import torch
 
     from sanbu.machine import MachineConfig, decide
@@ -55,7 +57,7 @@ def our_training(compiled: bool, chunked: bool) -> Callable[[], float]:
 
 
 def peer_training(compiled: bool, half: bool) -> Callable[[], float]:
-    """Tokens/s of transformers' GPT-2 with fused AdamW."""
+    """Tokens per second of transformers' GPT-2 with fused AdamW."""
     import torch
 
     model: Any = peer_model().train()
@@ -74,7 +76,7 @@ def peer_training(compiled: bool, half: bool) -> Callable[[], float]:
 
 
 def timed(step: Callable[[], Any], times: int, amount: float) -> Callable[[], float]:
-    """Amount a second of a step, warmed up."""
+    """Work per second of a step that does `amount` of work, after warm-up."""
     for _ in range(4):
         step()
 
@@ -88,7 +90,7 @@ def timed(step: Callable[[], Any], times: int, amount: float) -> Callable[[], fl
 
 
 def peer_model() -> Any:
-    """transformers' GPT-2 of the same shape, quiet."""
+    """transformers' GPT-2 of the same shape, with warnings off."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -102,7 +104,7 @@ def peer_model() -> Any:
 
 
 def train() -> Figures:
-    """Training tokens/s of a GPT-2 shape (6 layers, width 256, vocabulary 4096, context 256), 8 rows a step."""
+    """Training tokens per second: GPT-2 shape (6 layers, width 256, vocabulary 4096, context 256), 8 rows per step."""
     figures = side_by_side(
         {
             "sanbu eager": (our_training, (False, False)),
@@ -119,7 +121,7 @@ def train() -> Figures:
 
 
 def compared(key: str, figures: dict[str, float]) -> Figures:
-    """Our best beside the peer's best."""
+    """Sanbu's best setting against the peer's best setting."""
     (our_name, ours), (peer_name, peers) = best(figures, "sanbu"), best(figures, "peer")
     return {
         f"{key}.ratio": ours / peers,
@@ -137,7 +139,7 @@ PROMPT, NEW = 16, 200
 
 
 def our_generation(rows: int, compiled: bool) -> Callable[[], float]:
-    """Tokens/s of greedy generation through the strategy, drafts and all."""
+    """Tokens per second of greedy generation by the strategy, including its drafts."""
     import torch
 
     from sanbu.machine import column_major
@@ -157,7 +159,7 @@ def our_generation(rows: int, compiled: bool) -> Callable[[], float]:
 
 
 def peer_generation(rows: int, cache: str, compiled: bool) -> Callable[[], float]:
-    """Tokens/s of transformers.generate, greedy."""
+    """Tokens per second of greedy transformers.generate."""
     import torch
 
     model = peer_model().eval()
@@ -176,7 +178,7 @@ def peer_generation(rows: int, cache: str, compiled: bool) -> Callable[[], float
 
 
 def generate() -> Figures:
-    """Generation tokens/s, 200 tokens after a prompt of 16, greedy, of the same shape and float32."""
+    """Generated tokens per second: 200 tokens after a prompt of 16, greedy, same shape, float32."""
     found: Figures = {}
     for rows in (1, 16):
         figures = side_by_side(
@@ -197,7 +199,7 @@ def generate() -> Figures:
 
 
 def loss_memory(chunk: int) -> Callable[[], float]:
-    """Peak bytes that loss and gradients of 4096 tokens, 32k words and width 256 add to the process."""
+    """Peak bytes added by the loss and its gradients: 4,096 tokens, vocabulary 32k, width 256."""
     import torch
     from torch import nn
 
@@ -216,7 +218,7 @@ def loss_memory(chunk: int) -> Callable[[], float]:
 
 
 def chunked() -> Figures:
-    """Peak memory of chunked against whole cross-entropy at a vocabulary of 32k."""
+    """Peak memory of chunked cross-entropy divided by that of plain cross-entropy, at a vocabulary of 32k."""
     figures = side_by_side({"whole": (loss_memory, (0,)), "chunked": (loss_memory, (512,))}, rounds=1)
     return {
         "chunked.memory_ratio": figures["chunked"] / figures["whole"],
@@ -229,7 +231,7 @@ def chunked() -> Figures:
 
 
 def corpus() -> list[str]:
-    """30 MB of documents that every machine has: the standard library's own source, as often as needed."""
+    """30 MB of documents available everywhere: the source of the standard library, repeated as needed."""
     files = sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py"))
     texts = [file.read_text(encoding="utf-8", errors="ignore") for file in files if "site-packages" not in file.parts]
     size, found = 0, []
@@ -243,14 +245,14 @@ def corpus() -> list[str]:
 
 
 def trained() -> Any:
-    """A BPE of 8,192 on a part of it."""
+    """A BPE tokenizer of 8,192 tokens, trained on a part of the corpus."""
     from sanbu.codecs.bpe import train as train_tokenizer
 
     return train_tokenizer(corpus()[:400], 8192)
 
 
 def our_shards() -> Callable[[], float]:
-    """MB/s from documents to shards on disk."""
+    """MB per second from documents to shards on disk."""
     from sanbu.data.shards import write
 
     texts, tokenizer = corpus(), trained()
@@ -265,7 +267,7 @@ def our_shards() -> Callable[[], float]:
 
 
 def peer_shards(processes: int) -> Callable[[], float]:
-    """MB/s of datasets.map with the same tokenizer, batched, to its Arrow files."""
+    """MB per second of datasets.map with the same tokenizer, batched, to Arrow files."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -289,7 +291,7 @@ def peer_shards(processes: int) -> Callable[[], float]:
 
 
 def shards() -> Figures:
-    """Tokenizing 30 MB of text into shards, MB/s."""
+    """Tokenization of 30 MB of text into shards, MB per second."""
     figures = side_by_side(
         {"sanbu": (our_shards, ()), "peer 1 process": (peer_shards, (1,)), "peer 2 processes": (peer_shards, (2,))},
         rounds=3,
@@ -370,16 +372,14 @@ def shakespeare(source: Path) -> Figures:
 
 
 def main() -> None:
-    """Run the parts and print one JSON object last."""
+    """Run the requested parts and print one JSON object last."""
     parts = {"train": train, "generate": generate, "chunked": chunked, "shards": shards, "shakespeare": None}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=parts, action="append", help="only this part; may be repeated")
     parser.add_argument(
         "--shakespeare", type=Path, default=Path("../shared/data/tinyshakespeare/input.txt.gz"), metavar="PATH"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="nothing but the JSON line on standard output (it is always the last)"
-    )
+    parser.add_argument("--json", action="store_true", help="print only the JSON line on standard output")
     chosen = parser.parse_args()
     os.environ.setdefault("SANBU_CACHE", tempfile.mkdtemp(prefix="sanbu-bench-"))
     result: Figures = {}

@@ -1,4 +1,4 @@
-"""Time things side by side: each in a process of its own, taking turns, so that a noisy machine is noisy for all."""
+"""Alternating measurements: each candidate in its own process, so that background load affects all alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Setup = Callable[..., Callable[[], float]]
 
 
 def work(pipe: Connection, module: str, setup: str, arguments: tuple[Any, ...]) -> None:
-    """A child: set up once, then measure whenever asked."""
+    """Child process: set up once, then measure on each request."""
     measure = getattr(importlib.import_module(module), setup)(*arguments)
     pipe.send("ready")
     while pipe.recv() == "go":
@@ -22,7 +22,7 @@ def work(pipe: Connection, module: str, setup: str, arguments: tuple[Any, ...]) 
 
 
 def side_by_side(setups: dict[str, tuple[Setup, tuple[Any, ...]]], rounds: int) -> dict[str, float]:
-    """The median of each measurement over rounds in which all take their turn. Set-ups run one after the other."""
+    """Median of each measurement over the rounds; every round measures each candidate once, one at a time."""
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     children = []
@@ -50,7 +50,7 @@ def side_by_side(setups: dict[str, tuple[Setup, tuple[Any, ...]]], rounds: int) 
 
 
 def best(figures: dict[str, float], who: str) -> tuple[str, float]:
-    """The largest figure whose name begins with `who`."""
+    """The name and value of the largest figure whose name begins with `who`."""
     mine = {name: figure for name, figure in figures.items() if name.startswith(who)}
     name = max(mine, key=lambda key: mine[key])
     return name, mine[name]

@@ -1,4 +1,4 @@
-"""Every test computes on one thread and from one seed, so that results depend on neither the machine nor the order."""
+"""Every test uses one thread and one seed, so that results depend neither on the machine nor on test order."""
 
 import pytest
 import torch

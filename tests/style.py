@@ -1,4 +1,4 @@
-"""What is long or dense in the code: `python -m tests.style [PATH...]` lists it; tests/test_docs.py sets the limits."""
+"""Lists long or dense code: `python -m tests.style [PATH...]`; tests/test_style.py sets the limits."""
 
 import ast
 import sys
@@ -10,14 +10,14 @@ LINE, FUNCTION, FILE, DENSE = 120, 40, 350, 35
 
 
 def files(*places):
-    """Every Python file below these places, the package by default."""
+    """All Python files below the given places; default: the package."""
     for place in places or ("sanbu",):
         path = ROOT / place
         yield from [path] if path.is_file() else sorted(path.rglob("*.py"))
 
 
 def statements(tree):
-    """Simple statements with their number of syntax nodes per line; docstrings are left out."""
+    """Simple statements with their number of syntax nodes per line, without docstrings."""
     for node in ast.walk(tree):
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         if isinstance(node, SIMPLE) and not docstring:
@@ -25,7 +25,7 @@ def statements(tree):
 
 
 def functions(tree):
-    """Functions with their lines, docstrings left out; a docstring may say `Long because ...`."""
+    """Functions with their number of lines, without docstrings; a docstring may exempt one by `Long because ...`."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0]
@@ -34,7 +34,7 @@ def functions(tree):
 
 
 def findings(*places):
-    """(file, line, what) for everything beyond the limits."""
+    """(file, line, what) for each violation of the limits."""
     for file in files(*places):
         text = file.read_text(encoding="utf-8")
         name, tree = file.relative_to(ROOT), ast.parse(text)
@@ -52,7 +52,7 @@ def findings(*places):
 
 
 def density(*places):
-    """Dense statements per 1,000 statements of any kind."""
+    """Dense statements per 1,000 statements."""
     trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files(*places)]
     every = sum(isinstance(node, ast.stmt) for tree in trees for node in ast.walk(tree))
     return 1000 * sum(nodes > DENSE for tree in trees for _, nodes in statements(tree)) / every

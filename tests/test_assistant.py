@@ -1,6 +1,4 @@
-"""A small assistant pipeline: every stage trains, goes on bit for bit after kill -9, and is used as people use
-it.
-"""
+"""A small assistant pipeline: each stage trains, resumes bitwise after kill -9, and is used from the command line."""
 
 import json
 import multiprocessing
@@ -53,7 +51,7 @@ EVERY = [
 
 
 def begun(folder):
-    """Stages over a small file of preferences, for the folder of a pipeline."""
+    """The stages of a pipeline in a folder, on a small file of preferences."""
     folder.mkdir(exist_ok=True)
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, PAIRS)), encoding="utf-8")
     (folder / "text.txt").write_text("What is it? It is 1 + 2 = 3. " * 200, encoding="utf-8")
@@ -126,7 +124,7 @@ def run(*arguments):
 
 @pytest.mark.parametrize("stage", ["ppo", "dpo", "sft", "reward"])
 def test_kill_9_inside_a_round_and_resume_is_the_same_run(pipeline, tmp_path, stage):
-    where = 10 if stage == "ppo" else 5  # turn 10 of 4 a round: inside the third round's second pass
+    where = 10 if stage == "ppo" else 5  # a PPO round has 4 turns: turn 10 lies in the third round's second epoch
     assert run(str(tmp_path / "killed"), str(pipeline / stage), where) == -signal.SIGKILL
     assert run(str(tmp_path / "killed"), str(pipeline / stage), 0) == 0
     ours, theirs = (read_tensors(folder / "model.safetensors") for folder in (tmp_path / "killed", pipeline / stage))
@@ -140,7 +138,7 @@ def test_kill_9_inside_a_round_and_resume_is_the_same_run(pipeline, tmp_path, st
 
 @pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "dpo"])
 def test_micro_batches_train_as_one_batch(pipeline, stage):
-    """Under plain SGD, where a wrong denominator shows as a wrong step."""
+    """Under plain SGD, where a wrong denominator changes the step."""
     found = []
     for micro in (8, 3):
         recipe = Run.open(pipeline / stage).recipe
@@ -154,12 +152,10 @@ def test_micro_batches_train_as_one_batch(pipeline, stage):
 
 
 def test_what_is_fixed_is_computed_once_and_trains_alike(pipeline):
-    """With few rows the reference's log-probabilities are looked up; the same steps as with the reference asked each
-    time.
-    """
+    """With few rows the log-probabilities of the reference are cached; the training steps do not change."""
     recipe = Run.open(pipeline / "dpo").recipe
     found = []
-    for steps in (60, 2):  # 60 steps of 8 see the 100-odd rows more than once
+    for steps in (60, 2):  # 60 steps of 8 rows use the 100 or so rows more than once
         recipe = recipe.model_copy(
             update={
                 "optimizer": SGD(learning_rate=0.5),
@@ -185,7 +181,7 @@ def test_recomputation_gives_the_same_gradients(pipeline):
         state.models["model"].blocks["0"].mlp.register_forward_pre_hook(lambda *given, calls=calls: calls.append(1))
         state.advance()
         found.append((len(calls), state.models["model"].state_dict()))
-    assert found[1][0] == 2 * found[0][0]  # forward, and again in the backward pass
+    assert found[1][0] == 2 * found[0][0]  # once in the forward and once in the backward pass
     assert all(tensor.equal(found[1][1][name]) for name, tensor in found[0][1].items())
 
 
@@ -199,7 +195,7 @@ def test_held_out_looks_change_nothing(pipeline):
     assert state.models["kl"].state_dict()["value"].equal(before["value"]) and state.models["model"].training
 
 
-# -- as people use it --------------------------------------------------------------------------------------------------
+# -- the command line -------------------------------------------------------------------------------------------------
 
 
 def test_evaluate(pipeline):
@@ -229,7 +225,7 @@ def test_chat(pipeline):
 
 
 def test_what_the_demo_does_without_a_terminal(pipeline, tmp_path):
-    """The same code as `make demo`, on runs cut short."""
+    """The same code as `make demo`, on shortened runs."""
     import shutil
 
     shutil.copytree(pipeline, tmp_path / "run")
@@ -307,9 +303,8 @@ def test_lora_merges_into_the_same_function_and_learns_little(pipeline, tmp_path
     recipe = recipe.model_copy(update={"model": LoRA(base=recipe.model, rank=2)})
     begun = training.Training(recipe, training.Machine(torch.device("cpu"), torch.float32, False, 1))
     batch = begun.objective.experience(Round(begun.models, begun.data.batch(0, 4), Noise("test")))
-    assert (
-        float(begun.objective.loss(begun.models, batch).metrics["margin"][0]) == 0
-    )  # a low-rank change begins as none
+    # LoRA starts as the unchanged model
+    assert float(begun.objective.loss(begun.models, batch).metrics["margin"][0]) == 0
     names = {name for name, _ in begun.models["model"].named_parameters()}
     assert names and all(name.endswith(("lora_down", "lora_up")) for name in names)
     made = train(recipe, tmp_path / "lora")
@@ -359,7 +354,8 @@ def test_overoptimisation_is_seen():
     assert overoptimisation(rising) == ""
     said = overoptimisation([*rising, look(3, 0.55, 2.0)])
     assert "over-optimisation: since step 2 the reward rose by 1.00 while right answers fell from 0.65 to 0.55" in said
-    assert overoptimisation([*rising, look(3, 0.55, 0.5)]) == ""  # the reward fell too: something else is wrong
+    # the reward fell too, so this is not over-optimisation
+    assert overoptimisation([*rising, look(3, 0.55, 0.5)]) == ""
 
 
 def test_patience_keeps_the_best_weights(tmp_path):

@@ -1,4 +1,4 @@
-"""Overrides: applied once, strictly typed, and refused in one helpful line."""
+"""Overrides: applied once, strictly typed, and rejected with a helpful one-line error."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What the documents say is what the code does."""
+"""The documentation agrees with the code."""
 
 import re
 import shlex
@@ -38,7 +38,7 @@ def test_both_readmes_show_the_same_commands_and_figures():
 
 @pytest.mark.parametrize("name", READMES)
 def test_every_command_in_the_readme_is_understood(name, tmp_path, monkeypatch):
-    """Every `sanbu train` and `sanbu show` line names a recipe and overrides that exist."""
+    """Each `sanbu train` and `sanbu show` line names an existing recipe and existing overrides."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (40, 30)).save(tmp_path / "photos" / "one.png")
@@ -51,6 +51,7 @@ def test_every_command_in_the_readme_is_understood(name, tmp_path, monkeypatch):
         if words[0] not in recipes.RECIPES:
             continue
         words = words[: words.index("--run")] if "--run" in words else words
-        parents = ("base=", "sft=", "path=", "data.path=chat", "data.text=")  # runs and files that are not here
+        # these need runs and files that do not exist here
+        parents = ("base=", "sft=", "path=", "data.path=chat", "data.text=")
         recipe, rest = recipes.make(words[0], [word for word in words[1:] if not word.startswith(("--", *parents))])
         override(recipe, rest)

@@ -1,4 +1,4 @@
-"""docs/extending.md is applied to a copy of the package: every file and every line of a table; then each is trained."""
+"""Every file and diff of docs/extending.md is applied to a copy of the package, and each result is trained."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ def files():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A copy of the package with every change of the page."""
+    """A copy of the package with all changes of the page."""
     folder = tmp_path_factory.mktemp("extended")
     shutil.copytree(ROOT / "sanbu", folder / "sanbu", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "text.txt").write_text("".join(f"line {i}: the quick brown fox\n" for i in range(300)), encoding="utf-8")
@@ -45,7 +45,7 @@ def place(tmp_path_factory):
 
 
 def apply(file, change):
-    """One hunk: lines that stay begin with a space, those that go with -, new ones with +."""
+    """Apply one diff hunk: context lines begin with a space, removed lines with -, added lines with +."""
     before = "\n".join(line[1:] for line in change if line[0] != "+")
     after = "\n".join(line[1:] for line in change if line[0] != "-")
     text = file.read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def commands():
 
 def test_each_is_one_file_and_one_line():
     hunks = re.findall(r"```diff\n# \S+\n(.*?)```", PAGE, re.S)
-    assert len(commands()) == len(hunks) == 5 and len(files()) == 6  # the modality has a codec and its data
+    assert len(commands()) == len(hunks) == 5 and len(files()) == 6  # the modality needs a codec and a data file
     assert all(sum(line.startswith("+") for line in hunk.splitlines()) == 1 for hunk in hunks)
 
 

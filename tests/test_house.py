@@ -1,5 +1,5 @@
-"""The shape of the house: arrows point one way, tables agree with the classes, one object per modality, nothing long
-or dense.
+"""The structure of the package: imports in one direction, tables that agree with the classes, and modality-specific
+code only in codecs, data and models.
 """
 
 import ast
@@ -17,7 +17,7 @@ from sanbu.config import Choice, contents, kind_of, module_of
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "sanbu"
-FLOORS = [  # from the ground up; a file imports from its own floor or below, and never from above
+FLOORS = [  # lowest first; a file imports only from its own or a lower layer
     {"config", "noise", "progress", "space"},
     {"files", "paths", "machine"},
     {"layers", "checkpoints"},
@@ -51,7 +51,7 @@ def module_name(file):
 
 
 def imports():
-    """{module: modules of this package that it imports, also inside functions and for type checking}."""
+    """{module: modules of this package that it imports}, including imports inside functions and for type checking."""
     modules = {module_name(file): file for file in HOUSE.rglob("*.py")}
     graph = {name: set() for name in modules}
     for name, file in modules.items():
@@ -79,7 +79,7 @@ def test_arrows_point_one_way():
 
 
 def test_there_is_no_circle_of_files_and_none_of_rooms():
-    """graphlib raises CycleError, naming the files."""
+    """graphlib raises CycleError, which names the files."""
     graph = imports()
     tuple(TopologicalSorter(graph).static_order())
     rooms = {}
@@ -100,7 +100,7 @@ def test_the_root_holds_only_the_spine():
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_table_names_what_its_files_define(table):
-    """Every kind is defined in the file its table names, and every kind of that base stands in the table."""
+    """Every kind is defined in the file that its table names, and every kind of that base class is in the table."""
     package = table.partition(":")[0]
     for name, file in contents(table).items():
         module = module_of(table, name)

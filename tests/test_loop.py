@@ -1,4 +1,4 @@
-"""The loop: one denominator, whatever the split; looks, checkpoints, refusals."""
+"""The training loop: one denominator for any split, evaluations, checkpoints, rejected input."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def small(tmp_path):
-    """A GPT of a few thousand weights on a text of a few kilobytes."""
+    """A GPT of a few thousand weights on a few kilobytes of text."""
     text = tmp_path / "text.txt"
     text.write_text("".join(f"line {i} of {i * i}: the quick brown fox\n" for i in range(300)))
     changes = [
@@ -56,7 +56,7 @@ def small(tmp_path):
 
 
 def after_steps(objective, batches, micro, steps=4):
-    """Weights after several steps of plain SGD, which shows a wrong scale (AdamW would hide it)."""
+    """Weights after several steps of plain SGD, which reveals a wrong scale of the loss (AdamW would hide it)."""
     from sanbu.models.tokens.gpt import GPT2
     from sanbu.testing import build_seeded
 
@@ -75,7 +75,7 @@ def test_micro_batches_with_unequal_tokens_are_one_batch(objective, micro):
     for step in range(4):
         tokens = Noise("tokens", step).integers(40, 6, 13)
         targets = tokens[:, 1:].clone()
-        targets[0] = -100  # one micro-batch teaches nothing at all
+        targets[0] = -100  # one micro-batch has no targets
         targets[1, 3:] = -100
         targets[4, 7:] = -100
         batches.append({"tokens": tokens[:, :-1], "targets": targets})
@@ -90,7 +90,7 @@ def test_micro_batches_with_unequal_tokens_are_one_batch(objective, micro):
 
 
 def test_a_step_is_the_plain_step_that_torch_would_make():
-    """The loss is the mean over taught tokens, and SGD moves by exactly its gradient."""
+    """The loss is the mean over target tokens, and SGD moves by exactly its gradient."""
     from sanbu.models.tokens.gpt import GPT2
     from sanbu.testing import build_seeded
 
@@ -186,9 +186,8 @@ def test_stop_texts_end_a_sample_and_are_not_shown(small, tmp_path):
 
 def test_bits_per_byte_is_nats_over_bytes(small, tmp_path):
     line = train(small, tmp_path / "run").metrics()[-1]
-    assert line["held_out/bits_per_byte"] == pytest.approx(
-        line["held_out/loss"] / math.log(2), rel=0.01
-    )  # bytes: a token a byte
+    # byte tokenizer: one token per byte
+    assert line["held_out/bits_per_byte"] == pytest.approx(line["held_out/loss"] / math.log(2), rel=0.01)
 
 
 def test_the_latest_and_the_best_checkpoints_are_kept(small, tmp_path):
@@ -258,7 +257,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(tmp_path):
 
 
 def test_dropout_in_experience_is_seeded(tmp_path):
-    """Two runs of the same seed and a global generator in another state draw the same experience."""
+    """Two runs with the same seed produce the same experience, whatever the state of the global generator."""
 
     def experience(state):
         torch.manual_seed(state)
@@ -310,9 +309,7 @@ def test_refusals(small, tmp_path):
 
 
 def test_gpt_resumes_bitwise_after_half(small, tmp_path):
-    """Train 12 steps, and 8 and then 4: weights and deterministic metrics are equal to the bit (kills:
-    tests/tenants).
-    """
+    """12 steps equal 8 and then 4: weights and deterministic metrics are bitwise equal (kills: tests/tenants)."""
     whole = train(override(small, ["model.dropout=0.1"]), tmp_path / "whole")
     half = train(override(small, ["model.dropout=0.1"]), tmp_path / "half")
     for path in Writer(half.folder).checkpoints()[-1:]:

@@ -1,4 +1,4 @@
-"""Random numbers: a row's own, everywhere; and the right law."""
+"""Random numbers: each row has its own, and they follow the right distribution."""
 
 import torch
 
@@ -32,7 +32,7 @@ def test_moments_within_five_standard_errors():
     u = Noise(0, "moments").uniform(1000, 1000)
     assert u.min() > 0 and u.max() < 1
     counts = torch.histc(u, 100, 0, 1)
-    assert (counts - 1e4).square().sum() / 1e4 < 99 + 5 * (2 * 99) ** 0.5  # chi-square of 99 degrees
+    assert (counts - 1e4).square().sum() / 1e4 < 99 + 5 * (2 * 99) ** 0.5  # chi-square with 99 degrees of freedom
     rows = torch.corrcoef(x[:50])
     assert (rows - torch.eye(50)).abs().max() < 5 / 1000**0.5
 
@@ -44,7 +44,7 @@ def test_together_is_shared_and_a_permutation():
 
 
 def test_mix_agrees_with_splitmix64():
-    # the first outputs of SplitMix64 from state 1234567, as published with its reference code
+    # first outputs of SplitMix64 from state 1234567, as published with its reference code
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     state = 1234567
     for value in expected:

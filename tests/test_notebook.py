@@ -1,4 +1,4 @@
-"""docs/first_steps.ipynb runs top to bottom in a real kernel."""
+"""docs/first_steps.ipynb runs from top to bottom in a real kernel."""
 
 from pathlib import Path
 

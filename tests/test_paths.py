@@ -1,4 +1,4 @@
-"""One path object: factors, derivatives, and every conversion between predictions."""
+"""Paths between data and noise: factors, derivatives, and conversions between all prediction targets."""
 
 import itertools
 
@@ -20,7 +20,7 @@ INSIDE = {name: path.place(torch.linspace(0.05, 0.95, 19, dtype=torch.float64)) 
 def test_rates_are_the_derivatives(name):
     path, t = PATHS[name], INSIDE[name]
     step = 1e-6 * (t if name == "exploding" else 1)
-    if name == "betas":  # slopes are those of the step before
+    if name == "betas":  # the slope is that of the preceding interval
         t = t - 0.3 / path.steps
     for rate, function in zip(path.rates(t), (path.alpha, path.sigma), strict=True):
         torch.testing.assert_close(rate, (function(t + step) - function(t - step)) / (2 * step), rtol=1e-4, atol=1e-6)
@@ -53,7 +53,7 @@ def test_betas_are_the_chain_of_ddpm():
 
 @pytest.mark.parametrize("name", PATHS)
 def test_all_predictions_round_trip(name):
-    """From any target to the clean picture and the noise, and to any other target."""
+    """Every target converts to the clean picture and the noise, and to every other target."""
     path, t = PATHS[name], INSIDE[name]
     x, e = torch.randn(2, len(t), 1, 3, 3, dtype=torch.float64)
     noisy = paths.mix(path, x, e, t)
@@ -69,7 +69,7 @@ def test_all_predictions_round_trip(name):
 
 
 def test_the_preconditioned_target_is_that_of_edm():
-    """Equation 7 of Karras and others (2022): D = c_skip x + c_out F, F of unit variance."""
+    """Equation 7 of Karras and others (2022): D = c_skip x + c_out F, with F of unit variance."""
     path, deviation = PATHS["exploding"], 0.6
     sigma = INSIDE["exploding"]
     x, e = (
@@ -88,7 +88,7 @@ def test_the_preconditioned_target_is_that_of_edm():
 @pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("weighting", ["min-snr", "edm"])
 def test_a_weight_is_one_function_of_the_error_of_the_clean_picture(name, weighting):
-    """Whatever is predicted, an error of it weighs what the error of the clean picture it makes weighs."""
+    """For each target, the weighted error equals the weighted error of the clean picture it implies."""
     path, t = PATHS[name], INSIDE[name]
     a, s = path.alpha(t), path.sigma(t)
     ratio = s / a

@@ -1,4 +1,4 @@
-"""Runs of pictures, whole: resumed to the bit, drawn from, averaged anew, compared."""
+"""Whole runs on pictures: bitwise resume, sampling, post-hoc averages, comparison."""
 
 import json
 
@@ -45,9 +45,7 @@ def small(name, *more):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_recipe_trains_draws_and_goes_on_to_the_bit(name, tmp_path):
-    """Eight rounds at once, and eight with the last four forgotten and made again; averages and both players
-    included.
-    """
+    """Eight rounds equal eight with the last four repeated after a resume, for averages and both players too."""
     whole = train(small(name), tmp_path / "whole")
     again = train(small(name), tmp_path / "again")
     for path in Writer(again.folder).checkpoints()[2:]:
@@ -78,7 +76,8 @@ def test_a_picture_is_the_same_alone_and_among_64(name, tmp_path):
     together = run.generate({"label": 3}, n=64, seed=100)
     for row in (0, 17, 63):
         alone = run.generate({"label": 3}, seed=100 + row)
-        assert int((together[row].astype(int) - alone).__abs__().max()) <= 16  # at most one of 17 levels, by rounding
+        # rounding changes at most one of 17 levels
+        assert int((together[row].astype(int) - alone).__abs__().max()) <= 16
         assert (together[row] == alone).mean() > 0.95
 
 
@@ -87,7 +86,7 @@ def test_pictures_are_written_with_a_grid_and_an_animation(tmp_path):
     written = run.save(tmp_path / "out", {"label": 7}, 12)
     assert sorted(p.name for p in (tmp_path / "out").iterdir())[:2] == ["0000.png", "0001.png"]
     with Image.open(tmp_path / "out" / "refinement.gif") as animation:
-        assert 2 <= animation.n_frames <= 4  # equal frames become one
+        assert 2 <= animation.n_frames <= 4  # equal frames are merged
     assert written["evaluations"] == 4 and written["pictures"] == 12
     one_shot = train(small("vae"), tmp_path / "vae")
     assert "animation" not in one_shot.save(tmp_path / "vae-out", None, 4)
@@ -106,9 +105,7 @@ def test_a_picture_is_completed(tmp_path):
 
 
 def test_an_average_of_another_length_is_rebuilt_from_two(tmp_path):
-    """Lengths 0.05 and 0.1 are kept; 0.075 rebuilt from them is the one that was tracked, within 2 % of how far it is
-    from both.
-    """
+    """From the stored lengths 0.05 and 0.1, length 0.075 is rebuilt close to the one tracked in training."""
     steps = [
         "schedule.steps=64",
         "schedule.checkpoint_every=4",
@@ -124,7 +121,7 @@ def test_an_average_of_another_length_is_rebuilt_from_two(tmp_path):
     assert Run.open(tmp_path / "new").generate().shape == (8, 8)
     files = sorted((run.folder / "averages").iterdir())
     same = flat(combine_snapshots(files, power_of(0.05)))
-    assert float((same - near).norm()) < 1e-4 * float(near.norm())  # what was kept is given back
+    assert float((same - near).norm()) < 1e-4 * float(near.norm())  # a stored length is reproduced
 
 
 def test_a_length_out_of_range_or_a_run_without_averages_is_refused(tmp_path):

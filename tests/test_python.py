@@ -1,4 +1,4 @@
-"""The front door for Python: the snippets of docs/python.md run, and what users get wrong is answered in one line."""
+"""The Python API: the snippets of docs/python.md run, and mistakes get a one-line error."""
 
 import re
 import subprocess
@@ -33,7 +33,7 @@ def run(tmp_path_factory):
 
 
 def test_the_snippets_of_the_page_run(tmp_path):
-    """As one script, in a fresh folder and a fresh cache."""
+    """As one script, in a new folder with a new cache."""
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.S)
     assert len(snippets) >= 9
     (tmp_path / "page.py").write_text("\n".join(snippets), encoding="utf-8")
@@ -117,7 +117,7 @@ def test_a_recipe_and_a_run_say_what_they_are(run):
 
 
 class Network(torch.nn.Module):
-    """A network of a user's own, for pictures of 64 pixels."""
+    """A user's network for pictures of 64 pixels."""
 
     def __init__(self, width):
         super().__init__()
@@ -189,9 +189,7 @@ def test_a_watcher_sees_everything_and_may_stop(tmp_path):
 
 @pytest.mark.parametrize("name", ["euler", "heun", "dpm_solver", "ddim", "ancestral", "consistency"])
 def test_plain_samplers_reach_the_law_of_the_data(name):
-    """Data N(0.5, 0.25): the exact denoiser is known. Mean and deviation within 6 standard errors plus the method's
-    own error.
-    """
+    """For data N(0.5, 0.25) the denoiser is exact: mean and deviation agree up to sampling and method error."""
     mean, deviation, seen = 0.5, 0.5, []
 
     def denoise(x, t):
@@ -206,7 +204,7 @@ def test_plain_samplers_reach_the_law_of_the_data(name):
     found = sample(denoise, noise, times.tolist(), lambda step, t, x, clean: seen.append(t), **more)
     assert seen == times.tolist()[1:] and found.shape == noise.shape
     assert abs(found.mean() - mean) < 0.05
-    if name != "consistency":  # the posterior mean is not a consistency function: one step gives the mean alone
+    if name != "consistency":  # the posterior mean is not a consistency function: one step only gives the mean
         assert abs(found.std() - deviation) < 0.06
     with pytest.raises(ValueError, match="smaller than the one before"):
         sample(denoise, noise, [0.0, 1.0])

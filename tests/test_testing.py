@@ -1,4 +1,4 @@
-"""The public conformance checks over every registered kind; and each check catches a broken kind."""
+"""The public conformance checks pass for every registered kind, and each check detects a broken kind."""
 
 from typing import Literal
 
@@ -45,7 +45,7 @@ def ours(base):
 
 
 def of_text(base):
-    """Kinds for text; those for pictures are checked in tests/models and tests/objectives/test_picture*.py."""
+    """Kinds for text; kinds for pictures are checked in tests/models and tests/objectives/test_picture*.py."""
     found = [cls for cls in ours(base) if "tokens" in (getattr(cls, "family", ""), *getattr(cls, "families", ()))]
     return [
         cls for cls in found if not issubclass(cls, (AdaptedConfig, CustomConfig, PairConfig, PolicyConfig, InContext))
@@ -108,7 +108,7 @@ def test_models_over_a_decoder(config):
 
 @pytest.mark.parametrize("number", range(len(ALIGNED)))
 def test_objectives_of_alignment(number):
-    """Also the additivity of every loss: micro-batches, and rows with nothing to learn, sum to the whole."""
+    """Includes additivity of every loss: micro-batches, and rows without targets, sum to the whole batch."""
     from tests.objectives.test_policy import QUESTIONS, asking
     from tests.objectives.test_preferences import pairs
 
@@ -167,7 +167,7 @@ def test_strategies(kind):
 
 
 class Doubling(ObjectiveConfig):
-    """A broken objective: its loss is a mean, so that it is no sum over rows."""
+    """A broken objective: its loss is a mean, not a sum over rows."""
 
     kind: Literal["broken-objective"] = "broken-objective"
 
@@ -179,7 +179,7 @@ class Doubling(ObjectiveConfig):
 
 
 class Forgetful(OptimizerConfig):
-    """A broken search: it forgets its momentum."""
+    """A broken optimizer: it does not save its momentum."""
 
     kind: Literal["broken-search"] = "broken-search"
 

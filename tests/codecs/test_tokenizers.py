@@ -1,4 +1,4 @@
-"""Round trips on any Unicode; bytes counted right for every token; text streamed whole, and never a stop text."""
+"""Tokenizers: lossless round trips, correct byte counts per token, complete streaming, stop texts removed."""
 
 import itertools
 
@@ -21,7 +21,7 @@ def test_round_trip_and_bytes(tokenizer, text):
     ids = encode(tokenizer, text)
     assert decode(tokenizer, ids) == text
     assert piece_lengths(tokenizer, 400)[ids].sum() == len(text.encode())
-    assert tokenizer.end not in ids  # an end written in a document stays text
+    assert tokenizer.end not in ids  # an end token spelled in a document stays plain text
 
 
 @given(text=TEXT)
@@ -52,7 +52,7 @@ def test_bpe_saves_and_compresses(tmp_path):
 
 
 def test_a_sentencepiece_like_file():
-    """Lower bars are spaces and <0x..> are bytes, so bytes are right for every token there too."""
+    """The low line U+2581 stands for a space and <0x..> for one byte, so the byte count of each token is exact."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 
@@ -99,13 +99,13 @@ def test_stop_texts_never_leak_and_the_earliest_wins(text, stops, size):
     assert text.startswith(shown) and reader.text == shown
     if size == 1 and not ended:
         assert shown == text
-    if ended:  # what is shown ends where a stop text begins, and none began and ended before it
+    if ended:  # the output ends where a stop text begins, and contains none
         assert any(text.startswith(stop, len(shown)) for stop in stops)
         assert not any(stop in text[: len(shown)] for stop in stops)
 
 
 def test_a_document_may_begin_with_a_token_of_its_own(tmp_path):
-    """LLaMA begins with <s> and ends with </s>; GPT-2 begins with the end of the document before."""
+    """LLaMA encloses a document in <s> and </s>; in GPT-2 the end token of the previous document separates."""
     import tokenizers
     from tokenizers import models
 

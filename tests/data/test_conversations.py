@@ -1,6 +1,4 @@
-"""Conversations: masks, packing, what is read of other people's files, what is refused; questions that are never
-trained on.
-"""
+"""Conversations: loss masks, packing, file formats, rejected input, and held-out questions excluded from training."""
 
 import gzip
 import json
@@ -62,7 +60,7 @@ def test_only_what_the_assistant_says_is_taught_with_its_end(tokenizer, plain):
     ids, taught = TurnsTemplate(chosen).render(TALK)
     said = [i for i, learn in zip(ids, taught, strict=True) if learn]
     assert text(chosen, said).replace(" ", "") == "Yes.No." and said.count(chosen.end) == 2
-    assert said[-1] == chosen.end  # so that a model learns to stop
+    assert said[-1] == chosen.end  # the end is a target, so that the model learns to stop
     learnt = TurnsTemplate(chosen)
     learnt.learn([message["content"] for message in TALK])
     assert learnt.render(TALK) == (ids, taught)
@@ -132,11 +130,12 @@ def test_packing_loses_nothing_and_fills_rows(lengths):
     rows = pack_rows(lengths, 32)
     assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
     sums = [sum(lengths[index] for index in row) for row in rows]
-    assert max(sums) <= 32 and all(a + b > 32 for i, a in enumerate(sums) for b in sums[:i])  # no two rows fit into one
+    # no two rows could be merged into one
+    assert max(sums) <= 32 and all(a + b > 32 for i, a in enumerate(sums) for b in sums[:i])
 
 
 def test_a_packed_row_teaches_what_its_conversations_teach_alone(file, tmp_path):
-    """The loss of packed rows is the sum of the losses alone, to 1e-5: packing isolates."""
+    """The loss of packed rows equals the sum of the separate losses to 1e-5: no attention across conversations."""
     from sanbu.models.tokens.gpt import GPT2
     from sanbu.objectives.next_token import NextToken
 
@@ -170,9 +169,7 @@ def test_held_out_questions_are_never_trained_on_in_any_stage():
 
 
 def test_many_words_do_not_tell_right_from_wrong():
-    """A judge that only counts words must not find the right answers: of wrong ones half ramble, and rank below those
-    that do not.
-    """
+    """Length must not predict correctness: half of the wrong answers are long, and rank below the short wrong ones."""
     found = [skill_record(number) for number in range(900)]
     wrong = [(text, rank) for record in found for text, rank in zip(record.answers[2:], record.ranks[2:], strict=True)]
     rambles = [text.startswith(skills.PREAMBLES) for text, _ in wrong]
@@ -300,9 +297,8 @@ def test_prompts_with_text_mixed_in(tmp_path, file):
     mix = Text(path=str(tmp_path / "b.txt"), tokenizer=file, context=16)
     batch = Prompts(path=path, tokenizer=file, context=48, answer=8, validation=0.0, mix=mix).build().batch(0, 4)
     assert batch["mix_tokens"].shape == (4, 16) and {len(tensor) for tensor in batch.values()} == {4}
-    assert (
-        sum(row[0] >= 0 for row in batch["answer"].tolist()) == 2
-    )  # of four rows, the question with a known answer comes twice
+    # the question with a known answer fills two of four rows
+    assert sum(row[0] >= 0 for row in batch["answer"].tolist()) == 2
 
 
 # -- labels and mappings -----------------------------------------------------------------------------------------------
@@ -324,7 +320,7 @@ def test_labelled_text_in_each_form(tmp_path, file, tokenizer):
     assert config.names() == ["bad", "good"] and found["label"].tolist() == [1, 0] and found["tokens"].shape[1] == 1
     for row, last in zip(found["tokens"][:, 0].tolist(), found["last"][:, 0].tolist(), strict=True):
         assert row[0] == 0 and row[last] == extract and delimiter not in row
-    assert (found["targets"] != extract).all()  # the language model is taught the text, not the marks behind it
+    assert (found["targets"] != extract).all()  # the targets are the text without the label marks
     _, found = batch("similarity", second="b", label="name")
     first, other = found["tokens"][0].tolist()
     middle = first.index(delimiter)

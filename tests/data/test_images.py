@@ -1,4 +1,4 @@
-"""Pictures from every kind of source, split by content, and what is wrong with them said in one line."""
+"""Pictures from every kind of source: the split by content, and a one-line error for invalid data."""
 
 import gzip
 import json
@@ -88,7 +88,7 @@ def test_every_source_gives_the_same_pictures(source, colour, tmp_path):
     data = config.resolve().build()
     levels, label = all_rows(data)
     expected = values.transpose(0, 3, 1, 2) if colour else values[:, None]
-    if source == "folder":  # in order of name: by class
+    if source == "folder":  # sorted by name, and so by class
         order = np.lexsort((np.arange(40), labels))
         expected, labels = expected[order], labels[order]
     assert np.array_equal(levels.numpy(), expected) and np.array_equal(label.numpy(), labels)

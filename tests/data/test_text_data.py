@@ -1,4 +1,4 @@
-"""Sources, shards and rows: nothing lost, nothing mixed, the same whoever asks."""
+"""Text sources, shards and rows: no token lost, documents not mixed, rows independent of the reading order."""
 
 import gzip
 import json
@@ -46,7 +46,7 @@ def test_shards_hold_every_document_once_between_ends(tmp_path_factory, texts, h
         documents += [decode(ByteTokenizer(), part[part != 256].tolist()) for part in parts if (part != 256).any()]
     if len(texts) >= FEW or held_out == 0:
         assert sorted(documents) == sorted(texts)
-    else:  # with few documents the end of the whole is held out, and a document (a character, even) may be cut
+    else:  # with few documents the end of the text is held out, so a document, or even a character, may be cut
         both = [bytes(stream[stream != 256].astype(np.uint8)) for stream in (found.train, found.held_out)]
         assert b"".join(both).decode() == "".join(texts)
     assert found.bytes["train"] + found.bytes["held_out"] == sum(len(text.encode()) for text in texts)
@@ -64,9 +64,8 @@ def test_rows_lose_no_token_and_keep_documents_apart(tmp_path_factory, texts, co
     taught = rows["targets"] != -100
     pairs = torch.stack((rows["tokens"][taught], rows["targets"][taught]), 1)
     stream = torch.from_numpy(np.array(found.train, dtype=np.int64))
-    assert pairs.equal(
-        torch.stack((stream[:-1], stream[1:]), 1)
-    )  # each token of the stream is a target once, after its own past
+    # each token of the stream is a target exactly once, given its predecessor
+    assert pairs.equal(torch.stack((stream[:-1], stream[1:]), 1))
     assert rows["bytes"].sum() == sum(len(text) for text in texts)
     if len(texts) > 1:
         starts = rows["positions"] == 0
@@ -110,7 +109,7 @@ def test_every_kind_of_source(tmp_path):
 
 
 def test_a_data_set_by_name(tmp_path):
-    """The hub's own library reads a local folder just as it reads a name."""
+    """The datasets library reads a local folder through the same code as a data set on the hub."""
     pytest.importorskip("datasets")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in ("eins", "zwei")))

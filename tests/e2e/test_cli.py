@@ -1,4 +1,4 @@
-"""The real command line in real processes: what a user does, and what a user gets wrong."""
+"""The command line run in real processes: normal use and common mistakes."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def sanbu(*arguments, cwd=None, **environment):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a text and a trained run."""
+    """A folder with a text file and a trained run."""
     folder = tmp_path_factory.mktemp("place")
     os.environ["SANBU_CACHE"] = str(folder / "cache")
     (folder / "text.txt").write_text(LINES)
@@ -54,7 +54,7 @@ def place(tmp_path_factory):
 
 
 def refused(done, line):
-    """One line on standard error, exit code 2, nothing on standard output."""
+    """The command fails with one line on standard error, exit code 2 and empty standard output."""
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert line in done.stderr, done.stderr
     last = [text for text in done.stderr.splitlines() if text.startswith("sanbu: ")]
@@ -97,7 +97,7 @@ def test_generate(place):
     )["samples"]
     assert len(samples) == 3 and alone == samples[1:2]
     streamed = sanbu("generate", place / "run", "--prompt", "line ", "--seed", 6, "strategy.temperature=0.9").stdout
-    assert streamed.strip() == ("line " + samples[1]).replace("\r", "\n").strip()  # as a terminal shows it
+    assert streamed.strip() == ("line " + samples[1]).replace("\r", "\n").strip()  # what a terminal displays
     assert (
         sanbu("generate", place / "run", "--prompt", "line", "strategy=beam-search", "strategy.max_tokens=5").returncode
         == 0
@@ -131,9 +131,8 @@ def test_export_and_import(place, tmp_path):
         ]
         for name in ("run", "back")
     ]
-    assert (
-        same[0] == same[1] or len(same[0]) == 1
-    )  # strategies differ in temperature; weights are compared in tests/parity
+    # strategies differ in temperature; weights are compared in tests/parity
+    assert same[0] == same[1] or len(same[0]) == 1
 
 
 @pytest.mark.parametrize(
@@ -211,7 +210,7 @@ def test_a_truncated_checkpoint(place, tmp_path):
 def test_a_read_only_folder(place, tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
-    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)]  # root writes everywhere but here
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)]  # even root cannot write here
     if os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
     done = sanbu("train", "gpt2", *SMALL, f"data.path={place}/text.txt", "--run", folder / "run")

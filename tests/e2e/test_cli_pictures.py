@@ -1,4 +1,4 @@
-"""The command line with pictures: what a user does, and what a user gets wrong."""
+"""The command line with pictures: normal use and common mistakes."""
 
 import json
 
@@ -148,7 +148,7 @@ WRONG = [
 
 @pytest.fixture(scope="module")
 def wrong(place):
-    """Pictures with something wrong with them."""
+    """Arrays and folders of invalid pictures."""
     draws = np.random.default_rng(0)
 
     def save(name, *shape):

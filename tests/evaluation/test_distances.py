@@ -1,4 +1,4 @@
-"""Distances against closed forms and definitions; what no distance sees is caught by the copy rate."""
+"""Distances against closed forms and definitions; the copy rate detects memorisation that the distances miss."""
 
 import math
 
@@ -21,7 +21,7 @@ def normal(count, mean, root, seed):
 
 
 def test_frechet_is_that_of_two_gaussians():
-    """Whitened samples have exactly the moments wanted, so the closed form is met to rounding."""
+    """Whitened samples have exactly the chosen moments, so the closed form holds up to rounding."""
 
     def exactly(mean, root, seed):
         x = normal(500, [0.0] * 3, torch.eye(3, dtype=torch.float64), seed)
@@ -41,9 +41,7 @@ def test_frechet_is_that_of_two_gaussians():
 
 
 def test_kid_is_the_unbiased_estimate():
-    """Against the double sum of its definition; and its mean over draws of one law is 0, though each is above or
-    below.
-    """
+    """Equal to the double sum of its definition; on samples of one distribution its mean is 0, with both signs."""
     x, y = (
         normal(60, [0.0, 0.0], torch.eye(2, dtype=torch.float64), 1),
         normal(60, [0.5, 0.0], torch.eye(2, dtype=torch.float64), 2),

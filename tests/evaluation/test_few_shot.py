@@ -1,4 +1,4 @@
-"""Few-shot evaluation: likelihoods by hand, prompts as written, the same scores as lm-evaluation-harness."""
+"""Few-shot evaluation: likelihoods computed by hand, prompt text, and the same scores as lm-evaluation-harness."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_likelihoods_by_hand(place):
         asked = list(range(len(whole) - 1 - len(after), len(whole) - 1))
         assert value == pytest.approx(sum(float(logits[t, whole[t + 1]]) for t in asked), abs=1e-4)
         assert greedy == all(int(logits[t].argmax()) == whole[t + 1] for t in asked)
-    assert pairs[2][1] == encode(run.codec.tokenizer, " 12")  # the space goes to what follows
+    assert pairs[2][1] == encode(run.codec.tokenizer, " 12")  # the space belongs to the continuation
 
 
 def test_prompts_and_shots(place):

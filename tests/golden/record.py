@@ -1,9 +1,8 @@
-"""Record what recipes and strategies give, bit for bit: `python -m tests.golden.record` writes hashes.json beside
-this file.
+"""Record the exact results of recipes and strategies: `python -m tests.golden.record` writes hashes.json.
 
-A change that should not alter results leaves every hash as it is (test_golden.py). Run it again only for a change that
-should, and say so in docs/LOG.md. Bits depend on the processor's instructions and on the versions of the libraries, so
-this asks for the plainest kernels, and hashes a small computation of its own to tell whether two machines agree at all.
+A change that should not alter results leaves every hash as it is (test_golden.py). Record again only for a change that
+should, and say so in docs/LOG.md. Exact bits depend on the instruction set of the processor and on library versions, so
+this disables optimised kernels, and hashes a small probe computation to tell whether two machines agree at all.
 """
 
 import hashlib
@@ -29,7 +28,7 @@ QUIET = [
     "schedule.patience=0",
 ]  # fmt: skip
 SMALLER = {"ppo": ["schedule.batch=32"], "grpo": ["schedule.batch=8"], "pixelrnn": ["schedule.batch=16"]}
-PARENTS = {"sft": "sft", "base": "base", "reward": "reward", "teacher": "edm"}  # recipe argument: the run to give
+PARENTS = {"sft": "sft", "base": "base", "reward": "reward", "teacher": "edm"}  # recipe argument: the run passed for it
 SAMPLES = {
     "autoregressive": (
         "gpt2",
@@ -67,7 +66,7 @@ def digest(tensors):
 
 
 def probe():
-    """A hash of a small computation that every recipe needs; where it differs, so do the recipes."""
+    """A hash of a small computation that every recipe uses; machines that differ here cannot be compared."""
     import torch
     from torch.nn import functional as F
 
@@ -83,7 +82,7 @@ def probe():
 
 
 def train_all(folder, wanted):
-    """Train nano recipes for a few steps, all or the wanted ones with their parents; yields name and run."""
+    """Train nano recipes for a few steps: all, or the given names with their parents; yields name and run."""
     from sanbu import recipes
     from sanbu.config import override
     from sanbu.loop import train
@@ -98,7 +97,7 @@ def train_all(folder, wanted):
 
 
 def order(name):
-    """Parents before the runs that begin from them."""
+    """The recipes sorted so that parents come first."""
     first = ("base", "sft", "reward", "edm")
     return (first.index(name) if name in first else len(first), name)
 
@@ -119,7 +118,7 @@ def one_round(folder, name):
 
 
 def samples(run, prompt, overrides):
-    """Ten samples as a strategy gives them."""
+    """Ten samples of a strategy."""
     import torch
 
     from sanbu.config import override
@@ -132,14 +131,14 @@ def samples(run, prompt, overrides):
 
 
 def arguments(name):
-    """The arguments of a recipe that take a run."""
+    """The recipe arguments that take a run."""
     from sanbu import recipes
 
     return [argument for argument in inspect.signature(recipes.find(name)).parameters if argument in PARENTS]
 
 
 def record(wanted=()):
-    """Everything, or what some recipes give, as JSON values."""
+    """Hashes of all recipes, or of the given names, as JSON values."""
     import torch
 
     from sanbu.files import read_tensors

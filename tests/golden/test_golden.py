@@ -1,8 +1,7 @@
-"""What recipes and strategies give is what it was, bit for bit; and runs written by earlier versions load and continue.
+"""Results of recipes and strategies are bitwise unchanged; runs written by earlier versions load and continue.
 
-hashes.json was recorded before kinds moved into their own files (0.1.0). Bits depend on the processor and on library
-versions,
-so a machine that computes a small probe differently skips with that reason.
+hashes.json was recorded for version 0.1.0. Exact bits depend on the processor and on library versions, so a machine
+that computes a different hash for a small probe skips these tests and reports that as the reason.
 """
 
 import json
@@ -25,11 +24,11 @@ from tests.golden import record
 
 HERE = Path(__file__).parent
 BEFORE = HERE / "before"
-QUICK = ["gpt2", "flow"]  # the others are marked slow: make test-slow
+QUICK = ["gpt2", "flow"]  # the other recipes are marked slow: make test-slow
 
 
 def recorded(out, *names):
-    """Record anew in a process with the plainest kernels; skip where this machine computes otherwise."""
+    """Record in a process without optimised kernels; skip if the probe differs on this machine."""
     command = [sys.executable, "-m", "tests.golden.record", str(out), *names]
     subprocess.run(command, env={**os.environ, **record.PLAIN}, check=True, cwd=HERE.parents[1], capture_output=True)
     found, known = read_json(out), read_json(record.FILE)
@@ -39,7 +38,7 @@ def recorded(out, *names):
 
 
 def agree(found, known):
-    """Every hash that both have, for recipes whose data is the same here."""
+    """Compare the hashes present in both, for recipes whose data is the same on this machine."""
     same = {name for name in found["data"] if found["data"][name] == known["data"][name]}
     assert same, "this machine has other data for every recipe"
     for name in same:
@@ -71,7 +70,7 @@ def strip(rows):
 
 @pytest.mark.parametrize("name", ["text", "pixels", "flow"])
 def test_a_run_written_before_loads_and_continues(name, tmp_path, monkeypatch):
-    """Its last checkpoint is taken away; the resumed run ends as the old one did, up to rounding on other machines."""
+    """After removal of its last checkpoint, the resumed run ends like the recorded one, up to rounding."""
     shutil.copytree(BEFORE, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     old = Run.open(BEFORE / name)

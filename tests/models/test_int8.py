@@ -1,4 +1,4 @@
-"""Weights in eight bits against the same weights written out."""
+"""Int8 layers against the same weights dequantised."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_a_weight_is_off_by_half_a_step_at_most_and_the_largest_is_exact():
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [1, 3, ROWS, ROWS + 1])
 def test_products_are_those_of_the_weights_written_out(rows, bias):
-    """Few rows pass through bfloat16, whose products are off by one in 2^8 of their sizes at most."""
+    """Small batches are computed in bfloat16, with a relative error of at most 2^-8."""
     found, x = Int8Linear(linear(bias)), torch.randn(rows, 96)
     weight = found.whole * found.scale[:, None]
     wanted = F.linear(x, weight, found.bias)
@@ -59,7 +59,7 @@ def test_a_model_in_eight_bits_says_nearly_the_same(config):
     tokens = torch.randint(100, (4, 32))
     with torch.no_grad():
         for parameter in model.parameters():
-            if not parameter.any():  # Modern starts with zeros; its head caps what is large
+            if not parameter.any():  # Modern has zero initial weights, and its head caps large logits
                 parameter.normal_()
         before = model(tokens)
         embedding = model.embedding.tokens.weight.clone()

@@ -1,4 +1,4 @@
-"""Packed layers against the plain ones."""
+"""Packed layers against plain layers."""
 
 import gc
 import weakref
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason
 
 @pytest.fixture(autouse=True)
 def every_layer(monkeypatch):
-    """Pack whatever the size, on whatever machine."""
+    """Pack layers of every size, on every machine."""
     monkeypatch.setattr(module, "SMALLEST", 1)
     monkeypatch.setattr(module, "packing_pays", lambda: True)
 
@@ -83,7 +83,7 @@ def test_small_layers_and_other_types_stay(monkeypatch):
         and not can_pack(nn.Linear(512, 512).double())
     )
     monkeypatch.setattr(module, "packing_pays", lambda: 1 / 0)
-    pack(nn.Sequential(nn.Linear(8, 8)))  # nothing to measure
+    pack(nn.Sequential(nn.Linear(8, 8)))  # there is nothing to measure
     monkeypatch.setattr(module, "packing_pays", lambda: False)
     model = nn.Sequential(nn.Linear(1024, 1024))
     assert pack(model) is model and type(model[0]) is nn.Linear

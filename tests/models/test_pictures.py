@@ -1,4 +1,4 @@
-"""Pixel models are laws: they sum to one, look only back, and draw from what they keep as from a whole pass."""
+"""Pixel models: probabilities sum to one, are causal, and cached sampling equals sampling by full forward passes."""
 
 import itertools
 import math
@@ -32,7 +32,7 @@ PIXELS = {
 
 
 def shaken(config, space):
-    """A model whose weights are all far from zero, so that no path is dead by chance."""
+    """A model with all weights far from zero, so that every path affects the output."""
     model = config.build(space).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -55,7 +55,7 @@ def test_likelihoods_of_all_pictures_sum_to_one(name, shape):
 @pytest.mark.parametrize("name", PIXELS)
 @pytest.mark.parametrize("shape", [(1, 4, 4), (3, 3, 3)], ids=str)
 def test_a_level_depends_on_exactly_those_before_it(name, shape):
-    """Changing one level changes no law before it or its own, and some law after it."""
+    """Changing one level leaves its own and all earlier distributions unchanged, and changes a later one."""
     space = Space(shape, 5)
     model = shaken(PIXELS[name], space)
     C, H, W = shape
@@ -76,15 +76,13 @@ def test_a_level_depends_on_exactly_those_before_it(name, shape):
         moved = (laws(changed) - before).abs().amax(1) > 1e-7
         assert not moved[: index + 1].any(), f"the law of level {moved.nonzero()[0].item()} has seen level {index}"
         reached |= {(index, int(after)) for after in moved.nonzero()}
-    if name in ("diagonal-bilstm", "image-gpt"):  # these see every level before, the others those within their reach
+    if name in ("diagonal-bilstm", "image-gpt"):  # these have an unlimited receptive field, the others a limited one
         assert len(reached) == C * H * W * (C * H * W - 1) // 2
 
 
 @pytest.mark.parametrize("name", PIXELS)
 def test_no_gradient_comes_from_later_levels(name):
-    """The same by gradient, at the first layer's input: the entrance is made differentiable in place of the integer
-    levels.
-    """
+    """The same by gradient, with a differentiable input in place of integer levels."""
     space = Space((1, 4, 4), 5)
     model = shaken(PIXELS[name], space)
     if name == "image-gpt":
@@ -92,7 +90,7 @@ def test_no_gradient_comes_from_later_levels(name):
         model.decoder.embedding.tokens.register_forward_hook(
             lambda m, i, output: seen.append(output.retain_grad() or output)
         )
-        order = lambda: seen[-1].grad[0].abs().sum(-1)[1:]  # token i + 1 carries level i
+        order = lambda: seen[-1].grad[0].abs().sum(-1)[1:]  # token i + 1 encodes level i
     else:
         seen = []
         hook = lambda m, i: (seen.append(i[0].detach().requires_grad_()), (seen[-1],))[1]
@@ -108,9 +106,8 @@ def test_no_gradient_comes_from_later_levels(name):
             assert not gradient[index:].any()
             assert index == 0 or gradient[:index].any()
         else:
-            above, left = (
-                each.grad[0, 0] for each in seen
-            )  # padded: `above` by rows shifted down, `left` by columns shifted right
+            # padding: `above` shifts rows down, `left` shifts columns right
+            above, left = (each.grad[0, 0] for each in seen)
             row, column = divmod(index, 4)
             rows_pad, columns_pad = above.shape[0] - 3, left.shape[1] - 3
             assert not above[rows_pad + row :].any(), "rows from this one on are seen from above"
@@ -128,7 +125,7 @@ def test_drawing_from_what_is_kept_is_drawing_from_whole_passes(name, shape):
     drawn = last(generate(strategy, {"model": model}, {"label": label}, seeds)).sample
 
     class Whole:
-        """Every law from a whole pass over all levels."""
+        """Computes every distribution by a full forward pass over all levels."""
 
         def cache(self, rows):
             return None
@@ -148,7 +145,7 @@ def test_drawing_from_what_is_kept_is_drawing_from_whole_passes(name, shape):
 
 
 def test_drawn_levels_follow_the_law():
-    """A chi-square of 20,000 pictures of 16 kinds against their exact probabilities; a wrong draw fails by far."""
+    """Chi-square test of 20,000 pictures with 16 outcomes against their exact probabilities."""
     space = Space((1, 2, 2), 2)
     model = shaken(PIXELS["pixelcnn"], space)
     rows = 20000
@@ -158,7 +155,7 @@ def test_drawn_levels_follow_the_law():
     with torch.no_grad():
         exact = model(every, torch.zeros(16, dtype=torch.long)).flatten(1).sum(1).exp() * rows
     found = torch.bincount(drawn.flatten(1) @ torch.tensor([8, 4, 2, 1]), minlength=16)
-    assert float(((found - exact).square() / exact).sum()) < 44.3  # the 0.9999 quantile with 15 degrees of freedom
+    assert float(((found - exact).square() / exact).sum()) < 44.3  # 0.9999 quantile with 15 degrees of freedom
 
 
 def test_given_pixels_are_kept_and_the_rest_follows_from_them():
@@ -217,9 +214,7 @@ def test_every_family_is_told_of_the_label():
 
 
 def test_the_cost_of_a_picture_is_counted():
-    """A perceptron's products, six FLOPs a weight; a convolution's, six a weight and pixel; and nothing stays on the
-    meta device.
-    """
+    """Six FLOPs per weight (convolutions: per weight and pixel); no tensor stays on the meta device."""
     recipe = recipes.flow()
     found = cost(recipe)
     model = recipe.model.build(recipe.data.space())

@@ -1,4 +1,4 @@
-"""The decoders: published sizes, causality, packing, caches."""
+"""Decoder models: published sizes, causality, packing, KV caches."""
 
 import pytest
 import torch
@@ -59,14 +59,12 @@ def test_published_parameters(name, size, parameters):
     ],
 )
 def test_gpt3_table(size, millions):
-    """Table 2.1, within its rounding; where its row contradicts itself (1.3b, 13b), the sizes that fit are explained
-    beside them.
-    """
+    """Table 2.1, within its rounding; where a row contradicts itself (1.3b, 13b), the code explains the sizes used."""
     assert cost(recipes.gpt3(size=size)).parameters == pytest.approx(millions * 1e6, rel=0.005)
 
 
 def test_flops_and_cache_of_gpt2():
-    """6 FLOPs a matrix weight and 12 T D a layer; two vectors of the width a layer and token, in float32."""
+    """6 FLOPs per matrix weight and 12 T D per layer; the cache has two vectors per layer and token, in float32."""
     found = cost(recipes.gpt2(size="124m"))
     assert found.flops_per_token == 6 * (12 * 12 * 768**2 + 50257 * 768) + 12 * 12 * 1024 * 768
     assert found.kv_cache_bytes_per_token == 2 * 12 * 768 * 4
@@ -96,7 +94,7 @@ def test_a_packed_document_does_not_see_the_other(model):
     changed = tokens.clone()
     changed[:, :9] = (changed[:, :9] + 7) % 50
     after = model(changed, positions)
-    assert after[:, 9:].equal(before[:, 9:])  # to the bit
+    assert after[:, 9:].equal(before[:, 9:])  # bitwise
     assert not torch.allclose(after[:, :9], before[:, :9], atol=1e-3)
 
 
@@ -109,7 +107,7 @@ def test_packed_loss_is_the_sum_of_separate_losses(model):
     )
     leaking = cross_entropy(model(tokens)[0], targets[0])
     assert torch.isclose(together, apart, rtol=1e-5)
-    assert (leaking - apart).abs() > 100 * (together - apart).abs() + 0.01  # the test can see a leak
+    assert (leaking - apart).abs() > 100 * (together - apart).abs() + 0.01  # shows that this test would detect a leak
 
 
 @pytest.mark.parametrize("cuts", [[24], [1] * 24, [5, 1, 12, 6], [23, 1]])
@@ -126,7 +124,7 @@ def test_cached_is_uncached_for_every_split(model, cuts):
 def test_rows_of_a_cache_keep_their_own_places(model):
     tokens = torch.randint(1, 50, (2, 24))
     whole, cache = model(tokens), model.cache(2, 32)
-    model(tokens[:, :10], torch.arange(10).expand(2, 10), cache)  # row 1 is then 4 tokens behind row 0
+    model(tokens[:, :10], torch.arange(10).expand(2, 10), cache)  # now row 1 is 4 tokens behind row 0
     places = torch.tensor([[10], [6]])
     part = model(tokens.gather(1, places), places, cache)
     torch.testing.assert_close(part[:, 0], whole[torch.arange(2), places[:, 0]], atol=1e-5, rtol=1e-5)

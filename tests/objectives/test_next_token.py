@@ -1,4 +1,4 @@
-"""Cross-entropy in chunks is cross-entropy; ignored targets and empty batches do no harm."""
+"""Chunked cross-entropy equals plain cross-entropy; ignored targets and empty batches are harmless."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_chunked_never_holds_all_logits():
     head = nn.Linear(4, 50, bias=False)
     head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[0]))
     chunked_cross_entropy(head, torch.randn(100, 4, requires_grad=True), torch.randint(0, 50, (100,)), 8).backward()
-    assert max(seen) == 8 and len(seen) == 13  # and none is made again in the backward pass
+    assert max(seen) == 8 and len(seen) == 13  # and the backward pass allocates no logits again
 
 
 @pytest.mark.parametrize("objective", [next_token(), next_token_chunked(8)])

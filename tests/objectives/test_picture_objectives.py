@@ -1,6 +1,4 @@
-"""Bounds against exact likelihoods, penalties against autograd by hand, consistency at the exact consistency
-function.
-"""
+"""Bounds against exact likelihoods, penalties against autograd, losses at the exact consistency function."""
 
 import math
 from itertools import pairwise
@@ -63,10 +61,9 @@ def test_conformance(name):
 
 
 class LinearGaussian(nn.Module):
-    """x = w z + noise of deviation s, z standard normal in one dimension: log p(x) = log N(x; 0, w w' + s^2 I) is
-    known.
+    """x = w z + noise of deviation s, z standard normal: log p(x) = log N(x; 0, w w' + s^2 I) is known.
 
-    The posterior is N(w.x / (w.w + s^2), s^2 / (w.w + s^2)); `slip` moves the encoder away from it.
+    The posterior is N(w.x / (w.w + s^2), s^2 / (w.w + s^2)); `slip` shifts the mean of the encoder away from it.
     """
 
     latent = (1,)
@@ -99,10 +96,10 @@ def nats(objective, model, rows=4000, seed=0):
 
 def test_the_bound_is_the_likelihood_at_the_true_posterior():
     value, exact = nats(elbo(1.0), LinearGaussian())
-    assert abs(value - exact) < 0.02  # the reconstruction is averaged over 4000 draws
+    assert abs(value - exact) < 0.02  # the reconstruction term is averaged over 4,000 draws
     for draws in (1, 5):
         value, exact = nats(importance_weighted(draws), LinearGaussian(), rows=10)
-        assert abs(value - exact) < 1e-5  # every single draw gives it: the ratio is constant
+        assert abs(value - exact) < 1e-5  # a single draw suffices: the importance weight is constant
 
 
 def test_the_importance_weighted_bound_tightens_with_every_draw():
@@ -110,7 +107,7 @@ def test_the_importance_weighted_bound_tightens_with_every_draw():
     values = [nats(importance_weighted(draws), model)[0] for draws in (1, 4, 16, 64)]
     exact = nats(importance_weighted(1), model)[1]
     assert values[0] > values[1] > values[2] > values[3] > exact - 0.02
-    assert abs(values[0] - nats(elbo(1.0), model)[0]) < 0.05  # one draw is the evidence bound
+    assert abs(values[0] - nats(elbo(1.0), model)[0]) < 0.05  # with one draw this is the ELBO
     assert values[3] - exact < 0.1 * (values[0] - exact)
 
 
@@ -149,7 +146,7 @@ def test_masses_of_all_levels_sum_to_one():
 
 
 class Quadratic(nn.Module):
-    """D(x) = sum a x^2 / 2: the slope is a x."""
+    """D(x) = sum a x^2 / 2, so its gradient is a x."""
 
     def forward(self, x, label):
         return (torch.tensor([1.0, 2.0, 3.0]) * x.flatten(1) ** 2 / 2).sum(1)
@@ -237,9 +234,7 @@ def test_augmentation_moves_colours_and_places_and_lets_gradients_through():
 
 
 class ExactConsistency(nn.Module):
-    """Data at one point p: the path through x_t ends at p + 0 noise, so D(x_t, t) = p is the exact consistency
-    function.
-    """
+    """All data is one point p: the path through x_t ends at p, so D(x_t, t) = p is the exact consistency function."""
 
     path = Exploding()
 
@@ -264,9 +259,8 @@ def test_the_objective_is_zero_for_the_exact_consistency_function():
     models_["target"].follow()
     drawn = objective.experience(Round(models_, batch, Noise("consistency")))
     first = float(objective.loss(models_, drawn).sums["rows"].detach())
-    models_["target"].rounds.fill_(
-        0
-    )  # the first stage ends at the picture itself, so a constant that is not it is seen
+    # in the first stage the path ends at the picture itself: a wrong constant has a loss
+    models_["target"].rounds.fill_(0)
     drawn = objective.experience(Round(models_, batch, Noise("consistency")))
     assert float(objective.loss(models_, drawn).sums["rows"].detach()) > first == 0
 

@@ -1,6 +1,4 @@
-"""GAE, clipping, advantages at exact values; what holds before anything is learnt; a bandit whose best policy is
-known.
-"""
+"""GAE, clipping and advantages at exact values; identities at initialisation; a bandit with a known optimal policy."""
 
 import math
 from typing import Literal
@@ -40,7 +38,7 @@ SPACE = Space((16,), 12, 0)
 
 
 def by_definition(rewards, values, discount, trace):
-    """A_t = sum_k (g l)^k d_(t+k), written as the double sum it is."""
+    """A_t = sum_k (g l)^k d_(t+k), computed as a double sum."""
     n = len(rewards)
     after = [*values[1:], 0.0]
     d = [rewards[t] + discount * after[t] - values[t] for t in range(n)]
@@ -92,7 +90,7 @@ def test_clipping_at_exact_values(ratio, advantage, expected, held):
 
 def test_value_clipping_at_exact_values():
     now, old, target = torch.tensor([1.0, 0.1, 2.0]), torch.zeros(3), torch.tensor([1.0, 1.0, 0.0])
-    # held at 0.2: (0.2 - 1)^2 / 2; not held: (0.1 - 1)^2 / 2; held is better than free, so free counts: 2^2 / 2
+    # clipped at 0.2: (0.2 - 1)^2 / 2; within the clip range: (0.1 - 1)^2 / 2; unclipped error larger: 2^2 / 2
     torch.testing.assert_close(clipped_value_loss(now, old, target, 0.2), torch.tensor([0.32, 0.405, 2.0]))
 
 
@@ -157,7 +155,7 @@ def words(ids):
 
 
 def asking(model, noise, more=(), batch=None, space=SPACE, **strategy):
-    """A round as a training makes it: the questions below, answered by the model itself."""
+    """A rollout round as in training: the model itself answers the questions below."""
     config = Autoregressive(max_tokens=6, **strategy)
     draw = lambda condition, seeds: last(generate(config.build(space), {"model": model}, condition, seeds))
     models = {"model": model, "reference": model, **dict(more)}
@@ -201,7 +199,7 @@ def test_before_anything_is_learnt_the_ratio_is_one(config):
     if "divergence" in loss.sums:
         assert float(loss.sums["divergence"]) == pytest.approx(0, abs=1e-6)
         same = {**batch, "advantage": group_advantages(torch.ones(len(batch["tokens"])), 4)}
-        assert float(objective.loss(models, same).sums["policy"]) == 0  # equal rewards teach nothing
+        assert float(objective.loss(models, same).sums["policy"]) == 0  # equal rewards give zero gradient
 
 
 def test_garbage_behind_an_answer_changes_nothing():
@@ -245,7 +243,7 @@ class Arms(RewardConfig):
 
 
 class Table(nn.Module):
-    """A language model that knows no context: the next token is drawn from one table, and then the end."""
+    """A language model without context: one table of logits for the first token, then the end."""
 
     def __init__(self, logits):
         super().__init__()
@@ -255,7 +253,7 @@ class Table(nn.Module):
         self.embedding.tokens = nn.Embedding(6, 1)
 
     def forward(self, tokens_NT, positions_BT=None, cache=None, readout=lambda head, hidden: head(hidden)):
-        first = tokens_NT == 5  # the question; anything else is followed by the end
+        first = tokens_NT == 5  # the question is answered from the table; any other token is followed by the end
         ends = torch.full((6,), -30.0).index_fill(0, torch.tensor([0]), 30.0)
         answers = torch.cat((torch.tensor([-30.0]), self.logits, torch.tensor([-30.0])))
         hidden = torch.where(first[..., None], answers, ends)
@@ -271,7 +269,7 @@ def distance(policy, best):
 
 
 def rounds(objective, policy, models, steps, rate, batch):
-    """Plain gradient steps on an objective, as the loop would make them."""
+    """Adam steps on an objective, in the order of the training loop."""
     learners = [policy, *(models[name] for name in models if name == "value")]
     parameters = [p for module in learners for p in module.parameters() if p.requires_grad]
     search = torch.optim.Adam(parameters, lr=rate)
@@ -289,13 +287,13 @@ def rounds(objective, policy, models, steps, rate, batch):
 
 @pytest.mark.parametrize("kind", ["ppo", "grpo"])
 def test_a_bandit_is_solved(kind):
-    """To 1% in total variation; the KL is part of the reward for PPO, and a term beside for GRPO."""
+    """To 1% in total variation; the KL term is part of the reward in PPO and of the loss in GRPO."""
     reference = Table(torch.tensor([0.5, 0.0, -0.5, 0.2]))
     policy_table, beta = Table(reference.logits.detach()), 0.5
     best = optimum(reference.logits.detach(), beta)
     models = {"model": policy_table, "reference": reference.requires_grad_(False)}
     if kind == "ppo":
-        # the return of a round is whitened, which scales the gradient and leaves the optimum where it is
+        # returns are whitened, which scales the gradient and does not move the optimum
         objective = PPO(rewards=(Arms(),), kl=beta, value_clip=1e9, trace=1.0, unfinished=0.0).build()
         models |= objective.attach(policy_table)
         models["value"] = Value()
@@ -313,7 +311,7 @@ def test_a_bandit_is_solved(kind):
 
 
 def test_dpo_solves_the_bandit_from_preferences():
-    """Pairs drawn from the reference, judged as Bradley and Terry do with rewards r: the same optimum, to 5%."""
+    """Pairs sampled from the reference, labelled by Bradley-Terry with rewards r, give the same optimum to 5%."""
     reference = Table(torch.tensor([0.5, 0.0, -0.5, 0.2]))
     policy_table, beta = Table(reference.logits.detach()), 0.5
     noise = Noise("pairs").uniform(20_000, 3)
@@ -331,7 +329,7 @@ def test_dpo_solves_the_bandit_from_preferences():
 
 
 class Value(nn.Module):
-    """The value of the question is one number; after the answer comes only the end."""
+    """A value model with two parameters: the value of the question, and the value of every other token."""
 
     def __init__(self):
         super().__init__()
@@ -342,7 +340,7 @@ class Value(nn.Module):
 
 
 def drawn(table):
-    """Answers of one token and an end, with their log-probabilities, in the form of a draft."""
+    """Answers of one token and an end, with log-probabilities, as a draft."""
     from sanbu.space import Draft
 
     def draw(condition, seeds):

@@ -1,4 +1,4 @@
-"""DPO and its kin at values derived by hand; reward models; what must hold before anything is learnt."""
+"""DPO and its variants at values derived by hand; reward models; identities at initialisation."""
 
 import math
 from itertools import permutations
@@ -22,7 +22,7 @@ SPACE = Space((24,), 20, 0)
 
 
 def pairs(rows=3, answers=2, width=10):
-    """Questions of unequal length with answers of unequal length, an end in the last place of each."""
+    """Questions and answers of different lengths, with an end token last."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(1, 20, (rows, answers, width), generator=generator)
     targets = torch.full_like(tokens, -100)
@@ -56,7 +56,7 @@ def model(kind=GPT2, seed=0):
 
 @pytest.fixture
 def stated(monkeypatch):
-    """Answers with log-probabilities as stated, instead of a model's."""
+    """Given log-probabilities of answers, in place of a model's."""
 
     def set_to(chosen, rejected):
         both = torch.tensor([[chosen, rejected]], dtype=torch.float64, requires_grad=True)
@@ -67,12 +67,12 @@ def stated(monkeypatch):
 
 
 BATCH = {"tokens": torch.zeros(1, 2, 3, dtype=torch.long), "reference": torch.zeros(1, 2, dtype=torch.float64)}
-BATCH["targets"] = torch.tensor([[[-100, 5, 0], [-100, -100, 5]]])  # two tokens and one
+BATCH["targets"] = torch.tensor([[[-100, 5, 0], [-100, -100, 5]]])  # answers of two tokens and one token
 
 
 @pytest.mark.parametrize(("logit", "expected"), [(0.0, 0.6931), (1.0, 0.3133), (2.0, 0.1269)])
 def test_dpo_by_hand(stated, logit, expected):
-    stated(10 * logit, 0.0)  # beta 0.1
+    stated(10 * logit, 0.0)  # beta = 0.1
     assert float(dpo(0.1).loss({"model": None}, BATCH).sums["preference"]) == pytest.approx(expected, abs=5e-5)
 
 
@@ -84,9 +84,8 @@ def test_kin_by_hand(stated):
         -0.8 * math.log(sigmoid(1.0)) - 0.2 * math.log(sigmoid(-1.0))
     )
     assert value(conservative_dpo(0.1, 0.0)) == pytest.approx(value(dpo(0.1)))
-    assert value(ipo(0.1)) == pytest.approx(
-        (7 / 2 + 3 / 1 - 5.0) ** 2
-    )  # means over two tokens and over one; 1 / (2 beta) = 5
+    # means over two tokens and one token; 1 / (2 beta) = 5
+    assert value(ipo(0.1)) == pytest.approx((7 / 2 + 3 / 1 - 5.0) ** 2)
     moved = torch.tensor([2.0], dtype=torch.float64)
     assert value(kto(0.1), moved=moved) == pytest.approx(2 - sigmoid(0.1 * (7 - 2)) - sigmoid(0.1 * (2 + 3)))
 
@@ -114,7 +113,7 @@ def test_before_anything_is_learnt(objective):
     models = {"model": policy, "reference": policy}
     batch = objective.experience(Round(models, pairs(), Noise("test")))
     loss = objective.loss(models, batch)
-    expected = math.log(2) if objective is not None and "moved" not in batch else 1.0  # KTO: 1/2 for each answer
+    expected = math.log(2) if objective is not None and "moved" not in batch else 1.0  # KTO: 1/2 per answer
     assert float(loss.sums["preference"]) / 3 == pytest.approx(expected, abs=1e-6)
     assert float(loss.metrics["margin"][0]) == 0
 
@@ -151,9 +150,7 @@ def test_mismatched_answers():
 
 
 def test_how_far_the_policy_has_moved_in_general():
-    """KTO's z is the mean gap on the answers of others, and 0 where that is negative: policy and reference change
-    places.
-    """
+    """KTO's z is the mean log-ratio on mismatched answers, at least 0; swapping policy and reference flips its sign."""
     batch, one, other = pairs(), model(seed=0), model(seed=1)
     tokens, targets = mismatched(batch)
     gap = float((logprobs(one, tokens, targets) - logprobs(other, tokens, targets)).sum(1).mean())
@@ -179,19 +176,19 @@ def test_bradley_terry_by_hand():
     log_sigmoid = lambda x: -math.log(1 + math.exp(-x))
     expected = [-log_sigmoid(0.5 - 0.2), -log_sigmoid(2.0 - 0.2), -(log_sigmoid(1.5) + log_sigmoid(-1.5)) / 2]
     assert int(there.sum()) == 3 and float(losses.sum()) == pytest.approx(sum(expected), abs=1e-6)
-    assert float(losses[0, 1, 2] + losses[0, 2, 1]) == pytest.approx(expected[2], abs=1e-6)  # a tie knows no margin
+    assert float(losses[0, 1, 2] + losses[0, 2, 1]) == pytest.approx(expected[2], abs=1e-6)  # a tie has no margin
 
 
 def test_plackett_luce_is_a_law_of_orders():
     score = torch.tensor([[0.3, -1.0, 2.0]])
     total = sum(math.exp(-float(order_losses(score, torch.tensor([list(rank)])))) for rank in permutations(range(3)))
     assert total == pytest.approx(1.0, abs=1e-6)
-    order = order_losses(score, torch.tensor([[1, 2, 0]]))  # the third first, then the first
+    order = order_losses(score, torch.tensor([[1, 2, 0]]))  # the third answer is best, then the first
     e = [math.exp(x) for x in (2.0, 0.3, -1.0)]
     expected = -math.log(e[0] / sum(e)) - math.log(e[1] / (e[1] + e[2]))
     assert float(order) == pytest.approx(expected, abs=1e-6)
     two = order_losses(score[:, :2], torch.tensor([[0, 1]]))
-    assert float(two) == pytest.approx(math.log(1 + math.exp(-1.3)), abs=1e-6)  # two answers: Bradley and Terry
+    assert float(two) == pytest.approx(math.log(1 + math.exp(-1.3)), abs=1e-6)  # with two answers this is Bradley-Terry
     absent = order_losses(torch.tensor([[0.3, -1.0, 99.0]]), torch.tensor([[0, 1, -1]]))
     assert float(absent) == pytest.approx(float(two), abs=1e-6)
 

@@ -1,4 +1,4 @@
-"""Step 3: MuonOptimizer against torch's own, shapes of rates, roles."""
+"""Optimizers: Muon against torch's own, learning-rate schedules, and parameter roles."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_orthogonalized_singular_values_are_near_one(shape):
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_muon_is_torch_muon(decay):
-    """Same updates as torch.optim.Muon (which computes in bfloat16), on matrices tall, wide and square."""
+    """The same updates as torch.optim.Muon (computed in bfloat16) for tall, wide and square matrices."""
     torch.manual_seed(0)
     ours = [nn.Parameter(torch.randn(12, 24)), nn.Parameter(torch.randn(24, 12)), nn.Parameter(torch.randn(12, 24))]
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]

@@ -1,6 +1,4 @@
-"""diffusers as the oracle: the same weights give the same numbers, pipelines load and draw, schedulers walk the same
-path.
-"""
+"""Parity with diffusers: the same outputs from the same weights, exported pipelines, and equal scheduler steps."""
 
 import warnings
 from itertools import pairwise
@@ -40,7 +38,7 @@ UNETS = {
 
 
 def made(recipe: Recipe, folder) -> Run:
-    """A run with random weights, every one of them away from its first value."""
+    """A run with random weights, all of them moved from their initial values."""
     torch.manual_seed(0)
     recipe = recipe.resolve()
     run = Writer.create(folder, recipe)
@@ -81,7 +79,7 @@ def test_unet(name, label, tmp_path):
 
 
 def test_a_ddpm_pipeline_draws_what_we_draw(tmp_path):
-    """From the same noise, DDIM of 10 trailing steps, to the pixel."""
+    """DDIM with 10 trailing steps from the same noise gives the same pixels."""
     run = made(override(images.ddpm(), UNETS["unet"]), tmp_path / "run")
     export_folder(run, tmp_path / "out")
     loaded = pipeline(tmp_path / "out")
@@ -125,9 +123,8 @@ def test_dit(tmp_path):
         ours = run.model(x, (clock + 1) / 1000, label)
         theirs = loaded.transformer(x, timestep=clock, class_labels=label).sample
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(
-            loaded.vae.decode(x).sample, x, rtol=0, atol=2e-4
-        )  # the identity, written as an autoencoder
+        # the identity as an autoencoder
+        torch.testing.assert_close(loaded.vae.decode(x).sample, x, rtol=0, atol=2e-4)
     drawn = loaded(class_labels=[1, 2], guidance_scale=4.0, num_inference_steps=3, output_type="np").images
     assert drawn.shape == (2, 8, 8, 1)
     same_weights(run, import_run(tmp_path / "out", tmp_path / "back"))
@@ -206,9 +203,11 @@ class Linear64(torch.nn.Module):
 
 
 def exactly(scheduler):
-    """Their table of alphas is float32; in float64 nothing is left to tolerance. (Step counts that do not divide 1000
-    are theirs alone: they
-    step back by a rounded stride and not to the next of their own times.)"""
+    """Give a scheduler its alphas in float64, so that the tolerance can be tight.
+
+    Step counts that do not divide 1000 are not comparable: diffusers rounds the stride, and then does not step to the
+    next time of its own grid.
+    """
     scheduler.alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
     return scheduler
 
@@ -254,7 +253,7 @@ def test_ddim(steps, target, prediction):
 
 
 def test_ancestral():
-    """All 1000 steps, where their DDPM and ours are the same chain (fixed_small variance)."""
+    """All 1000 steps, where DDPM in diffusers is the same Markov chain (fixed_small variance)."""
     x = torch.randn(2, 1, 4, 4, dtype=torch.float64)
     scheduler = diffusers.DDPMScheduler(
         beta_start=1e-4, beta_end=0.02, clip_sample=False, variance_type="fixed_small", prediction_type="v_prediction"
@@ -264,7 +263,7 @@ def test_ancestral():
 
 
 def test_dpm_solver():
-    """Second-order multistep; both end with a step to no noise. Their grid is trailing too."""
+    """Second-order multistep with a trailing grid; both sides end with a step to zero noise."""
     x = torch.randn(2, 1, 4, 4, dtype=torch.float64)
     scheduler = diffusers.DPMSolverMultistepScheduler(
         beta_start=1e-4, beta_end=0.02, timestep_spacing="trailing", solver_order=2, lower_order_final=False,
@@ -282,14 +281,12 @@ def test_flow_matching_euler():
 
 
 def test_published_shapes():
-    """DDPM's U-Net for CIFAR-10 has 35.7 million parameters, DiT-XL/2 675 million, the kl-f8 autoencoder 83.65
-    million.
-    """
+    """Parameters: DDPM's U-Net for CIFAR-10 35.7 M, DiT-XL/2 675 M, the kl-f8 autoencoder 83.65 M."""
     counts = {}
     for name, recipe in {"ddpm": images.ddpm("paper"), "dit": images.dit("paper"), "vae": images.vae("paper")}.items():
         with torch.device("meta"):
             counts[name] = sum(p.numel() for p in recipe.model.build(recipe.data.space()).parameters())
     assert counts["ddpm"] == 35_746_307 + 11 * 512
-    assert abs(counts["dit"] + 990 * 1152 - 675e6) < 0.5e6  # with the labels of ImageNet
+    assert abs(counts["dit"] + 990 * 1152 - 675e6) < 0.5e6  # with ImageNet's 1,000 labels
     assert abs(counts["vae"] - 83_653_863) < 2000
     assert isinstance(images.dit("b").model, DiT)

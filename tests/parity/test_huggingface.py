@@ -1,4 +1,4 @@
-"""Against transformers: logits, greedy tokens, and weights in and out, for GPT-1, GPT-2 and LLaMA shapes."""
+"""Parity with transformers: logits, greedy tokens, import and export of weights, for GPT-1, GPT-2 and LLaMA shapes."""
 
 import os
 
@@ -43,7 +43,7 @@ def peers():
 
 @pytest.fixture(scope="module", params=range(3), ids=["gpt2", "gpt1", "llama"])
 def pair(request, tmp_path_factory):
-    """A peer with random weights (norms and biases too), and our run of it."""
+    """A transformers model with random weights (including norms and biases), and our run imported from it."""
     torch.manual_seed(request.param)
     peer = list(peers())[request.param].eval()
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_logits_are_equal(pair):
         expected = peer(tokens).logits
     ours = sanbu.load(run.folder).model(tokens)
     assert (ours - expected).abs().max() < 1e-4
-    assert expected.std() > 0.1  # the comparison is of something
+    assert expected.std() > 0.1  # the logits differ enough for a meaningful comparison
 
 
 def test_greedy_tokens_are_equal(pair):

@@ -1,4 +1,4 @@
-"""Weights in eight bits beside torchao's, the library most would take."""
+"""Int8 weights compared with torchao."""
 
 import copy
 
@@ -13,7 +13,7 @@ quantization = pytest.importorskip("torchao.quantization")
 
 @pytest.fixture(scope="module")
 def both():
-    """The same layer in eight bits by torchao and by us."""
+    """The same layer quantised by torchao and by Sanbu."""
     torch.manual_seed(0)
     plain = nn.Linear(256, 512)
     theirs = nn.Sequential(copy.deepcopy(plain))
@@ -22,7 +22,7 @@ def both():
 
 
 def test_scales_and_whole_numbers_are_those_of_torchao(both):
-    """torchao divides by 127.5 where we divide by 127, so that a whole number may be one off."""
+    """torchao divides by 127.5 and Sanbu by 127, so an integer may differ by one."""
     _, theirs, ours = both
     weight = theirs[0].weight
     torch.testing.assert_close(weight.scale.flatten() * 127.5, ours.scale * 127, rtol=1e-5, atol=0)
@@ -31,7 +31,7 @@ def test_scales_and_whole_numbers_are_those_of_torchao(both):
 
 def test_products_are_as_near_to_the_full_ones_as_those_of_torchao(both):
     plain, theirs, ours = both
-    x = torch.randn(100, 256)  # so many rows are multiplied in float32
+    x = torch.randn(100, 256)  # a batch of this size is multiplied in float32
     with torch.no_grad():
         wanted = plain(x)
         off, of_theirs = ((one(x) - wanted).pow(2).mean().sqrt() for one in (ours, theirs))

@@ -1,6 +1,4 @@
-"""Against TRL: the same conversations and weights give the same SFT loss, and the same pairs the same DPO loss and
-margins.
-"""
+"""Parity with TRL: equal SFT loss on the same conversations, equal DPO loss and margins on the same pairs."""
 
 import json
 import os
@@ -38,7 +36,7 @@ SIZES = {"vocab_size": 300, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_he
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A tokenizer for both, a policy and a reference for both."""
+    """A tokenizer, a policy and a reference for both sides."""
     folder = tmp_path_factory.mktemp("trl")
     tokenizer = train_chat([" ".join(row.values()) for row in ROWS] * 20, 300)
     tokenizer.save(folder)
@@ -62,7 +60,7 @@ def peer(seed):
 
 
 def ours(model, space):
-    """The same weights as our model."""
+    """The same weights in our model."""
     config = GPT2(layers=2, heads=2, width=32, context=64)
     made = config.build(space).eval()
     made.load_state_dict(FAMILIES["gpt2"].weights_in(model.state_dict(), config), strict=False)

@@ -1,4 +1,4 @@
-"""Three small runs served over a real socket: one that chats, one of bytes, one of pictures."""
+"""Three small runs served over a real socket: a chat model, a byte-level model and an image model."""
 
 import json
 import threading
@@ -39,7 +39,7 @@ def runs(tmp_path_factory):
         "schedule.steps=20",
     ]
     plain = [
-        "model=modern",  # unlike the other in every part
+        "model=modern",  # differs from the first run in model, data and tokenizer
         f"data.path={place / 'text.txt'}",
         "data.tokenizer=byte",
         "data.context=128",
@@ -54,7 +54,7 @@ def runs(tmp_path_factory):
 
 
 class Served:
-    """A service on a socket of its own, in a thread."""
+    """A service on its own socket, in a thread."""
 
     def __init__(self, folders, keys=None, limits=(), before=None, weights="full", **more):
         self.service = Service.open(folders, keys, weights, **dict(limits))
@@ -82,7 +82,7 @@ class Served:
         return openai.OpenAI(base_url=self.url + "/v1", api_key=key, timeout=30, **{"max_retries": 0, **more})
 
     def quiet(self):
-        """Wait until nothing runs; the blocks are all back."""
+        """Wait until no request runs, and check that all blocks are free again."""
         engines = [one.engine for one in self.service.runs.values() if one.engine]
         for _ in range(500):
             if not any(engine.busy() for engine in engines) and not self.service.single_lane.busy():

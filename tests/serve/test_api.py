@@ -1,4 +1,4 @@
-"""Every endpoint through the official client over a real socket."""
+"""Every endpoint, called by the official client over a real socket."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ SCHEMA = {
 
 
 def streamed(stream):
-    """Texts, ends and usage of a streamed chat, with what must hold of every chunk."""
+    """Texts, finish reasons and usage of a streamed chat, with the checks that every chunk must pass."""
     texts, ends, usage, ids, roles = {}, {}, None, set(), {}
     for chunk in stream:
         ids.add(chunk.id)
@@ -145,7 +145,7 @@ def test_what_a_schema_leaves_no_choice_about_is_guessed(client, served):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_predicted_text_comes_sooner_and_changes_nothing(client, served, stream):
-    """OpenAI's predicted outputs: right, nearly right, wrong, in parts."""
+    """OpenAI's predicted outputs: correct, nearly correct, wrong, and given in parts."""
     how = {"model": "talk", "messages": ASKED, "max_tokens": 40, "temperature": 0, "logit_bias": {"0": -100}}
     plain = client.chat.completions.create(**how)
     said = plain.choices[0].message.content
@@ -207,7 +207,7 @@ def test_an_answer_without_limit_goes_to_its_end_or_the_contexts(client):
 
 
 def test_functions_too_long_for_the_context_are_left_out_and_that_is_said(client):
-    """As Open WebUI offers them with every question; where a call is required there is nothing to leave out."""
+    """As Open WebUI sends them with every question; if a call is required, this is an error instead."""
     tools = [
         {
             "type": "function",
@@ -247,7 +247,7 @@ def test_responses_whole_and_as_events(client):
 
 def test_embeddings_in_both_encodings(client, served, runs):
     texts = ["and more", "大小"]
-    found = client.embeddings.create(model="bytes", input=texts).data  # the client asks for base64
+    found = client.embeddings.create(model="bytes", input=texts).data  # the client's default encoding is base64
     plain = client.embeddings.create(model="bytes", input=texts, encoding_format="float").data
     one = served.service.find("bytes")
     for text, a, b in zip(texts, found, plain, strict=True):
@@ -308,7 +308,7 @@ def test_usage_says_what_was_known_already(client):
 
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
 def test_runs_with_other_weights_are_served(runs, served, weights, monkeypatch):
-    """Every layer of the blocks is changed, however small, and what is served is what the changed model says alone."""
+    """Every linear layer of the blocks is converted, and the service answers like the converted model alone."""
     monkeypatch.setattr(packed, "SMALLEST", 1)
     if weights == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this processor has no products in bfloat16")
@@ -323,5 +323,5 @@ def test_runs_with_other_weights_are_served(runs, served, weights, monkeypatch):
         assert kinds == {("Int8Linear", None) if weights == "int8" else ("PackedLinear", torch.bfloat16)}
         said = client.chat.completions.create(**how).choices[0].message.content
         alone = run.generate("What is 3?", overrides=("strategy.temperature=0.0", "strategy.max_tokens=24"))
-        assert said == alone if weights == "int8" else said  # in bfloat16 another number of rows may round otherwise
+        assert said == alone if weights == "int8" else said  # in bfloat16 rounding may depend on the batch size
         other.quiet()

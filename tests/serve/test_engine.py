@@ -1,4 +1,4 @@
-"""The engine: nothing that shares a batch, a block or a beginning changes what a request is told."""
+"""The engine: batch neighbours, shared blocks and shared prefixes do not change a request's output."""
 
 import itertools
 import random
@@ -39,7 +39,7 @@ def built(config=MODELS[0], seed=0):
 
 
 class Heard:
-    """What a request was told."""
+    """Collects the events of a request."""
 
     def __init__(self, engine=None, **how):
         self.events, self.finish = [], None
@@ -76,7 +76,7 @@ def finish(engine, steps=10_000):
 
 
 def alone(model, how):
-    """The strategy itself, one row."""
+    """The output of the strategy for one row."""
     condition = {"tokens": torch.tensor([how["prompt"]]), "length": torch.tensor([len(how["prompt"])])}
     draft = last(generate(how["config"].build(SPACE), {"model": model}, condition, torch.tensor([how["seed"]])))
     size = int(draft.committed.sum())
@@ -134,12 +134,12 @@ def test_a_known_beginning_is_not_read_again_and_changes_nothing():
 
 
 def test_neighbours_do_not_change_a_bit_at_equal_shapes():
-    """Two batches of one shape, one request in common: its log-probabilities are the same bits."""
+    """Two batches of equal shape share one request: its log-probabilities are bitwise equal."""
     model = built().float()
     same = {"prompt": [3, 1, 4, 1, 5], "config": Autoregressive(max_tokens=8, temperature=0.0), "seed": 0}
     found = []
     for others in ([2, 7, 1, 8, 2], [9, 9, 9, 9, 9]):
-        engine = Engine(model, None, guesses=0)  # a neighbour's guesses would be rows more
+        engine = Engine(model, None, guesses=0)  # speculation by a neighbour would add rows
         one = Heard(engine, **same)
         for _ in range(3):
             Heard(engine, prompt=others, config=Autoregressive(max_tokens=8), seed=1)
@@ -163,7 +163,7 @@ def test_who_leaves_frees_blocks_within_a_step():
 
 
 def test_a_prompt_is_read_beside_those_who_decode():
-    """Chunked prefill: a long prompt never stops the others."""
+    """Chunked prefill: a long prompt does not block running requests."""
     engine = Engine(built(), None, budget=4, guesses=0)
     short = Heard(engine, prompt=[1], config=Autoregressive(max_tokens=12), seed=0)
     engine.step()
@@ -241,9 +241,7 @@ def test_random_operations_keep_the_blocks_invariants(operations):
 
 
 def test_idle_blocks_that_a_request_will_use_are_no_room_for_it():
-    """Of four blocks two are known and idle, one is in use: a request that wants them, one more and one to grow has
-    to wait.
-    """
+    """Of 4 blocks, 2 are cached and idle, 1 is in use: a request that needs the cached 2 and 2 more must wait."""
     engine = Engine(built(), None, blocks=4, size=4)
     known = [1, 2, 3, 4, 5, 6, 7, 8, 9]
     Heard(engine, prompt=known, config=Autoregressive(max_tokens=1), seed=0)
@@ -280,7 +278,7 @@ def test_nothing_leaks_after_many_requests_with_random_cancels():
 
 
 class Broken:
-    """A guide that allows nothing, or fails where it is asked or told."""
+    """A grammar that allows no token, or raises an error when queried or advanced."""
 
     def __init__(self, where):
         self.where = where

@@ -1,4 +1,4 @@
-"""Guesses change how fast an answer comes, and nothing of it."""
+"""Speculation changes the speed of an answer and never its content."""
 
 import itertools
 import random
@@ -22,7 +22,7 @@ RULES = [{"temperature": 0.0}, {}, {"temperature": 0.6, "top_k": 5}, {"top_p": 0
 
 
 def told(model, hows, **limits):
-    """What requests are told, and the engine."""
+    """The outputs of the requests, and the engine; checks invariants after every step."""
     engine = Engine(model, SPACE.end, **limits)
     heard = [Heard(engine, **how) for how in hows]
     for _ in range(10_000):
@@ -44,7 +44,7 @@ def told(model, hows, **limits):
     "limits", [{}, {"blocks": 12, "size": 4, "rows": 2}, {"budget": 3, "rows": 2}, {"rows": 1}], ids=str
 )
 def test_with_guesses_each_request_is_told_what_the_strategy_says_alone(config, limits):
-    """Half of them expect what will come with mistakes, half guess from what stood before."""
+    """Half of the requests predict their output with mistakes, half use prompt lookup."""
     draws, model = random.Random(0), built(config)
     hows = [asked(number, most=24, **RULES[number % len(RULES)]) for number in range(10)]
     for how in hows[::2]:
@@ -71,7 +71,7 @@ def test_penalties_grammars_and_ends_are_the_same_with_guesses():
     model = built()
 
     class Odd:
-        """Odd tokens, ten of them."""
+        """A grammar of ten odd tokens."""
 
         def __init__(self):
             self.heard = []
@@ -111,7 +111,7 @@ def test_guesses_change_nothing_where_blocks_are_few():
 
 
 def brute(text, ending, most):
-    """What followed the last time the ending stood in the text."""
+    """What followed the last earlier occurrence of the suffix, by brute force."""
     places = [at for at in range(NGRAM, len(text)) if text[at - NGRAM : at] == ending[-NGRAM:] and len(ending) >= NGRAM]
     if not places:
         return []
@@ -131,7 +131,8 @@ def test_the_limit_grows_and_falls():
     guesser = Guesser([1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11, 12, 13])
     assert guesser.guess([1, 2, 3], 7) == [4, 5, 6]
     guesser.learn(3)
-    assert guesser.guess([1, 2, 3, 4, 5, 6, 7], 7) == [8, 9, 10, 11, 12, 13, 8]  # what ends is begun again
+    # at its end the expected text starts again
+    assert guesser.guess([1, 2, 3, 4, 5, 6, 7], 7) == [8, 9, 10, 11, 12, 13, 8]
     guesser.learn(0)
     assert guesser.guess([1, 2, 3, 4], 7) == [5] and guesser.guess([1, 2, 3, 4, 9], 7) == []
 
@@ -151,13 +152,12 @@ def test_guesses_are_counted_right_and_wrong():
     finish(engine)
     right, wrong = (sum(getattr(one.request, name) for one in heard) for name in ("accepted", "rejected"))
     assert right == engine.counts["guesses_right"] > 0 and wrong > 0
-    assert (
-        engine.counts["guesses"] - 7 * len(heard) <= right + wrong <= engine.counts["guesses"]
-    )  # an end leaves some undecided
+    # an end token leaves later guesses undecided
+    assert engine.counts["guesses"] - 7 * len(heard) <= right + wrong <= engine.counts["guesses"]
 
 
 def small(tokens=6, most=100, size=2, count=40, expected=range(1, 13)):
-    """A request that draws next, with its blocks, and who guesses for it."""
+    """A request about to decode, with its blocks and its guesser."""
     blocks = Blocks(count, size)
     request = Request([1] * tokens, Autoregressive(max_tokens=most), 0, print, expected=[*expected])
     request.table = [blocks.take() for _ in range(-(-tokens // size))]
@@ -169,12 +169,12 @@ def small(tokens=6, most=100, size=2, count=40, expected=range(1, 13)):
 @pytest.mark.parametrize(
     ("limits", "running", "rows", "made"),
     [
-        ({}, 1, 8, 7),  # a row for the token itself
+        ({}, 1, 8, 7),  # one row is the token itself
         ({}, 1, 1, 0),
-        ({"most": 4}, 1, 8, 3),  # the last token needs no guess after it
-        ({"tokens": 14}, 1, 8, 2),  # of a sequence of 16
-        ({"count": 3}, 1, 8, 0),  # six tokens fill three blocks, and there is none to spare
-        ({"count": 6}, 2, 8, 2),  # of three spare blocks two stay for those who run
+        ({"most": 4}, 1, 8, 3),  # no guess after the last token
+        ({"tokens": 14}, 1, 8, 2),  # the context is 16
+        ({"count": 3}, 1, 8, 0),  # six tokens fill three blocks, and no block is free
+        ({"count": 6}, 2, 8, 2),  # of three free blocks two are reserved for running requests
         ({"count": 6}, 3, 8, 0),
     ],
     ids=str,

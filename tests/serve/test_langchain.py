@@ -1,4 +1,4 @@
-"""LangChain asks as it asks OpenAI."""
+"""LangChain's OpenAI client works against the service."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whatever comes in, a clear answer goes out, and nothing is kept that nobody waits for."""
+"""Every request, valid or not, gets a clear answer, and abandoned requests free their resources."""
 
 import http.client
 import json
@@ -26,7 +26,7 @@ CHAT = {"model": "talk", "messages": ASKED, "max_tokens": 4}
 
 
 def figure(url, name):
-    """A figure of /metrics."""
+    """The value of one metric of /metrics."""
     lines = [line for line in httpx.get(url + "/metrics").text.splitlines() if line.startswith(name)]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
@@ -162,7 +162,7 @@ def test_keys_are_needed_counted_and_never_kept(runs, tmp_path):
         assert httpx.get(closed.url + "/v1/models", headers={"authorization": f"Basic {one}"}).status_code == 401
         good = closed.client(one)
         used = sum(good.chat.completions.create(**CHAT).usage.total_tokens for _ in range(3))
-        for _ in range(500):  # a request is counted once its answer has gone out
+        for _ in range(500):  # a request is counted after its answer is sent
             text = httpx.get(closed.url + "/metrics", headers={"authorization": f"Bearer {one}"}).text
             if f'sanbu:key_tokens_total{{key="one"}} {float(used)}' in text:
                 break
@@ -176,7 +176,7 @@ def test_keys_are_needed_counted_and_never_kept(runs, tmp_path):
 
 
 def slowed(service, name, seconds):
-    """Let every step of an engine take longer."""
+    """Slow down every step of an engine."""
     engine = service.find(name).engine
     step = engine.step
 
@@ -228,7 +228,7 @@ def test_a_client_that_goes_frees_its_blocks_within_a_step(runs, stream):
         begun = engine.counts["steps"]
         while figure(one.url, "sanbu:num_requests_running"):
             time.sleep(0.005)
-        assert engine.counts["steps"] - begun < 15, "it went on for nobody"  # the socket's end has to arrive first
+        assert engine.counts["steps"] - begun < 15, "it went on for nobody"  # the closed socket must be noticed first
         assert engine.counts["finished_cancelled"] == 1
         one.quiet()
 
@@ -265,7 +265,7 @@ def test_what_is_asked_is_not_in_the_log_unless_wanted(runs, caplog):
             caplog.clear()
             one.client().chat.completions.create(**CHAT)
             lines = []
-            for _ in range(500):  # the line is written once the answer has gone out
+            for _ in range(500):  # the line is written after the answer is sent
                 lines = [
                     json.loads(record.message) for record in caplog.records if record.name == "sanbu.serve.requests"
                 ]

@@ -1,4 +1,4 @@
-"""Text as it comes: whole characters, no stop text, nothing lost, whatever the splits."""
+"""Streaming text: whole characters, no stop text, nothing lost, for any split into tokens."""
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ from sanbu.serve.streaming import Answer
 
 
 class Split:
-    """A tokenizer whose tokens are the pieces of one text, cut anywhere, characters too."""
+    """A tokenizer whose tokens are the pieces of one text, cut at any byte."""
 
     def __init__(self, pieces):
         self.pieces = pieces
@@ -35,7 +35,7 @@ def test_deltas_are_the_text_up_to_the_first_stop(content, sizes, stop):
             words += piece.tokens
     whole = content.decode("utf-8", "replace")
     found = [(whole.find(text) + len(text), whole.find(text)) for text in stop if text in whole]
-    wanted = whole[: min(found)[1]] if found else whole  # the first that is complete, however the text is cut
+    wanted = whole[: min(found)[1]] if found else whole  # the first complete stop text, for any cut
     assert "".join(texts) == wanted
     assert answer.finish == ("stop" if found else "length")
     spelt = b"".join(word.spelling for word in words)

@@ -1,4 +1,4 @@
-"""`sanbu chat` against a server says what it says against the folder."""
+"""`sanbu chat` gives the same answers from a server and from a folder."""
 
 import json
 import subprocess

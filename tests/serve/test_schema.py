@@ -1,4 +1,4 @@
-"""What the document of the API allows never ends in 5xx."""
+"""No request that the OpenAPI document allows leads to a 5xx status."""
 
 import schemathesis
 import torch
@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 
 
 def test_no_request_made_from_the_document_breaks_the_server(served):
-    torch.set_flush_denormal(False)  # training sets it, and hypothesis draws tiny floats
+    torch.set_flush_denormal(False)  # training flushes denormals, and hypothesis generates them
     wrong, seen = [], set()
     for result in schemathesis.openapi.from_url(served.url + "/openapi.json").get_all_operations():
         operation = result.ok()

@@ -1,4 +1,4 @@
-"""Drawing token by token, and beams: against enumeration, closed forms and invariances."""
+"""Sampling and beam search against enumeration, closed forms and invariances."""
 
 import itertools
 
@@ -55,7 +55,7 @@ ROWS = ([1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11], [1, 2, 3])
 
 
 def test_logits_are_probabilities_and_the_law_is_theirs():
-    """Inverse CDF on a grid of uniforms gives each token in proportion to its probability, in the order of ids."""
+    """The inverse CDF on a grid of uniforms gives each token in proportion to its probability, in order of ids."""
     logits = torch.tensor([0.3, -1.0, 2.0, 0.5])
     grid = (torch.arange(10000, dtype=torch.float64) + 0.5) / 10000
     tokens = draw(logits.expand(10000, 4), grid)
@@ -73,9 +73,10 @@ def test_filters_by_hand():
     logits = torch.tensor([[0.5, 0.2, 0.2, 0.1]]).log()
     kept = lambda filtered: filtered[0].isfinite().tolist()
     assert kept(top_k(1)(logits, UNSEEN)) == [True, False, False, False]
-    assert kept(top_k(2)(logits, UNSEEN)) == [True, True, False, False]  # of equals, the lowest id
+    assert kept(top_k(2)(logits, UNSEEN)) == [True, True, False, False]  # ties go to the lowest id
     assert kept(top_p(0.5)(logits, UNSEEN)) == [True, False, False, False]
-    assert kept(top_p(0.5)(torch.zeros(1, 4), UNSEEN)) == [True, True, False, False]  # reached exactly: no third
+    # top-p is reached exactly, so no third token
+    assert kept(top_p(0.5)(torch.zeros(1, 4), UNSEEN)) == [True, True, False, False]
     assert kept(top_p(0.51)(logits, UNSEEN)) == [True, True, False, False]
     assert kept(top_p(0.95)(logits, UNSEEN)) == [True, True, True, True]
     assert kept(min_p(0.3)(logits, UNSEEN)) == [True, True, True, False]
@@ -89,7 +90,7 @@ def test_greedy_in_many_ways(model):
     assert texts(run(model, Autoregressive(temperature=1e-4, max_tokens=20), ROWS)) == greedy
     assert texts(run(model, Autoregressive(temperature=0, max_tokens=20, prefill=2), ROWS)) == greedy
     assert texts(run(model, BeamSearch(beams=1, max_tokens=20), ROWS)) == greedy
-    by_hand = list(ROWS[0])  # without a cache, the whole prefix each time
+    by_hand = list(ROWS[0])  # without a cache, by a forward pass over the whole prefix
     while len(by_hand) < 23 and (token := model(torch.tensor([by_hand]))[0, -1].argmax().item()) != 0:
         by_hand.append(token)
     assert greedy[0] == by_hand
@@ -105,7 +106,7 @@ def test_a_row_is_the_same_alone_and_in_any_batch(model):
         torch.testing.assert_close(
             alone.record["logprobs"][0, :width], together.record["logprobs"][row, :width], atol=1e-5, rtol=1e-5
         )
-    assert texts(together)[0] != texts(together)[3]  # one prompt, two seeds
+    assert texts(together)[0] != texts(together)[3]  # the same prompt with two seeds
 
 
 def test_logprobs_are_those_of_a_teacher_forced_pass(model):
@@ -136,7 +137,7 @@ def test_the_context_ends_a_row(model):
 
 
 def all_scores(model, prompt, length, end):
-    """Every continuation of at most `length` tokens with its log-probability; an end ends it."""
+    """The log-probability of every continuation of at most `length` tokens, ended by an end token."""
     found = {}
     for ids in itertools.product(range(4), repeat=length):
         cut = ids.index(end) + 1 if end in ids else length

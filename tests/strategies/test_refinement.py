@@ -1,4 +1,4 @@
-"""Samplers against a world whose denoiser is known exactly: Gaussians and their mixtures."""
+"""Samplers on data with an exactly known denoiser: Gaussians and their mixtures."""
 
 import math
 from itertools import pairwise
@@ -42,7 +42,7 @@ def exact(path, weights=(0.3, 0.7), means=MEANS, deviation=DEVIATION):
 
 
 def walk(sampler, path, denoise, steps, x, stop=None):
-    """Down the path's grid, or its first `stop` steps."""
+    """Sample along the path's grid, or its first `stop` steps."""
     memory, draws = Memory(torch.zeros_like(x)), torch.Generator().manual_seed(1)
     fresh = lambda: torch.randn(memory.clean.shape, generator=draws, dtype=memory.clean.dtype)
     times = path.grid(steps).tolist()
@@ -53,15 +53,14 @@ def walk(sampler, path, denoise, steps, x, stop=None):
 
 
 def start(count=40000):
-    return torch.erfinv(2 * (torch.arange(count, dtype=torch.float64) + 0.5) / count - 1) * math.sqrt(
-        2
-    )  # even quantiles
+    # evenly spaced quantiles
+    return torch.erfinv(2 * (torch.arange(count, dtype=torch.float64) + 0.5) / count - 1) * math.sqrt(2)
 
 
 @pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "heun", "dpm-solver", "ancestral"])
 def test_samplers_reach_the_law(name, sampler):
-    """Share, means and deviations of both modes after many steps."""
+    """Weights, means and deviations of both modes after many steps."""
     path = PATHS[name]
     steps = 1000 if sampler == "ancestral" else 200
     x = walk(
@@ -73,7 +72,8 @@ def test_samplers_reach_the_law(name, sampler):
     )
     tolerance = 0.012 if sampler == "ancestral" else 0.006
     upper = x > -0.2
-    assert abs(float(upper.double().mean()) - 0.7) < tolerance + 0.008  # a little of each mode lies beyond the middle
+    # a small part of each mode lies beyond the midpoint
+    assert abs(float(upper.double().mean()) - 0.7) < tolerance + 0.008
     assert abs(float(x.mean()) - (0.3 * -0.8 + 0.7 * 0.4)) < tolerance
     variance = DEVIATION**2 + 0.3 * 0.7 * 1.2**2
     assert abs(float(x.var()) - variance) < 0.02
@@ -84,9 +84,11 @@ ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpm-solver": 2}
 
 @pytest.mark.parametrize("sampler", ORDERS)
 def test_errors_fall_at_the_order_of_the_method(sampler):
-    """On one Gaussian (x_t - a_t m) / sqrt(a_t^2 d^2 + s_t^2) stays what it was; three quarters of the way down,
-    errors fall
-    with steps^-1 or steps^-2. (The last step, to no noise at all, is of first order for all.)"""
+    """For one Gaussian, (x_t - a_t m) / sqrt(a_t^2 d^2 + s_t^2) is constant along the exact path.
+
+    Three quarters of the way down, the error falls with steps^-1 or steps^-2. (The last step, to zero noise, is of
+    first order for every method.)
+    """
     path, mean, deviation = paths.CosinePath(), 0.4, 0.25
     denoise = exact(path, (1.0,), (mean,), deviation)
     x = torch.linspace(-2, 2, 41, dtype=torch.float64)
@@ -108,7 +110,7 @@ def test_errors_fall_at_the_order_of_the_method(sampler):
 
 @pytest.mark.parametrize("name", PATHS)
 def test_ddim_is_exact_where_the_data_is_a_point(name):
-    """With one clean picture D is that picture, any number of steps ends there, and x_t is the straight mixture."""
+    """If all data is one picture, D is that picture: any number of steps ends there, and x_t is the linear mixture."""
     path, point = PATHS[name], 0.37
 
     def denoise(x, t):
@@ -128,7 +130,7 @@ def test_ddim_is_exact_where_the_data_is_a_point(name):
 
 
 class Exact(nn.Module):
-    """A denoiser of a Gaussian whose mean is the label's."""
+    """A denoiser of a Gaussian with one mean per label."""
 
     def __init__(self, path=paths.CosinePath()):  # noqa: B008
         super().__init__()
@@ -167,7 +169,7 @@ def test_evaluations_are_counted_and_rows_are_their_own(sampler, evaluations):
 
 
 def test_guidance_moves_away_from_no_label():
-    """One Gaussian a label: with weight w the clean estimate is D + (w - 1) (D - D of no label); evaluations double."""
+    """At weight w the clean estimate is D + (w - 1) (D - D without label), at two evaluations per step."""
     plain, guided = drawn(Refinement(steps=30)), drawn(Refinement(steps=30, guidance=2.0))
     assert guided.evaluations.tolist() == [60] * 4
     for row, sign in enumerate((1, -1, 1, -1)):
@@ -180,7 +182,7 @@ def test_guidance_moves_away_from_no_label():
     weak = Refinement(steps=30, guidance=2.0).build(SPACE)
     same = {"model": Exact(), "guide": Exact()}
     auto = last(generate(weak, same, {"label": torch.arange(4) % 2}, torch.arange(4)))
-    torch.testing.assert_close(auto.sample, plain.sample)  # a guide as good as the model changes nothing
+    torch.testing.assert_close(auto.sample, plain.sample)  # a guide equal to the model changes nothing
 
 
 def test_known_pixels_are_kept_and_drafts_end_committed():

@@ -1,4 +1,4 @@
-"""The page over three small runs, in a real browser that can reach nothing but this server."""
+"""The page over three small runs, in a real browser that can reach only this server."""
 
 import importlib.util
 import shutil
@@ -34,7 +34,7 @@ def browser():
 
 @pytest.fixture
 def opened(studio, browser):
-    """Opens the page; at the end nothing went wrong in it and nothing else was asked for."""
+    """Opens the page, and checks at the end that it made no error and no request to another host."""
     wrong, outside, contexts = [], [], []
 
     def let(route):

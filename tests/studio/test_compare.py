@@ -1,4 +1,4 @@
-"""Compare, where the file that it reads is damaged."""
+"""The tab Compare with a damaged comparison file."""
 
 from types import SimpleNamespace
 

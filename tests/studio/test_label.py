@@ -1,4 +1,4 @@
-"""Orders that people give, and how far they agree."""
+"""Human rankings of answers, and the agreement between them."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_what_is_saved_is_what_rewards_are_trained_on(tmp_path):
 
 
 def test_agreement_counts_pairs_that_were_judged_twice():
-    """Three judgements of one pair, two alike: of three twos, one agrees. Ties and other questions do not count."""
+    """Of three judgements of one pair two are equal, so one of three comparisons agrees. Ties do not count."""
     rows = [row(["a", "b"], [0, 1]), row(["b", "a"], [1, 0]), row(["a", "b"], [1, 0])]
     assert agreement(rows) == (pytest.approx(1 / 3), 3)
     assert agreement([*rows, row(["a", "b"], [0, 0]), row(["a", "b"], [0, 1], question="other")]) == (

@@ -1,4 +1,4 @@
-"""What people do on the page, done by a browser."""
+"""Common uses of the page, in a real browser."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from sanbu.data.conversations import records
 
 
 def said(page, run):
-    """What a run has said so far."""
+    """The text that a run has shown."""
     return [
         text.replace("\u2060", "")
         for text in page.locator(f"#said-{run} [data-testid=bot] .message-content").all_inner_texts()
@@ -17,7 +17,7 @@ def said(page, run):
 
 
 def wait(what, seconds=60):
-    """Until something holds."""
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end, "it never came"
@@ -35,7 +35,7 @@ def ask(page, text):
 
 
 def slowly(monkeypatch, studio, name):
-    """Let a run take its time, so that it can be stopped on its way."""
+    """Slow down a run, so that it can be stopped halfway."""
     engine = studio.service.runs[name].engine
     step = engine.step
     monkeypatch.setattr(engine, "step", lambda: (time.sleep(0.05), step())[1])

@@ -14,7 +14,7 @@ from tests.tenants.genetic import Squares
 
 
 class Trees(nn.Module):
-    """A sum of full trees of depth 3 over one feature, held as sorted thresholds and the values between them."""
+    """A sum of full trees of depth 3 on one feature, stored as sorted thresholds and the values between them."""
 
     def __init__(self, trees):
         super().__init__()
@@ -22,9 +22,8 @@ class Trees(nn.Module):
             self.register_buffer(name, tensor)
 
     def forward(self, x):
-        return self.values[torch.arange(len(self.values)), (x[:, :, None] > self.thresholds).sum(2)].sum(
-            1, keepdim=True
-        )
+        leaf = (x[:, :, None] > self.thresholds).sum(2)
+        return self.values[torch.arange(len(self.values)), leaf].sum(1, keepdim=True)
 
 
 class TreesConfig(ModelConfig):
@@ -54,9 +53,8 @@ class Booster:
         cuts = torch.tensor(sorted(tree.threshold[tree.feature >= 0]), dtype=torch.float32)
         middles = torch.cat((cuts[:1] - 1, (cuts[1:] + cuts[:-1]) / 2, cuts[-1:] + 1)).numpy()[:, None]
         self.model.thresholds[self.grown, : len(cuts)] = cuts
-        self.model.values[self.grown, : len(middles)] = (
-            self.shrinkage * torch.from_numpy(tree.predict(middles)).flatten()
-        )
+        leaves = torch.from_numpy(tree.predict(middles)).flatten()
+        self.model.values[self.grown, : len(middles)] = self.shrinkage * leaves
         self.grown += 1
         return {"loss": value.item()}
 

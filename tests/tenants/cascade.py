@@ -1,4 +1,4 @@
-"""Two stages: noise to x1, then x1 and noise to x2 given x1; the second run draws through the first, its parent."""
+"""Two stages: x1 from noise, then x2 from x1 and noise; the second run samples through its parent, the first."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ from tests.tenants.common import CPU, Made, Net, State, normal, rows
 
 
 class Next(ObjectiveConfig):
-    """log N(x_i; mean(x_<i), deviation(x_<i)) of one coordinate given the one before it."""
+    """-log N(x_i; mean(x_<i), deviation(x_<i)): one coordinate given the previous one."""
 
     kind: Literal["tenant-next"] = "tenant-next"
     coordinate: int = 0
@@ -47,13 +47,8 @@ class Cascade(StrategyConfig):
 
     def draft(self, state):
         done = state.done[:, None].expand_as(state.x)
-        return Draft(
-            state.x,
-            done,
-            state.done,
-            torch.full((len(state.x),), state.step),
-            stage=("", "first", "second")[state.step],
-        )
+        evaluations, stage = torch.full((len(state.x),), state.step), ("", "first", "second")[state.step]
+        return Draft(state.x, done, state.done, evaluations, stage=stage)
 
 
 def recipe(coordinate=0, parents=None):

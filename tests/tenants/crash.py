@@ -1,4 +1,4 @@
-"""What a child process does: train a tenant and, at a stated point, kill itself with a real signal."""
+"""Child process: trains a tenant and kills itself with a real signal at a given point."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ def kill():
 
 
 def after(calls, function):
-    """Wrap a function so that the process dies inside its so-many-th call, its work half done."""
+    """Wrap a function so that the process kills itself at the end of the given call, before the result is used."""
 
     def wrapped(*arguments, **named):
         nonlocal calls
@@ -31,18 +31,18 @@ def main(name, folder, where):
         update={"schedule": recipe.schedule.model_copy(update={"steps": 12, "checkpoint_every": 4})}
     )
     resume = os.path.exists(os.path.join(folder, "recipe.json"))
-    if where == "round":  # inside an update, the gradient made and not yet used
+    if where == "round":  # inside an update, after the gradient is computed and before it is used
         Problem.value, Problem.backward = after(9, Problem.value), after(9, Problem.backward)
-    if where == "write":  # inside the second checkpoint, its tensors written and its folder not yet in place
+    if where == "write":  # inside the second checkpoint: tensors written, folder not yet renamed
         checkpoints.write_tensors = after(3, checkpoints.write_tensors)
     if where == "turn":  # between two turns of a round
         training.Training.advance = after(9, training.Training.advance)
-    if where == "term":  # a polite signal between two turns: the round in progress is saved
+    if where == "term":  # SIGTERM between two turns: the unfinished round is saved
         advance, calls = training.Training.advance, iter(range(10**9))
 
         def polite(self):
             result = advance(self)
-            if next(calls) >= 8 and not sent and (self.turn or name == "genetic"):  # whose rounds have one turn
+            if next(calls) >= 8 and not sent and (self.turn or name == "genetic"):  # a genetic round has a single turn
                 sent.append(os.kill(os.getpid(), signal.SIGTERM))
             return result
 

@@ -1,6 +1,4 @@
-"""GAN: non-saturating, with a lazy R1 penalty (Goodfellow and others, 2014; Mescheder and others, 2018) and an
-average.
-"""
+"""Non-saturating GAN (Goodfellow and others, 2014) with a lazy R1 penalty (Mescheder and others, 2018)."""
 
 from typing import Literal
 
@@ -21,7 +19,7 @@ def critic_loss(models, batch):
 
 
 def penalty_loss(models, batch):
-    """4 gamma / 2 |grad_x D(x)|^2, every fourth round."""
+    """4 gamma / 2 |grad_x D(x)|^2, in one of four rounds on average."""
     real = batch["x"].detach().requires_grad_()
     (slope,) = torch.autograd.grad(models["critic"](real).sum(), real, create_graph=True)
     return Loss({"rows": 4 * 0.05 * slope.square().sum()})

@@ -1,4 +1,4 @@
-"""A genetic algorithm (Such and others, 2017): the fittest weights of a population, mutated; no gradient anywhere."""
+"""A genetic algorithm (Such and others, 2017): the fittest weights of a population are mutated, without gradients."""
 
 from typing import Literal
 
@@ -35,20 +35,18 @@ class Breeding:
 
     @torch.no_grad()
     def step(self, problem):
-        self.genes = {
-            n: g
-            + self.config.mutation
-            * problem.noise.normal(*g.shape)
-            * (torch.arange(len(g)) > 0).view(-1, *[1] * (g.ndim - 1))
-            for n, g in self.genes.items()
-        }
-        fitness = vmap(lambda genes: problem.value({"model": lambda x: functional_call(self.model, genes, (x,))}))(
-            self.genes
-        )
+        self.genes = {name: gene + self.mutation(gene, problem.noise) for name, gene in self.genes.items()}
+        value = lambda genes: problem.value({"model": lambda x: functional_call(self.model, genes, (x,))})
+        fitness = vmap(value)(self.genes)
         best = fitness.argsort()[: self.config.elite].repeat(self.config.population // self.config.elite)
         self.genes = {n: g[best] for n, g in self.genes.items()}
         self.model.load_state_dict({n: g[0] for n, g in self.genes.items()})
         return {"loss": float(fitness.min())}
+
+    def mutation(self, gene, noise):
+        change = self.config.mutation * noise.normal(*gene.shape)
+        change[0] = 0  # the fittest stays unchanged
+        return change
 
     def state_dict(self):
         return {"genes": self.genes}

@@ -1,6 +1,4 @@
-"""Masked text: predict what is hidden (Devlin and others, 2019), draw by mask-predict (Ghazvininejad and others,
-2019).
-"""
+"""Masked text (Devlin and others, 2019), sampled by mask-predict (Ghazvininejad and others, 2019)."""
 
 from typing import Literal
 
@@ -27,9 +25,8 @@ class Reader(ModelConfig):
 
     def build(self, space):
         last = nn.Linear(128, 30), nn.Unflatten(1, (6, 5))
-        return nn.Sequential(
-            nn.Embedding(6, self.width), nn.Flatten(), nn.Linear(6 * self.width, 128), nn.ReLU(), *last
-        )
+        first = nn.Embedding(6, self.width), nn.Flatten(), nn.Linear(6 * self.width, 128)
+        return nn.Sequential(*first, nn.ReLU(), *last)
 
 
 class Masked(ObjectiveConfig):
@@ -42,9 +39,8 @@ class Masked(ObjectiveConfig):
             return {"x": batch["x"].masked_fill(hidden, MASK), "y": batch["x"].masked_fill(~hidden, -100)}
 
         def loss(models, b):
-            return Loss(
-                {"hidden": cross_entropy(models["model"](b["x"]).flatten(0, 1), b["y"].flatten(), reduction="sum")}
-            )
+            logits = models["model"](b["x"]).flatten(0, 1)
+            return Loss({"hidden": cross_entropy(logits, b["y"].flatten(), reduction="sum")})
 
         return Objective(loss, lambda b: {"hidden": float((b["y"] >= 0).sum())}, experience=hide)
 
@@ -61,9 +57,9 @@ class MaskPredict(StrategyConfig):
         return state
 
     def advance(self, models, state):
-        odds = models["model"](state.x).softmax(2).double().cumsum(2)
+        cumulative = models["model"](state.x).softmax(2).double().cumsum(2)
         u = uniform_at(state.seeds[:, None], torch.arange(6) + 6 * state.step)
-        drawn = (odds < u[..., None]).sum(2).clamp(max=4)
+        drawn = (cumulative < u[..., None]).sum(2).clamp(max=4)
         new = State(torch.where((state.x == MASK) & (torch.arange(6) <= state.step), drawn, state.x), state.step + 1, 6)
         new.seeds = state.seeds
         return new

@@ -10,25 +10,20 @@ from sanbu.optimizers.gradient import Adam
 from sanbu.recipe import Recipe, Schedule
 from tests.tenants.common import CPU, Made, Net, OneShotConfig, rows
 
-REWARD = torch.tensor([[1.0, 0.0, 0.2, 0.1], [0.0, 0.1, 0.2, 1.0]])  # of each arm, in each context
+REWARD = torch.tensor([[1.0, 0.0, 0.2, 0.1], [0.0, 0.1, 0.2, 1.0]])  # per context and arm
 
 
 def play(round):
-    """Sample actions from the policy as it is and whiten their advantages."""
+    """Sample actions from the current policy and whiten their advantages."""
     models, noise = round.models, round.noise
     context = (round.batch["x"][:, :1] > 1).float()
-    odds = models["model"](context).log_softmax(1)
-    action = (odds.exp().cumsum(1) < noise.uniform(len(context), 1)).sum(1, keepdim=True).clamp(max=3)
+    logprobs = models["model"](context).log_softmax(1)
+    action = (logprobs.exp().cumsum(1) < noise.uniform(len(context), 1)).sum(1, keepdim=True).clamp(max=3)
     reward = REWARD[context.long().squeeze(1)].gather(1, action)
     advantage = reward - models["value"](context)
     advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-6)
-    return {
-        "context": context,
-        "action": action,
-        "reward": reward,
-        "advantage": advantage,
-        "old": odds.gather(1, action),
-    }
+    sampled = {"context": context, "action": action, "old": logprobs.gather(1, action)}
+    return sampled | {"reward": reward, "advantage": advantage}
 
 
 def loss(models, batch):
@@ -48,12 +43,8 @@ def turns(round):
     for _ in range(4):
         order = round.noise.together().permutation(len(batch["action"]))
         for part in order.chunk(2):
-            yield Turn(
-                "model",
-                {name: t[part] for name, t in batch.items()},
-                loss,
-                lambda b: dict.fromkeys(("policy", "value"), rows(b)["rows"]),
-            )
+            chosen = {name: t[part] for name, t in batch.items()}
+            yield Turn("model", chosen, loss, lambda b: dict.fromkeys(("policy", "value"), rows(b)["rows"]))
 
 
 class Ppo(ObjectiveConfig):

@@ -1,4 +1,4 @@
-"""Kill a real process with a real signal, resume, and compare every bit with a run that was left alone."""
+"""A process killed by a real signal and resumed ends bitwise equal to an uninterrupted run."""
 
 import json
 import multiprocessing
@@ -18,7 +18,7 @@ def run(name, folder, where="nowhere"):
 
 
 def everything(folder):
-    """Weights, search state and the deterministic columns of the metrics."""
+    """Weights, optimizer state and the deterministic columns of the metrics."""
     last = sorted((folder / "checkpoints").iterdir())[-1]
     state = json.loads((last / "state.json").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -38,7 +38,7 @@ def test_resumes_bitwise(undisturbed, tmp_path, where):
     name, expected = undisturbed
     folder = tmp_path / "run"
     assert run(name, folder, where) == (0 if where == "term" else -signal.SIGKILL)
-    if where == "term" and name != "genetic":  # whose rounds have one turn
+    if where == "term" and name != "genetic":  # a genetic round has a single turn
         assert any("turn" in path.name for path in (folder / "checkpoints").iterdir())
     assert run(name, folder) == 0
     state, model, tree, metrics = everything(folder)

@@ -1,4 +1,4 @@
-"""The unlike methods, each on the real loop, each to a stated quality; and all of them short."""
+"""Eight different methods on the same training loop: each reaches a stated quality and is short."""
 
 import math
 from pathlib import Path

@@ -14,7 +14,7 @@ from tests.tenants.common import CPU, Made, OneShotConfig, rows
 
 
 class Gaussians(nn.Module):
-    """Linear encoder and decoder, learnt noise: contains the true model, so the bound can be tight."""
+    """Linear encoder and decoder with learnt noise: the model contains the true distribution, so the bound is tight."""
 
     def __init__(self):
         super().__init__()
@@ -44,9 +44,8 @@ class Elbo(ObjectiveConfig):
         def draw(round):
             return {**round.batch, "noise": round.noise.normal(len(round.batch["x"]), 2)}
 
-        return Objective(
-            lambda models, batch: Loss({"rows": models["model"](batch["x"], batch["noise"])}), rows, experience=draw
-        )
+        loss = lambda models, batch: Loss({"rows": models["model"](batch["x"], batch["noise"])})
+        return Objective(loss, rows, experience=draw)
 
 
 def recipe():
