@@ -12,6 +12,7 @@ averages/            averages of the weights at each checkpoint, where the recip
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -267,7 +268,11 @@ class Run:
         formats = contents("sanbu.interop:FORMATS")
         if to not in formats:
             raise ConfigError(f"export: given {to!r}, allowed: {', '.join(formats)}{nearest(to, formats)}")
-        return module_of("sanbu.interop:FORMATS", to).export_folder(self, Path(folder), **options)
+        export = module_of("sanbu.interop:FORMATS", to).export_folder
+        allowed = list(inspect.signature(export).parameters)[2:]
+        for name in options.keys() - set(allowed):
+            raise ConfigError(f"export: {name} is no option of {to}; its options: {', '.join(allowed) or 'none'}")
+        return Path(export(self, Path(folder), **options))
 
 
 @dataclass(frozen=True)
