@@ -57,8 +57,9 @@ class ConversationRows:
         self.config, self.space = config, config.space()
         self.codec = ChatCodec(config.tokenizer.build(()), config.template)
         self.pad = padding_of(self.codec.tokenizer)
-        about = json.dumps([1, conversations.fingerprint(config.path), dump(config), config.tokenizer.fingerprint()])
-        self.fingerprint = f"{dump(config)['kind']}-" + hashlib.sha256(about.encode()).hexdigest()[:24]
+        more = [found for found in [config.template.fingerprint()] if found]
+        about = [1, conversations.fingerprint(config.path), dump(config), config.tokenizer.fingerprint(), *more]
+        self.fingerprint = f"{dump(config)['kind']}-" + hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
         self.train: list[Record] = []
         self.held_out_records: list[Record] = []
         self.dropped: Counter[str] = Counter()  # how many records were left out, by reason
