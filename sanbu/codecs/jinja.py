@@ -78,10 +78,7 @@ class JinjaTemplate:
         self.tokenizer: Any = tokenizer
         names = {"bos_token": self._name(tokenizer.start), "eos_token": end or self._name(tokenizer.end)}
         self.given = {"tools": None, "documents": None, **names}
-        special = [
-            each.content for each in self.tokenizer.tokenizer.get_added_tokens_decoder().values() if each.special
-        ]
-        self.special = re.compile("|".join(map(re.escape, [*special, OPEN, CLOSE])))
+        self.special = re.compile("|".join(map(re.escape, [*special_pieces(tokenizer), OPEN, CLOSE])))
         self.tagged = TAG.search(source) is not None
         self.renderer = Renderer(source, date)
 
@@ -144,6 +141,11 @@ class JinjaTemplate:
 
     def _name(self, token: int | None) -> str:
         return "" if token is None else self.tokenizer.tokenizer.id_to_token(token) or ""
+
+
+def special_pieces(tokenizer: Any) -> list[str]:
+    """The texts of the special tokens of a tokenizer.json."""
+    return [token.content for token in tokenizer.tokenizer.get_added_tokens_decoder().values() if token.special]
 
 
 def without_marks(text: str) -> tuple[str, list[Span]]:
