@@ -24,6 +24,11 @@ LARGEST = 2**53  # of integers in a config
 Positive = Annotated[int, Field(ge=1)]
 
 
+def added(default: Any, **about: Any) -> Any:
+    """A field that earlier versions did not have: left out of a dump at its default, so that hashes stay the same."""
+    return Field(default, exclude_if=lambda value: value == default, **about)
+
+
 class SanbuError(Exception):
     """An error that the user can fix. Its text is one line; the command line prints it and exits with code 2."""
 

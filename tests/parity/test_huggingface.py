@@ -73,7 +73,7 @@ def test_greedy_tokens_are_equal(pair):
     strategy = sanbu.config.override(run.recipe, ["strategy.temperature=0", "strategy.max_tokens=40"]).strategy.build(
         run.recipe.data.space()
     )
-    strategy.end = None
+    strategy.ends = ()
     from sanbu.strategies.strategy import generate, last
 
     draft = last(generate(strategy, run.models, {"tokens": tokens, "length": torch.tensor([9, 9])}, torch.arange(2)))
