@@ -51,14 +51,16 @@ OFF: dict[str, tuple[Any, ...]] = {
     "diversity_penalty": (0.0,),
 }  # their field -> the values at which it does nothing, beside null
 HARMLESS = (
-    "transformers_version _from_model_config bos_token_id eos_token_id pad_token_id decoder_start_token_id max_length"
-    " early_stopping length_penalty renormalize_logits remove_invalid_values use_cache cache_implementation cache_config"
-    " max_cache_len return_legacy_cache output_attentions output_hidden_states output_scores output_logits"
-    " return_dict_in_generate is_assistant num_assistant_tokens num_assistant_tokens_schedule use_mtp"
-    " assistant_confidence_threshold assistant_early_exit assistant_lookbehind target_lookbehind"
-    " assistant_ensemble_weight prompt_lookup_num_tokens max_matching_ngram_size speculation_type compile_config"
-    " disable_compile continuous_batching_config low_memory prefill_chunk_size trust_remote_code"
-).split()
+    "transformers_version", "_from_model_config", "bos_token_id", "eos_token_id", "pad_token_id",
+    "decoder_start_token_id", "max_length", "early_stopping", "length_penalty", "renormalize_logits",
+    "remove_invalid_values", "use_cache", "cache_implementation", "cache_config", "max_cache_len",
+    "return_legacy_cache", "output_attentions", "output_hidden_states", "output_scores", "output_logits",
+    "return_dict_in_generate", "is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule", "use_mtp",
+    "assistant_confidence_threshold", "assistant_early_exit", "assistant_lookbehind", "target_lookbehind",
+    "assistant_ensemble_weight", "prompt_lookup_num_tokens", "max_matching_ngram_size", "speculation_type",
+    "compile_config", "disable_compile", "continuous_batching_config", "low_memory", "prefill_chunk_size",
+    "trust_remote_code",
+)  # fmt: skip
 NAMES = (*(theirs for theirs, _ in USED.values()), *OFF, "do_sample", "stop_strings", "max_length", "length_penalty",
          "early_stopping", "remove_invalid_values", "return_dict_in_generate", "output_scores")  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sanbu.checkpoints import Writer
-from sanbu.config import ConfigError, load, nearest
+from sanbu.config import ConfigError, kind_of, load, nearest
 from sanbu.data.text_rows import Text
 from sanbu.files import load_weights, replace_atomically, weights, write_json, write_tensors
 from sanbu.interop.families import FAMILIES, Family
@@ -75,7 +75,7 @@ def export_folder(run: Run, out: Path) -> Path:
     lora = isinstance(run.recipe.model, LoRA)
     config = run.recipe.model.base if isinstance(run.recipe.model, LoRA) else run.recipe.model
     if type(config) not in families:
-        kind, known = config.model_dump()["kind"], ", ".join(family().kind for family in families)
+        kind, known = kind_of(config), ", ".join(str(kind_of(family)) for family in families)
         raise InteropError(f"{run.folder}: Hugging Face has no model of kind {kind!r}; kinds it has: {known}")
     if out.exists():
         raise InteropError(f"{out} already exists")

@@ -20,7 +20,7 @@ def read_shards(folder: Path) -> dict[str, Tensor]:
         return read_indexed(folder)
     found = sorted(file.name for file in folder.glob("*.safetensors"))
     if found:
-        raise InteropError(f"{folder} has neither {ONE} nor {INDEX}, so what belongs to the model is unknown: {found[0]}")
+        raise InteropError(f"{folder}: no {INDEX} says whether {found[0]} belongs to the model, and there is no {ONE}")
     raise InteropError(f"{folder} has no {ONE} (pickled weights are not read)")
 
 

@@ -12,11 +12,11 @@ from sanbu.codecs.bpe import FileTokenizer, TokenizerFile, byte_file_tokenizer, 
 from sanbu.codecs.chat import MARKERS, WRITTEN, TemplateConfig, Turns
 from sanbu.codecs.jinja import Jinja
 from sanbu.codecs.tokenizer import END_TOKENS, PAD, START_TOKENS, Byte, ByteTokenizer, TokenizerConfig
+from sanbu.data.text_rows import Text
 from sanbu.files import read_object, write_json, write_text
 from sanbu.interop.families.sheet import Fields, InteropError
 from sanbu.interop.generation import NAMES, strategy_out
 from sanbu.run import Run
-from sanbu.data.text_rows import Text
 
 KEPT = "huggingface.json"  # in the run folder: what of an imported folder the recipe does not hold
 TEMPLATE = "chat_template.jinja"
@@ -155,7 +155,8 @@ def tokenizer_out(run: Run, tokenizer: FileTokenizer, folder: Path) -> None:
     tokenizer.save(folder)
     kept = optional(run.folder / KEPT).get("tokenizer", {})
     template: TemplateConfig | None = getattr(run.recipe.data, "template", None)
-    ids = {"bos_token": tokenizer.start, "eos_token": end_of(run, template, tokenizer), "pad_token": pad_of(run, tokenizer)}
+    ids = {"bos_token": tokenizer.start, "eos_token": end_of(run, template, tokenizer)}
+    ids["pad_token"] = pad_of(run, tokenizer)
     named = {name: tokenizer.tokenizer.id_to_token(i) for name, i in ids.items() if i is not None}
     about = {"tokenizer_class": "PreTrainedTokenizerFast"}
     old = {name: value for name, value in kept.items() if name not in ("auto_map", "tokenizer_file")}

@@ -74,9 +74,7 @@ class LayerCache(Protocol):
     def see(self, positions_BT: Tensor, patterns: set[Pattern]) -> Sight:
         """The positions and masks for queries at these positions."""
 
-    def attend(
-        self, q_BNTH: Tensor, k_BNTH: Tensor, v_BNTH: Tensor, sight: Sight, attention: Attention
-    ) -> Tensor:
+    def attend(self, q_BNTH: Tensor, k_BNTH: Tensor, v_BNTH: Tensor, sight: Sight, attention: Attention) -> Tensor:
         """Append the new keys and values and return y_BNTH, the attention over all of them."""
 
 
@@ -102,9 +100,7 @@ class KeyValues:
         slots = torch.arange(self.keys.shape[2], device=positions_BT.device)
         return Sight(positions_BT, {pattern: pattern(positions_BT[:, None, :, None], slots) for pattern in patterns})
 
-    def attend(
-        self, q_BNTH: Tensor, k_BNTH: Tensor, v_BNTH: Tensor, sight: Sight, attention: Attention
-    ) -> Tensor:
+    def attend(self, q_BNTH: Tensor, k_BNTH: Tensor, v_BNTH: Tensor, sight: Sight, attention: Attention) -> Tensor:
         """Attention over the slots, the new ones included."""
         self.write(sight.positions_BT, k_BNTH, v_BNTH)
         mask = sight.masks[attention.pattern]
@@ -148,7 +144,8 @@ class Attention(nn.Module):
         self.key = nn.Linear(width, key_heads * self.head_width, bias)
         self.value = nn.Linear(width, key_heads * self.head_width, bias)
         self.out = nn.Linear(heads * self.head_width, width, bias if out_bias is None else out_bias)
-        self.query_norm, self.key_norm = norms or (None, None)
+        self.query_norm: Norm | None = norms[0] if norms else None
+        self.key_norm: Norm | None = norms[1] if norms else None
         self.pattern, self.rotate, self.dropout = pattern, rotate, dropout
         self.scale, self.product = scale, product
 

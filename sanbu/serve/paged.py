@@ -59,9 +59,7 @@ class PagedLayer:
             ]
         return Sight(positions_BT, {})
 
-    def attend(
-        self, q_1NTH: Tensor, k_1NTH: Tensor, v_1NTH: Tensor, sight: Sight, attention: Attention
-    ) -> Tensor:
+    def attend(self, q_1NTH: Tensor, k_1NTH: Tensor, v_1NTH: Tensor, sight: Sight, attention: Attention) -> Tensor:
         """Write the new keys and values to the cache, then attend group by group over the requests' own blocks."""
         self.keys[self.layout.slots] = k_1NTH[0].transpose(0, 1).to(self.keys.dtype)
         self.values[self.layout.slots] = v_1NTH[0].transpose(0, 1).to(self.values.dtype)

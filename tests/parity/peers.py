@@ -60,15 +60,24 @@ PEERS = {
     ),
     "gemma3": lambda: Gemma3TextConfig(**(GROUPED | {"num_hidden_layers": 7}), head_dim=16, sliding_window=5),
     "gemma3-long": lambda: Gemma3TextConfig(
-        **GROUPED, head_dim=16, sliding_window=5, rope_parameters=TWO_ROPES, final_logit_softcapping=20.0,
+        **GROUPED,
+        head_dim=16,
+        sliding_window=5,
+        rope_parameters=TWO_ROPES,
+        final_logit_softcapping=20.0,
         layer_types=["full_attention", "sliding_attention", "full_attention"],
-    ),  # fmt: skip
+    ),
     "neox": lambda: GPTNeoXConfig(**SIZES, intermediate_size=96, rope_parameters={"partial_rotary_factor": 0.5}),
     "neox-sequential": lambda: GPTNeoXConfig(
-        **SIZES, intermediate_size=96, use_parallel_residual=False, hidden_act="gelu_new", attention_bias=False,
-        rope_parameters={"partial_rotary_factor": 1.0, "rope_theta": 500.0}, tie_word_embeddings=True,
+        **SIZES,
+        intermediate_size=96,
+        use_parallel_residual=False,
+        hidden_act="gelu_new",
+        attention_bias=False,
+        rope_parameters={"partial_rotary_factor": 1.0, "rope_theta": 500.0},
+        tie_word_embeddings=True,
     ),
-}  # fmt: skip
+}
 
 
 def shaken(config, seed=0):

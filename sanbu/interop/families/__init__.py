@@ -6,6 +6,7 @@ from sanbu.interop.families.gpt import GPT1_FAMILY, GPT2_FAMILY, OPT_FAMILY
 from sanbu.interop.families.llama import LLAMA_FAMILY, MISTRAL_FAMILY, PHI3_FAMILY, QWEN2_FAMILY, QWEN3_FAMILY
 from sanbu.interop.families.neox import NEOX_FAMILY
 
+__all__ = ["FAMILIES", "Family"]
 FAMILIES = {
     family.model_type: family
     for family in (

@@ -14,20 +14,17 @@ from sanbu.interop.families.sheet import Fields, InteropError, Sheet
 from sanbu.interop.families.tensors import Rule, Tensors, check_tensors, tensors_in, tensors_out, with_prefix
 from sanbu.models.model import ModelConfig
 
-HARMLESS = (
-    # who made the file and with what
-    "model_type architectures _name_or_path name_or_path transformers_version transformers.js_config auto_map dtype"
-    " torch_dtype tokenizer_class unsloth_version unsloth_fixed model_name is_llama_config torchscript"
-    # training from scratch and memory
-    " initializer_range use_cache gradient_checkpointing chunk_size_feed_forward use_bfloat16 pretraining_tp"
-    # what a call returns, and heads for other tasks
-    " output_attentions output_hidden_states return_dict id2label label2id num_labels problem_type finetuning_task"
-    " task_specific_params is_decoder classifier_dropout"
-    # how attention is computed
-    " attn_implementation _attn_implementation _attn_implementation_autoset attn_impl cache_implementation"
-    # read with the tokenizer
-    " vocab_size bos_token_id eos_token_id pad_token_id sep_token_id"
-).split()
+HARMLESS = (  # the file itself; training and memory; what a call returns, and other heads; kernels; the tokenizer
+    "model_type", "architectures", "_name_or_path", "name_or_path", "transformers_version",
+    "transformers.js_config", "auto_map", "dtype", "torch_dtype", "tokenizer_class", "unsloth_version",
+    "unsloth_fixed", "model_name", "is_llama_config", "torchscript", "initializer_range", "use_cache",
+    "gradient_checkpointing", "chunk_size_feed_forward", "use_bfloat16", "pretraining_tp", "output_attentions",
+    "output_hidden_states", "return_dict", "id2label", "label2id", "num_labels", "problem_type", "finetuning_task",
+    "task_specific_params", "is_decoder", "classifier_dropout", "attn_implementation", "_attn_implementation",
+    "_attn_implementation_autoset", "attn_impl", "cache_implementation", "vocab_size", "bos_token_id",
+    "eos_token_id", "pad_token_id", "sep_token_id",
+)  # fmt: skip
+
 HEADS = ("lm_head.weight", "embed_out.weight")
 NONE: Mapping[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False,),
@@ -65,7 +62,7 @@ class Family:
         sheet = Sheet(fields, place)
         refuse_quantised(sheet)
         ours = {name: sheet.get(theirs, default) for name, (theirs, default) in self.fields.items()}
-        for name, allowed in (NONE | self.fixed).items():
+        for name, allowed in {**NONE, **self.fixed}.items():
             sheet.only(name, *allowed)
         ours |= self.read(sheet)
         sheet.ignore((*HARMLESS, *self.harmless))

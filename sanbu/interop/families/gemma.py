@@ -45,9 +45,7 @@ def gemma_rules(config: GemmaConfig) -> list[Rule]:
     more = HEAD_NORMS if isinstance(config, Gemma3) else {}
     weights = {**NORMS, **HEADS, **OUT, **MLP, **more}
     biases = {**HEADS, **OUT} if config.attention_bias else {}
-    return layered(
-        config, lambda ours, theirs: named(ours, theirs, weights) + named(ours, theirs, biases, ("bias",))
-    )
+    return layered(config, lambda ours, theirs: named(ours, theirs, weights) + named(ours, theirs, biases, ("bias",)))
 
 
 def gemma_in(sheet: Sheet, period: int) -> Fields:
@@ -67,8 +65,8 @@ def gemma_out(config: GemmaConfig) -> Fields:
     local = {"sliding_window": config.window, "layer_types": local_out(config.layers, config.local_layers())}
     scale = config.head_size() if config.query_scale == "auto" else config.query_scale
     whole = int(scale) if scale == int(scale) else scale
-    rest = {"query_pre_attn_scalar": whole, "attention_bias": config.attention_bias, "final_logit_softcapping": config.cap}
-    return {**heads_out(config), **local, **rest}
+    rest = {"query_pre_attn_scalar": whole, "attention_bias": config.attention_bias}
+    return {**heads_out(config), **local, **rest, "final_logit_softcapping": config.cap}
 
 
 def gemma2_in(sheet: Sheet) -> Fields:
@@ -112,6 +110,7 @@ def two_ropes(sheet: Sheet) -> Fields:
     both, older = sheet.part("rope_parameters"), sheet.part("rope_scaling")
     far, near = both.part(GLOBAL), both.part(LOCAL)
     both.close()
+    older.only("type", None)  # transformers does not read this older spelling of rope_type here
     far.fields = {**far.fields, **older.fields}
     found, local = one_rope(far, bases[0], context), one_rope(near, bases[1], context)
     if local["scaling"] is not None:

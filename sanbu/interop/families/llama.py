@@ -16,7 +16,11 @@ from sanbu.models.tokens.qwen import Qwen2, Qwen3, QwenConfig
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"  # layer_types
 NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
-HEADS = {"attention.query": "self_attn.q_proj", "attention.key": "self_attn.k_proj", "attention.value": "self_attn.v_proj"}
+HEADS = {
+    "attention.query": "self_attn.q_proj",
+    "attention.key": "self_attn.k_proj",
+    "attention.value": "self_attn.v_proj",
+}
 OUT = {"attention.out": "self_attn.o_proj"}
 MLP = {"mlp.gate": "mlp.gate_proj", "mlp.up": "mlp.up_proj", "mlp.down": "mlp.down_proj"}
 HEAD_NORMS = {"attention.query_norm": "self_attn.q_norm", "attention.key_norm": "self_attn.k_norm"}

@@ -14,7 +14,7 @@ from sanbu.config import nearest
 from sanbu.interop.families.sheet import InteropError
 
 Tensors = dict[str, Tensor]
-BUFFERS = re.compile(r"(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$|\.rope\.freqs$")  # constants in old files
+BUFFERS = re.compile(r"(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$")  # constants in older files
 QUANTISED = re.compile(
     r"\.(SCB|qweight|qzeros|g_idx|scales|absmax|quant_map|weight_format|weight_packed|weight_shape"
     r"|(weight|input|output)_(global_)?scale(_inv)?|weight\.(absmax|quant_map|nested_.*|quant_state\..*))$"
@@ -98,7 +98,8 @@ def with_prefix(theirs: Tensors, rules: Sequence[Rule], prefix: str) -> Tensors:
 def check_tensors(theirs: Tensors, rules: Sequence[Rule], shapes: dict[str, torch.Size], place: Path) -> None:
     """Raise InteropError for quantised, missing or unknown tensors, and for other shapes. shapes: of our tensors."""
     for name, tensor in theirs.items():
-        if QUANTISED.search(name) or tensor.dtype not in FLOATS and not BUFFERS.search(name):
+        strange = tensor.dtype not in FLOATS and not BUFFERS.search(name)
+        if strange or QUANTISED.search(name):
             kind = str(tensor.dtype).removeprefix("torch.")
             raise InteropError(
                 f"{place}: the weights are quantised ({name!r} is {kind}); import the model in float32, float16 or"

@@ -68,7 +68,7 @@ class GemmaConfig(GroupedConfig):
         """The layers that attend to the window only."""
         raise NotImplementedError
 
-    def gemma_norm(self) -> partial[nn.Module]:
+    def gemma_norm(self) -> Callable[[], nn.Module]:
         """The norm of the residual stream, to be called once for each norm."""
         return partial(OffsetRMSNorm, self.width, self.epsilon)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -59,7 +59,7 @@ class GroupedConfig(TransformerConfig):
         """One layer of attention; further parts as in `Attention`."""
         return Attention(self.width, self.heads, self.key_size(), bias, head_width=self.head_size(), **parts)
 
-    def norm(self) -> partial[nn.Module]:
+    def norm(self) -> Callable[[], nn.Module]:
         """The RMSNorm of the residual stream, to be called once for each norm."""
         return partial(nn.RMSNorm, self.width, eps=self.epsilon)
 
@@ -82,7 +82,8 @@ def check_layers(path: str, given: Sequence[int], layers: int) -> None:
 def grouped(config: GroupedConfig, space: Space, blocks: list[nn.Module]) -> Decoder:
     """The decoder of these blocks, with a last RMSNorm; the residual branches start smaller by sqrt(2 layers)."""
     head = nn.Linear(config.width, space.vocabulary, bias=False)
-    return finished(config, Decoder(Embedding(space.vocabulary, config.width), blocks, config.norm()(), head, config.context))
+    embedding = Embedding(space.vocabulary, config.width)
+    return finished(config, Decoder(embedding, blocks, config.norm()(), head, config.context))
 
 
 def finished(config: GroupedConfig, model: Decoder) -> Decoder:

@@ -1,4 +1,4 @@
-"""GPT-NeoX (Black and others, 2022), the shape of Pythia: attention and MLP side by side, rotary on a part of a head."""
+"""GPT-NeoX (Black and others, 2022), the shape of Pythia: attention and MLP side by side, partly rotated heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Qwen 2 and 2.5 (Yang and others, 2024): LLaMA with biases of queries, keys and values. Qwen 3 (2025): with QK-norm."""
+"""Qwen 2 and 2.5 (Yang and others, 2024): LLaMA with biases of queries, keys and values; Qwen 3 (2025): QK-norm."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def qwen3(config: Qwen3, space: Space) -> Decoder:
     blocks: list[nn.Module] = [
         PreNorm(
             config.norm(),
-            config.attention(
-                config.attention_bias, rotate=rotate, pattern=pattern, norms=(head_norm(), head_norm())
-            ),
+            config.attention(config.attention_bias, rotate=rotate, pattern=pattern, norms=(head_norm(), head_norm())),
             GatedMLP(config.width, config.hidden_size()),
         )
         for pattern in windowed(config.window, config.layers, config.local)

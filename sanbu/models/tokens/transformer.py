@@ -45,8 +45,8 @@ class TransformerConfig(ModelConfig):
 
     def head_size(self) -> int:
         """The width of an attention head."""
-        given = getattr(self, "head_width", "auto")
-        return self.width // self.heads if given == "auto" else given
+        given: Any = getattr(self, "head_width", "auto")
+        return self.width // self.heads if given == "auto" else int(given)
 
 
 class Decoder(nn.Module):
