@@ -131,11 +131,10 @@ def file_tokenizer(run: Run) -> FileTokenizer | None:
 
 
 def special_out(run: Run, tokenizer: FileTokenizer | None) -> tuple[Fields, Fields]:
-    """The ids for config.json, and generation_config.json. Those of an imported run are what its folder had."""
+    """The ids for config.json, and generation_config.json. Those of an imported run are what its folder had, if any."""
     kept = optional(run.folder / KEPT)
-    if kept:
-        ids = kept["config"]
-        return ids, kept["generation"] or ids
+    if kept.get("config"):
+        return kept["config"], kept["generation"] or kept["config"]
     ends = run.recipe.data.space().ends
     start = None if tokenizer is None else tokenizer.start
     ids = {"bos_token_id": start, "eos_token_id": list(ends) if len(ends) > 1 else first(ends)}
