@@ -41,13 +41,12 @@ def made(recipe: Recipe, folder) -> Run:
     """A run with random weights, all of them moved from their initial values."""
     torch.manual_seed(0)
     recipe = recipe.resolve()
-    run = Writer.create(folder, recipe)
+    run = Writer.create(folder, recipe, recipe.data.codec(folder).save)
     model = recipe.model.build(recipe.data.space())
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     run.save_model(model)
-    Run.open(run.folder).codec.save(run.folder)
     return Run.open(run.folder)
 
 
