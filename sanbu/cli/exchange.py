@@ -18,7 +18,10 @@ def import_model(
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="run folder to create")],
     as_json: Json = False,
 ) -> None:
-    """Make a run from GPT-1, GPT-2, LLaMA, U-Net or DiT weights.
+    """Make a run from weights of a text model, a U-Net or a DiT.
+
+    Text models: GPT-1, GPT-2, OPT, LLaMA, Mistral, Qwen 2 and 3, Phi-3, Gemma 2
+    and 3, GPT-NeoX. A setting or tensor that would be lost is refused.
 
     Text models are read from a Hugging Face folder, U-Nets and DiTs from a
     diffusers pipeline.

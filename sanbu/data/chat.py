@@ -40,7 +40,8 @@ class ConversationConfig(DataConfig):
     too_long: Literal["refuse", "drop"] = Field("refuse", description="what to do with records that do not fit")
 
     def space(self) -> Space:
-        return Space((self.context,), self.tokenizer.size(), self.template.end_id(self.tokenizer))
+        end, others = self.template.end_id(self.tokenizer), self.tokenizer.other_ends()
+        return Space((self.context,), self.tokenizer.size(), end, other_ends=others)
 
     def resolve(self) -> Self:
         template = self.template.resolve(self.tokenizer)

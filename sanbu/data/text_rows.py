@@ -46,7 +46,8 @@ class Text(DataConfig):
     )
 
     def space(self) -> Space:
-        return Space((self.context,), self.tokenizer.size(), self.tokenizer.end())
+        others = self.tokenizer.other_ends()
+        return Space((self.context,), self.tokenizer.size(), self.tokenizer.end(), other_ends=others)
 
     def resolve(self) -> Text:
         return self.model_copy(update={"tokenizer": self.tokenizer.resolve()})
