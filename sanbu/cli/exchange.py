@@ -18,16 +18,18 @@ def import_model(
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="run folder to create")],
     as_json: Json = False,
 ) -> None:
-    """Make a run from GPT-1, GPT-2, LLaMA, U-Net or DiT weights.
+    """Make a run from GPT-1, GPT-2, LLaMA, U-Net, DiT or autoencoder weights.
 
-    Text models are read from a Hugging Face folder, U-Nets and DiTs from a
-    diffusers pipeline.
+    Text models are read from a Hugging Face folder; U-Nets, DiTs and
+    autoencoders from a diffusers pipeline, or a folder of the model alone.
     """
-    from sanbu.interop import diffusers, huggingface
+    from sanbu.interop import diffusers, diffusers_in, diffusers_layout, huggingface
 
-    pipeline = (Path(source) / "model_index.json").exists()
-    made = diffusers.import_run(Path(source), run) if pipeline else huggingface.import_run(source, run)
-    report({"run": str(made.folder), "model": made.recipe.name}, as_json, str(made.folder))
+    pictures = diffusers_layout.is_diffusers(Path(source))
+    made = diffusers.import_run(Path(source), run) if pictures else huggingface.import_run(source, run)
+    left = diffusers_in.left_out(Path(source)) if pictures else []
+    about = {"run": str(made.folder), "model": made.recipe.name, "left_out": left}
+    report(about, as_json, "\n".join([str(made.folder), *left]))
 
 
 @app.command("export")
