@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -82,9 +81,9 @@ def ours(folder: str, what: str) -> Callable[[], float]:
         strategy=Autoregressive(max_tokens=32), schedule=Schedule(steps=10_000, batch=batch, micro_batch=256),
     )  # fmt: skip
     if what != "sft":
-        made = Writer.create(start, recipe.model_copy(update={"objective": ChunkedNextToken()}))
+        save = data.tokenizer.build(()).save
+        made = Writer.create(start, recipe.model_copy(update={"objective": ChunkedNextToken()}), save)
         made.save_model(model.build(Space((256,), VOCABULARY, 0)))
-        shutil.copy(Path(folder) / "tokenizer.json", start)
         recipe = recipe.model_copy(update={"parents": {"model": str(start), "reference": str(start)}})
     training = Training(recipe, decide(machine))
 

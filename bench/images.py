@@ -48,7 +48,7 @@ def prepared(name: str, folder: Path) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    run = Writer.create(folder / "run", recipe)
+    run = Writer.create(folder / "run", recipe, recipe.data.codec(folder).save)
     run.save_model(model)
     export_folder(run, folder / "pipeline")
     return folder

@@ -37,7 +37,7 @@ from sanbu.files import (
 )
 
 if TYPE_CHECKING:
-    from sanbu.recipe import Recipe
+    from sanbu.config import Config
 
 FORMAT = 2  # of recipe.json and of checkpoints
 FORMATS = (1, 2)  # that can be read; format 1 has no hashes
@@ -56,7 +56,7 @@ class Writer:
         self.metrics_bytes = 0
 
     @classmethod
-    def create(cls, folder: Path | str, recipe: Recipe, save: Callable[[Path], object]) -> Writer:
+    def create(cls, folder: Path | str, recipe: Config, save: Callable[[Path], object]) -> Writer:
         """Begin a new run. save: writes the files of its codec. recipe.json, written last, makes the folder a run."""
         folder = Path(folder)
         check_new(folder)
@@ -65,8 +65,8 @@ class Writer:
         save(folder)
         files = {path.name: file_hash(path) for path in sorted(folder.iterdir()) if is_own(path)}
         values = dump(recipe)
-        values["parents"] = {name: os.path.relpath(path, folder) for name, path in recipe.parents.items()}
-        parents = {name: weights_hash(Path(path)) for name, path in recipe.parents.items()}
+        parents = {name: weights_hash(Path(path)) for name, path in values["parents"].items()}
+        values["parents"] = {name: os.path.relpath(path, folder) for name, path in values["parents"].items()}
         about = {"format": FORMAT, "sanbu": version("sanbu"), "files": files, "parents": parents, "recipe": values}
         write_json(folder / "recipe.json", seal(about))
         return cls(folder)

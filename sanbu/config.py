@@ -325,12 +325,8 @@ def walk(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str, str]
         if isinstance(value, Config):
             if (kind := kind_of(value)) is not None:
                 base = choice_of(field.annotation)
-                yield (
-                    path,
-                    kind,
-                    "|".join(base.kind_names()) if base else "kind",
-                    (type(value).__doc__ or "").split("\n")[0],
-                )
+                allowed = "|".join(base.kind_names()) if base else "kind"
+                yield path, kind, allowed, (type(value).__doc__ or "").split("\n")[0]
             yield from walk(value, path + ".")
         elif name != "kind":
             yield path, value, _type_name(field.annotation), field.description or ""

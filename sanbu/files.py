@@ -117,9 +117,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, str] 
     from safetensors.torch import save_file
 
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    about = {} if facts is None else {**facts, "sha256": tensor_hash(whole, facts)}
+    # one field of metadata only, because safetensors writes several in no fixed order
+    about = {"format": "pt"} if facts is None else {"sanbu": json.dumps({**facts, "sha256": tensor_hash(whole, facts)})}
     try:
-        save_file(whole, path, {"format": "pt", **about})
+        save_file(whole, path, about)
     except SafetensorError as error:
         raise FileError(f"cannot write {path}: {error}") from None
 
@@ -146,11 +147,10 @@ def facts_of(path: Path) -> dict[str, str]:
 
     try:
         with safe_open(path, "pt") as file:
-            found = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+            found = json.loads((file.metadata() or {}).get("sanbu", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
         raise FileError(f"{path} is missing or damaged ({error})") from None
-    found.pop("format", None)
-    return found
+    return dict(found)
 
 
 def tensor_hash(tensors: dict[str, Tensor], facts: dict[str, str]) -> str:

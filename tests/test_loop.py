@@ -217,7 +217,7 @@ def test_nan_stops_at_its_turn_and_names_the_last_good_checkpoint(small, tmp_pat
         small,
         [
             "optimizer=sgd",
-            "optimizer.learning_rate=1e30",
+            "optimizer.learning_rate=1e6",
             "schedule.checkpoint_every=1",
             "schedule.evaluate_every=0",
             "schedule.sample_every=0",

@@ -64,6 +64,8 @@ class Jinja(TemplateConfig):
 def find_stop(config: Jinja, tokenizer: TokenizerConfig) -> int | None:
     """The first special token with a loss after an answer; the end of the tokenizer if there is none."""
     built = tokenizer.build(())
+    if not hasattr(built, "encode_with_special"):  # the template is refused when it is built
+        return tokenizer.end()
     talk: list[Message] = [{"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}]
     ids, taught = config.build(built).render(talk)
     after = [number for number, learn in zip(ids, taught, strict=True) if learn]

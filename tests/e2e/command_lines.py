@@ -13,7 +13,6 @@ import shlex
 import shutil
 import struct
 import sys
-import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -298,7 +297,7 @@ def child(words: list[str], place: Path, out: Path, error: Path) -> None:
     os.environ |= {"SANBU_CACHE": str(place / "cache"), "COLUMNS": "80"}
     for number, path in ((1, out), (2, error)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdin = open(os.devnull)  # noqa: SIM115
+    sys.stdin, sys.stdout, sys.stderr = open(os.devnull), open(1, "w"), open(2, "w")  # noqa: SIM115
     sys.argv = ["sanbu", *words]
     from sanbu.cli.main import main
 
@@ -321,5 +320,4 @@ def answer(place: Path, line: str | list[str], before: set[str] | None = None) -
     for name in reversed(left):
         path = place / name
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    time.sleep(0)
     return Answer(code, out.read_text(errors="replace"), error.read_text(errors="replace"), tuple(left))

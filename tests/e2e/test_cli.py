@@ -166,7 +166,11 @@ def test_bad_input(place, tmp_path, arguments, line):
     (tmp_path / "one.txt").write_text("x")
     (tmp_path / "binary.txt").write_bytes(b"\xff\x00\x01")
     (tmp_path / "file").write_text("keep me")
-    for name, content in (("other-version", '{"format": 7, "sanbu": "99"}'), ("damaged", "{nonsense"), ("empty", None)):
+    for name, content in (
+        ("other-version", '{"format": 7, "sanbu": "99", "recipe": {}}'),
+        ("damaged", "{nonsense"),
+        ("empty", None),
+    ):
         (tmp_path / name).mkdir()
         if content:
             (tmp_path / name / "recipe.json").write_text(content)
@@ -228,7 +232,7 @@ def test_a_path_that_cannot_be_a_folder(place):
 def test_nan_in_training(place, tmp_path):
     changes = [
         "optimizer=sgd",
-        "optimizer.learning_rate=1e30",
+        "optimizer.learning_rate=1e6",
         "schedule.checkpoint_every=1",
         "schedule.evaluate_every=0",
     ]

@@ -41,8 +41,7 @@ def place(tmp_path_factory):
         name="random", data=Text(tokenizer=TokenizerFile(path=str(folder)), context=64), objective=NextToken(),
         model=GPT2(layers=2, heads=2, width=32, context=64), optimizer=AdamW(), strategy=Autoregressive(),
     ).resolve()  # fmt: skip
-    run = Writer.create(folder / "run", recipe)
-    tokenizer.save(run.folder)
+    run = Writer.create(folder / "run", recipe, tokenizer.save)
     torch.manual_seed(0)
     model = recipe.model.build(recipe.data.space())
     for parameter in model.parameters():

@@ -45,8 +45,11 @@ def by_definition(rewards, values, discount, trace):
     return [sum((discount * trace) ** (k - t) * d[k] for k in range(t, n)) for t in range(n)]
 
 
+NORMAL = st.floats(0, 1, allow_subnormal=False)  # training sets the processor to flush subnormal numbers
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 6), st.floats(0, 1), st.floats(0.1, 1), st.integers(0, 99), st.integers(0, 2), st.integers(0, 2))
+@given(st.integers(1, 6), NORMAL, st.floats(0.1, 1), st.integers(0, 99), st.integers(0, 2), st.integers(0, 2))
 def test_gae_is_its_definition_and_blind_to_what_is_not_there(n, trace, discount, seed, before, behind):
     generator = torch.Generator().manual_seed(seed)
     rewards, values = torch.randn(2, 1, before + n + behind, generator=generator, dtype=torch.float64)
