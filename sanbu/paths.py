@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Pair = tuple["Tensor", "Tensor"]
+Beta = Annotated[float, Field(gt=0, lt=1)]
 
 
 class NoisePath(Choice):
@@ -102,34 +103,36 @@ class CosinePath(NoisePath):
         return ratio.atan() * (2 / math.pi)
 
 
-class Betas(NoisePath):
-    """DDPM's chain: alpha^2 falls by 1 - beta per step, beta linear from first to last (Ho, Jain and Abbeel, 2020).
+class Chain(NoisePath):
+    """A chain of steps: alpha^2 falls by 1 - beta per step (Ho, Jain and Abbeel, 2020); a kind gives the betas.
 
-    t = i / steps after i steps of noise; between steps log alpha^2 is linear in t.
+    t = i / length after i steps of noise; between steps log alpha^2 is linear in t.
     """
 
-    kind: Literal["betas"] = "betas"
-    steps: int = Field(1000, ge=2, le=10**6, description="steps of the chain")
-    first: float = Field(1e-4, gt=0, lt=1)
-    last: float = Field(0.02, gt=0, lt=1)
+    def betas(self) -> Tensor:
+        """beta of each step, float64 on the CPU."""
+        raise NotImplementedError
+
+    @cached_property
+    def length(self) -> int:
+        """The number of steps of the chain."""
+        return len(self.betas())
 
     @cached_property
     def _logs(self) -> Tensor:
-        """log alpha^2 after 0 ... steps steps, float64."""
+        """log alpha^2 after 0 ... length steps, float64."""
         import torch
 
-        betas = torch.linspace(
-            self.first, self.last, self.steps, dtype=torch.float64, device="cpu"
-        )  # kept: never on meta
+        betas = self.betas()
         return torch.cat((betas.new_zeros(1), torch.log1p(-betas).cumsum(0)))
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """log alpha^2 at t and its slope, to the left at a step of the chain."""
         logs = self._logs.to(t.device)
-        place = t.double() * self.steps
-        below = (place.ceil() - 1).clamp(0, self.steps - 1).long()
+        place = t.double() * self.length
+        below = (place.ceil() - 1).clamp(0, self.length - 1).long()
         slope = logs[below + 1] - logs[below]
-        return logs[below] + (place - below) * slope, slope * self.steps
+        return logs[below] + (place - below) * slope, slope * self.length
 
     def alpha(self, t: Tensor) -> Tensor:
         return (self._at(t)[0] / 2).exp().to(t.dtype)
@@ -145,26 +148,53 @@ class Betas(NoisePath):
         return alpha_rate.to(t.dtype), sigma_rate.to(t.dtype)
 
     def place(self, u: Tensor) -> Tensor:
-        return (u * self.steps).ceil() / self.steps
+        return (u * self.length).ceil() / self.length
 
     def grid(self, steps: int) -> Tensor:
         """Trailing spacing: the noisiest step first, rounded to steps of the chain."""
         import torch
 
-        return torch.linspace(self.steps, 0, steps + 1, dtype=torch.float64).round() / self.steps
+        return torch.linspace(self.length, 0, steps + 1, dtype=torch.float64).round() / self.length
 
     def time_at(self, ratio: Tensor) -> Tensor:
         import torch
 
         logs = self._logs.to(ratio.device)
         log = -torch.log1p(ratio.double().square())
-        above = torch.searchsorted(-logs, -log).clamp(1, self.steps)
+        above = torch.searchsorted(-logs, -log).clamp(1, self.length)
         part = (log - logs[above - 1]) / (logs[above] - logs[above - 1])
-        return ((above - 1 + part) / self.steps).clamp(0, 1).to(ratio.dtype)
+        return ((above - 1 + part) / self.length).clamp(0, 1).to(ratio.dtype)
 
     def clock(self, t: Tensor) -> Tensor:
         """The index of the chain's step, from 0."""
-        return self.steps * t - 1
+        return self.length * t - 1
+
+
+class Betas(Chain):
+    """DDPM's chain: beta linear from first to last (Ho, Jain and Abbeel, 2020)."""
+
+    kind: Literal["betas"] = "betas"
+    steps: int = Field(1000, ge=2, le=10**6, description="steps of the chain")
+    first: float = Field(1e-4, gt=0, lt=1)
+    last: float = Field(0.02, gt=0, lt=1)
+
+    def betas(self) -> Tensor:
+        import torch
+
+        # the device is named, because the result is kept: it must not be on meta
+        return torch.linspace(self.first, self.last, self.steps, dtype=torch.float64, device="cpu")
+
+
+class ListedBetas(Chain):
+    """A chain with any betas, one for each step, as other libraries train with."""
+
+    kind: Literal["listed-betas"] = "listed-betas"
+    values: tuple[Beta, ...] = Field(min_length=2, max_length=10**6, description="beta of each step")
+
+    def betas(self) -> Tensor:
+        import torch
+
+        return torch.tensor(self.values, dtype=torch.float64, device="cpu")
 
 
 class Exploding(NoisePath):

@@ -18,19 +18,20 @@ def import_model(
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="run folder to create")],
     as_json: Json = False,
 ) -> None:
-    """Make a run from weights of a text model, a U-Net or a DiT.
+    """Make a run from weights of a text model, a U-Net, a DiT or an autoencoder.
 
-    Text models: GPT-1, GPT-2, OPT, LLaMA, Mistral, Qwen 2 and 3, Phi-3, Gemma 2
-    and 3, GPT-NeoX. A setting or tensor that would be lost is refused.
-
-    Text models are read from a Hugging Face folder, U-Nets and DiTs from a
-    diffusers pipeline.
+    Text, from a Hugging Face folder: GPT-1, GPT-2, OPT, LLaMA, Mistral, Qwen 2
+    and 3, Phi-3, Gemma 2 and 3, GPT-NeoX. Pictures, from a diffusers pipeline
+    or a folder of the model alone: U-Net, DiT, autoencoder. A setting or tensor
+    that would be lost is refused.
     """
-    from sanbu.interop import diffusers, huggingface
+    from sanbu.interop import diffusers, diffusers_in, diffusers_layout, huggingface
 
-    pipeline = (Path(source) / "model_index.json").exists()
-    made = diffusers.import_run(Path(source), run) if pipeline else huggingface.import_run(source, run)
-    report({"run": str(made.folder), "model": made.recipe.name}, as_json, str(made.folder))
+    pictures = diffusers_layout.is_diffusers(Path(source))
+    made = diffusers.import_run(Path(source), run) if pictures else huggingface.import_run(source, run)
+    left = diffusers_in.left_out(Path(source)) if pictures else []
+    about = {"run": str(made.folder), "model": made.recipe.name, "left_out": left}
+    report(about, as_json, "\n".join([str(made.folder), *left]))
 
 
 @app.command("export")

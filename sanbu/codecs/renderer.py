@@ -17,6 +17,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from jinja2 import TemplateError, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
 SECONDS = 3.0  # time limit of one request, after which the child ends itself
 MEMORY = 1 << 30  # bytes of address space of the child
 LONGEST = 1 << 20  # most characters of a rendered conversation
@@ -90,25 +95,33 @@ def start() -> subprocess.Popen[str]:
 # -- in the child ------------------------------------------------------------------------------------------------------
 
 
-def environment(date: str) -> Any:
+class Generation(Extension):  # type: ignore[misc]
+    """{% generation %} ... {% endgeneration %}: the text in it has a loss."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Any) -> Any:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+    def _mark(self, caller: Any) -> str:
+        return f"{OPEN}{caller()}{CLOSE}"
+
+
+class Sandbox(ImmutableSandboxedEnvironment):  # type: ignore[misc]
+    """A sandbox that also refuses to repeat strings and lists, which could take seconds and gigabytes."""
+
+    intercepted_binops = frozenset(["*", "**"])
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" or not all(isinstance(side, (int, float)) for side in (left, right)):
+            raise SecurityError(f"{operator} is not allowed here")
+        return super().call_binop(context, operator, left, right)
+
+
+def environment(date: str) -> Sandbox:
     """The environment in which transformers renders chat templates."""
-    from jinja2 import TemplateError, nodes
-    from jinja2.exceptions import SecurityError
-    from jinja2.ext import Extension
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):  # type: ignore[misc]
-        """{% generation %} ... {% endgeneration %}: the text in it has a loss."""
-
-        tags = {"generation"}  # noqa: RUF012
-
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
-
-        def _mark(self, caller: Any) -> str:
-            return f"{OPEN}{caller()}{CLOSE}"
 
     def refuse(message: str) -> None:
         raise TemplateError(message)
@@ -118,16 +131,6 @@ def environment(date: str) -> Any:
 
     def strftime_now(form: str) -> str:
         return (datetime.fromisoformat(date) if date else datetime.now()).strftime(form)
-
-    class Sandbox(ImmutableSandboxedEnvironment):  # type: ignore[misc]
-        """A sandbox that also refuses to repeat strings and lists, which could take seconds and gigabytes."""
-
-        intercepted_binops = frozenset(["*", "**"])
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            if operator == "**" or not all(isinstance(side, (int, float)) for side in (left, right)):
-                raise SecurityError(f"{operator} is not allowed here")
-            return super().call_binop(context, operator, left, right)
 
     made = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"])
     made.globals |= {"raise_exception": refuse, "strftime_now": strftime_now}

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from sanbu.files import weights
+from sanbu.interop.diffusers_schedulers import chain_out
 from sanbu.interop.huggingface import InteropError
 from sanbu.models.denoisers.dit import DiT
 from sanbu.models.denoisers.unet import UNet
 from sanbu.models.latents.vae import Autoencoder
-from sanbu.paths import Betas
+from sanbu.paths import Chain
 from sanbu.space import Space
 
 ROWS = 1001  # in DiTPipeline label 1000 means no label
@@ -81,6 +82,19 @@ def autoencoder_names(config: Autoencoder) -> Renames:
     )
 
 
+def moments(tensors: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """Weights of an AutoencoderKL with the second half of its moments, the log variance, multiplied by a factor.
+
+    Ours are log deviations: times 2 on the way out, 0.5 on the way in, which is exact.
+    """
+    changed = dict(tensors)
+    for name in ("quant_conv.weight", "quant_conv.bias"):
+        if name in tensors:
+            mean, spread = tensors[name].tensor_split(2)
+            changed[name] = torch.cat((mean, factor * spread))
+    return changed
+
+
 def rename(name: str, rules: Renames) -> str:
     """The diffusers name of one of our weights."""
     for pattern, replacement in rules:
@@ -101,7 +115,7 @@ class Part:
 
 
 def unet_config(config: UNet, space: Space) -> dict[str, Any]:
-    """UNet2DModel's arguments."""
+    """UNet2DModel's arguments. Raises InteropError for sides and attention heads that it does not support."""
     attends = [level in config.attention for level in range(len(config.multipliers))]
     times = 2 ** (len(config.multipliers) - 1)
     if any(side % times for side in space.shape[1:]):
@@ -116,28 +130,37 @@ def unet_config(config: UNet, space: Space) -> dict[str, Any]:
         "down_block_types": ["AttnDownBlock2D" if each else "DownBlock2D" for each in attends],
         "up_block_types": ["AttnUpBlock2D" if each else "UpBlock2D" for each in reversed(attends)],
         "layers_per_block": config.layers,
-        "attention_head_dim": config.head_width,
+        "attention_head_dim": head_dim(config),
         "norm_num_groups": config.groups,
-        "norm_eps": 1e-5,
+        "norm_eps": config.epsilon,
+        "downsample_padding": 1 if config.padding == "all" else 0,
+        "freq_shift": config.wave_shift,
         "dropout": config.dropout,
     }
 
 
-def ddim(path: Betas, prediction: str) -> Part:
-    """A DDIMScheduler with trailing steps and no clipping."""
-    chain = {
-        "num_train_timesteps": path.steps,
-        "beta_start": path.first,
-        "beta_end": path.last,
-        "beta_schedule": "linear",
-    }
+def head_dim(config: UNet) -> int | None:
+    """attention_head_dim; None means a single head. Raises InteropError where heads would not divide the widths."""
+    levels = {*config.attention, len(config.multipliers) - 1}
+    widths = [config.width * config.multipliers[level] for level in levels if level < len(config.multipliers)]
+    if all(wide < 2 * config.head_width for wide in widths):
+        return None
+    if any(wide % config.head_width for wide in widths):
+        raise InteropError(
+            f"UNet2DModel needs widths that are multiples of model.head_width, {config.head_width}; these are {widths}"
+        )
+    return config.head_width
+
+
+def ddim(path: Chain, prediction: str, clip: bool = False) -> Part:
+    """A DDIMScheduler with trailing steps."""
     how = {
         "prediction_type": prediction,
         "timestep_spacing": "trailing",
-        "clip_sample": False,
+        "clip_sample": clip,
         "set_alpha_to_one": True,
     }
-    return Part("DDIMScheduler", {**chain, **how})
+    return Part("DDIMScheduler", {**chain_out(path), **how})
 
 
 def dit_tensors(ours: dict[str, Tensor], classes: int, layers: int) -> dict[str, Tensor]:
@@ -166,7 +189,7 @@ def dit_config(config: DiT, shape: tuple[int, ...]) -> dict[str, Any]:
         "sample_size": square(shape),
         "patch_size": config.patch,
         "num_embeds_ada_norm": ROWS - 1,
-        "norm_eps": 1e-6,
+        "norm_eps": config.epsilon,
     }
 
 

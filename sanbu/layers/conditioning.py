@@ -10,11 +10,14 @@ from torch.nn import functional as F
 
 
 def waves(clock_B: Tensor, width: int, shift: float = 0.0) -> Tensor:
-    """cos and sin of the clock at `width` / 2 falling frequencies (Vaswani and others, 2017), float32."""
+    """cos and sin of the clock at `width` / 2 falling frequencies (Vaswani and others, 2017), float32.
+
+    The exponents are i / (width / 2 - shift). An odd width ends with a zero.
+    """
     half = width // 2
     powers = torch.arange(half, dtype=torch.float32, device=clock_B.device) / (half - shift)
     angles = clock_B.float()[:, None] * torch.exp(-math.log(10000.0) * powers)
-    return torch.cat((angles.cos(), angles.sin()), 1)
+    return F.pad(torch.cat((angles.cos(), angles.sin()), 1), (0, width % 2))
 
 
 class TimeEmbedding(nn.Module):

@@ -52,7 +52,7 @@ class PixelAttention(nn.Module):
 
 
 class Halve(nn.Module):
-    """A convolution of stride 2."""
+    """A convolution of stride 2, with zeros on all sides."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -60,6 +60,17 @@ class Halve(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.conv(x_BCHW)
+
+
+class HalveFromCorner(nn.Module):
+    """A convolution of stride 2, with zeros below and to the right only (as in AutoencoderKL of diffusers)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, 2)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.conv(F.pad(x_BCHW, (0, 1, 0, 1)))
 
 
 class Double(nn.Module):

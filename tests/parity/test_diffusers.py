@@ -143,7 +143,7 @@ def test_autoencoder(tmp_path):
         mean, log_deviation = run.model.encode(levels, label)
         theirs = loaded.vae.encode(levels / 8 - 1).latent_dist
         torch.testing.assert_close(mean, theirs.mean, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(log_deviation, theirs.logvar, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(log_deviation.exp(), theirs.std, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(run.model.decoder(z, label), loaded.vae.decode(z).sample, rtol=1e-4, atol=1e-5)
     generator = torch.Generator().manual_seed(5)
     drawn = loaded([0, 0], guidance_scale=1.0, generator=generator, num_inference_steps=1, output_type="np").images

@@ -23,9 +23,9 @@ from sanbu.space import Space
 class DiTBlock(nn.Module):
     """Attention and an MLP with a scale and shift before and a gate after each; gates start at zero (adaLN-Zero)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, epsilon: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.epsilon = heads, epsilon
         self.told = nn.Linear(width, 6 * width)
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.mlp = MLP(width, 4 * width, bias=True, activation=gelu)
@@ -34,7 +34,7 @@ class DiTBlock(nn.Module):
         """condition_BD: after its activation function."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.told(condition_BD)[:, None].chunk(6, 2)
         x_BTD = x_BTD + gate1 * self._attend(modulated(x_BTD, shift1, scale1))
-        return x_BTD + gate2 * self.mlp(modulated(x_BTD, shift2, scale2))
+        return x_BTD + gate2 * self.mlp(modulated(x_BTD, shift2, scale2, self.epsilon))
 
     def _attend(self, x_BTD: Tensor) -> Tensor:
         projected = [project(x_BTD) for project in (self.query, self.key, self.value)]
@@ -48,6 +48,7 @@ class DiT(DenoiserConfig):
     kind: Literal["dit"] = "dit"
     heads: int = Field(4, ge=1)
     patch: int = Field(2, ge=1, description="side of a patch")
+    epsilon: float = Field(1e-6, gt=0, description="epsilon of the norm before each MLP; the other norms have 1e-6")
 
     def check(self, space: Space) -> None:
         super().check(space)
@@ -77,7 +78,7 @@ class DiTNetwork(nn.Module):
         self.first = nn.Conv2d(channels, width, self.patch, self.patch)
         self.register_buffer("places", grid_waves(height // self.patch, across // self.patch, width), persistent=False)
         self.condition = Condition(256, width, space.classes, shift=1.0)
-        self.blocks = nn.ModuleList(DiTBlock(width, config.heads) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(DiTBlock(width, config.heads, config.epsilon) for _ in range(config.layers))
         self.told = nn.Linear(width, 2 * width)
         self.last = nn.Linear(width, self.patch**2 * channels)
         self._initialise()
@@ -107,9 +108,9 @@ class DiTNetwork(nn.Module):
             nn.init.zeros_(linear.weight)
 
 
-def modulated(x_BTD: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def modulated(x_BTD: Tensor, shift: Tensor, scale: Tensor, epsilon: float = 1e-6) -> Tensor:
     """norm(x) (1 + scale) + shift."""
-    return F.layer_norm(x_BTD, x_BTD.shape[-1:], eps=1e-6) * (1 + scale) + shift
+    return F.layer_norm(x_BTD, x_BTD.shape[-1:], eps=epsilon) * (1 + scale) + shift
 
 
 def grid_waves(rows: int, columns: int, width: int) -> Tensor:

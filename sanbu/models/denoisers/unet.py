@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sanbu.config import Positive
 from sanbu.layers.conditioning import Condition
-from sanbu.layers.residual import Double, Halve, PixelAttention, ResidualBlock, padded
+from sanbu.layers.residual import Double, Halve, HalveFromCorner, PixelAttention, ResidualBlock, padded
 from sanbu.models.denoisers.denoiser import DenoiserConfig
 from sanbu.models.model import divisible
 from sanbu.space import Space
@@ -44,10 +44,19 @@ class UNet(DenoiserConfig):
     head_width: int = Field(8, ge=1, description="width of an attention head")
     groups: int = Field(8, ge=1, description="groups of the group norms")
     dropout: float = Field(0.0, ge=0, lt=1)
+    epsilon: float = Field(1e-5, gt=0, description="epsilon of the group norms")
+    padding: Literal["all", "corner"] = Field(
+        "all", description="zeros around what is halved: on all sides, or below and to the right only"
+    )
+    wave_shift: float = Field(0.0, ge=0, description="shift in the frequencies of the time embedding; see `waves`")
 
     def check(self, space: Space) -> None:
         super().check(space)
         divisible(self.width, self.groups)
+        if self.wave_shift and self.wave_shift >= self.width // 2:
+            raise ValueError(
+                f"model.wave_shift: given {self.wave_shift:g}, allowed: less than half of model.width, {self.width}"
+            )
 
     def network(self, space: Space) -> nn.Module:
         return UNetNetwork(self, space)
@@ -65,31 +74,32 @@ class UNetNetwork(nn.Module):
         widths = [config.width * times for times in config.multipliers]
 
         def block(inputs: int, outputs: int) -> ResidualBlock:
-            return ResidualBlock(inputs, outputs, groups, told, config.dropout)
+            return ResidualBlock(inputs, outputs, groups, told, config.dropout, config.epsilon)
+
+        def attention(wide: int) -> PixelAttention:
+            return PixelAttention(wide, config.head_width, groups, config.epsilon)
 
         def attentions(level: int, count: int) -> list[PixelAttention]:
-            attends = level in config.attention
-            return [PixelAttention(widths[level], config.head_width, groups) for _ in range(count)] if attends else []
+            return [attention(widths[level]) for _ in range(count)] if level in config.attention else []
 
-        self.condition = Condition(config.width, told, space.classes)
+        halve = {"all": Halve, "corner": HalveFromCorner}[config.padding]
+        self.condition = Condition(config.width, told, space.classes, config.wave_shift)
         self.first = nn.Conv2d(channels, config.width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         seen, last, levels = [config.width], config.width, len(widths)
         for level, wide in enumerate(widths):
             blocks = [block(last if i == 0 else wide, wide) for i in range(config.layers)]
             ends = level == levels - 1
-            self.down.append(Resolution(blocks, attentions(level, config.layers), None if ends else Halve(wide)))
+            self.down.append(Resolution(blocks, attentions(level, config.layers), None if ends else halve(wide)))
             seen += [wide] * (config.layers + (not ends))
             last = wide
-        self.middle = nn.ModuleList(
-            (block(last, last), PixelAttention(last, config.head_width, groups), block(last, last))
-        )
+        self.middle = nn.ModuleList((block(last, last), attention(last), block(last, last)))
         for level, wide in reversed(list(enumerate(widths))):
             inputs = [last] + [wide] * config.layers
             blocks = [block(size + seen.pop(), wide) for size in inputs]
             self.up.append(Resolution(blocks, attentions(level, config.layers + 1), Double(wide) if level else None))
             last = wide
-        self.norm = nn.GroupNorm(groups, config.width)
+        self.norm = nn.GroupNorm(groups, config.width, config.epsilon)
         self.last = nn.Conv2d(config.width, channels, 3, padding=1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)

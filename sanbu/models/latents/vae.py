@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from sanbu.config import Positive
 from sanbu.layers.perceptron import LabelledPerceptron
 from sanbu.layers.pixel_distributions import logistic_mass
-from sanbu.layers.residual import Double, Halve, PixelAttention, ResidualBlock, padded
+from sanbu.layers.residual import Double, HalveFromCorner, PixelAttention, ResidualBlock, padded
 from sanbu.models.model import PictureConfig, divisible, one_picture
 from sanbu.space import Space
 
@@ -53,7 +53,7 @@ class VAE(nn.Module):
         unit = levels_BCHW.float() * (2 / (self.levels - 1)) - 1
         encoded = self.encoder(unit, label_B).float()
         mean, log_deviation = encoded.unflatten(1, (2, self.latent[0])).unbind(1)
-        return mean, log_deviation.clamp(-8, 4)
+        return mean, log_deviation.clamp(-15, 10)  # the bounds of AutoencoderKL
 
     def draw(self, noise_BZ: Tensor, label_B: Tensor) -> Tensor:
         """The most likely picture of each latent, [B, C, H, W] in [-1, 1]."""
@@ -126,7 +126,7 @@ class PictureEncoder(nn.Module):
         self.down: Any = nn.ModuleList()
         for level, wide in enumerate(widths):
             blocks = [ResidualBlock(last if i == 0 else wide, wide, groups, epsilon=1e-6) for i in range(config.layers)]
-            change: nn.Module = Halve(wide) if level < len(widths) - 1 else nn.Identity()
+            change: nn.Module = HalveFromCorner(wide) if level < len(widths) - 1 else nn.Identity()
             self.down.append(nn.Sequential(*blocks, change))
             last = wide
         self.middle = middle(last, groups)
@@ -139,8 +139,7 @@ class PictureEncoder(nn.Module):
     def forward(self, x_BCHW: Tensor, label_B: Tensor) -> Tensor:
         x = self.first(padded(x_BCHW, self.multiple)) + self.label(label_B)[..., None, None]
         for stage in self.down:
-            for part in stage:
-                x = halved(x, part) if isinstance(part, Halve) else part(x)
+            x = stage(x)
         return self.moments(self.last(F.silu(self.norm(self.middle(x)))))
 
 
@@ -183,11 +182,6 @@ def middle(width: int, groups: int) -> nn.Sequential:
         PixelAttention(width, width, groups, 1e-6),
         ResidualBlock(width, width, groups, epsilon=1e-6),
     )
-
-
-def halved(x_BCHW: Tensor, change: Halve) -> Tensor:
-    """A convolution of stride 2 with padding below and to the right only, as in AutoencoderKL."""
-    return F.conv2d(F.pad(x_BCHW, (0, 1, 0, 1)), change.conv.weight, change.conv.bias, 2)
 
 
 def autoencoder(config: Autoencoder, space: Space) -> VAE:
