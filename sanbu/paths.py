@@ -48,6 +48,10 @@ class NoisePath(Choice):
         """The time as a network receives it, 0 to about 1000."""
         return 1000 * t
 
+    def most_steps(self) -> int | None:
+        """The most steps a sampler can take, None where time is continuous."""
+        return None
+
     def grid(self, steps: int) -> Tensor:
         """The steps + 1 times a sampler visits, from noise to clean; evenly spaced, the noisiest first."""
         import torch
@@ -146,6 +150,9 @@ class Betas(NoisePath):
 
     def place(self, u: Tensor) -> Tensor:
         return (u * self.steps).ceil() / self.steps
+
+    def most_steps(self) -> int | None:
+        return self.steps
 
     def grid(self, steps: int) -> Tensor:
         """Trailing spacing: the noisiest step first, rounded to steps of the chain."""
