@@ -1,4 +1,4 @@
-"""Training rows as a person can check them: every token with what becomes of it; pictures with what was done to them."""
+"""Training rows as a person can check them: every token with what becomes of it; what was done to pictures."""
 
 from __future__ import annotations
 

@@ -276,8 +276,12 @@ def read_pictures(found: Pictures, shape: Shape) -> tuple[np.ndarray, dict[str, 
     """All pictures as uint8 [N, C, H, W], and a count of what was done to them."""
     images = np.empty((found.count, *shape), np.uint8)
     done: Counter[str] = Counter()
+    brightest = 0
     with progress_rows("reading pictures", found.count) as progress:
         for number, picture in enumerate(found.read(shape, done)):
             images[number] = picture
+            brightest = max(brightest, int(picture.max()))
             progress(1)
+    if brightest < found.levels // 8:
+        done[f"pictures, none brighter than level {brightest} of {found.levels - 1}"] = found.count
     return images, dict(done)

@@ -36,7 +36,8 @@ def text(documents: Sequence[str], **fields: Any) -> Text:
 def images(array: Any, labels: Any = None, **fields: Any) -> Images:
     """Pictures as data: uint8 or floats from 0 to 1, [N, H, W], [N, H, W, C] or [N, C, H, W].
 
-    labels: whole numbers, names or one-hot rows, one per picture (data/pictures/labels.py). fields: other fields of `Images`, for example validation=0.2, flip=True.
+    labels: whole numbers, names or one-hot rows, one per picture (data/pictures/labels.py). fields: other fields of
+    `Images`, for example validation=0.2, flip=True.
     Raises SanbuError for another dtype, number of axes or number of labels.
     """
     pictures = as_bytes(np.asarray(array))

@@ -22,7 +22,7 @@ from sanbu.data.sources import SourceError, read_unzipped
 from sanbu.files import file_hash
 
 PICTURES = ("images", "image", "imgs", "img", "pictures", "picture", "x", "data")
-LABELS = ("labels", "label", "targets", "target", "y", "classes", "class", "category", "categories", "fine", "arr")
+LABELS = ("labels", "label", "targets", "target", "y", "classes", "class", "category", "categories", "arr")
 IDS = ("id", "ids", "index", "indices", "idx", "name", "names", "file", "files", "filenames", "path", "paths")
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
@@ -105,6 +105,8 @@ def from_npz(file: Path) -> Pictures:
     numbers = class_numbers(f"{file}: labels", np.concatenate(labels), len(whole)) if labels else None
     unused = [name for name in arrays if name not in used]
     remarks = (f"arrays not used: {', '.join(unused)}",) if unused else ()
+    guessed = [name for name in used - set(chosen.values()) if not set(words(name)) & set(LABELS)]
+    remarks += (f"labels from the array {guessed[0]}",) if guessed else ()
     return from_array(str(file), whole, numbers, lambda: file_hash(file), remarks=remarks)
 
 
@@ -136,11 +138,13 @@ def picture_names(file: Path, arrays: Mapping[str, np.ndarray]) -> list[str]:
 
 def label_name(file: Path, arrays: Mapping[str, np.ndarray], count: int) -> str | None:
     """The array of labels among the arrays beside `count` pictures, None if there is none. Raises SourceError."""
-    named = [name for word in LABELS for name in arrays if word in words(name) and not set(words(name)) & set(IDS)]
+    others = {name: set(words(name)) for name in arrays if not set(words(name)) & set(IDS)}
+    named = [name for word in LABELS for name in others if others[name] - SPLITS == {word}]
+    named += [name for word in ("fine", *LABELS) for name in others if word in others[name]]
     if named:
         return named[0]
-    rows = [name for name, array in arrays.items() if array.ndim and len(array) == count]
-    rows = [name for name in rows if not set(words(name)) & set(IDS) and array_of_labels(arrays[name])]
+    rows = [name for name in others if arrays[name].ndim and len(arrays[name]) == count]
+    rows = [name for name in rows if array_of_labels(arrays[name])]
     if len(rows) > 1:
         raise SourceError(f"{file}: {' or '.join(rows)} may be the labels; name one of them labels")
     return rows[0] if rows else None
