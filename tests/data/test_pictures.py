@@ -120,6 +120,9 @@ def test_any_container_depth_and_colour_gives_the_same(tmp_path_factory, contain
         values = values.astype(np.int32)
     labels = [str(n) for n in sorted([*range(classes), *range(classes)])]
     found = open_source(str(held(container, tmp_path_factory.mktemp("held"), values, labels, kind)))
+    if container in ("folder", "zip"):  # whose pictures come in the order of their names: 10/ before 2/
+        order = sorted(range(len(labels)), key=lambda n: (labels[n], n))
+        values, labels = values[order], [labels[n] for n in order]
     expected = right(values)
     pixels = np.stack(list(found.read(found.shape)))
     assert np.array_equal(pixels, expected.transpose(0, 3, 1, 2) if colour else expected[:, None])
