@@ -242,7 +242,7 @@ TREES = {  # files -> (pictures, classes, names)
     "some outside": (["cat/a", "dog/b", "c"], (3, 0, ())),
     "one folder": (["cat/a", "cat/b"], (2, 0, ())),
     "no folder": (["a", "b"], (2, 0, ())),
-    "macOS": (["cat/a", "dog/b", "__MACOSX/cat/._a", "cat/._a", ".hidden/c"], (2, 2, ("cat", "dog"))),
+    "macOS": (["cat/a", "dog/b", "__MACOSX/cat/._a", "__MACOSX/fox/b", "cat/._a", ".hidden/c"], (2, 2, ("cat", "dog"))),
 }
 
 
@@ -524,3 +524,13 @@ def test_a_prompt_is_read_by_the_same_rules(tmp_path):
     for opaque in (tmp_path / "whole.png", str(tmp_path / "whole.png"), np.zeros((3, 8, 6), int)):
         with pytest.raises(SanbuError, match="has no pixel to draw"):
             codec.known_pixels(opaque)
+
+
+def test_other_labels_beside_the_same_pictures_are_other_data(tmp_path):
+    idx(tmp_path / "a-images-idx3-ubyte", drawn(9))
+    found = set()
+    for labels in ([0, 1, 2] * 3, [2, 1, 0] * 3, [1, 2, 3] * 3):
+        idx(tmp_path / "a-labels-idx1-ubyte", np.array(labels, np.uint8))
+        data = Images(path=str(tmp_path / "a-images-idx3-ubyte"), validation=0.0, test=0.0).resolve().build()
+        found.add(data.fingerprint)
+    assert len(found) == 3
