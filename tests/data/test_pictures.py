@@ -218,6 +218,8 @@ def test_labels_of_an_npz(name, tmp_path):
         ({"x": X, "y": X[..., 0]}, "labels of type uint8 and shape"),
         ({"pixels": X, "age": Y, "kind": Y}, "age or kind may be the labels"),
         ({"x_train": X, "y_train": Y, "x_test": X}, "differ in shape or labels"),
+        ({"x_train": X, "y_train": np.eye(3)[Y], "x_test": X, "y_test": np.eye(4)[Y]}, "differ in shape or labels"),
+        ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y.astype(str)}, "differ in shape or labels"),
         ({"x": np.zeros((6, 8, 8, 4), np.uint8)}, "neither 1 nor 3 channels"),
         ({"x": X.astype(float) - 1}, "values from -1 to"),
         ({"x": X, "y": Y + 0.5}, "label of picture 0 is 0.5"),

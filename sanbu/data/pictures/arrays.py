@@ -99,12 +99,13 @@ def from_npz(file: Path) -> Pictures:
         if label is not None:
             used.add(label)
             labels.append(as_rows(arrays[label]))
-    if len({part.shape[1:] for part in images}) > 1 or len(labels) not in (0, len(images)):
+    kinds = {(part.shape[1:], part.dtype.kind) for part in labels}
+    if len({part.shape[1:] for part in images}) > 1 or len(labels) not in (0, len(images)) or len(kinds) > 1:
         raise SourceError(f"{file}: its parts differ in shape or labels; arrays: {described(arrays)}")
     whole = np.concatenate(images) if len(images) > 1 else images[0]
     numbers = class_numbers(f"{file}: labels", np.concatenate(labels), len(whole)) if labels else None
     unused = [name for name in arrays if name not in used]
-    remarks = (f"arrays not used: {', '.join(unused)}",) if unused else ()
+    remarks: tuple[str, ...] = (f"arrays not used: {', '.join(unused)}",) if unused else ()
     guessed = [name for name in used - set(chosen.values()) if not set(words(name)) & set(LABELS)]
     remarks += (f"labels from the array {guessed[0]}",) if guessed else ()
     return from_array(str(file), whole, numbers, lambda: file_hash(file), remarks=remarks)
