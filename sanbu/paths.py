@@ -49,6 +49,10 @@ class NoisePath(Choice):
         """The time as a network receives it, 0 to about 1000."""
         return 1000 * t
 
+    def most_steps(self) -> int | None:
+        """The most steps a sampler can take, None where time is continuous."""
+        return None
+
     def grid(self, steps: int) -> Tensor:
         """The steps + 1 times a sampler visits, from noise to clean; evenly spaced, the noisiest first."""
         import torch
@@ -149,6 +153,9 @@ class Chain(NoisePath):
 
     def place(self, u: Tensor) -> Tensor:
         return (u * self.length).ceil() / self.length
+
+    def most_steps(self) -> int | None:
+        return self.length
 
     def grid(self, steps: int) -> Tensor:
         """Trailing spacing: the noisiest step first, rounded to steps of the chain."""

@@ -62,6 +62,9 @@ class Recipe(Config):
         self.model.check(space)
         if "guide" not in self.parents:
             self.strategy.check(space)
+        path = getattr(self.model, "path", None)
+        if path is not None:
+            self.strategy.check_path(path)
         self._fits("objective", self.objective)
         self._fits("strategy", self.strategy)
         return self

@@ -16,7 +16,7 @@ def generate(
     overrides: Overrides = None,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", help="text to continue or picture to complete; default: unconditional"),
+        typer.Option("--prompt", "-p", help="text to continue, or picture with transparent pixels to draw"),
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="number of samples")] = 1,
     label: Annotated[

@@ -1,4 +1,4 @@
-"""Training rows as a person can check them: every token with what becomes of it."""
+"""Training rows as a person can check them: every token with what becomes of it; what was done to pictures."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Shown:
 
 
 def tokens_of(data: Any, rows: int) -> list[list[Shown]]:
-    """The first rows of training. Raises SanbuError for data that is no text."""
+    """The first rows of training. Raises SanbuError for data that has no tokens."""
     batch = data.batch(0, rows)
     if "tokens" not in batch:
-        raise SanbuError("preview shows tokens, and this data has none")
+        raise SanbuError("preview shows tokens or pictures, and this data has neither")
     tokenizer = data.codec.tokenizer
     pad = tokenizer.special(PAD)
     tokens = batch["tokens"].flatten(0, -2)
@@ -40,6 +40,24 @@ def tokens_of(data: Any, rows: int) -> list[list[Shown]]:
         list(mark_tokens(tokenizer, row.tolist(), asked.tolist(), pad, length))
         for row, asked, length in zip(tokens, targets, lengths, strict=True)
     ]
+
+
+def picture_lines(data: Any, rows: int) -> tuple[dict[str, Any], list[str]]:
+    """Pictures: what was read, left out and changed, pictures per class, and the first rows; as fields and as lines."""
+    batch = data.batch(0, min(rows, data.rows))
+    classes = data.class_counts()
+    shown = []
+    for levels, label in zip(batch["levels"], batch["label"].tolist(), strict=True):
+        name = data.codec.label_name(label) if label < len(classes) else "none"
+        mean = round(float(levels.float().mean()), 1)
+        shown.append({"label": name, "lowest": int(levels.min()), "highest": int(levels.max()), "mean": mean})
+    about = {"data": data.summary(), "remarks": list(data.remarks), "classes": classes, "rows": shown}
+    lines = [data.summary(), *(f"  {remark}" for remark in data.remarks)]
+    lines += [f"  class {name}: {count:,}" for name, count in classes.items()]
+    for number, row in enumerate(shown):
+        levels = f"levels {row['lowest']} to {row['highest']}, mean {row['mean']}"
+        lines.append(f"row {number}: label {row['label']}, {levels}")
+    return about, lines
 
 
 def mark_tokens(tokenizer: Any, ids: list[int], targets: list[int], pad: int | None, length: int) -> Iterator[Shown]:

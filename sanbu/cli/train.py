@@ -60,16 +60,23 @@ def preview(
     rows: Annotated[int, typer.Option("--rows", min=1, help="training rows to show")] = 2,
     as_json: Json = False,
 ) -> None:
-    """Show training rows token by token: taught, only read, or padding.
+    """Show training rows token by token: taught, only read, or padding. Of pictures, show what
+    was read, left out or changed, with counts, the classes, and the first rows.
 
     \b
     sanbu preview runs/chat/sft
     sanbu preview sft base=runs/chat/base data.path=mine.jsonl --rows 4
+    sanbu preview flow data.path=photos/ data.shape=[3,32,32]
     """
+    from sanbu.cli.preview import picture_lines, tokens_of
     from sanbu.cli.preview import show as show_rows
-    from sanbu.cli.preview import tokens_of
 
-    found = tokens_of(choose(name, overrides).resolve().data.build(), rows)
+    data: Any = choose(name, overrides).resolve().data.build()
+    if "levels" in data.batch(0, 1):
+        about, lines = picture_lines(data, rows)
+        report(about, as_json, "\n".join(lines))
+        return
+    found = tokens_of(data, rows)
     if as_json:
         report({"rows": [[{"piece": token.piece, "state": token.state} for token in row] for row in found]}, True, "")
     else:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from sanbu.codecs.codec import Written
+from sanbu.codecs.pixels import as_bytes, channels_first, fit, read_pixels
 from sanbu.config import SanbuError, nearest
 from sanbu.files import read_json, replace_atomically, write_json
 from sanbu.space import Batch, Draft, Space
@@ -32,6 +33,11 @@ def to_levels(sample: Tensor, space: Space) -> Tensor:
         return sample
     top = space.vocabulary - 1
     return ((sample + 1) * (top / 2)).round().clamp(0, top).long()
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text is, None if it is no whole number from 0."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 class ImageCodec:
@@ -78,44 +84,70 @@ class ImageCodec:
         return {"label": label, "known": levels.expand(each), "mask": mask.expand(each)}
 
     def label_number(self, label: int | str) -> int:
-        """The class number of a label, given by number or name; `none` means no label."""
+        """The class number of a label, as text or number; `none` means no label.
+
+        A label is the name of a class. Names that are whole numbers are compared by value, so 2, "2" and "02" are the
+        same; where no name is a number, a number is the place of the class, from 0.
+        """
         classes = self.space.classes
         if not classes:
             raise SanbuError(f"label: given {label}, but this run was trained without labels")
+        if label in self.names:
+            return self.names.index(str(label))
         if label == "none":
             if self.space.unlabelled:
                 return classes
             raise SanbuError(
                 "label: given none, but this run was never trained on rows without label (data.drop_label=0)"
             )
-        if label in self.names:
-            return self.names.index(str(label))
-        if re.fullmatch(r"[0-9]{1,9}", str(label)) and int(label) < classes:
-            return int(label)
+        value = whole_number(str(label))
+        numbered = {whole_number(name): number for number, name in enumerate(self.names)}
+        places = {number: number for number in range(classes)} if set(numbered) <= {None} else numbered
+        if value is not None and value in places:
+            return places[value]
         allowed = f"0 to {classes - 1}" + (f", or {', '.join(self.names)}" if self.names else "")
+        if set(numbered) > {None} or (self.names and None not in numbered):
+            allowed = ", ".join(self.names)
         raise SanbuError(f"label: given {label}, allowed: {allowed}{nearest(str(label), self.names)}")
 
+    def label_name(self, number: int) -> str:
+        """The name of a class."""
+        return self.names[number] if number < len(self.names) else str(number)
+
     def known_pixels(self, picture: Any) -> tuple[Tensor, Tensor]:
-        """Levels, and the mask of the known pixels, both [C, H, W]."""
-        if not isinstance(picture, (str, Path)):
+        """Levels, and the mask of the known pixels, both [C, H, W]; read by the rules of codecs/pixels.py.
+
+        Raises SanbuError for another size, and where every pixel is known, so that there is nothing to draw.
+        """
+        if isinstance(picture, (str, Path)):
+            levels, seen = self._read_known(Path(picture))
+        else:
             values = torch.as_tensor(np.asarray(picture)).long()
             if tuple(values.shape) != self.space.shape:
                 raise SanbuError(f"picture: given {list(values.shape)}, but this run draws {list(self.space.shape)}")
-            return values.clamp(min=0), values >= 0
+            levels, seen = values.clamp(min=0), values >= 0
+        if bool(seen.all()):
+            given = str(picture) if isinstance(picture, (str, Path)) else "the given array"
+            how = "are transparent in a file, negative in an array"
+            raise SanbuError(f"picture: {given} has no pixel to draw; pixels to draw {how}")
+        return levels, seen
+
+    def _read_known(self, picture: Path) -> tuple[Tensor, Tensor]:
         try:
-            with Image.open(picture) as opened:
-                pixels = np.asarray(opened.convert("RGBA"))
-                grey = np.asarray(opened.convert("RGB").convert("L"))[..., None]
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise SanbuError(f"{picture} cannot be read as a picture: {str(error).splitlines()[0][:80]}") from None
-        channels, height, width = self.space.shape
-        if pixels.shape[:2] != (height, width):
+            with picture.open("rb") as file:
+                found = read_pixels(str(picture), file)
+        except OSError as error:
+            raise SanbuError(f"{picture} cannot be read as a picture: {error.strerror}") from None
+        values = as_bytes(str(picture), found.values)
+        shape: Any = self.space.shape
+        channels, height, width = shape
+        if values.shape[:2] != (height, width):
             raise SanbuError(
-                f"{picture} is {pixels.shape[1]} x {pixels.shape[0]}, but this run draws {width} x {height}"
+                f"{picture} is {values.shape[1]} x {values.shape[0]}, but this run draws {width} x {height}"
             )
-        brightness = grey if channels == 1 else pixels[..., :3]
-        colour = torch.from_numpy(brightness.transpose(2, 0, 1).astype(np.float32))
-        seen = torch.from_numpy(pixels[..., 3] > 127).expand(channels, -1, -1)
+        colour = torch.from_numpy(fit(channels_first(values), shape).astype(np.float32))
+        opacity = np.full((height, width), 255) if found.opacity is None else found.opacity
+        seen = torch.from_numpy(opacity > 127).expand(channels, -1, -1)
         return to_levels(colour / 127.5 - 1, self.space), seen
 
     def read(self, sample: Tensor) -> np.ndarray:

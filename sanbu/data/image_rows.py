@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -17,16 +18,17 @@ from torch.nn import functional as F
 from sanbu.codecs.codec import Codec
 from sanbu.codecs.images import ImageCodec, to_unit
 from sanbu.config import SanbuError
-from sanbu.data import sources
 from sanbu.data.cache import cache_folder
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
-from sanbu.data.pictures import Pictures, open_source
+from sanbu.data.pictures import Pictures, Shape, open_source
+from sanbu.files import read_json, write_json
 from sanbu.noise import Noise, mix_int
 from sanbu.progress import progress_rows
 from sanbu.space import Batch, Space
 
 PARTS = ("train", "validation", "test")
+RULES = 2  # the version of how files become pixels (codecs/pixels.py); another one reads the data anew
 
 
 class Images(DataConfig):
@@ -39,7 +41,8 @@ class Images(DataConfig):
         description="digits (from scikit-learn), folder, .zip, .npz, .parquet, idx3-ubyte, or hub:NAME",
     )
     shape: tuple[int, int, int] | Literal["auto"] = Field(
-        "auto", description="channels, height, width; pictures of another size are resized; auto reads the data"
+        "auto",
+        description="channels, height, width; others are cropped to the centre and resized; auto reads the data",
     )
     levels: int | Literal["auto"] = Field(
         "auto",
@@ -90,7 +93,7 @@ class Images(DataConfig):
         found = open_source(self.path)
         return self.model_copy(
             update={
-                "shape": found.shape if self.shape == "auto" else self.shape,
+                "shape": found.one_shape if self.shape == "auto" else self.shape,
                 "levels": found.levels if self.levels == "auto" else self.levels,
                 "classes": found.classes if self.classes == "auto" else self.classes,
             }
@@ -101,9 +104,13 @@ class Images(DataConfig):
             known: tuple[Any, int, int] = ((1, 8, 8), 17, 10)
             pairs = zip((self.shape, self.levels, self.classes), known, strict=True)
             found: list[Any] = [default if own == "auto" else own for own, default in pairs]
+        elif "auto" not in (self.shape, self.levels, self.classes):
+            found = [self.shape, self.levels, self.classes]
         else:
-            config = self.resolve()
-            found = [config.shape, config.levels, config.classes]
+            source = open_source(self.path)
+            stored = (source.shape, source.levels, source.classes)
+            own = (self.shape, self.levels, self.classes)
+            found = [known if given == "auto" else given for given, known in zip(own, stored, strict=True)]
         shape, levels, classes = found
         return Space(shape, levels, classes=classes, unlabelled=self.drop_label > 0 or not classes)
 
@@ -117,9 +124,17 @@ class Images(DataConfig):
 class ImageRows:
     """Rows of `image` [B, C, H, W] in [-1, 1], `levels` (the same as integers) and `label` (`classes`: no label)."""
 
-    def __init__(self, config: Images, images: np.ndarray, labels: np.ndarray, fingerprint: str, names: Any) -> None:
+    def __init__(
+        self,
+        config: Images,
+        images: np.ndarray,
+        labels: np.ndarray,
+        fingerprint: str,
+        names: tuple[str, ...],
+        remarks: tuple[str, ...] = (),
+    ) -> None:
         self.config, self.images, self.labels = config, images, labels
-        self.space, self.fingerprint, self.names = config.space(), fingerprint, names
+        self.space, self.fingerprint, self.names, self.remarks = config.space(), fingerprint, names, remarks
         part = split_by_hash(images, config.validation, config.test)
         self.places = {name: np.flatnonzero(part == number) for number, name in enumerate(PARTS)}
         self.rows, self.held_out_rows = len(self.places["train"]), len(self.places["validation"])
@@ -129,7 +144,7 @@ class ImageRows:
         """The codec for these pictures."""
         return ImageCodec(self.space, self.names)
 
-    def describe(self) -> str:
+    def summary(self) -> str:
         """Number of pictures, their shape, levels and classes, and the sizes of the splits."""
         channels, height, width = self.space.shape
         sizes = {name: len(self.places[name]) for name in PARTS}
@@ -137,6 +152,15 @@ class ImageRows:
         classes = f", {self.space.classes} classes" if self.space.classes else ""
         shape = f"{width} x {height} x {channels}, {self.space.vocabulary} levels"
         return f"{len(self.images):,} pictures {shape}{classes}: {counts}"
+
+    def describe(self) -> str:
+        """The summary, and what was left out or changed, with counts."""
+        return "; ".join((self.summary(), *self.remarks))
+
+    def class_counts(self) -> dict[str, int]:
+        """The number of pictures of each class, by its name; empty without labels."""
+        counts = np.bincount(self.labels, minlength=self.space.classes) if self.space.classes else ()
+        return {self.codec.label_name(number): int(count) for number, count in enumerate(counts)}
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order, augmented."""
@@ -203,17 +227,21 @@ def hash_chance(image: np.ndarray) -> float:
 def build(config: Images) -> ImageRows:
     """The rows of a resolved config. Raises SanbuError for fewer than 2 training pictures."""
     found = open_source(config.path)
-    about = json.dumps(
-        [1, config.path if config.path == "digits" else sources.fingerprint(config.path), config.space().shape]
-    )
-    name = "images-" + hashlib.sha256(about.encode()).hexdigest()[:24]
-    shape = config.space().shape
-    images = read_pictures(found, shape) if config.path == "digits" else load_array(name, found, shape)
+    shape: Any = config.space().shape
     classes = config.space().classes
+    plain = config.path == "digits" and shape == found.shape
+    content = config.path if config.path == "digits" else found.content_hash()
+    name = "images-" + short_hash(json.dumps([1 if plain else RULES, content, shape]).encode())
+    if config.path == "digits":
+        images, done = read_pictures(found, shape)
+    else:
+        images, done = load_array(name, found, shape)
     labels = np.zeros(len(images), np.int64) if found.labels is None or not classes else found.labels
     if classes and labels.max() >= classes:
         raise SanbuError(f"data.classes: given {classes}, but {config.path!r} has labels up to {labels.max()}")
-    rows = ImageRows(config, images, labels, name, found.names)
+    fingerprint = name if plain or found.labels is None else f"{name}-{labels_hash(found)}"
+    remarks = (*found.remarks, *(f"{count:,} {what}" for what, count in done.items()))
+    rows = ImageRows(config, images, labels, fingerprint, found.names, remarks)
     if rows.rows < 2:
         raise SanbuError(
             f"data.path: {config.path!r} has {len(images)} pictures, {rows.rows} of them for training;"
@@ -222,20 +250,38 @@ def build(config: Images) -> ImageRows:
     return rows
 
 
-def load_array(name: str, found: Pictures, shape: Any) -> np.ndarray:
-    """The pictures as a memory-mapped array in the cache; the source is read the first time."""
+def short_hash(content: bytes) -> str:
+    """24 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()[:24]
+
+
+def labels_hash(found: Pictures) -> str:
+    """A hash of the labels and of the names of their classes."""
+    return short_hash(json.dumps([found.labels.tolist() if found.labels is not None else None, found.names]).encode())
+
+
+def load_array(name: str, found: Pictures, shape: Shape) -> tuple[np.ndarray, dict[str, int]]:
+    """The pictures as a memory-mapped array in the cache, and what was done to them; read the first time."""
 
     def make(folder: Path) -> None:
-        np.save(folder / "images.npy", read_pictures(found, shape))
+        images, done = read_pictures(found, shape)
+        np.save(folder / "images.npy", images)
+        write_json(folder / "done.json", done)
 
-    return np.load(cache_folder(name, make) / "images.npy", mmap_mode="r")
+    folder = cache_folder(name, make)
+    return np.load(folder / "images.npy", mmap_mode="r"), read_json(folder / "done.json")
 
 
-def read_pictures(found: Pictures, shape: Any) -> np.ndarray:
-    """All pictures as uint8 [N, C, H, W]."""
+def read_pictures(found: Pictures, shape: Shape) -> tuple[np.ndarray, dict[str, int]]:
+    """All pictures as uint8 [N, C, H, W], and a count of what was done to them."""
     images = np.empty((found.count, *shape), np.uint8)
+    done: Counter[str] = Counter()
+    brightest = 0
     with progress_rows("reading pictures", found.count) as progress:
-        for number, picture in enumerate(found.read(tuple(shape))):
+        for number, picture in enumerate(found.read(shape, done)):
             images[number] = picture
+            brightest = max(brightest, int(picture.max()))
             progress(1)
-    return images
+    if brightest < found.levels // 8:
+        done[f"pictures, none brighter than level {brightest} of {found.levels - 1}"] = found.count
+    return images, dict(done)

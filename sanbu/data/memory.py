@@ -15,6 +15,7 @@ from torch import Tensor
 from sanbu.config import SanbuError
 from sanbu.data.cache import cache_folder
 from sanbu.data.image_rows import Images
+from sanbu.data.pictures.labels import class_numbers
 from sanbu.data.tensor_rows import Rows
 from sanbu.data.text_rows import Text
 from sanbu.files import write_tensors
@@ -35,16 +36,21 @@ def text(documents: Sequence[str], **fields: Any) -> Text:
 def images(array: Any, labels: Any = None, **fields: Any) -> Images:
     """Pictures as data: uint8 or floats from 0 to 1, [N, H, W], [N, H, W, C] or [N, C, H, W].
 
-    labels: integers from 0, [N]. fields: other fields of `Images`, for example validation=0.2, flip=True.
-    Raises SanbuError for another dtype or number of axes.
+    labels: whole numbers, names or one-hot rows, one per picture (data/pictures/labels.py). fields: other fields of
+    `Images`, for example validation=0.2, flip=True.
+    Raises SanbuError for another dtype, number of axes or number of labels.
     """
     pictures = as_bytes(np.asarray(array))
     arrays = {"images": pictures}
     if labels is not None:
-        numbers = np.asarray(labels)
-        if numbers.shape != pictures.shape[:1] or not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0:
-            raise SanbuError(f"data.images: labels must be {len(pictures)} integers from 0, one per picture")
-        arrays["labels"] = numbers.astype(np.int64)
+        given = list(labels) if isinstance(labels, (list, tuple)) else np.asarray(labels)
+        if len(given) != len(pictures):
+            raise SanbuError(
+                f"data.images: given {len(given)} labels, allowed: {len(pictures)} integers from 0, or names,"
+                " one per picture"
+            )
+        numbers, names = class_numbers("data.images: labels", given, len(pictures))
+        arrays["labels"] = np.array(names)[numbers] if names else numbers
     content = b"".join(f"{a.shape}".encode() + a.tobytes() for a in arrays.values())
     path = keep("pictures", content, "pictures.npz", lambda file: np.savez(file, allow_pickle=False, **arrays))
     return Images(path=str(path), **fields)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
-from collections.abc import Iterator
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -64,14 +67,86 @@ def files(path: str) -> list[Path]:
     if not place.is_dir():
         siblings = [str(other) for other in place.parent.iterdir()] if place.parent.is_dir() else []
         raise SourceError(f"data.path: there is no file or folder {path!r}{nearest(path, siblings)}")
-    found = sorted(
-        file
-        for file in place.rglob("*")
-        if file.is_file() and not any(p.startswith(".") for p in file.relative_to(place).parts)
-    )
+    found, _ = walk(place)
     if not found:
         raise SourceError(f"data.path: the folder {path!r} has no file; hidden files are ignored")
     return found
+
+
+def walk(place: Path) -> tuple[list[Path], Counter[str]]:
+    """The files of a folder and of the folders in it, sorted by name, and a count of what was left out.
+
+    A link to a folder elsewhere is followed, once for each folder it leads to; one to a folder within this one, or
+    around it, is left out, and so are hidden files and broken links. Raises SourceError for a folder that cannot be
+    read.
+    """
+    root = os.path.realpath(place)
+    seen: set[str] = set()
+    skipped: Counter[str] = Counter()
+    found: list[Path] = []
+
+    def fail(error: OSError) -> None:
+        raise SourceError(f"data.path: {error.filename} cannot be read: {error.strerror}") from None
+
+    for folder, folders, names in os.walk(place, onerror=fail, followlinks=True):
+        folders.sort()
+        for name in list(folders):
+            problem = left_out(Path(folder, name), root, seen)
+            if problem:
+                folders.remove(name)
+                skipped[problem] += 1
+        for name in names:
+            file = Path(folder, name)
+            if hidden((name,)):
+                skipped["hidden"] += 1
+            elif file.is_file():
+                found.append(file)
+            else:
+                skipped["broken links or no files"] += 1
+    return sorted(found), skipped
+
+
+def left_out(folder: Path, root: str, seen: set[str]) -> str:
+    """Why a folder below `root` is not entered; nothing if it is. seen: real places of the links followed so far."""
+    if hidden((folder.name,)):
+        return "hidden folders"
+    if not folder.is_symlink():
+        return ""
+    real = os.path.realpath(folder)
+    if within(real, root) or within(root, real) or within(os.path.realpath(folder.parent), real) or real in seen:
+        return "links to folders read already"
+    seen.add(real)
+    return ""
+
+
+def within(inner: str, outer: str) -> bool:
+    """Whether a real path is that of a folder, or of something in it."""
+    return f"{inner}{os.sep}".startswith(f"{outer.rstrip(os.sep)}{os.sep}")
+
+
+def hidden(parts: Sequence[str]) -> bool:
+    """Whether a file is hidden, or what macOS adds to archives, by the parts of its name."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+def stamp(found: Sequence[Path]) -> str:
+    """The state of files: their names, sizes and times of change; other after any change."""
+    digest = hashlib.sha256()
+    for file in found:
+        try:
+            about = file.stat()
+        except OSError:
+            continue  # it is gone again: another state
+        digest.update(f"{file}\0{about.st_size}\0{about.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def read_file(file: Path) -> bytes:
+    """The bytes of a file. Raises SourceError."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def read_documents(file: Path, field: str) -> Iterator[str]:

@@ -34,7 +34,7 @@ class BeamSearch(StrategyConfig):
     kind: Literal["beam-search"] = "beam-search"
     families: ClassVar[tuple[str, ...]] = ("tokens",)
     max_tokens: int = Field(128, ge=1, description="maximum number of new tokens")
-    beams: int = Field(4, ge=1, description="number of beams")
+    beams: int = Field(4, ge=1, le=4096, description="number of beams")
     length_penalty: float = Field(0.0, description="exponent of the length that a score is divided by; 0 disables")
     stop: tuple[str, ...] = Field((), description="texts that end a sample; not part of the sample")
     prefill: int = Field(512, ge=1, description="prompt tokens per row and prefill step")

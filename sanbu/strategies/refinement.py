@@ -44,7 +44,7 @@ class Refinement(StrategyConfig):
     sampler: Literal["ancestral", "ddim", "euler", "heun", "dpm-solver", "consistency"] = Field(
         "ddim", description="rule of one step"
     )
-    steps: int = Field(50, ge=1, description="number of steps")
+    steps: int = Field(50, ge=1, description="number of steps, at most those of a chain such as model.path=betas")
     guidance: float = Field(
         1.0, ge=0, description="guidance scale of the label, or over the weaker model parents.guide; 1 disables"
     )
@@ -59,6 +59,18 @@ class Refinement(StrategyConfig):
             raise ValueError(
                 f"strategy.guidance: given {self.guidance:g}, but the run never sees a row without label;"
                 " train with data.drop_label=0.1"
+            )
+
+    def check_path(self, path: NoisePath) -> None:
+        chain = path.most_steps()
+        if chain is None:
+            return
+        most = chain - 1 if self.sampler == "consistency" else chain  # which skips the faintest noise
+        if self.steps > most:
+            how = f" with sampler={self.sampler}" if most < chain else ""
+            raise ValueError(
+                f"strategy.steps: given {self.steps}, allowed{how}: 1 to {most}, because the chain of the model has"
+                f" {chain} steps (model.path.steps)"
             )
 
     def build(self, space: Space) -> Strategy:
@@ -86,6 +98,8 @@ class RefinementStrategy:
     def advance(self, models: Models, state: RefinementState) -> RefinementState:
         """One refinement. Writes into the state."""
         path, shape = models["model"].path, self.space.shape
+        if state.step == 0:
+            self.config.check_path(path)
         times = self._times(path)
         t, s = times[state.step], times[state.step + 1]
         if state.step == 0:

@@ -28,6 +28,9 @@ class StrategyConfig(Choice):
     def check(self, space: Space) -> None:
         """Raise ValueError, in one line, if this strategy cannot draw samples of the space."""
 
+    def check_path(self, path: Any) -> None:
+        """Raise ValueError, in one line, if this strategy cannot follow the noise path of the model."""
+
     def build(self, space: Space) -> Strategy:
         """The strategy for samples of this space."""
         raise NotImplementedError

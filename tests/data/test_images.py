@@ -12,7 +12,6 @@ from PIL import Image
 
 from sanbu.codecs.images import ImageCodec, grid
 from sanbu.config import ConfigError, SanbuError, load, override
-from sanbu.data import pictures
 from sanbu.data.image_rows import Images, shifted
 from sanbu.recipes import gpt2
 from sanbu.recipes import images as recipes
@@ -22,7 +21,6 @@ from sanbu.space import Space
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SANBU_CACHE", str(tmp_path / "cache"))
-    pictures.open_source.cache_clear()
 
 
 def made(count=40, shape=(6, 5), colour=True, seed=0):

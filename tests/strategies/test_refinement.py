@@ -222,3 +222,23 @@ def test_parts_that_do_not_fit_are_named():
         override(images.flow(), ["model=pixelcnn", "strategy=pixel-by-pixel"])
     with pytest.raises(ConfigError, match="use velocity"):
         override(images.flow(), ["model.target=noise"])
+
+
+@pytest.mark.parametrize(
+    ("sampler", "most"), [*((name, 100) for name in SAMPLERS if name != "consistency"), ("consistency", 99)]
+)
+def test_a_chain_has_no_more_steps_than_it_has(sampler, most):
+    """Refused in the recipe, in an override of a run, and where a model is drawn from without a recipe."""
+    chain = ["model.path.steps=100", f"strategy.sampler={sampler}"]
+    assert override(images.ddpm(), [*chain, f"strategy.steps={most}"]).strategy.steps == most
+    with pytest.raises(ConfigError, match=f"strategy.steps: given {most + 1}, allowed.*: 1 to {most}, .* 100 steps"):
+        override(images.ddpm(), [*chain, f"strategy.steps={most + 1}"])
+    times = paths.Betas(steps=100).grid(100).tolist()
+    assert all(s < t for t, s in pairwise(times))
+    space = Space((1, 2, 2), 256)
+    network = nn.Module()
+    network.path = paths.Betas(steps=100)
+    strategy = Refinement(sampler=sampler, steps=most + 1).build(space)
+    with pytest.raises(ValueError, match=f"1 to {most}"):
+        next(generate(strategy, {"model": network}, {"label": torch.zeros(1).long()}, torch.arange(1)))
+    assert override(images.flow(), ["strategy.steps=5000"]).strategy.steps == 5000  # continuous time
