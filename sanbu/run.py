@@ -80,6 +80,14 @@ class Run:
     # -- what was learnt ----------------------------------------------------------------------------------------------
 
     @cached_property
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the data when the run began; None for a run that began without data, an import say."""
+        if "data" in self.about:
+            return str(self.about["data"])
+        latest = Writer(self.folder).checkpoints()[-1:]
+        return read_object(latest[0] / "state.json", "data")["data"] if latest else None
+
+    @cached_property
     def codec(self) -> Codec:
         """The codec that was saved with the run. Raises RunError if its files are damaged."""
         for name, expected in self.about.get("files", {}).items():

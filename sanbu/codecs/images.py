@@ -76,8 +76,6 @@ class ImageCodec:
         if asked.get("picture") is None:
             return {"label": label}
         levels, mask = self.known_pixels(asked["picture"])
-        if bool(mask.all()):
-            raise SanbuError(f"{picture_name(asked['picture'])} has no pixel to draw; make the pixels to draw transparent")
         each = (rows, *self.space.shape)
         return {"label": label, "known": levels.expand(each), "mask": mask.expand(each)}
 
@@ -100,7 +98,14 @@ class ImageCodec:
         raise SanbuError(f"label: given {label}, allowed: {allowed}{nearest(str(label), self.names)}")
 
     def known_pixels(self, picture: Any) -> tuple[Tensor, Tensor]:
-        """Levels, and the mask of the known pixels, both [C, H, W]."""
+        """Levels, and the mask of the known pixels, both [C, H, W]. Raises SanbuError if there is nothing to draw."""
+        levels, mask = self._known(picture)
+        if bool(mask.all()):
+            name = picture if isinstance(picture, (str, Path)) else "the given array"
+            raise SanbuError(f"picture: {name} has no pixel to draw; make the pixels to draw transparent")
+        return levels, mask
+
+    def _known(self, picture: Any) -> tuple[Tensor, Tensor]:
         if not isinstance(picture, (str, Path)):
             values = torch.as_tensor(np.asarray(picture)).long()
             if tuple(values.shape) != self.space.shape:
@@ -201,11 +206,6 @@ def enlarged(picture: np.ndarray, wanted: int = 480) -> np.ndarray:
     """The picture with each pixel repeated, so that its longer side has at most about `wanted` pixels."""
     times = max(1, wanted // max(picture.shape[:2]))
     return picture.repeat(times, 0).repeat(times, 1)
-
-
-def picture_name(picture: Any) -> str:
-    """A given picture in an error message: its path, or that it is an array."""
-    return str(picture) if isinstance(picture, (str, Path)) else "the given array"
 
 
 def write_image(path: Path, picture: np.ndarray) -> None:

@@ -76,18 +76,20 @@ class Row:
 class Judge:
     """Scores samples against the test pictures of a data config. Raises SanbuError if there are too few pictures.
 
-    train, test: uint8 pictures as the codec reads them; labels: the class of each, by part. Where there are more
-    pictures than are used, a random part of them is, because many sources are sorted by class.
+    data: all the pictures. train, test: uint8, as the codec reads them; labels: the class of each, by part. Where there
+    are more pictures than are used, a random part of them is, because many sources are sorted by class.
     """
 
     def __init__(self, config: DataConfig) -> None:
         labelled: Any = change(config, {"classes": "auto"}).resolve()  # labels even if the runs are unconditional
         data = labelled.build()
-        self.codec, self.classes, self.levels = data.codec, data.space.classes, data.space.vocabulary
+        self.data, self.codec, self.classes, self.levels = data, data.codec, data.space.classes, data.space.vocabulary
         parts = {name: data.take(some(data.places[name], 10 * MOST)) for name in ("train", "test")}
         self.count = min(MOST, len(parts["test"]["label"]), len(parts["train"]["label"]))
         if self.count < NEEDED:
-            raise SanbuError(too_few(labelled, len(parts["train"]["label"]), len(parts["test"]["label"]), len(data.labels)))
+            raise SanbuError(
+                too_few(labelled, len(parts["train"]["label"]), len(parts["test"]["label"]), len(data.labels))
+            )
         self.train = np.stack([self.codec.read(row) for row in parts["train"]["levels"]])
         self.test = np.stack([self.codec.read(row) for row in parts["test"]["levels"]])
         self.labels = {name: part["label"].numpy() for name, part in parts.items()}

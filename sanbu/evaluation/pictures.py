@@ -27,7 +27,7 @@ def measure_run(
     run: Run, name: str, judge: Judge, overrides: tuple[str, ...] = (), seed: int = 10**6, group: str = ""
 ) -> Row:
     """The row of one run: draw `judge.count` pictures and score them."""
-    labels = labels_of_data(run, judge.count)
+    labels = labels_of_data(run, judge.data, judge.count)
     samples, nfe, seconds = draw_pictures(run, judge.count, seed, overrides, labels)
     _, _, alone = draw_pictures(run, 1, seed, overrides, labels)
     return Row(
@@ -39,19 +39,20 @@ def measure_run(
         ms_alone=1000 * alone,
         parameters=sum(parameter.numel() for parameter in run.model.parameters()),
         group=group or name,
-        bits_per_dimension=bits_per_dimension(run),
+        bits_per_dimension=bits_per_dimension(run, judge.data),
         **training_cost(run),
     )
 
 
-def labels_of_data(run: Run, count: int) -> Tensor:
-    """label_N of the run's test pictures, so that labels are drawn as often as the data has them; repeated as needed.
-
-    0 for a run without labels.
-    """
-    data: Any = run.recipe.data.build()
+def labels_of_data(run: Run, data: Any, count: int) -> Tensor:
+    """label_N of the test pictures, so that labels are drawn as often as the data has them; repeated as needed."""
     places = data.places["test" if len(data.places["test"]) else "train"]
-    return torch.from_numpy(np.resize(data.labels[some(places, 10 * MOST)], count))
+    return labels_of(run, torch.from_numpy(np.resize(data.labels[some(places, 10 * MOST)], count)))
+
+
+def labels_of(run: Run, label_N: Tensor) -> Tensor:
+    """The labels; 0 for a run without labels."""
+    return label_N if run.recipe.data.space().classes else torch.zeros_like(label_N)
 
 
 def draw_pictures(
@@ -62,12 +63,13 @@ def draw_pictures(
     labels_N: the label of each picture; by default as often as the data has them.
     """
     clock = time.process_time if run.device.type == "cpu" else time.perf_counter
-    labels_N = labels_of_data(run, count) if labels_N is None else labels_N
+    if labels_N is None:
+        labels_N = labels_of_data(run, run.recipe.data.build(), count)
     drawing = run.drawing(overrides)
     found, seconds, nfe = [], 0.0, 0
     for start in range(0, count, BATCH):
         since = clock()
-        condition = {"label": labels_N[start : min(start + BATCH, count)].to(run.device)}
+        condition = {"label": labels_N[start : min(start + BATCH, count)]}
         draft = last(drawing.drafts(condition, seed + start))
         nfe = int(draft.evaluations[0])
         seconds += clock() - since
@@ -75,7 +77,7 @@ def draw_pictures(
     return np.stack(found), nfe, seconds
 
 
-def bits_per_dimension(run: Run, rows: int = 1000) -> float | None:
+def bits_per_dimension(run: Run, data: Any, rows: int = 1000) -> float | None:
     """Bits per dimension of test pictures: exact, or a bound with 64 latent draws; None for models without likelihood.
 
     Exact values and bounds are not comparable.
@@ -84,7 +86,6 @@ def bits_per_dimension(run: Run, rows: int = 1000) -> float | None:
     config = judges.get(run.recipe.model.family)
     if config is None:
         return None
-    data: Any = run.recipe.data.build()
     return evaluate(config.build(), rounds_of_test_pictures(run, data, rows)).get("bits_per_dimension")
 
 
@@ -93,6 +94,7 @@ def rounds_of_test_pictures(run: Run, data: Any, rows: int) -> Iterator[Round]:
     places = some(data.places["test"], rows)
     for start in range(0, len(places), 100):
         taken = data.take(places[start : start + 100])
+        taken["label"] = labels_of(run, taken["label"])
         batch = {name: tensor.to(run.device) for name, tensor in taken.items()}
         noise = Noise("likelihood", first_row=start, device=run.device)
         yield Round({"model": run.model}, batch, noise, learning=False)
