@@ -237,7 +237,9 @@ def nats(data: str, seconds: float) -> Figures:
     folder = Path(f"runs/nats-{seconds:g}")
     contestants = [Contestant(name, recipe) for name, recipe in chosen.items()]
     for each, _, run in train_contestants(contestants, folder, seconds, 1):
-        figures[f"nats.{each.name}"] = (bits_per_dimension(run, 2000) or 0.0) * 784 * math.log(2)
+        figures[f"nats.{each.name}"] = (
+            (bits_per_dimension(run, run.recipe.data.build(), 2000) or 0.0) * 784 * math.log(2)
+        )
     return figures
 
 

@@ -57,8 +57,11 @@ class Writer:
         self.metrics_bytes = 0
 
     @classmethod
-    def create(cls, folder: Path | str, recipe: Config, save: Callable[[Path], object]) -> Writer:
-        """Begin a new run. save: writes the files of its codec. recipe.json, written last, makes the folder a run."""
+    def create(cls, folder: Path | str, recipe: Config, save: Callable[[Path], object], data: str = "") -> Writer:
+        """Begin a new run. save: writes the files of its codec. recipe.json, written last, makes the folder a run.
+
+        data: the fingerprint of the data, where the run begins with data.
+        """
         folder = Path(folder)
         check_new(folder)
         for name in ("checkpoints", "samples"):
@@ -69,6 +72,7 @@ class Writer:
         parents = {name: model_hash(Path(path)) for name, path in values["parents"].items()}
         values["parents"] = {name: os.path.relpath(path, folder) for name, path in values["parents"].items()}
         about = {"format": FORMAT, "sanbu": version("sanbu"), "files": files, "parents": parents, "recipe": values}
+        about |= {"data": data} if data else {}
         write_json(folder / "recipe.json", seal(about))
         return cls(folder)
 

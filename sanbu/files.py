@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,10 @@ from sanbu.config import SanbuError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm")  # that programs for FID count
+EXPORTED, NOTHING = re.compile(r"\d{4,}\.(png|txt)|grid\.png|refinement\.gif"), re.compile("")
 
 
 class FileError(SanbuError):
@@ -57,6 +62,27 @@ def remove(folder: Path) -> None:
         doomed = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         folder.replace(doomed)
         shutil.rmtree(doomed)
+
+
+def beside(folder: Path, what: str) -> Path:
+    """FOLDER-what, next to the folder."""
+    whole = folder if folder.name not in ("", "..") else folder.resolve()
+    return whole.with_name(f"{whole.name}-{what}")
+
+
+def written_before(folder: Path) -> list[Path]:
+    """The files that an earlier export wrote into a folder, which its overview tells: numbered samples.
+
+    Raises FileError if the folder holds other pictures, which would be counted among the samples.
+    """
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    overviews = (folder / "grid.png", folder / "samples.txt", beside(folder, "grid.png"))
+    ours = EXPORTED if any(path.exists() for path in overviews) else NOTHING
+    earlier = [path for path in found if ours.fullmatch(path.name)]
+    other = next((path for path in found if path.suffix.lower() in PICTURES and not ours.fullmatch(path.name)), None)
+    if other is not None:
+        raise FileError(f"{folder} holds the picture {other.name}, which is no earlier sample; give another folder")
+    return earlier
 
 
 def write_text(path: Path, text: str) -> None:

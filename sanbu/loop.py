@@ -58,7 +58,7 @@ def train(
     with claim(folder), Interrupt() as interrupt, torch.random.fork_rng():
         training = Training(recipe, machine)
         if run is None:
-            Writer.create(folder, recipe, training.data.codec.save)
+            Writer.create(folder, recipe, training.data.codec.save, training.data.fingerprint)
         run = Run.open(folder)
         book = Book(run, training, watcher)
         try:

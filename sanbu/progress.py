@@ -34,8 +34,11 @@ def progress_bytes(what: str, total: int | None) -> Iterator[Callable[[int], Non
 
 
 @contextlib.contextmanager
-def progress_seconds(what: str, total: float) -> Iterator[Callable[[float, str], None]]:
-    """A bar in seconds of work with time left and the current task; outside a terminal a line for each task."""
+def progress_tasks(what: str, total: float) -> Iterator[Callable[[float, str], None]]:
+    """A bar with time left and the name of the current task; outside a terminal a line for each task.
+
+    total: of the amounts of work that are reported with each task, in any unit.
+    """
     if not error_stream().is_terminal:
         said = ""
 

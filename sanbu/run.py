@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, model_hash
 from sanbu.codecs.codec import Codec, Follower, stops_of
 from sanbu.config import LARGEST, ConfigError, change, contents, load, module_of, nearest
-from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors
+from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors, written_before
 from sanbu.machine import find_device, ready_to_draw
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
@@ -80,6 +80,14 @@ class Run:
         return f"Run({str(self.folder)!r}, {', '.join(facts)})"
 
     # -- what was learnt ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the data when the run began; None for a run that began without data, an import say."""
+        if "data" in self.about:
+            return str(self.about["data"])
+        latest = Writer(self.folder).checkpoints()[-1:]
+        return read_object(latest[0] / "state.json", "data")["data"] if latest else None
 
     @cached_property
     def codec(self) -> Codec:
@@ -198,7 +206,7 @@ class Run:
         """
         drawing = self.drawing(overrides, fields)
         follower = drawing.follow()
-        for _ in drawing.drafts(self.codec.condition(prompt, n or 1), seed, follower.update):
+        for _ in drawing.drafts(self.codec.condition(prompt, n or 1, seed), seed, follower.update):
             pass
         results = follower.results()
         return results if n is not None or isinstance(prompt, (list, tuple)) else results[0]
@@ -209,7 +217,7 @@ class Run:
         """One sample as it is drawn: pieces of new text, or the picture after each step. See `generate`."""
         drawing = self.drawing(overrides, fields)
         follower = drawing.follow()
-        for _ in drawing.drafts(self.codec.condition(prompt, 1), seed, follower.update):
+        for _ in drawing.drafts(self.codec.condition(prompt, 1, seed), seed, follower.update):
             piece = follower.pieces[0]
             if len(piece):
                 yield piece
@@ -225,7 +233,7 @@ class Run:
         **fields: Any,
     ) -> Iterator[Draft]:
         """Every draft of n samples for each prompt: tensors, for programs. See `generate`."""
-        yield from self.drawing(overrides, fields).drafts(self.codec.condition(prompt, n), seed, watch)
+        yield from self.drawing(overrides, fields).drafts(self.codec.condition(prompt, n, seed), seed, watch)
 
     def save(
         self,
@@ -237,9 +245,13 @@ class Run:
         overrides: Sequence[str] = (),
         **fields: Any,
     ) -> dict[str, str | int]:
-        """Draw n samples and write each into a folder, with an overview; returns what was written. See `generate`."""
-        drawing, codec = self.drawing(overrides, fields), self.codec
-        condition = codec.condition(prompt, n)
+        """Draw n samples and write each into a folder, with an overview; returns what was written. See `generate`.
+
+        What an earlier call wrote there is replaced. Raises FileError if the folder holds other pictures.
+        """
+        drawing, codec, place = self.drawing(overrides, fields), self.codec, Path(folder)
+        earlier = written_before(place)
+        condition = codec.condition(prompt, n, seed)
         samples: list[Any] = []
         frames: list[list[Any]] = []
         with progress_rows("drawing", n) as progress:
@@ -253,7 +265,9 @@ class Run:
                 frames = frames or [[codec.read(row) for row in sample] for sample in evenly(drafts, FRAMES)]
                 samples += found
                 progress(len(found))
-        return codec.export(samples, Path(folder), frames) | {"evaluations": int(draft.evaluations[0])}
+        for path in earlier:
+            path.unlink()
+        return codec.export(samples, place, frames) | {"evaluations": int(draft.evaluations[0])}
 
     # -- beyond the folder --------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def compare(
     sanbu compare digits --seconds 20 --seeds 1
     sanbu compare runs/mine runs/other --run runs/report
     """
-    from sanbu.evaluation.compare import compare_contest, compare_runs
+    from sanbu.evaluation.compare import compare_contest, compare_runs, names_of
     from sanbu.evaluation.report import table, write
     from sanbu.recipes import contests
     from sanbu.run import Run
@@ -85,8 +85,8 @@ def compare(
     if missing is not None and len(names) > 1:
         raise ConfigError(f"compare: given {' '.join(names)}, allowed: one contest or run folders; {missing} is no run")
     if missing is None:
-        rows = compare_runs([Run.open(name) for name in names])
-        title = ", ".join(Path(name).name for name in names)
+        runs = [Run.open(name) for name in names]
+        rows, title = compare_runs(runs), ", ".join(names_of(runs))
     else:
         rows = compare_contest(contests.find(missing), run, seconds, seeds)
         title = f"{missing}: {seconds:g} CPU seconds each, {seeds} seed{'s' if seeds > 1 else ''}"

@@ -46,8 +46,11 @@ class Codec(Protocol):
     def request(self, prompt: str | None, label: str | None) -> Any:
         """The prompt for `condition` from command line options. Raises SanbuError for options that do not apply."""
 
-    def condition(self, prompt: Any, rows: int) -> Batch:
-        """The condition of a strategy, `rows` times each prompt; None means unconditional samples."""
+    def condition(self, prompt: Any, rows: int, seed: int = 0) -> Batch:
+        """The condition of a strategy, `rows` times each prompt; None means unconditional samples.
+
+        seed: of the first row. What differs between rows must follow from it, so that a row is the same alone.
+        """
 
     def follow(self, stop: Sequence[str] = ()) -> Follower:
         """A follower of drafts that ends rows at the stop texts."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from sanbu.codecs.codec import Written
 from sanbu.codecs.pixels import as_bytes, channels_first, fit, read_pixels
 from sanbu.config import SanbuError, nearest
-from sanbu.files import read_json, replace_atomically, write_json
+from sanbu.files import beside, read_json, replace_atomically, write_json
 from sanbu.space import Batch, Draft, Space
 
 SHOWN = 100  # pictures in a grid
@@ -65,16 +65,18 @@ class ImageCodec:
     def request(self, prompt: str | None, label: str | None) -> dict[str, str | None]:
         return {"label": label, "picture": prompt}
 
-    def condition(self, prompt: Any, rows: int) -> Batch:
+    def condition(self, prompt: Any, rows: int, seed: int = 0) -> Batch:
         """label_B and, if part of a picture is given, known_BCHW with its mask.
 
         prompt: None for all labels in turn, a label (number or name), or {"label": ..., "picture": path or array [C,
-        H, W] of levels}. Pixels to draw are transparent in a PNG, negative in an array. Raises
-        SanbuError for a label out of range.
+        H, W] of levels}. In turn: the row of seed s has the label s modulo the number of classes, so that it is the
+        same picture alone and in a batch. Pixels to draw are transparent in a PNG, negative in an array. Raises
+        SanbuError for a label out of range, and for a picture without pixels to draw.
         """
         asked = prompt if isinstance(prompt, dict) else {"label": prompt}
         if asked.get("label") is None:
-            label = torch.arange(rows) % max(1, self.space.classes)
+            classes = max(1, self.space.classes)
+            label = (torch.arange(rows) + seed % classes) % classes
         else:
             label = torch.full((rows,), self.label_number(asked["label"]))
         if asked.get("picture") is None:
@@ -173,14 +175,17 @@ class ImageCodec:
         return path
 
     def export(self, samples: Sequence[np.ndarray], folder: Path, frames: Sequence[Sequence[Any]] = ()) -> Written:
-        """Write a PNG per picture, a grid of the first 100, and an animation of the frames."""
+        """Write a PNG per picture into the folder; beside it a grid of the first 100, and an animation of the frames.
+
+        The folder holds nothing else, so that programs that compute FID can read it.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        overview = self.render(samples[:SHOWN], beside(folder, "grid"))  # first: it tells whose the pictures are
         for number, picture in enumerate(samples):
             write_image(folder / f"{number:04d}.png", picture)
-        overview = self.render(samples[:SHOWN], folder / "grid")
         written: Written = {"pictures": len(samples), "folder": str(folder), "grid": str(overview)}
         if len(frames) > 1:
-            path = folder / "refinement.gif"
+            path = beside(folder, "refinement.gif")
             write_animation(path, [enlarged(grid(frame)) for frame in frames])
             written["animation"] = str(path)
         return written

@@ -31,7 +31,7 @@ class NumbersCodec:
         if prompt is not None or label is not None:
             raise SanbuError("--prompt, --label: this run draws numbers and accepts neither; leave both out")
 
-    def condition(self, prompt: dict[str, Any] | None, rows: int) -> Batch:
+    def condition(self, prompt: dict[str, Any] | None, rows: int, seed: int = 0) -> Batch:
         """The tensors of a prompt, each repeated `rows` times; without a prompt, only the number of rows."""
         if prompt is None:
             return {"rows": torch.zeros(rows)}

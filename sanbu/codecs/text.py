@@ -51,7 +51,7 @@ class TokenCodec:
             raise SanbuError(f"--label: given {label}, but this run draws text, which has no labels; leave --label out")
         return prompt
 
-    def condition(self, prompt: Any, rows: int) -> Batch:
+    def condition(self, prompt: Any, rows: int, seed: int = 0) -> Batch:
         """tokens_BT, padded on the right, and length_B; each prompt `rows` times. None begins a new document."""
         prompts = [prompt or ""] if prompt is None or isinstance(prompt, str) else list(prompt)
         return batch_of([self.begin(text) for text in prompts for _ in range(rows)])

@@ -37,6 +37,9 @@ class Console(Watcher):
         self.say(f"{run.recipe.name} -> {run.folder}: {size}")
         self.say(f"data: {training.data.describe()}")
         self.say(f"on {training.machine.describe()}")
+        caution = run.recipe.model.caution(run.recipe.data.space())
+        if caution:
+            self.say(caution)
         if training.step:
             self.say(f"resumed at step {training.step:,}")
         self.first, self.steps, self.began = training.step, schedule.steps, time.monotonic()

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from sanbu.config import ConfigError, SanbuError, kind_of
+from sanbu.data.data import DataConfig
 from sanbu.evaluation.contest import Contestant, train_contestants
+from sanbu.evaluation.floors import FLOORS
 from sanbu.evaluation.inception import inception
 from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
 from sanbu.evaluation.picture_metrics import Judge, Row, mean_row
 from sanbu.evaluation.pictures import measure_run
 from sanbu.evaluation.report import row_figures, write
-from sanbu.progress import progress_rows
+from sanbu.evaluation.same_pictures import check_same_pictures
+from sanbu.progress import progress_tasks
 from sanbu.run import Run
+
+SEEDS = 3  # of the baselines
 
 
 def compare_contest(contestants: Sequence[Contestant], folder: Path, seconds: float, seeds: int) -> list[Row]:
@@ -32,22 +36,41 @@ def compare(runs: Sequence[Run | Path | str], folder: Path | str | None = None) 
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
     rows = compare_runs(opened)
     if folder is not None:
-        write(rows, Path(folder), ", ".join(run.folder.name for run in opened))
+        write(rows, Path(folder), ", ".join(names_of(opened)))
     return rows
 
 
 def compare_runs(runs: Sequence[Run]) -> list[Row]:
-    """Measure runs of pictures trained on the same data. Raises SanbuError if they were not."""
+    """Measure runs of pictures trained on the same data, a row each. Raises SanbuError if they were not."""
+    names = names_of(runs)
+    judge = Judge(pictures_of(runs))
+    return measure_rows(judge, [(Contestant(name, run.recipe), run) for name, run in zip(names, runs, strict=True)])
+
+
+def pictures_of(runs: Sequence[Run]) -> DataConfig:
+    """The data that all the runs were trained on. Raises SanbuError if they were trained on other data."""
     for run in runs:
         if run.codec.medium != "image":
             raise SanbuError(f"{run.folder} is not a run of pictures: its data is {kind_of(run.recipe.data)!r}")
-        if data_identity(run) != data_identity(runs[0]):
-            raise SanbuError(
-                f"{run.folder} was trained on other pictures than {runs[0].folder}: {data_identity(run)} against"
-                f" {data_identity(runs[0])}; only runs on the same pictures and split can be compared"
-            )
-    contestants = [(Contestant(run.folder.name, run.recipe), run) for run in runs]
-    return measure_rows(Judge(runs[0].recipe.data), contestants)
+    return check_same_pictures(runs).recipe.data
+
+
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """A name for each run: the end of its path, as long as it must be to tell it from the others.
+
+    Raises ConfigError if one is given twice.
+    """
+    parts = [run.folder.resolve().parts for run in runs]
+    twice = next((run for run, each in zip(runs, parts, strict=True) if parts.count(each) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"compare: {twice.folder} is given more than once")
+
+    def name(each: tuple[str, ...]) -> str:
+        lengths = range(1, len(each) + 1)
+        found = next(n for n in lengths if sum(other[-n:] == each[-n:] for other in parts) == 1)
+        return "/".join(part.strip("/") for part in each[-found:])
+
+    return [name(each) for each in parts]
 
 
 def measure(runs: Sequence[Run], options: Options) -> Measurement:
@@ -55,30 +78,34 @@ def measure(runs: Sequence[Run], options: Options) -> Measurement:
     run = single_run(runs)
     if options.data is not None:
         raise ConfigError(f"--data: given {options.data!r}, but {run.folder} is a run of pictures; leave --data out")
-    found = row_figures(compare_runs([run])[-1])
+    judge = Judge(pictures_of(runs))
+    found = row_figures(measure_runs(judge, [(Contestant(run.folder.resolve().name, run.recipe), run)])[0])
     if options.inception:
         found |= inception(run.to("auto"), options.inception)
     return {"run": str(run.folder), **found}, figure_lines(found)
 
 
-def data_identity(run: Run) -> tuple[object, ...]:
-    """The properties of the data that must be equal in compared runs."""
-    data: Any = run.recipe.data
-    return data.path, data.space().shape, data.levels, data.validation, data.test
-
-
 def measure_rows(judge: Judge, runs: Sequence[tuple[Contestant, Run]]) -> list[Row]:
-    """One row per contestant and way to sample, averaged over seeds, after the floors."""
+    """The floors, then one row per contestant and way to sample, averaged over seeds."""
+    rows = measure_runs(judge, runs)
+    with progress_tasks("measuring baselines", SEEDS * len(FLOORS)) as progress:
+        floors = judge.floors(SEEDS, lambda name: progress(1, name))
+    return [*floors, *rows]
+
+
+def measure_runs(judge: Judge, runs: Sequence[tuple[Contestant, Run]]) -> list[Row]:
+    """One row per contestant and way to sample, averaged over seeds."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     found: dict[str, list[Row]] = {}
     try:
-        with progress_rows("measuring", sum(len(contestant.draws) for contestant, _ in runs)) as progress:
+        with progress_tasks("measuring", sum(len(contestant.draws) for contestant, _ in runs)) as progress:
             for contestant, run in runs:
                 for label, overrides in contestant.draws:
                     name = f"{contestant.name}, {label}" if label else contestant.name
-                    found.setdefault(name, []).append(measure_run(run, name, judge, overrides))
-                    progress(1)
+                    progress(1, name)
+                    row = measure_run(run, name, judge, overrides, group=contestant.name)
+                    found.setdefault(name, []).append(row)
     finally:
         torch.set_num_threads(threads)
-    return [*judge.floors(), *(mean_row(rows) for rows in found.values())]
+    return [mean_row(rows) for rows in found.values()]

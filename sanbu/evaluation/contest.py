@@ -14,7 +14,7 @@ from typing import Any
 
 from sanbu.config import SanbuError, dump, load
 from sanbu.files import read_json, write_json
-from sanbu.progress import progress_seconds
+from sanbu.progress import progress_tasks
 from sanbu.recipe import Recipe
 from sanbu.run import Run
 
@@ -41,7 +41,7 @@ def train_contestants(
     contestants: Sequence[Contestant], folder: Path, seconds: float, seeds: int
 ) -> Iterator[tuple[Contestant, int, Run]]:
     """Train the contestants that are not trained yet and yield the run of each, per seed. Can be interrupted."""
-    with progress_seconds("training", seeds * sum(each.share * seconds for each in contestants)) as progress:
+    with progress_tasks("training", seeds * sum(each.share * seconds for each in contestants)) as progress:
         for seed in range(seeds):
             for contestant in contestants:
                 place = folder / "runs" / f"{contestant.name}-{seed}"

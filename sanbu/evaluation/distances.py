@@ -13,6 +13,7 @@ from torch import Tensor
 from sanbu.config import SanbuError
 
 NEIGHBOURS = 5
+SAME = 1e-3  # below the distance of two pictures that differ by one of 255 levels in one pixel; above rounding
 
 
 class TooFew(SanbuError):
@@ -46,6 +47,14 @@ def frechet(found_ND: Tensor, real_ND: Tensor) -> float:
 
 def kid(found_ND: Tensor, real_ND: Tensor) -> float:
     """KID: the unbiased squared MMD with kernel (x.y / D + 1)^3 (Binkowski and others, 2018); may be negative."""
+    return kid_and_error(found_ND, real_ND)[0]
+
+
+def kid_and_error(found_ND: Tensor, real_ND: Tensor) -> tuple[float, float]:
+    """KID, and the standard error that comes from drawing only N samples: the jackknife over the samples.
+
+    The real set is given, as it is the same for every row that is compared.
+    """
     check_sizes(found_ND, real_ND)
     x, y = found_ND.double(), real_ND.double()
     n = len(x)
@@ -53,10 +62,14 @@ def kid(found_ND: Tensor, real_ND: Tensor) -> float:
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.T / a.shape[1] + 1) ** 3
 
-    xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
-    off_diagonal = xx.sum() - xx.trace() + yy.sum() - yy.trace()
-    within = off_diagonal / (n * (n - 1))
-    return float(within - 2 * xy.mean())
+    xx, yy, xy_N = kernel(x, x), kernel(y, y), kernel(x, y).sum(1)
+    among_N = xx.sum(1) - xx.diagonal()
+    real = (yy.sum() - yy.trace()) / (n * (n - 1))
+    value = among_N.sum() / (n * (n - 1)) + real - 2 * xy_N.sum() / n**2
+    among_rest_N = (among_N.sum() - 2 * among_N) / ((n - 1) * (n - 2))
+    without_N = among_rest_N + real - 2 * (xy_N.sum() - xy_N) / (n * (n - 1))
+    error = ((n - 1) * without_N.var(correction=0)).sqrt()
+    return float(value), float(error)
 
 
 def neighbourhoods(found_ND: Tensor, real_ND: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
@@ -83,11 +96,22 @@ def radius(samples_ND: Tensor, k: int) -> Tensor:
 
 
 def copy_rate(found_ND: Tensor, train_ND: Tensor, test_ND: Tensor, quantile: float = 0.05) -> float:
-    """The fraction of samples that are closer to a training picture than 95 % of unseen pictures are."""
-    train = train_ND.double()
-    near = torch.cdist(test_ND.double(), train).amin(1).quantile(quantile)
-    distance = torch.cdist(found_ND.double(), train).amin(1)
-    return float((distance < near).double().mean())
+    """The fraction of samples that are as close to a training picture as the nearest 5 % of unseen pictures are."""
+    near = copy_distance(train_ND, test_ND, quantile)
+    return float((nearest(found_ND, train_ND) <= near).double().mean())
+
+
+def copy_distance(train_ND: Tensor, test_ND: Tensor, quantile: float = 0.05) -> Tensor:
+    """The distance to a training picture below which a sample is a copy: that of the nearest 5 % of unseen pictures.
+
+    At least SAME, so that a training picture is a copy of itself even where many unseen pictures equal training ones.
+    """
+    return nearest(test_ND, train_ND).quantile(quantile).clamp(min=SAME)
+
+
+def nearest(samples_ND: Tensor, others_MD: Tensor) -> Tensor:
+    """distance_N: from each sample to the nearest of the others."""
+    return torch.cdist(samples_ND.double(), others_MD.double()).amin(1)
 
 
 def class_variation(found_N: np.ndarray, real_N: np.ndarray, classes: int) -> float:

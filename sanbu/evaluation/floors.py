@@ -1,6 +1,7 @@
 """Baseline rows of every table (floors): sets of samples made without a learned model of pictures.
 
 Each function takes training pictures [N, D] in [0, 1], a number of samples n and a seed, and returns [n, D] in [0, 1].
+The first is the best that a row can be, the last the worst.
 """
 
 from __future__ import annotations
@@ -25,8 +26,13 @@ def copycat(train: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def gaussian(train: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """One Gaussian with the mean and covariance of the training pictures."""
-    return np.random.default_rng(seed).multivariate_normal(train.mean(0), np.cov(train.T), count, method="eigh")
+    """One Gaussian with the mean and covariance of the training pictures: m + z (X - m) / sqrt(N - 1), z normal [n, N].
+
+    The product has exactly that covariance, and needs no matrix of D x D, so pictures can have any size.
+    """
+    mean = train.mean(0)
+    weights = np.random.default_rng(seed).normal(0, (len(train) - 1) ** -0.5, (count, len(train)))
+    return mean + weights @ (train - mean)
 
 
 def mixture(train: np.ndarray, count: int, seed: int, components: int = 60) -> np.ndarray:
@@ -37,11 +43,16 @@ def mixture(train: np.ndarray, count: int, seed: int, components: int = 60) -> n
     return model.fit(train[:20000]).sample(count)[0]
 
 
-def kernel(train: np.ndarray, count: int, seed: int) -> np.ndarray:
+def kernel(train: np.ndarray, count: int, seed: int, width: float = 0.08) -> np.ndarray:
     """A kernel density of width 0.08: training pictures with noise on every pixel."""
-    from sklearn.neighbors import KernelDensity
+    draws = np.random.default_rng(seed)
+    picked = train[draws.choice(len(train), count)]
+    return picked + draws.normal(0, width, picked.shape)
 
-    return KernelDensity(bandwidth=0.08).fit(train).sample(count, random_state=seed)
+
+def noise(train: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Uniform noise, which knows nothing of the pictures: a run that is no better has learnt nothing."""
+    return np.random.default_rng(seed).uniform(0, 1, (count, train.shape[1]))
 
 
 FLOORS: dict[str, Floor] = {
@@ -50,4 +61,5 @@ FLOORS: dict[str, Floor] = {
     "one Gaussian": gaussian,
     "GMM-60": mixture,
     "KDE": kernel,
+    "noise": noise,
 }

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sanbu.config import kind_of
 from sanbu.evaluation.contest import training_cost
-from sanbu.evaluation.picture_metrics import Judge, Row
+from sanbu.evaluation.picture_metrics import MOST, Judge, Row, some
 from sanbu.noise import Noise
 from sanbu.objectives.elbo import ImportanceWeighted
 from sanbu.objectives.likelihood import Likelihood
@@ -21,10 +23,13 @@ from sanbu.strategies.strategy import last
 BATCH = 512
 
 
-def measure_run(run: Run, name: str, judge: Judge, overrides: tuple[str, ...] = (), seed: int = 10**6) -> Row:
+def measure_run(
+    run: Run, name: str, judge: Judge, overrides: tuple[str, ...] = (), seed: int = 10**6, group: str = ""
+) -> Row:
     """The row of one run: draw `judge.count` pictures and score them."""
-    samples, nfe, seconds = draw_pictures(run, judge.count, seed, overrides)
-    _, _, alone = draw_pictures(run, 1, seed, overrides)
+    labels = labels_of_data(run, judge.data, judge.count)
+    samples, nfe, seconds = draw_pictures(run, judge.count, seed, overrides, labels)
+    _, _, alone = draw_pictures(run, 1, seed, overrides, labels)
     return Row(
         name=name,
         strategy=str(kind_of(run.recipe.strategy)),
@@ -33,26 +38,46 @@ def measure_run(run: Run, name: str, judge: Judge, overrides: tuple[str, ...] = 
         ms_per_image=1000 * seconds / judge.count,
         ms_alone=1000 * alone,
         parameters=sum(parameter.numel() for parameter in run.model.parameters()),
-        bits_per_dimension=bits_per_dimension(run),
+        group=group or name,
+        bits_per_dimension=bits_per_dimension(run, judge.data),
         **training_cost(run),
     )
 
 
-def draw_pictures(run: Run, count: int, seed: int, overrides: tuple[str, ...]) -> tuple[np.ndarray, int, float]:
-    """Pictures, model evaluations per picture, and seconds of sampling (CPU time on a CPU)."""
+def labels_of_data(run: Run, data: Any, count: int) -> Tensor:
+    """label_N of the test pictures, so that labels are drawn as often as the data has them; repeated as needed."""
+    places = data.places["test" if len(data.places["test"]) else "train"]
+    return labels_of(run, torch.from_numpy(np.resize(data.labels[some(places, 10 * MOST)], count)))
+
+
+def labels_of(run: Run, label_N: Tensor) -> Tensor:
+    """The labels; 0 for a run without labels."""
+    return label_N if run.recipe.data.space().classes else torch.zeros_like(label_N)
+
+
+def draw_pictures(
+    run: Run, count: int, seed: int, overrides: tuple[str, ...] = (), labels_N: Tensor | None = None
+) -> tuple[np.ndarray, int, float]:
+    """Pictures, model evaluations per picture, and seconds of sampling (CPU time on a CPU).
+
+    labels_N: the label of each picture; by default as often as the data has them.
+    """
     clock = time.process_time if run.device.type == "cpu" else time.perf_counter
+    if labels_N is None:
+        labels_N = labels_of_data(run, run.recipe.data.build(), count)
+    drawing = run.drawing(overrides)
     found, seconds, nfe = [], 0.0, 0
     for start in range(0, count, BATCH):
         since = clock()
-        size = min(BATCH, count - start)
-        draft = last(run.drafts(None, size, seed + start, overrides=overrides))
+        condition = {"label": labels_N[start : min(start + BATCH, count)]}
+        draft = last(drawing.drafts(condition, seed + start))
         nfe = int(draft.evaluations[0])
         seconds += clock() - since
         found += [run.codec.read(row) for row in draft.sample]
     return np.stack(found), nfe, seconds
 
 
-def bits_per_dimension(run: Run, rows: int = 1000) -> float | None:
+def bits_per_dimension(run: Run, data: Any, rows: int = 1000) -> float | None:
     """Bits per dimension of test pictures: exact, or a bound with 64 latent draws; None for models without likelihood.
 
     Exact values and bounds are not comparable.
@@ -61,15 +86,15 @@ def bits_per_dimension(run: Run, rows: int = 1000) -> float | None:
     config = judges.get(run.recipe.model.family)
     if config is None:
         return None
-    data: Any = run.recipe.data.build()
     return evaluate(config.build(), rounds_of_test_pictures(run, data, rows)).get("bits_per_dimension")
 
 
 def rounds_of_test_pictures(run: Run, data: Any, rows: int) -> Iterator[Round]:
     """Rounds of up to 100 test pictures, without augmentation."""
-    places = data.places["test"]
-    for start in range(0, min(rows, len(places)), 100):
+    places = some(data.places["test"], rows)
+    for start in range(0, len(places), 100):
         taken = data.take(places[start : start + 100])
+        taken["label"] = labels_of(run, taken["label"])
         batch = {name: tensor.to(run.device) for name, tensor in taken.items()}
         noise = Noise("likelihood", first_row=start, device=run.device)
         yield Round({"model": run.model}, batch, noise, learning=False)

@@ -37,7 +37,7 @@ def rebuild(run: Run, length: float, folder: Path | str) -> Run:
         run.codec.save(made)
         shutil.copyfile(run.folder / "metrics.jsonl", made / "metrics.jsonl")
 
-    made = Writer.create(folder, run.recipe, save)
+    made = Writer.create(folder, run.recipe, save, run.fingerprint or "")
     made.save_model(model)
     return Run.open(made.folder)
 

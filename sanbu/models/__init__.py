@@ -33,6 +33,7 @@ KINDS = {
     "dcgan": "generators.gan",
     # denoisers: a picture in N refinements
     "perceptron-denoiser": "denoisers.perceptron",
+    "skip-perceptron": "denoisers.perceptron",
     "unet": "denoisers.unet",
     "dit": "denoisers.dit",
     # your own nn.Module, by family

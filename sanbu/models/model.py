@@ -41,6 +41,10 @@ class ModelConfig(Choice):
     def check(self, space: Space) -> None:
         """Raise ValueError, in one line, if the model cannot be built for the space."""
 
+    def caution(self, space: Space) -> str:
+        """One line to say before training where the model can be built but hardly fits the space; otherwise empty."""
+        return ""
+
     def example(self, space: Space) -> tuple[Tensor, ...] | None:
         """Inputs for one sample, to count its cost; None if the cost is counted per token."""
         return None

@@ -8,7 +8,7 @@ from sanbu.config import change
 from sanbu.data.image_rows import Images
 from sanbu.layers.average import PowerFunction
 from sanbu.models.denoisers.dit import DiT
-from sanbu.models.denoisers.perceptron import PerceptronDenoiser
+from sanbu.models.denoisers.perceptron import SkipPerceptron
 from sanbu.models.denoisers.unet import UNet
 from sanbu.models.generators.gan import DCGAN, PerceptronGAN
 from sanbu.models.latents.vae import Autoencoder, PerceptronVAE
@@ -129,13 +129,14 @@ def ddpm(size: str = "nano") -> Recipe:
             path=Betas(), target="noise",
         ),
     }  # fmt: skip
-    return denoiser_recipe("ddpm", shapes, size, Denoising(), Refinement(sampler="ddim", steps=50))
+    strategy = Refinement(sampler="ddim", steps=50, clip=True)  # as in the paper
+    return denoiser_recipe("ddpm", shapes, size, Denoising(), strategy)
 
 
 def edm(size: str = "nano") -> Recipe:
     """EDM: preconditioned denoising over noise levels, sampled by Heun's method (Karras and others, 2022)."""
     shapes = {
-        "nano": PerceptronDenoiser(
+        "nano": SkipPerceptron(
             width=256, layers=3, path=Exploding(sigma_max=20.0), target="preconditioned", deviation=0.6
         ),
         "cifar10": UNet(
@@ -150,7 +151,7 @@ def edm(size: str = "nano") -> Recipe:
 def flow(size: str = "nano") -> Recipe:
     """Flow matching: the velocity of the straight path from noise to picture (Lipman and others, 2023)."""
     shapes = {
-        "nano": PerceptronDenoiser(width=256, layers=3),
+        "nano": SkipPerceptron(width=256, layers=3),
         "cifar10": UNet(width=128, multipliers=(1, 2, 2, 2), layers=2, attention=(1,), head_width=64, groups=32),
     }
     return denoiser_recipe("flow", shapes, size, Denoising(times=LogitNormal()), Refinement(sampler="euler", steps=16))

@@ -36,8 +36,9 @@ class ImageGeneration:
         if body.stream and (body.n or 1) > 1:
             raise APIError(400, "n: only 1 image can be streamed; set n to 1 or stream to false", "n")
         codec: Any = served.run.codec
+        self.seed, self.read = seed_or_random(body.seed), codec.read
         try:
-            self.condition = codec.condition(body.prompt.strip() or None, body.n or 1)
+            self.condition = codec.condition(body.prompt.strip() or None, body.n or 1, self.seed)
         except SanbuError as error:
             raise APIError(400, f"prompt: {error}", "prompt") from None
         try:
@@ -45,7 +46,6 @@ class ImageGeneration:
         except SanbuError as error:
             raise APIError(400, str(error), "strategy") from None
         self.served, self.body = served, body
-        self.seed, self.read = seed_or_random(body.seed), codec.read
 
     def drafts(self) -> AsyncIterator[list[np.ndarray]]:
         """Submit, and stream the images of every draft. Raises Busy immediately when the queue is full."""

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from sanbu.config import SanbuError
 from sanbu.noise import uniform_at
 from sanbu.space import Batch, Draft, Models, Space
 from sanbu.strategies.filters import draw
@@ -46,6 +47,12 @@ class PixelByPixel(StrategyConfig):
         return PixelByPixelStrategy(self, space)
 
 
+def unseen(mask_BCHW: Tensor) -> bool:
+    """Whether every element that is given comes after every element to draw, in the order of drawing."""
+    order_BN = mask_BCHW.permute(0, 2, 3, 1).flatten(1).long()
+    return bool(order_BN.any() and (order_BN.diff() >= 0).all() and not order_BN[:, 0].any())
+
+
 class PixelByPixelStrategy:
     """Draws levels in order."""
 
@@ -53,10 +60,18 @@ class PixelByPixelStrategy:
         self.config, self.shape = config, space.shape
 
     def begin(self, condition: Batch, seeds: Tensor) -> PixelState:
-        """From label_B; to complete pictures also known_BCHW (levels) and mask_BCHW (True where they are given)."""
+        """From label_B; to complete pictures also known_BCHW (levels) and mask_BCHW (True where they are given).
+
+        Raises SanbuError if no pixel is drawn after a given one, as then none would follow from the given ones.
+        """
         levels = torch.zeros(len(seeds), *self.shape, dtype=torch.long, device=seeds.device)
         zeros = torch.zeros_like(seeds)
         known, mask = condition.get("known"), condition.get("mask")
+        if mask is not None and unseen(mask):
+            raise SanbuError(
+                "picture: every given pixel comes after the pixels to draw, but 'pixel-by-pixel' draws from the top row"
+                " down and sees only what is above; give the upper part, or use a run with 'refinement'"
+            )
         return PixelState(levels, condition["label"], seeds, zeros.bool(), zeros, known, mask)
 
     def advance(self, models: Models, state: PixelState) -> PixelState:

@@ -140,7 +140,7 @@ WRONG = [
     (["compare", "{place}/ddpm"], "set data.test higher"),
     (
         ["export", "{place}/flow", "--to", "diffusers", "--out", "{place}/out"],
-        "diffusers has no pipeline for 'perceptron-denoiser'",
+        "diffusers has no pipeline for 'skip-perceptron'",
     ),
     (["export", "{place}/ddpm", "--to", "difusers", "--out", "{place}/out"], "did you mean 'diffusers'?"),
     (["export", "{place}/ddpm", "--to", "diffusers", "--label", "12", "--out", "{place}/out"], "label: given 12"),

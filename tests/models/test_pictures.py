@@ -9,7 +9,7 @@ import torch
 from sanbu import recipes
 from sanbu.evaluation.cost import cost
 from sanbu.models.denoisers.dit import DiT
-from sanbu.models.denoisers.perceptron import PerceptronDenoiser
+from sanbu.models.denoisers.perceptron import PerceptronDenoiser, SkipPerceptron
 from sanbu.models.denoisers.unet import UNet
 from sanbu.models.generators.gan import DCGAN, PerceptronGAN
 from sanbu.models.latents.vae import Autoencoder, PerceptronVAE
@@ -180,6 +180,7 @@ ALL = [
     (PerceptronGAN(width=16, latent=4), (torch.randn(3, 4), LABEL)),
     (DCGAN(width=8, latent=4), (torch.randn(3, 4), LABEL)),
     (PerceptronDenoiser(width=16), (IMAGE, TIME, LABEL)),
+    (SkipPerceptron(width=16), (IMAGE, TIME, LABEL)),
     (UNet(width=8, groups=4), (IMAGE, TIME, LABEL)),
     (DiT(width=16, heads=2), (IMAGE, TIME, LABEL)),
 ]

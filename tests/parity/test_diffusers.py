@@ -180,7 +180,7 @@ def test_a_unet_of_others_comes_in(tmp_path):
 
 def test_what_has_no_equal_is_refused(tmp_path):
     edm = made(images.edm(), tmp_path / "edm")
-    with pytest.raises(InteropError, match="no pipeline for 'perceptron-denoiser'"):
+    with pytest.raises(InteropError, match="no pipeline for 'skip-perceptron'"):
         export_folder(edm, tmp_path / "out")
     other = made(override(images.edm(), ["model=unet", "model.path=exploding", *UNETS["unet"]]), tmp_path / "unet")
     with pytest.raises(InteropError, match="does not support the path 'exploding'"):

@@ -94,7 +94,7 @@ class Numbers:
     def save(self, folder):
         pass
 
-    def condition(self, prompt, rows):
+    def condition(self, prompt, rows, seed=0):
         return {"rows": torch.zeros(rows)}
 
     def follow(self, stop=()):
