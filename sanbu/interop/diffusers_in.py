@@ -42,6 +42,7 @@ from sanbu.strategies.one_shot import OneShot
 from sanbu.strategies.refinement import Refinement
 
 Found = Mapping[str, Component]
+STEPS = 50  # of an imported denoiser, or all of a shorter chain
 
 
 def foreign(source: Path) -> tuple[Recipe, nn.Module]:
@@ -229,7 +230,8 @@ def denoiser_recipe(
 ) -> Recipe:
     """A recipe for sampling; its data is a placeholder."""
     data = Images(path="unknown", shape=shape, levels=256, classes=classes, drop_label=drop)
-    strategy = Refinement(clip=schedule.clip)
+    steps = schedule.path.most_steps() or STEPS
+    strategy = Refinement(steps=min(steps, STEPS), clip=schedule.clip)
     return Recipe(name=name, data=data, model=model, objective=Denoising(), optimizer=AdamW(), strategy=strategy)
 
 

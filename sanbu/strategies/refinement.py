@@ -2,7 +2,8 @@
 
 Guidance: D + (w - 1) (D - D_ref), where the reference is the model without label (Ho and Salimans, 2021) or a weaker
 model, parents.guide (Karras and others, 2024). Known pixels are put back at each step with the step's own noise
-(Lugmayr and others, 2022).
+(Lugmayr and others, 2022). With `clip`, D is clamped to the pixels; the noise follows from it, except under DDIM, which
+keeps the noise that the network predicts (as `DDIMScheduler` in diffusers does).
 """
 
 from __future__ import annotations
@@ -146,9 +147,11 @@ class RefinementStrategy:
             both, _ = model.estimate(torch.cat((x, x)), time_B.repeat(2), labels)
             conditional, unconditional = both.chunk(2)
             clean = conditional + (weight - 1) * (conditional - unconditional)
+        a, sigma = levels(model.path, t)
+        if weight != 1:
+            noise = (x - a * clean) / sigma
         if self.config.clip:
             clean = clean.clamp(-1, 1)
-        if weight != 1 or self.config.clip:
-            a, sigma = levels(model.path, t)
-            noise = (x - a * clean) / sigma
+            if self.config.sampler != "ddim":
+                noise = (x - a * clean) / sigma
         return clean, noise

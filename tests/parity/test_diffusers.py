@@ -77,21 +77,84 @@ def test_unet(name, label, tmp_path):
     same_weights(run, import_run(tmp_path / "out", tmp_path / "back"))
 
 
-def test_a_ddpm_pipeline_draws_what_we_draw(tmp_path):
-    """DDIM with 10 trailing steps from the same noise gives the same pixels."""
-    run = made(override(images.ddpm(), UNETS["unet"]), tmp_path / "run")
-    export_folder(run, tmp_path / "out")
-    loaded = pipeline(tmp_path / "out")
-    noise = normal_at(torch.arange(2), 0, 1, 8, 8)
+def drawn_there(loaded, x):
+    """DDIM with 10 trailing steps from x by a pipeline's scheduler."""
     loaded.scheduler.set_timesteps(10)
-    x = noise.clone()
     with torch.no_grad():
         for t in loaded.scheduler.timesteps:
             x = loaded.scheduler.step(loaded.unet(x, t).sample, t, x).prev_sample
-    strategy = override(run.recipe, ["strategy.steps=10"]).strategy.build(run.recipe.data.space())
-    ours = last(generate(strategy, run.models, {"label": torch.full((2,), 10)}, torch.arange(2))).sample
-    torch.testing.assert_close(ours, x * 1.0, rtol=1e-3, atol=2e-4 * float(x.abs().max()))
+    return x
+
+
+def drawn_here(run, label, steps=10, sampler="ddim"):
+    """Two pictures of a run from the noise of seeds 0 and 1."""
+    recipe = override(run.recipe, [f"strategy.steps={steps}", f"strategy.sampler={sampler}"])
+    strategy = recipe.strategy.build(recipe.data.space())
+    return last(generate(strategy, run.models, {"label": torch.full((2,), label)}, torch.arange(2))).sample
+
+
+@pytest.mark.parametrize("target", ["noise", "clean", "rotation"])
+@pytest.mark.parametrize("clip", [True, False])
+def test_a_ddpm_pipeline_draws_what_we_draw(target, clip, tmp_path):
+    """The same pixels from the same noise, clipped or not, and again when the pipeline alone comes back.
+
+    With random weights, the clean estimate of a noise target divides rounding errors by an alpha of 0.006.
+    """
+    assert images.ddpm().strategy.clip
+    given = [*UNETS["unet"], f"model.target={target}", f"strategy.clip={str(clip).lower()}"]
+    run = made(override(images.ddpm(), given), tmp_path / "run")
+    export_folder(run, tmp_path / "out")
+    loaded = pipeline(tmp_path / "out")
+    assert loaded.scheduler.config.clip_sample is clip
+    theirs = drawn_there(loaded, normal_at(torch.arange(2), 0, 1, 8, 8))
+    error = {"rtol": 0, "atol": float(theirs.abs().max()) * (5e-3 if target == "noise" else 2e-4)}
+    torch.testing.assert_close(drawn_here(run, 10), theirs, **error)
+    assert float(theirs.abs().max()) <= 1 or not clip
     assert loaded(batch_size=2, num_inference_steps=3, output_type="np").images.shape == (2, 8, 8, 1)
+    (tmp_path / "out" / "sanbu.json").unlink()
+    back = import_run(tmp_path / "out", tmp_path / "back")
+    assert back.recipe.strategy.clip is clip
+    torch.testing.assert_close(drawn_here(back, 0), theirs, **error)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_ancestral_draws_are_those_of_ddpm(clip, tmp_path, monkeypatch):
+    """All 20 steps of a chain, with the same noise in each: a clipped estimate gives the mean of the posterior."""
+    theirs = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+    )  # fmt: skip
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=20, beta_end=0.2, clip_sample=clip)
+    diffusers.DDPMPipeline(theirs, scheduler).save_pretrained(tmp_path / "theirs")
+    run, seeds = import_run(tmp_path / "theirs", tmp_path / "run"), torch.arange(2)
+    fresh = iter(normal_at(seeds, 2 * step + 1, 1, 8, 8) for step in range(20))
+    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: next(fresh))
+    x = normal_at(seeds, 0, 1, 8, 8) * (1 - scheduler.alphas_cumprod[-1]).sqrt()
+    scheduler.set_timesteps(20)
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            x = scheduler.step(theirs(x, t).sample, t, x).prev_sample
+    ours = drawn_here(run, 0, steps=20, sampler="ancestral")
+    torch.testing.assert_close(ours, x, rtol=0, atol=1e-3 * float(x.abs().max()))
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_a_guided_dit_pipeline_draws_what_we_draw(clip, tmp_path):
+    """Labels, guidance and clipping together, through the whole pipeline."""
+    small = ["model.width=32", "model.heads=2", "model.layers=2", "model.target=clean"]
+    run = made(override(images.dit(), [*small, f"strategy.clip={str(clip).lower()}"]), tmp_path / "run")
+    export_folder(run, tmp_path / "out")
+    how = {"guidance_scale": 3.0, "num_inference_steps": 5, "generator": torch.Generator().manual_seed(3)}
+    theirs = pipeline(tmp_path / "out")([1, 2], output_type="np", **how).images
+    strategy = override(run.recipe, ["strategy.steps=5", "strategy.guidance=3", "strategy.sampler=ddim"]).strategy
+    walk = strategy.build(run.recipe.data.space())
+    state = walk.begin({"label": torch.tensor([1, 2])}, torch.arange(2))
+    state.x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for _ in range(5):
+            state = walk.advance(run.models, state)
+    ours = state.x.clamp(-1, 1).permute(0, 2, 3, 1).numpy() / 2 + 0.5
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
 
 def test_a_flow_unet_goes_to_flow_matching(tmp_path):
