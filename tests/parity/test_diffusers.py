@@ -77,17 +77,20 @@ def test_unet(name, label, tmp_path):
     same_weights(run, import_run(tmp_path / "out", tmp_path / "back"))
 
 
-def test_a_ddpm_pipeline_draws_what_we_draw(tmp_path):
-    """DDIM with 10 trailing steps from the same noise gives the same pixels."""
-    run = made(override(images.ddpm(), UNETS["unet"]), tmp_path / "run")
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_ddpm_pipeline_draws_what_we_draw(tmp_path, clip):
+    """DDIM with 10 trailing steps from the same noise gives the same pixels; clipped, the noise follows the picture."""
+    run = made(override(images.ddpm(), [*UNETS["unet"], f"strategy.clip={str(clip).lower()}"]), tmp_path / "run")
     export_folder(run, tmp_path / "out")
     loaded = pipeline(tmp_path / "out")
+    assert loaded.scheduler.config.clip_sample is clip
+    assert import_run(tmp_path / "out", tmp_path / "back").recipe.strategy.clip is clip
     noise = normal_at(torch.arange(2), 0, 1, 8, 8)
     loaded.scheduler.set_timesteps(10)
     x = noise.clone()
     with torch.no_grad():
         for t in loaded.scheduler.timesteps:
-            x = loaded.scheduler.step(loaded.unet(x, t).sample, t, x).prev_sample
+            x = loaded.scheduler.step(loaded.unet(x, t).sample, t, x, use_clipped_model_output=clip).prev_sample
     strategy = override(run.recipe, ["strategy.steps=10"]).strategy.build(run.recipe.data.space())
     ours = last(generate(strategy, run.models, {"label": torch.full((2,), 10)}, torch.arange(2))).sample
     torch.testing.assert_close(ours, x * 1.0, rtol=1e-3, atol=2e-4 * float(x.abs().max()))
