@@ -139,6 +139,8 @@ def everything(folder):
             found[name] = json.loads(path.read_text())["state"]
         elif path.name == "recipe.json":
             found[name] = json.loads(path.read_text())["recipe"] | {"parents": None}
+        elif path.name == "finished.json":
+            found[name] = json.loads(path.read_text()) | {"metrics": None, "sha256": None}
         else:
             found[name] = path.read_bytes()
     return found

@@ -45,7 +45,9 @@ class Refinement(StrategyConfig):
     sampler: Literal["ancestral", "ddim", "euler", "heun", "dpm-solver", "consistency"] = Field(
         "ddim", description="rule of one step"
     )
-    steps: int = Field(50, ge=1, description="number of steps, at most those of a chain such as model.path=betas")
+    steps: int = Field(
+        50, ge=1, le=100_000, description="number of steps, at most those of a chain such as model.path=betas"
+    )
     guidance: float = Field(
         1.0, ge=0, description="guidance scale of the label, or over the weaker model parents.guide; 1 disables"
     )

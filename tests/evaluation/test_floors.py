@@ -16,7 +16,7 @@ def pictures(count, *shape, seed=0):
     """Pictures of three classes, each with its own tint and a bright square at its own place."""
     draws = np.random.default_rng(seed)
     label = draws.integers(0, 3, count)
-    values = 90 + 15 * draws.normal(0, 1, (count, *[1] * len(shape))) + draws.normal(0, 6, (count, *shape))
+    values = 90 + 15 * draws.normal(0, 1, (count, *[1] * len(shape))) + draws.normal(0, 25, (count, *shape))
     if len(shape) == 3:
         values += 60 * np.eye(3)[label][:, None, None]
     for picture, number in zip(values, label, strict=True):
@@ -43,7 +43,7 @@ def test_training_pictures_are_best_and_noise_is_worst(shape, labelled):
         assert row.kid - noise.kid < 3 * np.hypot(noise.kid_error, row.kid_error), row.name
         assert row is noise or row.coverage > noise.coverage, row.name
     assert (real.class_variation is not None) is labelled
-    assert not labelled or real.class_variation < noise.class_variation
+    assert not labelled or real.class_variation < 0.2  # sampling error of about 130 labels of three classes
 
 
 @pytest.mark.parametrize(("shape", "levels"), itertools.product([(8, 8), (5, 9, 3)], [2, 5, 256]))

@@ -18,7 +18,7 @@ class Trees(nn.Module):
 
     def __init__(self, trees):
         super().__init__()
-        for name, tensor in {"thresholds": torch.full((trees, 7), torch.inf), "values": torch.zeros(trees, 8)}.items():
+        for name, tensor in {"thresholds": torch.full((trees, 7), 1e30), "values": torch.zeros(trees, 8)}.items():
             self.register_buffer(name, tensor)
 
     def forward(self, x):
