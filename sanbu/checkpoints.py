@@ -28,6 +28,7 @@ from sanbu.files import (
     pack,
     read_object,
     read_tensors,
+    remove,
     replace_atomically,
     seal,
     unpack,
@@ -65,7 +66,7 @@ class Writer:
         save(folder)
         files = {path.name: file_hash(path) for path in sorted(folder.iterdir()) if is_own(path)}
         values = dump(recipe)
-        parents = {name: weights_hash(Path(path)) for name, path in values["parents"].items()}
+        parents = {name: model_hash(Path(path)) for name, path in values["parents"].items()}
         values["parents"] = {name: os.path.relpath(path, folder) for name, path in values["parents"].items()}
         about = {"format": FORMAT, "sanbu": version("sanbu"), "files": files, "parents": parents, "recipe": values}
         write_json(folder / "recipe.json", seal(about))
@@ -174,10 +175,16 @@ class Writer:
             with replace_atomically(path) as temporary:
                 write_tensors(temporary, weights(model), {"checkpoint": name})
 
+    def reopen(self) -> None:
+        """Take back the mark of a finished run whose latest checkpoints or model were deleted."""
+        (self.folder / "finished.json").unlink(missing_ok=True)
+
     def finish(self, latest: str) -> None:
-        """Mark the run as finished with its latest checkpoint, and the model that it ended with."""
-        model = facts_of(self.folder / "model.safetensors").get("sha256")
-        write_json(self.folder / "finished.json", seal({"checkpoint": latest, "model": model}))
+        """Mark the run as finished with its latest checkpoint, and note the hashes of all that it ended with."""
+        files = [self.folder / "model.safetensors", *sorted((self.folder / "averages").glob("*.safetensors"))]
+        weights = {path.relative_to(self.folder).as_posix(): facts_of(path)["sha256"] for path in files}
+        about = {"checkpoint": latest, "metrics": self.metrics.hexdigest(), "weights": weights}
+        write_json(self.folder / "finished.json", seal(about))
 
 
 def check_new(folder: Path) -> None:
@@ -199,14 +206,6 @@ def is_own(path: Path) -> bool:
     return path.is_file() and path.name not in ("run.lock", "recipe.json") and not path.name.endswith(".tmp")
 
 
-def remove(folder: Path) -> None:
-    """Delete a folder under another name, so that an interruption leaves no half of it."""
-    if folder.exists():
-        doomed = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        folder.replace(doomed)
-        shutil.rmtree(doomed)
-
-
 def intact(path: Path) -> bool:
     """Whether a file of tensors is there and matches its hash."""
     try:
@@ -221,7 +220,11 @@ def belongs(path: Path, checkpoint: str) -> bool:
     return intact(path) and facts_of(path).get("checkpoint") == checkpoint
 
 
-def weights_hash(folder: Path) -> str:
-    """The hash of the weights of a run, to notice that a parent was trained again; empty where it has no hash."""
-    path = folder / "model.safetensors"
+def weights_hash(path: Path) -> str:
+    """The hash that was saved with weights, to notice that they were trained again; empty where there is none."""
     return facts_of(path).get("sha256", "") if path.exists() else ""
+
+
+def model_hash(folder: Path) -> str:
+    """The hash of the model of a run."""
+    return weights_hash(folder / "model.safetensors")

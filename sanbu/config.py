@@ -24,6 +24,11 @@ LARGEST = 2**53  # of integers in a config
 Positive = Annotated[int, Field(ge=1)]
 
 
+def added(default: Any, **about: Any) -> Any:
+    """A field that earlier versions did not have: left out of a dump at its default, so that hashes stay the same."""
+    return Field(default, exclude_if=lambda value: value == default, **about)
+
+
 class SanbuError(Exception):
     """An error that the user can fix. Its text is one line; the command line prints it and exits with code 2."""
 
@@ -239,14 +244,9 @@ def _choose_kind(base: type[Choice], values: dict[str, Any], name: str, path: st
 
 def defaults(kind: type[Choice]) -> dict[str, Any]:
     """The dumped fields of a kind that have a default."""
-    fields = {
-        name: field.get_default(call_default_factory=True)
-        for name, field in kind.model_fields.items()
-        if not field.is_required()
-    }
-    return {
-        name: dump(value) if isinstance(value, Config) else to_jsonable_python(value) for name, value in fields.items()
-    }
+    optional = {name: field for name, field in kind.model_fields.items() if not field.is_required()}
+    fields = {name: field.get_default(call_default_factory=True) for name, field in optional.items()}
+    return {name: dump(part) if isinstance(part, Config) else to_jsonable_python(part) for name, part in fields.items()}
 
 
 def _field(annotation: Any, name: str, path: str) -> Any:

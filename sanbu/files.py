@@ -51,6 +51,14 @@ def replace_atomically(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def remove(folder: Path) -> None:
+    """Delete a folder under another name, so that an interruption leaves no half of it."""
+    if folder.exists():
+        doomed = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        folder.replace(doomed)
+        shutil.rmtree(doomed)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with replace_atomically(path) as temporary:

@@ -115,12 +115,15 @@ class Book:
             raise RunError(
                 f"{self.run.folder}: the data has changed since the run started, so resuming would not reproduce it"
             )
+        finished = self.run.finished()
+        if not finished:
+            self.writer.reopen()
         self.training.restore(state, self.run.folder)
         self.writer.restore_metrics(about["metrics_bytes"], about.get("metrics"))
         self.looks = [row[self.watched] for row in self.run.metrics() if self.watched in row]
         self.best = tuple(about["best"]) if about["best"] else None
         self.saved = self.training.step
-        if not self.run.finished():
+        if not finished:
             self.complete(path.name)
 
     def round(self) -> None:

@@ -11,6 +11,8 @@ averages/            averages of the weights at each checkpoint, where the recip
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, weights_hash
+from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, model_hash
 from sanbu.codecs.codec import Codec, Follower, stops_of
 from sanbu.config import LARGEST, ConfigError, change, contents, load, module_of, nearest
 from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors
@@ -112,7 +114,7 @@ class Run:
         beside = self.folder.parent / path.name
         found = Run.open(path if is_run(path) or not beside.exists() else beside)
         expected = self.about.get("parents", {}).get(name)
-        if expected and weights_hash(found.folder) != expected:
+        if expected and model_hash(found.folder) != expected:
             raise RunError(f"parents.{name}: {found.folder} has other weights than when {self.folder} began")
         return found
 
@@ -123,14 +125,25 @@ class Run:
 
     def finished(self) -> bool:
         """Whether training has ended: finished.json names the latest checkpoint and the model. Older runs have none."""
-        path = self.folder / "finished.json"
-        if not path.exists():
+        about = self.end()
+        if not about:
             return False
-        about = read_object(path, "checkpoint", "model")
-        check_seal(path, about)
         latest = [checkpoint.name for checkpoint in Writer(self.folder).checkpoints()[-1:]]
         model = self.folder / "model.safetensors"
-        return latest == [about["checkpoint"]] and weights_hash(self.folder) == about["model"] and intact(model)
+        return (
+            latest == [about["checkpoint"]]
+            and model_hash(self.folder) == about["weights"][model.name]
+            and intact(model)
+        )
+
+    def end(self) -> dict[str, Any]:
+        """What finished.json says: the latest checkpoint, the hashes of metrics and weights. Empty before the end."""
+        path = self.folder / "finished.json"
+        if not path.exists():
+            return {}
+        about = read_object(path, "checkpoint", "metrics", "weights")
+        check_seal(path, about)
+        return about
 
     def to(self, device: str) -> Run:
         """Move the models to another device; `auto` is the best available one. Returns this run."""
@@ -140,9 +153,13 @@ class Run:
         return self
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every line of metrics.jsonl; a line cut short by a crash is left out."""
+        """Every line of metrics.jsonl; a line cut short by a crash is left out. Raises RunError if it is damaged."""
         path = self.folder / "metrics.jsonl"
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        content = path.read_bytes() if path.exists() else b""
+        expected = self.end().get("metrics")
+        if expected and hashlib.sha256(content).hexdigest() != expected:
+            raise RunError(f"{path} is damaged: it does not match its hash in finished.json")
+        lines = content.splitlines(keepends=True)
         try:
             return [json.loads(line) for line in lines if line.endswith(b"\n")]
         except ValueError:
@@ -251,7 +268,11 @@ class Run:
         formats = contents("sanbu.interop:FORMATS")
         if to not in formats:
             raise ConfigError(f"export: given {to!r}, allowed: {', '.join(formats)}{nearest(to, formats)}")
-        return module_of("sanbu.interop:FORMATS", to).export_folder(self, Path(folder), **options)
+        export = module_of("sanbu.interop:FORMATS", to).export_folder
+        allowed = list(inspect.signature(export).parameters)[2:]
+        for name in options.keys() - set(allowed):
+            raise ConfigError(f"export: {name} is no option of {to}; its options: {', '.join(allowed) or 'none'}")
+        return Path(export(self, Path(folder), **options))
 
 
 @dataclass(frozen=True)

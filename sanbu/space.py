@@ -22,7 +22,7 @@ class Space:
 
     For pictures the shape is C, H, W and the vocabulary counts the intensity levels of a channel. classes: how many
     labels there are; the label `classes` itself means that none is given. unlabelled: whether rows without a label
-    are trained on too.
+    are trained on too. other_ends: further ids that end a sample.
     """
 
     shape: tuple[int, ...]
@@ -30,6 +30,12 @@ class Space:
     end: int | None = None
     classes: int = 0
     unlabelled: bool = True
+    other_ends: tuple[int, ...] = ()
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Every id that ends a sample, `end` first."""
+        return tuple(dict.fromkeys(i for i in (self.end, *self.other_ends) if i is not None))
 
 
 @dataclass(frozen=True)

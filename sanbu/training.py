@@ -186,11 +186,11 @@ class Training:
             self.metrics = dict(state["metrics"])
 
     def check_finite(self) -> None:
-        """Raise NotFinite when a weight is no longer a number, so that no checkpoint holds one."""
+        """Raise NotFinite when a weight is NaN or infinite, so that no checkpoint holds one."""
         for name, module in self._changing().items():
             for weight, tensor in module.state_dict().items():
-                if tensor.is_floating_point() and bool(tensor.isnan().any()):
-                    raise NotFinite(f"the weight {weight!r} of {name!r} is no longer a number")
+                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                    raise NotFinite(f"the weight {weight!r} of {name!r} became NaN or infinite")
 
     def _changing(self) -> dict[str, nn.Module]:
         parents = self.recipe.parents.keys() - {"model"}

@@ -40,8 +40,8 @@ FLOORS = [  # lowest first; a file imports only from its own or a lower layer
 STEPS = ("layers", "codecs", "data", "models", "objectives", "optimizers", "strategies")
 TABLES = [
     "sanbu.models:KINDS", "sanbu.objectives:KINDS", "sanbu.objectives:REWARDS", "sanbu.objectives:TIMES",
-    "sanbu.optimizers:KINDS", "sanbu.optimizers:RATES", "sanbu.layers:AVERAGES", "sanbu.codecs:TOKENIZERS",
-    "sanbu.codecs:TEMPLATES", "sanbu.data:KINDS", "sanbu.strategies:KINDS",
+    "sanbu.optimizers:KINDS", "sanbu.optimizers:RATES", "sanbu.layers:AVERAGES", "sanbu.layers:SCALINGS",
+    "sanbu.codecs:TOKENIZERS", "sanbu.codecs:TEMPLATES", "sanbu.data:KINDS", "sanbu.strategies:KINDS",
 ]  # fmt: skip
 
 

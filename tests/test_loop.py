@@ -232,12 +232,13 @@ def test_nan_stops_at_its_turn_and_names_the_last_good_checkpoint(small, tmp_pat
     assert all(math.isfinite(line["loss"]) for line in Run.open(tmp_path / "run").metrics())
 
 
-def test_no_checkpoint_holds_a_weight_that_is_no_number(tmp_path):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_no_checkpoint_holds_a_weight_that_is_no_number(value):
     training = Training(vae.recipe().resolve(), decide(CPU))
     training.check_finite()
     with torch.no_grad():
-        training.models["model"].spread[0] = torch.nan
-    with pytest.raises(NotFinite, match="the weight 'spread' of 'model' is no longer a number"):
+        training.models["model"].spread[0] = value
+    with pytest.raises(NotFinite, match="the weight 'spread' of 'model' became NaN or infinite"):
         training.check_finite()
 
 

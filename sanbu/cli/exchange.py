@@ -18,10 +18,12 @@ def import_model(
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="run folder to create")],
     as_json: Json = False,
 ) -> None:
-    """Make a run from GPT-1, GPT-2, LLaMA, U-Net, DiT or autoencoder weights.
+    """Make a run from weights of a text model, a U-Net, a DiT or an autoencoder.
 
-    Text models are read from a Hugging Face folder; U-Nets, DiTs and
-    autoencoders from a diffusers pipeline, or a folder of the model alone.
+    Text, from a Hugging Face folder: GPT-1, GPT-2, OPT, LLaMA, Mistral, Qwen 2
+    and 3, Phi-3, Gemma 2 and 3, GPT-NeoX. Pictures, from a diffusers pipeline
+    or a folder of the model alone: U-Net, DiT, autoencoder. A setting or tensor
+    that would be lost is refused.
     """
     from sanbu.interop import diffusers, diffusers_in, diffusers_layout, huggingface
 

@@ -27,7 +27,7 @@ from sanbu.codecs.tokenizer import (
     TokenizerConfig,
     TokenizerError,
 )
-from sanbu.config import ConfigError, Positive
+from sanbu.config import ConfigError, Positive, added
 from sanbu.files import fingerprint, write_text
 
 
@@ -115,6 +115,9 @@ class TokenizerFile(TokenizerConfig):
         "auto", description="id of the begin-of-document token; auto looks for its usual names, then uses the end"
     )
 
+    other_end_ids: tuple[int, ...] = added((), description="further ids at which a sample ends")
+    pad_id: int | None = added(None, description="id of the padding token; none looks for <|pad|>, then uses the end")
+
     def file(self) -> Path:
         """The path of the tokenizer.json. Raises ConfigError when it does not exist."""
         path = Path(self.path)
@@ -130,6 +133,9 @@ class TokenizerFile(TokenizerConfig):
         if self.end_id != "auto":
             return self.end_id
         return first_of(END_TOKENS, vocabulary_of(self.file()))
+
+    def other_ends(self) -> tuple[int, ...]:
+        return self.other_end_ids
 
     def resolve(self) -> TokenizerFile:
         known = {"vocabulary": self.size(), "end_id": self.end(), "start_id": self.start()}

@@ -47,6 +47,10 @@ class TemplateConfig(Choice):
         """This config with the text of the template file included, and the token that ends an answer."""
         return self
 
+    def fingerprint(self) -> str:
+        """What renderings depend on besides the config; empty for nothing."""
+        return ""
+
     def end_id(self, tokenizer: TokenizerConfig) -> int | None:
         """The token that ends an answer: it is taught, and sampling stops at it."""
         return tokenizer.end()

@@ -157,6 +157,8 @@ class TextFollower:
         """Read new tokens; `pieces` then has the new text of each row. Returns which rows reached a stop text."""
         lengths = draft.committed.sum(1).tolist()
         if not self.readers:
+            if "start" not in draft.record:
+                raise SanbuError("strategy: prediction gives scores, not text; use `sanbu evaluate` or `sanbu rank`")
             self.readers = [Reader(self.tokenizer, self.stop) for _ in lengths]
             self.seen = draft.record["start"].tolist()
         done = draft.done.tolist()

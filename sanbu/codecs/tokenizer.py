@@ -92,6 +92,10 @@ class TokenizerConfig(Choice):
         """The id of the end token, or None."""
         raise NotImplementedError
 
+    def other_ends(self) -> tuple[int, ...]:
+        """Further ids at which a sample ends, as instructed models have them."""
+        return ()
+
     def build(self, documents: Iterable[str]) -> Tokenizer:
         """The tokenizer, trained on the documents if it is a kind that is trained."""
         raise NotImplementedError

@@ -40,7 +40,8 @@ class ConversationConfig(DataConfig):
     too_long: Literal["refuse", "drop"] = Field("refuse", description="what to do with records that do not fit")
 
     def space(self) -> Space:
-        return Space((self.context,), self.tokenizer.size(), self.template.end_id(self.tokenizer))
+        end, others = self.template.end_id(self.tokenizer), self.tokenizer.other_ends()
+        return Space((self.context,), self.tokenizer.size(), end, other_ends=others)
 
     def resolve(self) -> Self:
         template = self.template.resolve(self.tokenizer)
@@ -57,8 +58,9 @@ class ConversationRows:
         self.config, self.space = config, config.space()
         self.codec = ChatCodec(config.tokenizer.build(()), config.template)
         self.pad = padding_of(self.codec.tokenizer)
-        about = json.dumps([1, conversations.fingerprint(config.path), dump(config), config.tokenizer.fingerprint()])
-        self.fingerprint = f"{dump(config)['kind']}-" + hashlib.sha256(about.encode()).hexdigest()[:24]
+        more = [found for found in [config.template.fingerprint()] if found]
+        about = [1, conversations.fingerprint(config.path), dump(config), config.tokenizer.fingerprint(), *more]
+        self.fingerprint = f"{dump(config)['kind']}-" + hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
         self.train: list[Record] = []
         self.held_out_records: list[Record] = []
         self.dropped: Counter[str] = Counter()  # how many records were left out, by reason

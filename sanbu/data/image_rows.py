@@ -18,10 +18,10 @@ from sanbu.codecs.codec import Codec
 from sanbu.codecs.images import ImageCodec, to_unit
 from sanbu.config import SanbuError
 from sanbu.data import sources
+from sanbu.data.cache import cache_folder
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
 from sanbu.data.pictures import Pictures, open_source
-from sanbu.data.shards import cache_folder
 from sanbu.noise import Noise, mix_int
 from sanbu.progress import progress_rows
 from sanbu.space import Batch, Space

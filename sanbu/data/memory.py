@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sanbu.config import SanbuError
+from sanbu.data.cache import cache_folder
 from sanbu.data.image_rows import Images
-from sanbu.data.shards import cache_folder
 from sanbu.data.tensor_rows import Rows
 from sanbu.data.text_rows import Text
 from sanbu.files import write_tensors

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,11 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from filelock import FileLock
 
 from sanbu.codecs.tokenizer import Tokenizer, piece_lengths
 from sanbu.config import SanbuError
-from sanbu.files import read_json, replace_atomically
+from sanbu.files import read_json
 
 FORMAT = 1
 FEW = 20  # with fewer documents, the held-out part is the end of the text instead of whole documents
@@ -54,20 +52,6 @@ class Shards:
             for part in ("train", "held_out")
         }
         return cls(folder, streams["train"], streams["held_out"], header["documents"], header["bytes"])
-
-
-def cache_folder(name: str, make: Callable[[Path], None]) -> Path:
-    """The cache folder of that name; `make` fills it, in a temporary place, when it does not exist yet."""
-    root = Path(os.environ.get("SANBU_CACHE") or Path.home() / ".cache" / "sanbu")
-    folder = root / name
-    if not folder.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{name}.lock"):
-            if not folder.exists():
-                with replace_atomically(folder) as temporary:
-                    temporary.mkdir()
-                    make(temporary)
-    return folder
 
 
 def write(

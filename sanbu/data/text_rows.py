@@ -20,6 +20,7 @@ from sanbu.codecs.text import TextCodec
 from sanbu.codecs.tokenizer import TokenizerConfig, piece_lengths
 from sanbu.config import SanbuError, dump
 from sanbu.data import shards, sources
+from sanbu.data.cache import cache_folder
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
 from sanbu.progress import progress_bytes
@@ -45,7 +46,8 @@ class Text(DataConfig):
     )
 
     def space(self) -> Space:
-        return Space((self.context,), self.tokenizer.size(), self.tokenizer.end())
+        others = self.tokenizer.other_ends()
+        return Space((self.context,), self.tokenizer.size(), self.tokenizer.end(), other_ends=others)
 
     def resolve(self) -> Text:
         return self.model_copy(update={"tokenizer": self.tokenizer.resolve()})
@@ -136,7 +138,7 @@ def build(config: Text) -> TextRows:
             shards.write(folder, read, tokenizer, vocabulary, config.validation, progress)
         tokenizer.save(folder)
 
-    folder = shards.cache_folder(name, make)
+    folder = cache_folder(name, make)
     found = shards.Shards.open(folder)
     rows = TextRows(found, TextCodec(config.tokenizer.load(folder)), config.context, vocabulary)
     if len(found.train) <= config.context:

@@ -30,6 +30,8 @@ def rank(run: Run, out: Path, count: int, samples: int) -> dict[str, Any]:
 
     `count` questions are of the training part; count / 16 more are held out. Raises SanbuError for impossible numbers.
     """
+    if not run.recipe.strategy.draws:
+        raise SanbuError(f"{run.folder} gives scores, not text; rank the answers of a run that draws text")
     if count < 1 or samples < 1:
         raise SanbuError(f"--questions and -n: given {count} and {samples}, but both must be at least 1")
     questions = read_questions(run, count, held_out=False)

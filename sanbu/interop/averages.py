@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sanbu.checkpoints import RunError, Writer
+from sanbu.checkpoints import RunError, Writer, weights_hash
 from sanbu.files import load_weights, read_tensors
 from sanbu.layers.average import power_of, snapshot_factors
 from sanbu.run import Run
@@ -25,6 +25,10 @@ def rebuild(run: Run, length: float, folder: Path | str) -> Run:
     files = sorted((run.folder / "averages").glob("step-*.safetensors"))
     if not files:
         raise RunError(f"{run.folder} has no snapshots of averages; train with average=power-function")
+    run.metrics()  # raises where they are damaged
+    for name, expected in run.end().get("weights", {}).items():
+        if name.startswith("averages/") and weights_hash(run.folder / name) != expected:
+            raise RunError(f"{run.folder / name} is missing or damaged: it does not match its hash in finished.json")
     tensors = combine_snapshots(files, power_of(length), run.sealed)
     model = run.recipe.model.build(run.recipe.data.space())
     load_weights(model, tensors, files[-1])

@@ -32,13 +32,16 @@ class MLP(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """(silu(x W_gate) * x W_up) W_down, called SwiGLU (Shazeer, 2020)."""
+    """(activation(x W_gate) * x W_up) W_down; SwiGLU with silu, GeGLU with gelu (Shazeer, 2020)."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(
+        self, width: int, hidden: int, bias: bool = False, activation: Callable[[Tensor], Tensor] = F.silu
+    ) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, hidden, bias=False)
-        self.up = nn.Linear(width, hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.gate = nn.Linear(width, hidden, bias)
+        self.up = nn.Linear(width, hidden, bias)
+        self.down = nn.Linear(hidden, width, bias)
+        self.activation = activation
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD))
+        return self.down(self.activation(self.gate(x_BTD)) * self.up(x_BTD))

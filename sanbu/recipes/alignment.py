@@ -218,8 +218,9 @@ def tokenizer_of(path: str, size: str) -> TokenizerConfig:
     file = Path(path) / "tokenizer.json"
     if not file.exists():
         return config
-    start = getattr(config, "start", config.end)()
-    return TokenizerFile(path=str(file), vocabulary=config.size(), end_id=config.end(), start_id=start)
+    if isinstance(config, TokenizerFile):
+        return change(config, {"path": str(file)})
+    return TokenizerFile(path=str(file), vocabulary=config.size(), end_id=config.end(), start_id=config.end())
 
 
 def model_of(path: str) -> Any:

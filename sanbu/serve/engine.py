@@ -30,7 +30,7 @@ class Engine:
 
     blocks: number of KV-cache blocks. size: tokens per block. budget: tokens per step. rows: concurrent requests.
     queue: waiting requests. guesses: speculative tokens are added to steps of fewer tokens than this. counts: totals
-    since the start. An error in one request ends that request alone.
+    since the start. end, other_ends: tokens that end an answer. An error in one request ends that request alone.
     """
 
     def __init__(
@@ -43,8 +43,10 @@ class Engine:
         rows: int = 64,
         queue: int = 256,
         guesses: int = 8,
+        other_ends: tuple[int, ...] = (),
     ) -> None:
-        self.model, self.end, self.budget, self.rows, self.queue = model.eval(), end, budget, rows, queue
+        self.ends = (end, *other_ends)
+        self.model, self.budget, self.rows, self.queue = model.eval(), budget, rows, queue
         self.blocks = Blocks(blocks, size)
         self.cache = PagedCache(model, blocks, size)
         self.longest = min(model.context, blocks * size)
@@ -265,7 +267,7 @@ class Engine:
     def _append(self, request: Request, event: Event) -> None:
         """Append and deliver a token; finish the request at the end token, the grammar's end or a length limit."""
         assert event.token is not None
-        if event.token == self.end:
+        if event.token in self.ends:
             self._finish(request, "stop")
             return
         request.tokens.append(event.token)

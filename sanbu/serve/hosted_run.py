@@ -38,7 +38,8 @@ class HostedRun:
         self.writes = run.codec.medium == "text"
         self.engine: Engine | None = None
         if self.writes and isinstance(run.model, Decoder):
-            self.engine = Engine(run.model, run.recipe.data.space().end, **limits)
+            space = run.recipe.data.space()
+            self.engine = Engine(run.model, space.end, other_ends=space.other_ends, **limits)
 
     @classmethod
     def open(

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from sanbu.layers.attention import Pattern, Sight
+from sanbu.layers.attention import Attention, Pattern, Sight
 from sanbu.models.tokens.transformer import Decoder
 
 
@@ -60,17 +59,15 @@ class PagedLayer:
             ]
         return Sight(positions_BT, {})
 
-    def attend(
-        self, q_1NTH: Tensor, k_1NTH: Tensor, v_1NTH: Tensor, sight: Sight, pattern: Pattern, grouped: bool
-    ) -> Tensor:
+    def attend(self, q_1NTH: Tensor, k_1NTH: Tensor, v_1NTH: Tensor, sight: Sight, attention: Attention) -> Tensor:
         """Write the new keys and values to the cache, then attend group by group over the requests' own blocks."""
         self.keys[self.layout.slots] = k_1NTH[0].transpose(0, 1).to(self.keys.dtype)
         self.values[self.layout.slots] = v_1NTH[0].transpose(0, 1).to(self.values.dtype)
         parts = []
-        for group, mask in zip(self.layout.groups, self.masks[pattern], strict=True):
+        for group, mask in zip(self.layout.groups, self.masks[attention.pattern], strict=True):
             q_BNtH = q_1NTH[0, :, group.start : group.end].unflatten(1, (-1, group.queries)).transpose(0, 1)
             keys, values = gather(self.keys, group.slots), gather(self.values, group.slots)
-            y_BNtH = F.scaled_dot_product_attention(q_BNtH, keys, values, attn_mask=mask, enable_gqa=grouped)
+            y_BNtH = attention.product(q_BNtH, keys, values, mask, 0.0, attention.scale)
             parts.append(y_BNtH.transpose(0, 1).flatten(1, 2))
         return torch.cat(parts, 1)[None]
 

@@ -61,6 +61,14 @@ def begin(condition: Batch, seeds: Tensor, max_tokens: int) -> TokenState:
     )
 
 
+def among(tokens: Tensor, ids: tuple[int, ...]) -> Tensor:
+    """bool, of the shape of `tokens`: which of them are one of these ids."""
+    found = torch.zeros_like(tokens, dtype=torch.bool)
+    for number in ids:
+        found = found | (tokens == number)
+    return found
+
+
 class Autoregressive(Sampling, StrategyConfig):
     """Token by token, left to right, with a KV cache."""
 
@@ -78,7 +86,7 @@ class AutoregressiveStrategy:
     """Draws tokens left to right. `compile` makes a step one compiled function of fixed shapes."""
 
     def __init__(self, config: Autoregressive, space: Space) -> None:
-        self.config, self.end = config, space.end
+        self.config, self.ends = config, space.ends
         self.filters = filters(config)
         self.step: Any = self._step
 
@@ -118,7 +126,7 @@ class AutoregressiveStrategy:
         token_B1 = self._choose(logits_BV, state)[:, None]
         logprob_B1 = logits_BV.log_softmax(-1).gather(1, token_B1)
         active = ~state.done
-        kept = active if self.end is None else active & (token_B1[:, 0] != self.end)
+        kept = active & ~among(token_B1[:, 0], self.ends)
         ended = active & ~kept
         place_B1 = torch.where(kept, state.length, state.length - 1)[:, None]
         kept_B1 = kept[:, None]

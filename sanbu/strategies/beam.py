@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sanbu.space import Batch, Draft, Models, Space
-from sanbu.strategies.autoregressive import TokenState, allocate, begin, prefill, valid_slots
+from sanbu.strategies.autoregressive import TokenState, allocate, among, begin, prefill, valid_slots
 from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
@@ -47,7 +47,7 @@ class BeamSearchStrategy:
     """Keeps the W best hypotheses of each row at every token."""
 
     def __init__(self, config: BeamSearch, space: Space) -> None:
-        self.config, self.end = config, space.end
+        self.config, self.ends = config, space.ends
 
     def begin(self, condition: Batch, seeds: Tensor) -> BeamState:
         """Every hypothesis is the prompt; the first step extends only the first of each row. Seeds are not used."""
@@ -99,8 +99,7 @@ class BeamSearchStrategy:
         source_BW, token_BW = chosen_BW // V, chosen_BW % V
         state.score = total_BWV.flatten(1).gather(1, chosen_BW)
         ended_BW = state.ended.gather(1, source_BW)
-        if self.end is not None:
-            ended_BW = ended_BW | (token_BW == self.end)
+        ended_BW = ended_BW | among(token_BW, self.ends)
         first_B1 = torch.arange(B, device=source_BW.device)[:, None] * W
         self._reorder(rows, (source_BW + first_B1).flatten())
         self._append(rows, token_BW.flatten(), ~ended_BW.flatten())

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import multiprocessing
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 
 from sanbu.codecs.bpe import TokenizerFile, train_chat
 from sanbu.codecs.chat import ConversationError, TurnsTemplate
-from sanbu.codecs.jinja import JinjaTemplate
+from sanbu.codecs.jinja import Jinja, JinjaTemplate
 from sanbu.codecs.tokenizer import RESERVED, Byte, ByteTokenizer
 from sanbu.config import SanbuError
 from sanbu.data.builtin import skills
@@ -85,11 +88,21 @@ def test_a_jinja_template_gives_the_same_tokens_and_masks(tokenizer):
     assert JinjaTemplate(CHATML, tokenizer, "").ask(TALK[:2]) == TurnsTemplate(tokenizer).ask(TALK[:2])
 
 
+SLOW = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "did not finish within"),
+        (SLOW, "did not finish within"),
         ("{{ 'x' * 999999999 }}", "not allowed"),
+        ("{{ '%999999999d' | format(1) }}{{ '%999999999d' | format(1) }}", "memory|did not finish"),
+        (
+            "{% set n = namespace(t='x') %}{% for i in range(99) %}{% set n.t = n.t ~ n.t %}{% endfor %}",
+            "memory|finish",
+        ),
+        ("{{ 'x' | center(99999999) | replace(' ', 'abcdefghij') }}", "memory|did not finish|at most"),
+        ("{{ 'x' | center(9999999) }}", "at most 1,048,576"),
         ("{{ 9 ** 999999999 }}", "not allowed"),
         ("{{ messages.__class__.__mro__ }}", "unsafe"),
         ("{% if %}", "data.template"),
@@ -111,14 +124,86 @@ def test_a_message_cannot_write_what_only_the_template_may(tokenizer):
     assert TurnsTemplate(tokenizer).render(sly)[0].count(tokenizer.special("<|assistant|>")) == 1
 
 
-def test_jinja_agrees_with_transformers(tokenizer, tmp_path):
+def turns(said, asked=""):
+    """A template of `said` after the role of each message, and `asked` after that of a generation prompt."""
+    loop = "{% for m in messages %}{{ '<|' + m.role + '|>' }}" + said + "{% endfor %}"
+    return loop + "{% if add_generation_prompt %}<|assistant|>" + asked + "{% endif %}"
+
+
+def marked(answer):
+    """The content of a message; of an answer with generation tags."""
+    return "{% if m.role == 'assistant' %}" + answer + "{% else %}{{ m.content }}{% endif %}"
+
+
+OPENED = "{% generation %}{{ m.content }}"
+TEMPLATES = {
+    "plain": CHATML,
+    "generation": turns(marked(OPENED + "<|endoftext|>{% endgeneration %}")),
+    "generation without the end": turns(marked(OPENED + "{% endgeneration %}<|endoftext|>")),
+    "date": "{{ strftime_now('%d %b %Y') }}" + CHATML,
+    "think": turns("{{ m.content }}{% if m.role == 'assistant' %}<|endoftext|>{% endif %}", "<think>\n"),
+    "what is there": "{{ tools is none }}{{ documents is none }}{{ today is defined }}{{ eos_token }}" + CHATML,
+    "json": "{{ messages[0] | tojson }}" + CHATML,
+    "loop controls": "{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}" + CHATML,
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_jinja_agrees_with_transformers(tokenizer, tmp_path, name):
     transformers = pytest.importorskip("transformers")
     tokenizer.save(tmp_path)
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
-    theirs.chat_template = CHATML
-    found = theirs.apply_chat_template(TALK, tokenize=True)
-    found = found["input_ids"] if not isinstance(found, list) else found
-    assert JinjaTemplate(CHATML, tokenizer, "").render(TALK)[0] == list(found)
+    theirs.chat_template, theirs.eos_token = TEMPLATES[name], "<|endoftext|>"
+    tagged = "{% generation %}" in TEMPLATES[name]
+    found = theirs.apply_chat_template(TALK, return_dict=True, return_assistant_tokens_mask=tagged)
+    ours = JinjaTemplate(TEMPLATES[name], tokenizer, "")
+    ids, taught = ours.render(TALK)
+    assert ids == found["input_ids"] and (not tagged or taught == list(map(bool, found["assistant_masks"])))
+    asked = theirs.apply_chat_template(TALK[:2], add_generation_prompt=True, return_dict=True)
+    assert ours.ask(TALK[:2]) == asked["input_ids"]
+
+
+def test_an_opened_thought_is_no_answer_and_a_given_date_is_kept(tokenizer):
+    """The mask covers the answers alone, whatever the generation prompt adds, and whatever answers begin with."""
+    for answer in ("A", "<b>", "<think>\nso</think>A"):
+        talk = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": answer}]
+        ids, taught = JinjaTemplate(TEMPLATES["think"], tokenizer, "").render(talk)
+        learnt = [number for number, learn in zip(ids, taught, strict=True) if learn]
+        begun = answer.removeprefix("<think>\n")
+        assert text(tokenizer, learnt[:-1]) == begun and learnt[-1] == tokenizer.end
+    dated = JinjaTemplate(TEMPLATES["date"], tokenizer, "", "2024-07-26").render(TALK)[0]
+    assert text(tokenizer, dated).startswith("26 Jul 2024")
+
+
+def test_answers_of_weight_0_have_no_loss_between_generation_tags(tokenizer):
+    talk = [*TALK, {"role": "user", "content": "More?"}, {"role": "assistant", "content": "No.", "weight": 0}]
+    template = JinjaTemplate(TEMPLATES["generation"], tokenizer, "")
+    ids, taught = template.render(talk)
+    before, known = template.render(TALK)
+    assert ids[: len(before)] == before and taught == known + [False] * (len(ids) - len(before))
+
+
+def test_the_end_is_the_token_that_follows_an_answer(tokenizer, tmp_path):
+    """Also where the tags leave it out of the loss; the answer would not end otherwise."""
+    tokenizer.save(tmp_path)
+    file = TokenizerFile(path=str(tmp_path), end_id=None)
+    for name in ("plain", "generation", "generation without the end"):
+        assert Jinja(source=TEMPLATES[name]).end_id(file) == tokenizer.end, name
+
+
+def test_a_template_goes_on_after_it_was_stopped(tokenizer):
+    """One slow conversation ends its process; the next begins another. Threads and forks do not disturb it."""
+    source = "{% if messages[0].content == 'slow' %}" + SLOW + "{% endif %}" + CHATML
+    template = JinjaTemplate(source, tokenizer, "")
+    with pytest.raises(ConversationError, match="did not finish"):
+        template.ask([{"role": "user", "content": "slow"}])
+    known = template.ask(TALK[:2])
+    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(template.ask(TALK[:2]) != known))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: template.ask(TALK[:2]), range(40))) == [known] * 40
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------

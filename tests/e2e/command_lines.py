@@ -3,6 +3,7 @@
 `answer(place, line)` gives the exit code, standard output and error, and what was left behind.
 """
 
+import gc
 import gzip
 import io
 import json
@@ -11,6 +12,7 @@ import os
 import resource
 import shlex
 import shutil
+import signal
 import struct
 import sys
 import zipfile
@@ -39,7 +41,8 @@ SMALL = {
     "gpt1-classify": QUICK,
 }
 PAIR = {"prompt": "Is it?", "chosen": "It is.", "rejected": "No.", "answer": "It is."}
-SECONDS, MEMORY = 60, 12 << 30
+SECONDS, MEMORY = 20, 12 << 30
+HEARD = 6  # seconds to end after an interrupt, on a busy machine
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Answer:
         """Refused in one line, the last, with exit code 2 and nothing left behind, by a message of ours."""
         lines = self.error.strip().splitlines()
         refusals = [line for line in lines if line.startswith("sanbu: ")]
-        return self.code == 2 and refusals == lines[-1:] and "unexpected" not in lines[-1] and not self.left
+        return self.code == 2 and refusals == lines[-1:] and "please report" not in lines[-1] and not self.left
 
 
 def train_small(place: Path, name: str, folder: str, *more: str) -> None:
@@ -297,7 +300,7 @@ def child(words: list[str], place: Path, out: Path, error: Path) -> None:
     os.environ |= {"SANBU_CACHE": str(place / "cache"), "COLUMNS": "80"}
     for number, path in ((1, out), (2, error)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdin, sys.stdout, sys.stderr = open(os.devnull), open(1, "w"), open(2, "w")  # noqa: SIM115
+    sys.stdin, sys.stdout, sys.stderr = open(os.devnull), open(1, "w"), open(2, "w", errors="backslashreplace")  # noqa: SIM115
     sys.argv = ["sanbu", *words]
     from sanbu.cli.main import main
 
@@ -310,8 +313,12 @@ def answer(place: Path, line: str | list[str], before: set[str] | None = None) -
     before = names(place) if before is None else before
     out, error = place.parent / f"{place.name}.out", place.parent / f"{place.name}.err"
     process = multiprocessing.get_context("fork").Process(target=child, args=(words, place, out, error))
+    gc.freeze()  # pages that a child need not copy
     process.start()
     process.join(SECONDS)
+    if process.exitcode is None:
+        os.kill(process.pid, signal.SIGINT)
+        process.join(HEARD)
     code = process.exitcode
     if code is None:
         process.kill()

@@ -6,17 +6,36 @@ import torch
 from sanbu import recipes
 from sanbu.evaluation.cost import cost
 from sanbu.layers.attention import band, causal
-from sanbu.layers.positions import Rotary
+from sanbu.layers.positions import LinearScaling, Rotary
+from sanbu.models.tokens.gemma import Gemma2, Gemma3
 from sanbu.models.tokens.gpt import GPT1, GPT2, GPT3
-from sanbu.models.tokens.llama import Llama
+from sanbu.models.tokens.llama import Llama, Mistral
 from sanbu.models.tokens.modern import Modern
+from sanbu.models.tokens.neox import NeoX
+from sanbu.models.tokens.opt import OPT
+from sanbu.models.tokens.phi import Phi3
+from sanbu.models.tokens.qwen import Qwen2, Qwen3
 from sanbu.objectives.next_token import cross_entropy
 from sanbu.space import Space
 from sanbu.testing import build_seeded, fill
 
 SPACE = Space((24,), 50, 0)
 SMALL = {"layers": 3, "heads": 4, "width": 32, "context": 32}
-FAMILIES = [GPT1(**SMALL), GPT2(**SMALL), GPT3(**SMALL, band=5), Llama(**SMALL, key_heads=2), Modern(**SMALL)]
+FAMILIES = [
+    GPT1(**SMALL),
+    GPT2(**SMALL),
+    GPT3(**SMALL, band=5),
+    Llama(**SMALL, key_heads=2),
+    Modern(**SMALL),
+    Mistral(**SMALL, key_heads=2, window=5),
+    Qwen2(**SMALL, window=4, local=(1, 2)),
+    Qwen3(**SMALL, head_width=12, key_heads=1, tied=True),
+    Phi3(**SMALL, rotated=0.5, window=6),
+    Gemma2(**SMALL, key_heads=2, window=5, head_width=12),
+    Gemma3(**SMALL, key_heads=2, window=3, local=(0, 2), scaling=LinearScaling(factor=4.0)),
+    NeoX(**SMALL),
+    OPT(**SMALL),
+]
 
 
 @pytest.fixture(params=FAMILIES, ids=lambda config: config.kind)

@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanbu.config import SanbuError
+from sanbu.models.tokens.gemma import Gemma2, Gemma3
 from sanbu.models.tokens.gpt import GPT2, GPT3
-from sanbu.models.tokens.llama import Llama
+from sanbu.models.tokens.llama import Llama, Mistral
 from sanbu.models.tokens.modern import Modern
+from sanbu.models.tokens.neox import NeoX
+from sanbu.models.tokens.opt import OPT
 from sanbu.serve.block_manager import ROOT, Blocks, chain
 from sanbu.serve.engine import Engine
 from sanbu.serve.request import Busy, Request
@@ -27,6 +30,11 @@ MODELS = [
     GPT3(layers=2, heads=2, width=16, context=48),
     Llama(layers=2, heads=4, key_heads=2, hidden=32, width=16, context=48),
     Modern(layers=2, heads=2, width=16, context=48),
+    Mistral(layers=2, heads=4, key_heads=2, hidden=32, width=16, context=48, window=3),
+    Gemma2(layers=2, heads=4, key_heads=2, hidden=32, width=16, context=48, window=3),
+    Gemma3(layers=2, heads=4, key_heads=2, hidden=32, width=16, context=48, window=3, local=(1,)),
+    NeoX(layers=2, heads=2, width=16, context=48),
+    OPT(layers=2, heads=2, width=16, context=48),
 ]
 
 

@@ -155,7 +155,7 @@ def keywords(draws: Draws) -> Question:
 def facts() -> list[tuple[str, str]]:
     """Functions of the standard library with the first line of their docstring; cached per Python version."""
     from sanbu.data.builtin.stdlib_docs import version
-    from sanbu.data.shards import cache_folder
+    from sanbu.data.cache import cache_folder
 
     name = "facts-" + hashlib.sha256(version().encode()).hexdigest()[:24]
     folder = cache_folder(name, lambda made: write_json(made / "facts.json", read_facts()))

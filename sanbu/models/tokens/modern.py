@@ -92,7 +92,7 @@ def modern(config: Modern, space: Space) -> Decoder:
     rotate = Rotary(width // heads)
     blocks: list[nn.Module] = [
         ScaledBlock(
-            Attention(width, heads, heads, bias=False, rotate=rotate, normalise=rms_norm),
+            Attention(width, heads, heads, bias=False, rotate=rotate, norms=(rms_norm, rms_norm)),
             MLP(width, 4 * width, bias=False, activation=squared_relu),
         )
         for _ in range(config.layers)

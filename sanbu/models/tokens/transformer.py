@@ -1,7 +1,7 @@
 """The transformer decoder, composed from parts (Vaswani and others, 2017).
 
-Shapes: B batch, T time, D width, V vocabulary, S cache slots. GPT-1, GPT-2, GPT-3, LLaMA and `modern` are functions
-in the files beside this one that choose embedding, blocks and head.
+Shapes: B batch, T time, D width, V vocabulary, S cache slots. GPT-1, GPT-2, GPT-3, LLaMA, `modern` and the others are
+functions in the files beside this one that choose embedding, blocks and head.
 """
 
 from __future__ import annotations
@@ -36,12 +36,17 @@ class TransformerConfig(ModelConfig):
     context: int = Field(256, ge=1, description="longest sequence")
 
     def check(self, space: Space) -> None:
-        if self.width % self.heads:
+        if self.head_size() * self.heads != self.width and getattr(self, "head_width", "auto") == "auto":
             raise ValueError(f"model.width: given {self.width}, but it must be a multiple of model.heads, {self.heads}")
         if space.shape and space.shape[0] > self.context:
             raise ValueError(
                 f"data.context: given {space.shape[0]}, but the longest sequence of the model is {self.context}"
             )
+
+    def head_size(self) -> int:
+        """The width of an attention head."""
+        given: Any = getattr(self, "head_width", "auto")
+        return self.width // self.heads if given == "auto" else int(given)
 
 
 class Decoder(nn.Module):
@@ -111,18 +116,23 @@ class Decoder(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Token embeddings, with learned positions where `context` is given."""
+    """Token embeddings, with learned positions where `context` is given.
 
-    def __init__(self, vocabulary: int, width: int, context: int | None = None, dropout: float = 0.0) -> None:
+    offset: the row of the first position; the rows before it are not used.
+    """
+
+    def __init__(
+        self, vocabulary: int, width: int, context: int | None = None, dropout: float = 0.0, offset: int = 0
+    ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width)
-        self.positions = nn.Embedding(context, width) if context is not None else None
-        self.dropout = nn.Dropout(dropout)
+        self.positions = nn.Embedding(context + offset, width) if context is not None else None
+        self.dropout, self.offset = nn.Dropout(dropout), offset
 
     def forward(self, tokens_BT: Tensor, positions_BT: Tensor) -> Tensor:
         x_BTD = self.tokens(tokens_BT)
         if self.positions is not None:
-            x_BTD = x_BTD + self.positions(positions_BT)
+            x_BTD = x_BTD + self.positions(positions_BT + self.offset)
         return self.dropout(x_BTD)
 
 
