@@ -35,7 +35,15 @@ from sanbu.interop.diffusers_folder import (
     unet_config,
 )
 from sanbu.interop.diffusers_in import class_names, foreign
-from sanbu.interop.diffusers_layout import Component, components, config_path, matched, read_weights, shared_embedders
+from sanbu.interop.diffusers_layout import (
+    Component,
+    check_classes,
+    components,
+    config_path,
+    matched,
+    read_weights,
+    shared_embedders,
+)
 from sanbu.interop.diffusers_schedulers import PREDICTIONS
 from sanbu.interop.huggingface import InteropError
 from sanbu.models.denoisers.dit import DiT
@@ -182,6 +190,7 @@ def returned(source: Path) -> tuple[Recipe, nn.Module]:
     about = read_object(source / "sanbu.json", "recipe", "label")
     recipe, own = load(Recipe, about["recipe"]), read_tensors(source / "sanbu.safetensors")
     config, found = recipe.model, components(source)
+    check_classes(found)
     part = {UNet: "unet", DiT: "transformer", Autoencoder: "vae"}.get(type(config))
     if part not in found:
         raise InteropError(f"{source / 'sanbu.json'} describes another pipeline: {kind_of(config)!r}")

@@ -22,6 +22,7 @@ from sanbu.interop.diffusers_fields import (
 from sanbu.interop.diffusers_folder import DIT, UNET, autoencoder_names, identity, moments
 from sanbu.interop.diffusers_layout import (
     Component,
+    check_classes,
     components,
     flipped,
     matched,
@@ -49,6 +50,7 @@ def foreign(source: Path) -> tuple[Recipe, nn.Module]:
     """The recipe and the model of a folder. Raises InteropError naming what has no equal here."""
     found = components(source)
     network = network_of(source, found)
+    check_classes(found)
     readers = {"UNet2DModel": unet_in, "DiTTransformer2DModel": dit_in, "AutoencoderKL": autoencoder_in}
     return readers[network.kind](source, network, found)
 

@@ -53,12 +53,17 @@ def is_diffusers(folder: Path) -> bool:
 def components(source: Path) -> dict[str, Component]:
     """The components of a pipeline, or of a folder of one model. Raises InteropError for what is not supported."""
     index = source / "model_index.json"
-    found = from_index(index) if index.exists() else from_config(source)
-    for component in found.values():
+    return from_index(index) if index.exists() else from_config(source)
+
+
+def check_classes(found: Mapping[str, Component]) -> None:
+    """Raise InteropError where the config of a component names another class than model_index.json."""
+    for name, component in found.items():
         kind = read_object(component.config, "_class_name")["_class_name"]
         if kind != component.kind:
-            raise InteropError(f"{component.config}: given the class {kind!r}, but {index} names {component.kind!r}")
-    return found
+            raise InteropError(
+                f"{component.config}: a {kind}, but model_index.json gives {component.kind} for {name!r}"
+            )
 
 
 def from_index(index: Path) -> dict[str, Component]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sanbu.config import nearest
 from sanbu.files import read_object
 from sanbu.interop.diffusers_fields import (
     ANY,
@@ -125,7 +126,8 @@ def scheduler_in(path: Path) -> Schedule:
         return Schedule(LinearPath(), "velocity")
     if kind not in CHAINS:
         raise InteropError(
-            f"{path}: given {kind}, which has no equal here; supported: {', '.join((*CHAINS, FLOW_CLASS))}"
+            f"{path}: given a {kind}, whose noise levels no path here has; supported: {FLOW_CLASS} and schedulers"
+            f" over a chain of betas, such as DDPMScheduler{nearest(kind, CHAINS)}"
         )
     fields = read_fields(path, CHAIN, CHAINS[kind])
     if fields["clip_sample"] and fields["clip_sample_range"] != 1:
