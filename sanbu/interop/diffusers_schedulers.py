@@ -126,7 +126,7 @@ def scheduler_in(path: Path) -> Schedule:
         return Schedule(LinearPath(), "velocity")
     if kind not in CHAINS:
         raise InteropError(
-            f"{path}: given a {kind}, whose noise levels no path here has; supported: {FLOW_CLASS} and schedulers"
+            f"{path}: given {kind}, whose noise levels no path here has; supported: {FLOW_CLASS} and schedulers"
             f" over a chain of betas, such as DDPMScheduler{nearest(kind, CHAINS)}"
         )
     fields = read_fields(path, CHAIN, CHAINS[kind])

@@ -226,21 +226,6 @@ def test_the_identity_is_one_for_colour_too():
         torch.testing.assert_close(vae.decode(x).sample, x, rtol=0, atol=3e-4)
 
 
-def test_a_unet_of_others_comes_in(tmp_path):
-    theirs = diffusers.UNet2DModel(
-        sample_size=16, in_channels=3, out_channels=3, block_out_channels=(8, 16), layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
-    diffusers.DDPMPipeline(theirs, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "theirs")
-    run = import_run(tmp_path / "theirs", tmp_path / "run")
-    x, clock = torch.randn(2, 3, 16, 16), torch.tensor([700, 3])
-    with torch.no_grad():
-        ours = run.model(x, (clock + 1) / 1000, torch.zeros(2, dtype=torch.long))
-        torch.testing.assert_close(ours, theirs(x, clock).sample, rtol=1e-4, atol=1e-5)
-    assert run.generate(n=2, overrides=("strategy.steps=2",))[0].shape == (16, 16, 3)
-
-
 def test_what_has_no_equal_is_refused(tmp_path):
     edm = made(images.edm(), tmp_path / "edm")
     with pytest.raises(InteropError, match="no pipeline for 'skip-perceptron'"):
