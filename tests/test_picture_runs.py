@@ -13,7 +13,7 @@ from sanbu.config import SanbuError, override
 from sanbu.evaluation.compare import compare_runs
 from sanbu.evaluation.contest import Contestant, train_contestants
 from sanbu.evaluation.report import advice, row_figures, write
-from sanbu.files import read_tensors
+from sanbu.files import FileError, read_tensors
 from sanbu.interop.averages import combine_snapshots, rebuild
 from sanbu.layers.average import power_of
 from sanbu.loop import train
@@ -90,6 +90,20 @@ def test_pictures_are_written_with_a_grid_and_an_animation(tmp_path):
     assert written["evaluations"] == 4 and written["pictures"] == 12
     one_shot = train(small("vae"), tmp_path / "vae")
     assert "animation" not in one_shot.save(tmp_path / "vae-out", None, 4)
+
+
+def test_a_folder_of_pictures_holds_as_many_as_were_asked_for(tmp_path):
+    """All of one size and nothing else, also after an earlier, longer call, as programs for FID need it."""
+    run, out = train(small("flow"), tmp_path / "run"), tmp_path / "out"
+    for n in (12, 1, 4):
+        run.save(out, None, n)
+        assert sorted(path.name for path in out.iterdir()) == [f"{number:04d}.png" for number in range(n)]
+        assert {Image.open(path).size for path in out.iterdir()} == {(8, 8)}
+    Image.new("L", (9, 9)).save(out / "mine.png")
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(FileError):
+        run.save(out, None, 2)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_a_picture_is_completed(tmp_path):

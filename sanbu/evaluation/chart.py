@@ -27,20 +27,19 @@ def plot(rows: Sequence[Row], title: str) -> bytes:
     groups: dict[str, list[Row]] = {}
     for row in models:
         groups.setdefault(row.group or row.name, []).append(row)
+    labels = ("ms per picture, one thread (lower is faster)", "model evaluations per picture")
+    for axes, label in zip((speed, curve), labels, strict=True):  # scales first: the margins follow them
+        axes.set(xscale="log", xlabel=label, ylabel="KID x1e3 on pixels (lower is better)")
+        axes.set_yscale("symlog", linthresh=threshold(models))
+        axes.margins(0.1)
+        axes.grid(alpha=0.3)
+        plot_floors(axes, rows)
     for name, group in groups.items():
         plot_group(speed, curve, literal(name), group)
-    for axes, label in (
-        (speed, "ms per picture, one thread (lower is faster)"),
-        (curve, "model evaluations per picture"),
-    ):
-        plot_floors(axes, rows)
-        scale = {"linthresh": threshold(models)}
-        axes.set(xscale="log", xlabel=label, ylabel="KID x1e3 on pixels (lower is better)")
-        axes.set_yscale("symlog", **scale)
-        axes.grid(alpha=0.3)
     if groups:
-        shown, labels = speed.get_legend_handles_labels()
-        legend = canvas.legend(shown, labels, loc="outside right upper", title="bubble: coverage", fontsize=8)
+        legend = canvas.legend(
+            *speed.get_legend_handles_labels(), loc="outside right upper", title="bubble: coverage", fontsize=8
+        )
         handles: list[Any] = legend.legend_handles
         for handle in handles:
             handle.set_sizes([60])
