@@ -96,7 +96,14 @@ def rewritten(folder, change):
 
 # -- fields ------------------------------------------------------------------------------------------------------------
 
-BLOCKS = ["AttnDownBlock2D", "AttnUpBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "DownBlock2D", "UpBlock2D"]
+BLOCKS = [
+    "AttnDownBlock2D",
+    "AttnUpBlock2D",
+    "ResnetDownsampleBlock2D",
+    "UNetResDownBlock2D",
+    "DownBlock2D",
+    "UpBlock2D",
+]
 INSTEAD = {  # what these fields are changed to
     "act_fn": ["silu", "swish", "mish", "gelu", "relu"],
     "activation_fn": ["gelu", "geglu", "geglu-approximate", "gelu-approximate"],
@@ -120,7 +127,7 @@ INSTEAD = {  # what these fields are changed to
     "variance_type": [None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned_range"],
 }
 MORE = {  # what the rules of `others` do not reach
-    "trained_betas": [[0.01 * (k + 1) for k in range(20)], [0.01] * 7, [], [0.5] * 1000],
+    "trained_betas": [[0.01 * (k + 1) for k in range(20)], [0.01] * 7, [], [0.01] * 1000],
     "attention_head_dim": [4, 16, 3, None],
     "num_class_embeds": [7],
     "num_train_timesteps": [20, 999, 1],
@@ -158,3 +165,12 @@ def changes(fields, kept=()):
             if new != value or type(new) is not type(value):
                 yield name, {**fields, name: new}
     yield "new_field", {**fields, "new_field": True}
+
+
+def together(fields, chosen):
+    """The fields with several changes of `changes` at once."""
+    changed = dict(fields)
+    for name, other in chosen:
+        changed.pop(name, None)
+        changed |= {name: other[name]} if name in other else {}
+    return changed

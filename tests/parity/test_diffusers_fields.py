@@ -13,7 +13,7 @@ import pytest
 from sanbu.interop.diffusers import import_run
 from sanbu.interop.diffusers_fields import AUTOENCODER_FIELDS, DIT_FIELDS, UNET_FIELDS
 from sanbu.interop.huggingface import InteropError
-from tests.parity.diffusers_peers import SMALL, changes, diffusers, gap, shaken
+from tests.parity.diffusers_peers import SMALL, changes, diffusers, gap, shaken, together
 
 TABLES = {"UNet2DModel": UNET_FIELDS, "DiTTransformer2DModel": DIT_FIELDS, "AutoencoderKL": AUTOENCODER_FIELDS}
 READ = {  # values that have to come in
@@ -130,10 +130,7 @@ def test_no_three_fields_together_come_in_wrong(kind, tmp_path):
     base, draws, found = base_of(kind), random.Random(0), []
     table = list(changes(base, LARGE))
     for number in range(150):
-        changed = dict(base)
-        for name, other in draws.sample(table, 3):
-            changed.pop(name, None)
-            changed |= {name: other[name]} if name in other else {}
+        changed = together(base, draws.sample(table, 3))
         result = outcome(kind, changed, tmp_path / str(number))
         assert not result.startswith("off") and "\n" not in result, f"{result}, given {changed}"
         found.append(result)
