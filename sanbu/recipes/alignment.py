@@ -12,6 +12,7 @@ from sanbu.data.chat import Chat, Prompts
 from sanbu.data.labelled import Labelled
 from sanbu.data.mappings import Mappings
 from sanbu.data.preferences import Pairs, Rankings
+from sanbu.data.sources import built_in
 from sanbu.data.text_rows import Text
 from sanbu.machine import MachineConfig
 from sanbu.models.scorers.scorer import Scorer
@@ -51,7 +52,7 @@ def muon(rate: float, hold: float = 0.3) -> Muon:
     )
 
 
-def base(size: str = "nano", path: str = "python") -> Recipe:
+def base(size: str = "nano", path: str = "builtin:python") -> Recipe:
     """Assistant, step 1: base model whose tokenizer has role tokens and single digits."""
     if size != "nano":
         return paper_stage(
@@ -87,7 +88,7 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     return recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02), schedule, {"model": base})
 
 
-def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
+def reward(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
     """Assistant, step 3: reward model from rankings; sft=RUN gives its trunk."""
     data = Rankings(path=path, answers=6, tokenizer=tokenizer_of(sft, size), context=context(sft, size))
     if size != "nano":
@@ -101,15 +102,15 @@ def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     )
 
 
-def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "skills") -> Recipe:
+def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "builtin:skills") -> Recipe:
     """Assistant, step 4: PPO on the reward model and checked answers; sft=RUN, reward=RUN."""
-    rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if path == "skills" else (Learned(),)
+    rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if built_in(path, "skills") else (Learned(),)
     objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.03)
     parents = {"model": sft, "reference": sft, "reward": reward}
     return policy("ppo", size, sft, path, objective, 80, 256, parents)
 
 
-def grpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
+def grpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
     """Assistant, alternative: GRPO on checked answers; sft=RUN."""
     objective = GRPO(rewards=(Checked(),), samples=8, kl=0.02)
     return policy("grpo", size, sft, path, objective, 80, 80, {"model": sft, "reference": sft})
@@ -132,7 +133,7 @@ def policy(
     return made.change(machine=MachineConfig(precision="float32"))  # ratios compare recorded and computed probabilities
 
 
-def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
+def dpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
     """Assistant, alternative: DPO on pairs of answers, without reward model; sft=RUN."""
     data = Pairs(path=path, tokenizer=tokenizer_of(sft, size), context=context(sft, size))
     parents = {"model": sft, "reference": sft}
@@ -144,7 +145,7 @@ def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
 
 
 def gpt1_classify(
-    size: str = "nano", base: str = "", path: str = "skills", task: str = "classification", text: str = "text"
+    size: str = "nano", base: str = "", path: str = "builtin:skills", task: str = "classification", text: str = "text"
 ) -> Recipe:
     """GPT-1, second: discriminative fine-tuning with a linear head; base=RUN (pretrained), task=, text= (field)."""
     judge = {"choice": "choose", "regression": "regress"}.get(task, "classify")
