@@ -78,8 +78,10 @@ def preview(
         return
     found = tokens_of(data, rows)
     if as_json:
-        report({"rows": [[{"piece": token.piece, "state": token.state} for token in row] for row in found]}, True, "")
+        shown = [[{"piece": token.piece, "state": token.state} for token in row] for row in found]
+        report({"data": data.describe(), "rows": shown}, True, "")
     else:
+        print(data.describe())
         show_rows(found)
 
 

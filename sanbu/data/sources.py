@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sanbu.config import nearest
-from sanbu.data.reading import SourceError, decode_text, encodable, read_unzipped, readable
+from sanbu.data.reading import SourceError, decode_text, encodable, kind_of_file, read_unzipped, readable
 from sanbu.data.record_files import has_records, rows_of, text_in, tidy, without_notes
 from sanbu.files import fingerprint as hash_files
 
+ONCE_TEXT = (".json", ".jsonlines", ".jl", ".csv", ".tsv")  # read as plain text by earlier versions: other caches
 BUILT_IN = "builtin:"  # the name of what ships with Sanbu, whatever files there are
 
 
@@ -78,7 +79,9 @@ def fingerprint(path: str) -> str:
         return hash_files((), version())
     if path.startswith("hub:"):
         return hash_files((), path)
-    return hash_files(files(path))
+    found, _ = without_notes(files(path))
+    once_text = any(kind_of_file(file)[0] in ONCE_TEXT for file in found)
+    return hash_files(found, "records" if once_text else "")
 
 
 def files(path: str) -> list[Path]:

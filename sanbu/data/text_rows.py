@@ -74,7 +74,7 @@ class TextRows:
 
     left_out: Mapping[str, int] = MappingProxyType(
         {}
-    )  # how many records and files are not among the documents, and why
+    )  # what is not among the documents, with its reasons
 
     def __init__(self, found: shards.Shards, codec: TextCodec, context: int, vocabulary: int) -> None:
         self.shards, self.codec, self.context = found, codec, context

@@ -20,6 +20,7 @@ from sanbu.data.data import Data
 from sanbu.data.shards import Shards, write
 from sanbu.data.sources import documents
 from sanbu.data.text_rows import Text, TextRows
+from sanbu.evaluation.held_out import nothing_held_out
 from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
 from sanbu.objectives.next_token import chunked_cross_entropy
 from sanbu.progress import progress_rows
@@ -73,7 +74,7 @@ def evaluate_run(run: Run, path: str | None = None) -> Report:
     if path is None:
         data = config.build()
         if not data.held_out_rows:
-            raise SanbuError(f"{folder}: data.validation is 0, so nothing is held out; give --data PATH")
+            raise SanbuError(f"{folder}: {nothing_held_out(config, data)}; give --data PATH")
         return bits_per_byte(run, data)
     return bits_per_byte(run, held_out_text(run, config, path))
 
