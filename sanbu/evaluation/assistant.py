@@ -185,6 +185,6 @@ def read_questions(run: Run, count: int, held_out: bool) -> list[Record]:
         part = "held out" if held_out else "for training"
         raise SanbuError(
             f"{run.folder}: of {len(known):,} questions with a known answer none is {part};"
-            f" data.validation is {config.validation}"
+            f" data.validation={config.validation}"
         )
     return found[:count]

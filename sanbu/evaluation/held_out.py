@@ -35,7 +35,7 @@ def nothing_held_out(config: Any, data: Data) -> str:
     fraction = getattr(config, "validation", 0)
     if not fraction:
         return "data.validation is 0, so nothing is held out"
-    return f"data.validation is {fraction}, but none of the data fell into that part ({data.describe()})"
+    return f"nothing fell into the held-out part, data.validation={fraction} of {data.describe()}"
 
 
 def rounds(run: Run, data: Data) -> Iterator[Round]:
