@@ -41,7 +41,7 @@ def tokens_of(data: Any, rows: int) -> list[list[Shown]]:
 
 
 def lengths_of(batch: Batch, tokens_RT: Tensor, targets_RT: Tensor) -> list[int]:
-    """How many tokens of each row are not padding. By place, not by id: a token of the text may be the padding token."""
+    """How many tokens of each row are not padding, by their place: a token of the text may be the padding token."""
     if "length" in batch:
         return batch["length"].flatten().tolist()
     if "last" in batch:

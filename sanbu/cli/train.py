@@ -38,8 +38,9 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
     """
     from dataclasses import asdict
 
-    from sanbu.config import dump, plain, walk
+    from sanbu.config import dump, plain
     from sanbu.evaluation.cost import cost
+    from sanbu.recipe import walk
 
     recipe = choose(name, overrides).resolve()
     costs = asdict(cost(recipe))

@@ -72,9 +72,7 @@ class TextRows:
     document only; data of a single document has no positions. bytes_B counts the bytes of text of a row's targets.
     """
 
-    left_out: Mapping[str, int] = MappingProxyType(
-        {}
-    )  # what is not among the documents, with its reasons
+    left_out: Mapping[str, int] = MappingProxyType({})  # what is not among the documents, with its reasons
 
     def __init__(self, found: shards.Shards, codec: TextCodec, context: int, vocabulary: int) -> None:
         self.shards, self.codec, self.context = found, codec, context

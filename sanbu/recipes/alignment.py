@@ -15,6 +15,7 @@ from sanbu.data.preferences import Pairs, Rankings
 from sanbu.data.sources import built_in
 from sanbu.data.text_rows import Text
 from sanbu.machine import MachineConfig
+from sanbu.models.model import ModelConfig, plain_decoder
 from sanbu.models.scorers.scorer import Scorer
 from sanbu.models.tokens.gpt import GPT1, GPT2
 from sanbu.models.tokens.modern import Modern
@@ -152,7 +153,7 @@ def gpt1_classify(
     trunk = parent(base).model if base else GPT1(layers=4, heads=4, width=128, context=128, dropout=0.1)
     if size != "nano":
         trunk = GPT1(layers=12, heads=12, width=768, context=512)
-    reads = {"path": path, "task": task, "text": text, "context": getattr(trunk, "context", 128)}
+    reads = {"path": path, "task": task, "text": text, "context": getattr(plain_decoder(trunk), "context", 128)}
     data = change(Labelled(tokenizer=tokenizer_of(base, size)), reads)
     schedule = Schedule(steps=600, batch=32, evaluate_every=100, evaluate_rows=1024, checkpoint_every=200)
     optimizer = AdamW(
@@ -228,13 +229,20 @@ def model_of(path: str) -> Any:
     """The model of a parent run, without dropout: policy and reference must agree before anything is learnt."""
     if not path:
         return NANO
-    model = parent(path).model
-    return change(model, {"dropout": 0.0}) if "dropout" in type(model).model_fields else model
+    return without_dropout(parent(path).model)
+
+
+def without_dropout(model: Any) -> Any:
+    """A model, and the model that it adapts, with no dropout."""
+    fields = {name: without_dropout(part) for name, part in model if isinstance(part, ModelConfig)}
+    if "dropout" in type(model).model_fields:
+        fields["dropout"] = 0.0
+    return change(model, fields) if fields else model
 
 
 def context(path: str, size: str) -> int:
     """The longest sequence of a parent run."""
-    return getattr(model_of(path), "context", 128) if size == "nano" else 2048
+    return getattr(plain_decoder(model_of(path)), "context", 128) if size == "nano" else 2048
 
 
 __all__ = ["base", "dpo", "gpt1_classify", "grpo", "icl", "ppo", "reward", "sft"]
