@@ -204,8 +204,14 @@ def plain_value(value: Any, annotation: Any, path: str, replaced: Any = None) ->
     if isinstance(value, Config):
         return dump(value)
     if isinstance(value, Mapping):
-        return {key: plain_value(each, None, key) for key, each in value.items()}
+        return completed(base, {key: plain_value(each, None, key) for key, each in value.items()}, replaced)
     return to_jsonable_python(value)
+
+
+def completed(base: type[Choice] | None, given: Any, replaced: Any) -> Any:
+    """Values given for a slot, with those that their kind adopts from what was there."""
+    kind = base.find(str(given.get("kind"))) if base is not None and isinstance(given, dict) else None
+    return given if kind is None else kind.adopt(replaced) | given
 
 
 def base_of(cls: type[Choice]) -> type[Choice]:
@@ -235,9 +241,7 @@ def _assign(cls: type[Config], values: dict[str, Any], path: str, text: str) -> 
     annotation = _field(annotation, name, path)
     base = choice_of(annotation)
     if base is None or text == "none" or text.startswith("{"):
-        given, replaced = parse_value(text, annotation), values.get(name)
-        kind = base.find(str(given.get("kind"))) if base is not None and isinstance(given, dict) else None
-        values[name] = given if kind is None else kind.adopt(replaced) | given
+        values[name] = completed(base, parse_value(text, annotation), values.get(name))
     else:
         _choose_kind(base, values, name, path, text)
 

@@ -102,7 +102,7 @@ class Decoder(nn.Module):
         self.head.weight = self.embedding.tokens.weight
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Decoder:
-        """Move or convert the weights. Torch keeps shared parameters shared, but not shared buffers (frozen weights)."""
+        """Move or convert the weights. Torch keeps shared parameters together, but not shared buffers (frozen ones)."""
         tied = getattr(self.head, "weight", None) is self.embedding.tokens.weight
         super()._apply(fn, recurse)
         if tied:
