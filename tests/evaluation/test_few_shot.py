@@ -8,12 +8,12 @@ import torch
 
 from sanbu.checkpoints import Writer
 from sanbu.codecs.bpe import TokenizerFile, train_chat
-from sanbu.codecs.tokenizer import encode
+from sanbu.codecs.tokenizer import Byte, encode
 from sanbu.config import SanbuError
 from sanbu.data.text_rows import Text
 from sanbu.evaluation.few_shot import evaluate_tasks, find
 from sanbu.evaluation.likelihood import loglikelihoods, split
-from sanbu.interop.harness import harness_model, rolling
+from sanbu.interop.harness import harness_model, rolling, windows
 from sanbu.models.tokens.gpt import GPT2
 from sanbu.objectives.next_token import NextToken
 from sanbu.optimizers.gradient import AdamW
@@ -137,19 +137,48 @@ def test_the_same_scores_as_lm_evaluation_harness(place):
     assert 0 < ours["accuracy"] < 1
 
 
-def test_rolling_likelihood_and_answers(place):
+@pytest.mark.parametrize("words", [0, 1, 10, 16, 40])
+def test_rolling_likelihood_scores_each_token_once(place, words):
+    """By brute force: token by token, each with its own forward pass over its window."""
     run = Run.open(place / "run")
-    text = "What comes after it is surely not 12? " * 16
+    text = "What comes after it is surely not 12? " * words
     ids = [0, *encode(run.codec.tokenizer, text)]
-    total = sum(
-        float(
-            run.model(torch.tensor([ids[at : at + 65][:-1]]))[0]
-            .log_softmax(-1)[range(len(ids[at : at + 65]) - 1), ids[at : at + 65][1:]]
-            .sum()
-        )
-        for at in range(0, len(ids) - 1, 64)
-    )
-    assert len(ids) > 130 and rolling(run, text) == pytest.approx(total, rel=1e-5)
+    total = 0.0
+    for number in range(1, len(ids)):
+        end = min((number + 63) // 64 * 64 + 1, len(ids))  # one after the last token of the window
+        before = ids[max(0, end - 65) : number]
+        total += float(run.model(torch.tensor([before]))[0, -1].log_softmax(-1)[ids[number]])
+    assert rolling(run, text) == pytest.approx(total, rel=1e-5)
+    assert words < 16 or len(ids) > 130
+
+
+@pytest.mark.parametrize("count", [*range(12), 31, 32, 33, 64, 65, 100])
+@pytest.mark.parametrize("context", [1, 2, 5, 32])
+def test_the_windows_of_lm_evaluation_harness(count, context):
+    lm_eval = pytest.importorskip("lm_eval.utils")
+    ids = list(range(100, 100 + count))
+    theirs = map(lm_eval.make_disjoint_window, lm_eval.get_rolling_token_windows(ids, 0, context, 1))
+    assert windows([0, *ids], context) == [tuple(map(list, pair)) for pair in theirs]
+
+
+def test_rolling_likelihood_of_a_known_text(place):
+    """The figure of lm-evaluation-harness for 52 bytes in windows of 32."""
+    recipe = Recipe(
+        name="x", data=Text(tokenizer=Byte(), context=32), objective=NextToken(),
+        model=GPT2(layers=1, heads=1, width=16, context=32), optimizer=AdamW(), strategy=Autoregressive(),
+    ).resolve()  # fmt: skip
+    run = Writer.create(place / "known", recipe, lambda folder: None)
+    torch.manual_seed(0)
+    model = recipe.model.build(recipe.data.space())
+    for parameter in model.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    run.save_model(model)
+    text = "the quick brown fox jumps over the lazy dog, and on."
+    assert rolling(Run.open(place / "known"), text) == pytest.approx(-386.77, abs=0.01)
+
+
+def test_answers_end_at_stop_texts(place):
+    run = Run.open(place / "run")
     from sanbu.interop.harness import generate_to_stop
 
     whole = generate_to_stop(run, "What comes", {"until": [], "max_gen_toks": 12})
