@@ -1,14 +1,36 @@
-"""Progress bars with time left for long work; outside a terminal there are none."""
+"""Long work: progress bars with time left, none outside a terminal, and interrupts that are heard meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+A = TypeVar("A")
+
+
+def start(work: Callable[[], A]) -> Future[A]:
+    """Begin work in a thread of its own that does not outlive the program.
+
+    Python hears Ctrl-C between two of its own instructions, so not while the main thread computes in a library; it
+    does while the main thread waits for the result.
+    """
+    future: Future[A] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 @lru_cache
