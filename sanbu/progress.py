@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import lru_cache
+from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 A = TypeVar("A")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def in_main_thread() -> bool:
+    """Whether this is the thread that hears signals."""
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, SIGTERM raises KeyboardInterrupt as Ctrl-C does, so that what was begun is removed again.
+
+    The first signal counts; others are ignored until the block is left, since they would interrupt the removal.
+    """
+    heard = [number for number in SIGNALS if signal.getsignal(number) not in (stop_now, signal.SIG_IGN, None)]
+    old = {number: signal.signal(number, stop_now) for number in heard} if in_main_thread() else {}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def stop_now(number: int, frame: FrameType | None) -> None:
+    """The handler of `interruptible`."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def start(work: Callable[[], A]) -> Future[A]:
