@@ -31,7 +31,6 @@ class Tokenizer(Protocol):
     """pieces[i]: the UTF-8 bytes of token i, which may be part of a character; special tokens are empty."""
 
     pieces: list[bytes]
-    exact_pieces: bool  # encode(a) + encode(b) == encode(a + b) where a ends a line and b begins one
 
     @property
     def end(self) -> int | None:
@@ -43,6 +42,9 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text, without start and end token."""
+
+    def may_cut(self, text: str, place: int) -> bool:
+        """Whether the parts before and after that place, encoded one by one, have the tokens of the whole text."""
 
     def special(self, name: str) -> int | None:
         """The id of a special token such as <|user|>, or None."""
@@ -133,7 +135,9 @@ class ByteTokenizer:
 
     pieces: list[bytes] = [bytes([value]) for value in range(256)] + [b""]
     end = start = 256
-    exact_pieces = True
+
+    def may_cut(self, text: str, place: int) -> bool:
+        return True
 
     def special(self, name: str) -> int | None:
         return None
@@ -164,8 +168,6 @@ class Characters(TokenizerConfig):
 class CharacterTokenizer:
     """The characters of an alphabet, and the end token. Other characters raise TokenizerError."""
 
-    exact_pieces = True
-
     def __init__(self, alphabet: str) -> None:
         self.alphabet = alphabet
         self.pieces = [character.encode("utf-8") for character in alphabet] + [b""]
@@ -173,6 +175,9 @@ class CharacterTokenizer:
         codes = [ord(character) for character in alphabet]
         self.table = np.full(max(codes) + 2, -1, dtype=np.int64)
         self.table[codes] = np.arange(len(alphabet))
+
+    def may_cut(self, text: str, place: int) -> bool:
+        return True
 
     def special(self, name: str) -> int | None:
         return None

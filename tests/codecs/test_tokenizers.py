@@ -1,14 +1,17 @@
 """Tokenizers: lossless round trips, correct byte counts per token, complete streaming, stop texts removed."""
 
 import itertools
+import random
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from sanbu.codecs.bpe import FileTokenizer, byte_file_tokenizer, train
 from sanbu.codecs.text import Reader, TextCodec
-from sanbu.codecs.tokenizer import ByteTokenizer, CharacterTokenizer, TokenizerError, decode, encode, piece_lengths
+from sanbu.codecs.tokenizer import END, ByteTokenizer, CharacterTokenizer, TokenizerError, decode, encode, piece_lengths
 
 BPE = train(["the theme of them all, then\n", "三步三步 α → β, naïve café 👍🏽\n"] * 20, 320)
 TOKENIZERS = [ByteTokenizer(), BPE, byte_file_tokenizer()]
@@ -49,6 +52,52 @@ def test_bpe_saves_and_compresses(tmp_path):
     assert encode(back, text) == encode(BPE, text) and back.pieces == BPE.pieces
     assert len(encode(BPE, text)) < len(text.encode()) / 2
     assert BPE.pieces[0] == b"" and sorted(BPE.pieces[1:257]) == [bytes([i]) for i in range(256)]
+
+
+def trained_plainly(documents, vocabulary):
+    """What the library alone makes of the documents."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        documents,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    return made
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(TEXT | st.just("=" * 3000 + "三步" * 500), min_size=1, max_size=5))
+def test_training_gives_the_tokenizer_of_the_library(texts):
+    """Words of up to 4,096 bytes are counted as they are."""
+    made = trained_plainly(texts, 400)
+    made.encode_special_tokens = True
+    assert train(texts, 400).tokenizer.to_str() == made.to_str()
+
+
+@pytest.mark.parametrize("alphabet", [range(0x4E00, 0x9FA5), range(97, 123), range(48, 58), [32], b"=-+#"])
+def test_training_time_grows_with_the_text_and_not_with_its_square(alphabet):
+    """A line of Chinese without punctuation is one word: 4 times the text took 24 times the time."""
+    draws = random.Random(0)
+
+    def seconds(size):
+        text = "".join(map(chr, draws.choices(alphabet, k=size)))
+        begun = time.process_time()
+        train([text], 300)
+        return time.process_time() - begun
+
+    assert seconds(240_000) < 8 * max(seconds(60_000), 0.05)
+
+
+def test_an_error_of_the_documents_comes_through():
+    def documents():
+        yield "one"
+        raise TokenizerError("the second is bad")
+
+    with pytest.raises(TokenizerError, match="the second is bad"):
+        train(documents(), 300)
 
 
 def test_a_sentencepiece_like_file():
