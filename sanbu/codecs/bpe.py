@@ -26,6 +26,7 @@ from sanbu.codecs.tokenizer import (
     Tokenizer,
     TokenizerConfig,
     TokenizerError,
+    bytes_of,
 )
 from sanbu.config import ConfigError, Positive, added
 from sanbu.files import fingerprint, write_text
@@ -223,6 +224,7 @@ class FileTokenizer:
         piece = byte_level_piece if byte_level else marked_piece
         ordinary = {i: text for i, text in texts.items() if i not in special}
         self.pieces = [piece(ordinary[i]) if i in ordinary else b"" for i in range(max(texts) + 1)]
+        self.added = self._find_added()
 
     @classmethod
     def load(cls, path: Path, end: int | None, start: int | None) -> FileTokenizer:
@@ -255,6 +257,12 @@ class FileTokenizer:
             whole.ids == left.ids + right.ids and words_meet(whole.word_ids, len(left.ids))
             for left, whole in zip(found[: len(NEAR)], found[len(NEAR) :], strict=True)
         )
+
+    def _find_added(self) -> tuple[bytes, bytes]:
+        """What is before and after a text of one letter, once it is encoded: spaces, or nothing."""
+        whole = bytes_of(self.pieces, self.tokenizer.encode("a", add_special_tokens=False).ids)
+        before, letter, after = whole.partition(b"a")
+        return (before, after) if letter and not (before + after).strip() else (b"", b"")
 
     def special(self, name: str) -> int | None:
         """The id of a special token, or None."""

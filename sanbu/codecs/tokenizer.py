@@ -31,6 +31,7 @@ class Tokenizer(Protocol):
     """pieces[i]: the UTF-8 bytes of token i, which may be part of a character; special tokens are empty."""
 
     pieces: list[bytes]
+    added: tuple[bytes, bytes]  # what the pieces of a text have before and after it: a space where words begin with one
 
     @property
     def end(self) -> int | None:
@@ -59,8 +60,9 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of ids; invalid UTF-8 becomes U+FFFD."""
-    return bytes_of(tokenizer.pieces, ids).decode("utf-8", "replace")
+    """The text of the ids of a whole text; invalid UTF-8 becomes U+FFFD."""
+    before, after = tokenizer.added
+    return bytes_of(tokenizer.pieces, ids).removeprefix(before).removesuffix(after).decode("utf-8", "replace")
 
 
 def bytes_of(pieces: Sequence[bytes], ids: Sequence[int]) -> bytes:
@@ -73,6 +75,27 @@ def piece_lengths(tokenizer: Tokenizer, vocabulary: int) -> np.ndarray:
     lengths = np.zeros(vocabulary, dtype=np.int64)
     lengths[: len(tokenizer.pieces)] = [len(piece) for piece in tokenizer.pieces[:vocabulary]]
     return lengths
+
+
+class TextBytes:
+    """How many bytes of text each token of a stream of documents stands for, without what the tokenizer adds to them.
+
+    The stream is `end d1 end d2 end ...`. lengths_V: of each piece. first_V: where it begins a document. extra_V: how
+    many of its last bytes the tokenizer added where it ends one; they are taken off the end token after it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: int) -> None:
+        before, after = tokenizer.added
+        pieces = tokenizer.pieces[:vocabulary]
+        self.end, self.lengths_V = tokenizer.end, piece_lengths(tokenizer, vocabulary)
+        self.first_V, self.extra_V = self.lengths_V.copy(), np.zeros_like(self.lengths_V)
+        self.first_V[: len(pieces)] = [len(piece.removeprefix(before)) for piece in pieces]
+        self.extra_V[: len(pieces)] = [len(piece) - len(piece.removesuffix(after)) for piece in pieces]
+
+    def __call__(self, before: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """The bytes of ids, each with the id before it; int64 of the same shape."""
+        bytes_ = np.where(before == self.end, self.first_V[ids], self.lengths_V[ids])
+        return np.where((ids == self.end) & (before != self.end), -self.extra_V[before], bytes_)
 
 
 def padding_of(tokenizer: Tokenizer) -> int:
@@ -134,6 +157,7 @@ class ByteTokenizer:
     """256 bytes and the end token."""
 
     pieces: list[bytes] = [bytes([value]) for value in range(256)] + [b""]
+    added = (b"", b"")
     end = start = 256
 
     def may_cut(self, text: str, place: int) -> bool:
@@ -167,6 +191,8 @@ class Characters(TokenizerConfig):
 
 class CharacterTokenizer:
     """The characters of an alphabet, and the end token. Other characters raise TokenizerError."""
+
+    added = (b"", b"")
 
     def __init__(self, alphabet: str) -> None:
         self.alphabet = alphabet

@@ -47,11 +47,6 @@ def rows(path: str, left_out: Counter[str] | None = None) -> Iterator[tuple[str,
         yield from rows_of(file)
 
 
-def lines(file: Path) -> Iterator[tuple[int, Row]]:
-    """The records of a file with their numbers from 1. Raises SourceError."""
-    yield from enumerate((row for _, row in rows_of(file)), 1)
-
-
 def record_files(path: str) -> tuple[list[Path], Counter[str]]:
     """The file of a path, or the files of a folder that have records; and a count of the others. Raises SourceError."""
     found = sources.files(path)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sanbu.codecs.tokenizer import Tokenizer, piece_lengths
+from sanbu.codecs.tokenizer import TextBytes, Tokenizer
 from sanbu.config import SanbuError
 from sanbu.files import read_json
 from sanbu.progress import start
@@ -65,7 +65,7 @@ def write(
         raise SanbuError("data.tokenizer: documents are separated by an end token, but this tokenizer has none")
     dtype = np.uint16 if vocabulary <= 1 << 16 else np.uint32
     end = np.array([tokenizer.end], dtype=dtype).tobytes()
-    lengths = piece_lengths(tokenizer, vocabulary)
+    size = {"train": 0, "held_out": 0}
     count = {"train": 0, "held_out": 0}
     order: list[str] = []  # the parts of the first documents, in their order
     with (folder / "train.bin").open("wb") as train, (folder / "held_out.bin").open("wb") as other:
@@ -83,17 +83,22 @@ def write(
                         order.append(part)
                     streams[part].write(end)
                 streams[part].write(ids.astype(dtype).tobytes())
+                size[part] += len(piece.text.encode())
             progress(sum(len(piece.text.encode()) for piece in pieces))
         for part in streams:
             if count[part]:
                 streams[part].write(end)
     if sum(count.values()) < FEW:
         count = split_tail(folder, np.dtype(dtype), order, tokenizer.end, held_out)
+        tail = stream_bytes(folder / "held_out.bin", dtype, TextBytes(tokenizer, vocabulary))
+        whole = sum(size.values())
+        tail = whole if not (folder / "train.bin").stat().st_size else min(tail, whole)
+        size = {"train": whole - tail, "held_out": tail}
     files = {part: folder / f"{part}.bin" for part in count}
     sizes = {
         "tokens": {part: file.stat().st_size // np.dtype(dtype).itemsize for part, file in files.items()},
         "documents": count,
-        "bytes": {part: text_bytes(file, dtype, lengths) for part, file in files.items()},
+        "bytes": size,
     }
     write_header(folder, np.dtype(dtype), vocabulary, tokenizer.end, sizes)
 
@@ -133,14 +138,10 @@ def split_tail(folder: Path, dtype: np.dtype[Any], order: list[str], end: int, h
     return {"train": len(order), "held_out": int(cut < len(whole))}
 
 
-def text_bytes(file: Path, dtype: type, lengths: np.ndarray) -> int:
-    """The number of bytes of text that a stream encodes."""
-    if not file.stat().st_size:
-        return 0
-    ids = np.memmap(file, dtype=dtype, mode="r")
-    size = 2**24
-    parts = (ids[start : start + size] for start in range(0, len(ids), size))
-    return sum(int(lengths[part].sum()) for part in parts)
+def stream_bytes(file: Path, dtype: type, text_bytes: TextBytes) -> int:
+    """The number of bytes of text that the end of a stream encodes, but for its first token."""
+    ids = np.fromfile(file, dtype=dtype)
+    return int(text_bytes(ids[:-1], ids[1:]).sum()) + int(text_bytes.lengths_V[ids[:1]].sum())
 
 
 @dataclass(frozen=True)

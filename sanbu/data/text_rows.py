@@ -19,7 +19,7 @@ from torch import Tensor
 from sanbu.codecs.bpe import BPE
 from sanbu.codecs.codec import Codec
 from sanbu.codecs.text import TextCodec
-from sanbu.codecs.tokenizer import TokenizerConfig, piece_lengths
+from sanbu.codecs.tokenizer import TextBytes, TokenizerConfig
 from sanbu.config import SanbuError, dump
 from sanbu.data import shards, sources
 from sanbu.data.cache import cache_folder
@@ -79,8 +79,14 @@ class TextRows:
         self.rows = count_rows(len(found.train), context)
         self.held_out_rows = count_rows(len(found.held_out), context)
         self.fingerprint = found.folder.name
-        self.lengths = torch.from_numpy(piece_lengths(codec.tokenizer, vocabulary))
+        self.text_bytes = TextBytes(codec.tokenizer, vocabulary)
         self.single_document = found.documents["train"] == 1
+
+    @property
+    def held_out_bytes(self) -> int:
+        """The bytes of text of all held-out targets: of the stream without its first token, which is never a target."""
+        first = self.shards.held_out[:1].astype(np.int64)
+        return self.shards.bytes["held_out"] - int(self.text_bytes.lengths_V[first].sum())
 
     def describe(self) -> str:
         """Numbers of documents, bytes and tokens, and bytes per token."""
@@ -110,7 +116,8 @@ class TextRows:
         batch = {"tokens": tokens, "targets": targets.where(targets >= 0, IGNORED)}
         if not self.single_document:
             batch["positions"] = document_positions(tokens.eq(end))
-        return batch | {"bytes": self.lengths[targets.clamp(min=0)].where(targets >= 0, 0).sum(1)}
+        size = np.where(window[:, 1:] >= 0, self.text_bytes(window[:, :-1], window[:, 1:]), 0)
+        return batch | {"bytes": torch.from_numpy(size.sum(1))}
 
 
 def count_rows(tokens: int, context: int) -> int:

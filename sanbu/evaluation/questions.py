@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sanbu.config import Config, SanbuError, load, nearest
-from sanbu.data.conversations import lines
+from sanbu.data.record_files import rows_of
 from sanbu.files import read_object
 
 TASKS = Path(__file__).parent / "tasks"
@@ -83,11 +83,11 @@ def read_questions(task: Task, name: str, folder: Path) -> list[Question]:
             f"--tasks: {task.name} reads {path}, which is not there; set --folder to the directory with the task files"
         )
     found = []
-    for row, record in lines(path):
+    for where, record in rows_of(path):
         try:
             question = question_of(task, record)
         except ValueError as error:
-            raise SanbuError(f"--tasks: {task.name}: {path}, row {row}: {error}") from None
+            raise SanbuError(f"--tasks: {task.name}: {where}: {error}") from None
         if len(question.options) > 1 or task.kind == "text":
             found.append(question)
     if not found:

@@ -4,14 +4,19 @@ import itertools
 import random
 import time
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from sanbu.codecs.bpe import FileTokenizer, byte_file_tokenizer, train
+from sanbu.codecs.bpe import BYTES, FileTokenizer, byte_file_tokenizer, train
 from sanbu.codecs.text import Reader, TextCodec
 from sanbu.codecs.tokenizer import END, ByteTokenizer, CharacterTokenizer, TokenizerError, decode, encode, piece_lengths
+from sanbu.data.shards import Shards, write
+from sanbu.data.text_rows import TextRows
+from sanbu.space import Draft
 
 BPE = train(["the theme of them all, then\n", "三步三步 α → β, naïve café 👍🏽\n"] * 20, 320)
 TOKENIZERS = [ByteTokenizer(), BPE, byte_file_tokenizer()]
@@ -176,3 +181,59 @@ def test_a_prompt_begins_a_document():
     assert (condition["tokens"][:, 0] == 0).all()
     nothing = codec.condition(None, 3)
     assert nothing["tokens"].tolist() == [[0]] * 3
+
+
+def spaced(kind):
+    """A tokenizer of letters and bytes that puts a space before (or, as GPT-1's, after) what it encodes."""
+    if kind == "byte-level":
+        made = Tokenizer(models.BPE(dict(BYTES), []))
+        made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+        made.add_special_tokens(["<|endoftext|>"])
+        return FileTokenizer(made, 256, 256)
+    letters = {letter: number for number, letter in enumerate("abcd", 258)}
+    bytes_ = {f"<0x{i:02X}>": i + 1 for i in range(256)}
+    if kind == "word-end":
+        ends = {f"{letter}</w>": number for number, letter in enumerate("abcd", 262)}
+        made = Tokenizer(models.BPE({"</s>": 0, **letters, **ends}, [], end_of_word_suffix="</w>"))
+        made.pre_tokenizer, made.decoder = pre_tokenizers.WhitespaceSplit(), decoders.BPEDecoder("</w>")
+    else:
+        made = Tokenizer(models.BPE({"</s>": 0, **bytes_, "▁": 257, **letters}, [], byte_fallback=True))
+        if kind == "prepend":
+            made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        else:
+            made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind)
+    made.add_special_tokens(["</s>"])
+    return FileTokenizer(made, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "prepend", "always", "first", "word-end"])
+@pytest.mark.parametrize("texts", [["abcd"] * 30, ["a", "ab ba", "d", "cd d"], ["ab é三 a", "é"]])
+def test_a_space_that_the_tokenizer_adds_is_not_text(tmp_path, kind, texts):
+    """Not in what is read back, in the bytes of a corpus and of its rows, or at the beginning of what is drawn."""
+    tokenizer = spaced(kind)
+    texts = texts if kind != "word-end" else [text.replace("é", "a").replace("三", "b") for text in texts]
+    for text in texts:
+        assert decode(tokenizer, encode(tokenizer, text)) == text
+    write(tmp_path, texts, tokenizer, 300, 0.0, lambda done: None)
+    found = Shards.open(tmp_path)
+    size = sum(len(text.encode()) for text in texts)
+    data = TextRows(found, TextCodec(tokenizer), 4, 300)
+    rows = data._rows(found.train, np.arange(data.rows))
+    assert found.bytes == {"train": size, "held_out": 0} and int(rows["bytes"].sum()) == size
+    if kind != "word-end":
+        ids = torch.tensor([[tokenizer.start, *encode(tokenizer, texts[0])]])
+        for start, expected in ((1, texts[0]), (2, texts[0])):
+            follower = TextCodec(tokenizer).follow()
+            all_of_it = torch.ones_like(ids, dtype=torch.bool)
+            draft = Draft(ids, all_of_it, all_of_it.any(1), torch.ones(1), record={"start": torch.tensor([start])})
+            follower.update(draft)
+            drawn = follower.results()[0]
+            given = decode(tokenizer, ids[0, :start].tolist())
+            assert given + drawn == expected
+
+
+def test_a_space_of_the_text_itself_is_kept():
+    """Where the file encodes it apart from the added one; ByteLevel and Metaspace do not tell them apart."""
+    tokenizer = spaced("prepend")
+    assert decode(tokenizer, encode(tokenizer, "  a ")) == "  a "
+    assert BPE.added == ByteTokenizer().added == (b"", b"")

@@ -37,7 +37,7 @@ def test_an_answer_is_an_index_a_letter_or_a_text(answer, choices, index):
 def test_an_answer_that_names_no_choice_is_refused(tmp_path, answer):
     with pytest.raises(SanbuError) as error:
         read(tmp_path, GOOD | {"answer": answer})
-    assert "t.jsonl, row 3: the answer" in str(error.value) and "\n" not in str(error.value)
+    assert "t.jsonl, line 3: the answer" in str(error.value) and "\n" not in str(error.value)
     assert "names no choice; allowed: 0 to 2, A to C, or the text of a choice" in str(error.value)
 
 
@@ -89,7 +89,7 @@ def test_a_bad_record_is_refused_with_its_row(tmp_path, record, line):
 )
 def test_bad_pairs_and_texts(tmp_path, kind, record, line):
     (tmp_path / "t.jsonl").write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(SanbuError, match=f"t.jsonl, row 1: {line}"):
+    with pytest.raises(SanbuError, match=f"t.jsonl, line 1: {line}"):
         read_questions(Task(name="t", kind=kind, file="t.jsonl"), "t.jsonl", tmp_path)
 
 
