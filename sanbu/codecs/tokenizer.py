@@ -90,12 +90,14 @@ class TextBytes:
         self.end, self.lengths_V = tokenizer.end, piece_lengths(tokenizer, vocabulary)
         self.first_V, self.extra_V = self.lengths_V.copy(), np.zeros_like(self.lengths_V)
         self.first_V[: len(pieces)] = [len(piece.removeprefix(before)) for piece in pieces]
-        self.extra_V[: len(pieces)] = [len(piece) - len(piece.removesuffix(after)) for piece in pieces]
+        ended = [piece.endswith(after) for piece in pieces]
+        self.extra_V[: len(pieces)] = len(after) * np.array(ended)
 
     def __call__(self, before: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """The bytes of ids, each with the id before it; int64 of the same shape."""
-        bytes_ = np.where(before == self.end, self.first_V[ids], self.lengths_V[ids])
-        return np.where((ids == self.end) & (before != self.end), -self.extra_V[before], bytes_)
+        begins, ends = before == self.end, ids == self.end
+        size = np.where(begins, self.first_V[ids], self.lengths_V[ids])
+        return np.where(ends & ~begins, -self.extra_V[before], size)
 
 
 def padding_of(tokenizer: Tokenizer) -> int:

@@ -77,9 +77,11 @@ def told(left_out: Mapping[str, int]) -> str:
 
 def read_json(file: Path, stream: IO[bytes], fields: Fields) -> Iterator[tuple[str, Any]]:
     """The values of a JSON file: line by line where the first line is a whole value, otherwise of the whole file."""
-    number, line = next(((number, line) for number, line in enumerate(stream, 1) if line.strip()), (1, b""))
+    number, line = 1, stream.readline()
+    while line and not line.strip():
+        number, line = number + 1, stream.readline()
     try:
-        first = json.loads(decode_text(file, line)) if line else []
+        first = json.loads(decode_text(file, line))
     except (ValueError, RecursionError):
         first = []
     if isinstance(first, list):

@@ -90,10 +90,7 @@ def write(
                 streams[part].write(end)
     if sum(count.values()) < FEW:
         count = split_tail(folder, np.dtype(dtype), order, tokenizer.end, held_out)
-        tail = stream_bytes(folder / "held_out.bin", dtype, TextBytes(tokenizer, vocabulary))
-        whole = sum(size.values())
-        tail = whole if not (folder / "train.bin").stat().st_size else min(tail, whole)
-        size = {"train": whole - tail, "held_out": tail}
+        size = divide_bytes(folder, dtype, TextBytes(tokenizer, vocabulary), sum(size.values()))
     files = {part: folder / f"{part}.bin" for part in count}
     sizes = {
         "tokens": {part: file.stat().st_size // np.dtype(dtype).itemsize for part, file in files.items()},
@@ -138,10 +135,14 @@ def split_tail(folder: Path, dtype: np.dtype[Any], order: list[str], end: int, h
     return {"train": len(order), "held_out": int(cut < len(whole))}
 
 
-def stream_bytes(file: Path, dtype: type, text_bytes: TextBytes) -> int:
-    """The number of bytes of text that the end of a stream encodes, but for its first token."""
-    ids = np.fromfile(file, dtype=dtype)
-    return int(text_bytes(ids[:-1], ids[1:]).sum()) + int(text_bytes.lengths_V[ids[:1]].sum())
+def divide_bytes(folder: Path, dtype: type, text_bytes: TextBytes, whole: int) -> dict[str, int]:
+    """The bytes of the text by part, after `split_tail`. whole: those of both parts, as counted in the text."""
+    ids: np.ndarray = np.fromfile(folder / "held_out.bin", dtype=dtype)
+    first = text_bytes.lengths_V[ids[:1]].sum()
+    tail = int(first + text_bytes(ids[:-1], ids[1:]).sum())
+    if not (folder / "train.bin").stat().st_size:
+        tail = whole
+    return {"train": whole - tail, "held_out": tail}
 
 
 @dataclass(frozen=True)
