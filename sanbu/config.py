@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
@@ -51,6 +51,11 @@ class Choice(Config):
     """
 
     table: ClassVar[str] = ""
+
+    @classmethod
+    def adopt(cls, replaced: Any) -> dict[str, Any]:
+        """Fields of this kind that follow from the dumped config whose place it takes, where they are not given."""
+        return {}
 
     @classmethod
     def kind_names(cls) -> list[str]:
@@ -176,28 +181,37 @@ def change(config: C, fields: Mapping[str, Any], where: str = "") -> C:
         if cls is None:
             names = sorted(base.kind_names())
             raise ConfigError(f"{where}: unknown kind {kind!r}; allowed: {', '.join(names)}{nearest(str(kind), names)}")
-        values = defaults(cls) | {"kind": kind}
+        values = defaults(cls) | cls.adopt(values) | {"kind": kind}
     for name, value in fields.items():
         if name not in cls.model_fields:
             known = [field for field in cls.model_fields if field != "kind"]
             place = f"{where}.{name}" if where else name
             raise ConfigError(f"{place}: no field {name!r}; fields: {', '.join(known)}{nearest(name, known)}")
-        values[name] = plain_value(value, cls.model_fields[name].annotation, name)
+        values[name] = plain_value(value, cls.model_fields[name].annotation, name, values.get(name))
     return load(cls, values, where)
 
 
-def plain_value(value: Any, annotation: Any, path: str) -> Any:
-    """JSON values of a config, of several, or of the defaults of a kind that is named."""
+def plain_value(value: Any, annotation: Any, path: str, replaced: Any = None) -> Any:
+    """JSON values of a config, of several, or of the defaults of a kind that is named. replaced: what was there."""
     base = choice_of(annotation)
     if base is not None and isinstance(value, str):
-        holder: dict[str, Any] = {}
+        holder = {path: replaced}
         _choose_kind(base, holder, path, path, value)
         return holder[path]
+    if isinstance(value, Choice):
+        adopted = value.adopt(replaced)
+        return dump(value) | {name: part for name, part in adopted.items() if name not in value.model_fields_set}
     if isinstance(value, Config):
         return dump(value)
     if isinstance(value, Mapping):
-        return {key: plain_value(each, None, key) for key, each in value.items()}
+        return completed(base, {key: plain_value(each, None, key) for key, each in value.items()}, replaced)
     return to_jsonable_python(value)
+
+
+def completed(base: type[Choice] | None, given: Any, replaced: Any) -> Any:
+    """Values given for a slot, with those that their kind adopts from what was there."""
+    kind = base.find(str(given.get("kind"))) if base is not None and isinstance(given, dict) else None
+    return given if kind is None else kind.adopt(replaced) | given
 
 
 def base_of(cls: type[Choice]) -> type[Choice]:
@@ -227,7 +241,7 @@ def _assign(cls: type[Config], values: dict[str, Any], path: str, text: str) -> 
     annotation = _field(annotation, name, path)
     base = choice_of(annotation)
     if base is None or text == "none" or text.startswith("{"):
-        values[name] = parse_value(text, annotation)
+        values[name] = completed(base, parse_value(text, annotation), values.get(name))
     else:
         _choose_kind(base, values, name, path, text)
 
@@ -238,8 +252,9 @@ def _choose_kind(base: type[Choice], values: dict[str, Any], name: str, path: st
     if kind is None:
         names = sorted(base.kind_names())
         raise ConfigError(f"{path}: unknown kind {text!r}; allowed: {', '.join(names)}{nearest(text, names)}")
-    if not isinstance(values.get(name), dict) or values[name]["kind"] != text:
-        values[name] = defaults(kind)
+    replaced = values.get(name)
+    if not isinstance(replaced, dict) or replaced["kind"] != text:
+        values[name] = defaults(kind) | kind.adopt(replaced)
 
 
 def defaults(kind: type[Choice]) -> dict[str, Any]:
@@ -315,31 +330,6 @@ def place(location: tuple[int | str, ...]) -> str:
     *parents, last = location or ("",)
     kept = parents if UNION_TAGS.fullmatch(str(last)) else [*parents, last]
     return ".".join(str(part) for part in kept if not str(part).startswith("function-"))
-
-
-def walk(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:
-    """Every field as (path, value, type, description): what `sanbu show` prints and an override accepts."""
-    for name, field in type(config).model_fields.items():
-        value = getattr(config, name)
-        path = f"{prefix}{name}"
-        if isinstance(value, Config):
-            if (kind := kind_of(value)) is not None:
-                base = choice_of(field.annotation)
-                allowed = "|".join(base.kind_names()) if base else "kind"
-                yield path, kind, allowed, (type(value).__doc__ or "").split("\n")[0]
-            yield from walk(value, path + ".")
-        elif name != "kind":
-            yield path, value, _type_name(field.annotation), field.description or ""
-
-
-def _type_name(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return "|".join(map(str, get_args(annotation)))
-    if get_origin(annotation) in (Union, types.UnionType):
-        return "|".join(_type_name(part) for part in get_args(annotation))
-    if isinstance(annotation, type) and issubclass(annotation, Choice):
-        return "|".join(annotation.kind_names())
-    return {"NoneType": "none"}.get(name := getattr(annotation, "__name__", str(annotation)), name)
 
 
 def plain(value: Any) -> str:

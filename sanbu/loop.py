@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from sanbu.config import SanbuError, change
 from sanbu.display.console import Console
 from sanbu.machine import Machine, decide
 from sanbu.optimizers.search import NotFinite
+from sanbu.progress import SIGNALS, in_main_thread, interruptible
 from sanbu.recipe import Recipe
 from sanbu.run import Run
 from sanbu.training import Training
@@ -55,15 +55,22 @@ def train(
     folder = Path(folder) if folder is not None else free_folder(recipe.name)
     if run is None:
         check_new(folder)
-    with claim(folder), Interrupt() as interrupt, torch.random.fork_rng():
+    with interruptible(), claim(folder), torch.random.fork_rng():
         training = Training(recipe, machine)
         if run is None:
             Writer.create(folder, recipe, training.data.codec.save, training.data.fingerprint)
         run = Run.open(folder)
-        book = Book(run, training, watcher)
+        learn(Book(run, training, watcher))
+    return run
+
+
+def learn(book: Book) -> None:
+    """Take the steps of a run that are left, until it is done or an interrupt asks to save and stop."""
+    training = book.training
+    with Interrupt() as interrupt:
         try:
             book.open()
-            while training.step < recipe.schedule.steps and not (interrupt.requested or book.over()):
+            while training.step < book.schedule.steps and not (interrupt.requested or book.over()):
                 if training.advance():
                     book.round()
             book.close(interrupt.requested)
@@ -71,8 +78,7 @@ def train(
             place = f"step {training.step + 1}, turn {training.turn + 1}"
             raise SanbuError(f"{place}: {error}; {book.last_good()}") from None
         finally:
-            watcher.close()
-    return run
+            book.watcher.close()
 
 
 def choose_machine(recipe: Recipe, run: Run | None) -> tuple[Recipe, Machine]:
@@ -226,16 +232,15 @@ def free_folder(name: str) -> Path:
 
 
 class Interrupt:
-    """Turns the first SIGINT or SIGTERM into a request to save and stop; a second one acts as usual."""
+    """Turns the first SIGINT or SIGTERM into a request to save and stop; a second one stops at once."""
 
     def __init__(self) -> None:
         self.requested = False
         self.old: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.old[number] = signal.signal(number, self._ask)
+        if in_main_thread():
+            self.old = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -244,4 +249,4 @@ class Interrupt:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        signal.signal(number, self.old[number])
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else self.old[number])

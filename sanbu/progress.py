@@ -1,14 +1,66 @@
-"""Progress bars with time left for long work; outside a terminal there are none."""
+"""Long work: progress bars with time left, none outside a terminal, and interrupts that are heard meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+A = TypeVar("A")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def in_main_thread() -> bool:
+    """Whether this is the thread that hears signals."""
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, SIGTERM raises KeyboardInterrupt as Ctrl-C does, so that what was begun is removed again.
+
+    The first signal counts; others are ignored until the block is left, since they would interrupt the removal.
+    """
+    heard = [number for number in SIGNALS if signal.getsignal(number) not in (stop_now, signal.SIG_IGN, None)]
+    old = {number: signal.signal(number, stop_now) for number in heard} if in_main_thread() else {}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def stop_now(number: int, frame: FrameType | None) -> None:
+    """The handler of `interruptible`."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def start(work: Callable[[], A]) -> Future[A]:
+    """Begin work in a thread of its own that does not outlive the program.
+
+    Python hears Ctrl-C between two of its own instructions, so not while the main thread computes in a library; it
+    does while the main thread waits for the result.
+    """
+    future: Future[A] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 @lru_cache

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+import types
+from collections.abc import Iterator
+from typing import Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import Field, model_validator
 
-from sanbu.config import Auto, Config, ConfigError, Positive, change, kind_of, nearest, override, plain
+from sanbu.config import (
+    Auto,
+    Choice,
+    Config,
+    ConfigError,
+    Positive,
+    change,
+    choice_of,
+    kind_of,
+    nearest,
+    override,
+    plain,
+)
 from sanbu.data.data import DataConfig
 from sanbu.layers.average import AverageConfig
 from sanbu.machine import MachineConfig
@@ -134,6 +148,32 @@ def describe(value: Any) -> str:
             given.append(f"{name}={describe(part)}")
     kind = kind_of(type(value)) or type(value).__name__
     return f"{kind}({', '.join(given)})" if given else kind
+
+
+def walk(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:
+    """Every field as (path, value, type, description): what `sanbu show` prints and an override accepts."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        path = f"{prefix}{name}"
+        if isinstance(value, Config):
+            if (kind := kind_of(value)) is not None:
+                base = choice_of(field.annotation)
+                allowed = "|".join(base.kind_names()) if base else "kind"
+                yield path, kind, allowed, (type(value).__doc__ or "").split("\n")[0]
+            yield from walk(value, path + ".")
+        elif name != "kind":
+            yield path, value, type_name(field.annotation), field.description or ""
+
+
+def type_name(annotation: Any) -> str:
+    """What a field accepts, in a few words."""
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return "|".join(type_name(part) for part in get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, Choice):
+        return "|".join(annotation.kind_names())
+    return {"NoneType": "none"}.get(name := getattr(annotation, "__name__", str(annotation)), name)
 
 
 def auto_learning_rate(width: int) -> float:

@@ -205,6 +205,7 @@ class Run:
         as on the command line. Raises ConfigError for a field that the strategy lacks, with the nearest match.
         """
         drawing = self.drawing(overrides, fields)
+        drawing.recipe.strategy.check_samples(n or 1)
         follower = drawing.follow()
         for _ in drawing.drafts(self.codec.condition(prompt, n or 1, seed), seed, follower.update):
             pass
@@ -233,7 +234,9 @@ class Run:
         **fields: Any,
     ) -> Iterator[Draft]:
         """Every draft of n samples for each prompt: tensors, for programs. See `generate`."""
-        yield from self.drawing(overrides, fields).drafts(self.codec.condition(prompt, n, seed), seed, watch)
+        drawing = self.drawing(overrides, fields)
+        drawing.recipe.strategy.check_samples(n)
+        yield from drawing.drafts(self.codec.condition(prompt, n, seed), seed, watch)
 
     def save(
         self,
@@ -250,13 +253,15 @@ class Run:
         What an earlier call wrote there is replaced. Raises FileError if the folder holds other pictures.
         """
         drawing, codec, place = self.drawing(overrides, fields), self.codec, Path(folder)
+        drawing.recipe.strategy.check_samples(n)
         earlier = written_before(place)
         condition = codec.condition(prompt, n, seed)
         samples: list[Any] = []
         frames: list[list[Any]] = []
+        size = n if drawing.recipe.strategy.together else AT_ONCE
         with progress_rows("drawing", n) as progress:
-            for start in range(0, n, AT_ONCE):
-                rows = {name: tensor[start : start + AT_ONCE] for name, tensor in condition.items()}
+            for start in range(0, n, size):
+                rows = {name: tensor[start : start + size] for name, tensor in condition.items()}
                 follower, drafts = drawing.follow(), []
                 for draft in drawing.drafts(rows, seed + start, follower.update):
                     if start == 0:

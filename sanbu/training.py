@@ -219,6 +219,7 @@ class Training:
         return {name: tensor.to(self.machine.device) for name, tensor in batch.items()}
 
     def _check(self) -> None:
+        self.recipe.strategy.check_samples(self.recipe.schedule.samples)
         if self._micro_batch < self._rows and not self.objective.additive:
             kind = kind_of(self.recipe.objective)
             raise SanbuError(

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanbu import recipes
-from sanbu.config import ConfigError, dump, load, override, walk
+from sanbu.config import ConfigError, dump, load, override
 from sanbu.models.tokens.llama import Llama
-from sanbu.recipe import Recipe, auto_learning_rate
+from sanbu.recipe import Recipe, auto_learning_rate, walk
 
 GPT2 = recipes.gpt2()
 

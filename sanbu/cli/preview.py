@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sanbu.codecs.tokenizer import PAD
+import torch
+from torch import Tensor
+
 from sanbu.config import SanbuError
-from sanbu.space import IGNORED
+from sanbu.space import IGNORED, Batch
 
 State = Literal["taught", "read", "padding"]
 STYLES: dict[State, str] = {"taught": "bold green", "read": "default", "padding": "dim"}
@@ -26,20 +28,33 @@ class Shown:
 
 def tokens_of(data: Any, rows: int) -> list[list[Shown]]:
     """The first rows of training. Raises SanbuError for data that has no tokens."""
-    batch = data.batch(0, rows)
+    batch = data.batch(0, min(rows, data.rows))
     if "tokens" not in batch:
         raise SanbuError("preview shows tokens or pictures, and this data has neither")
     tokenizer = data.codec.tokenizer
-    pad = tokenizer.special(PAD)
     tokens = batch["tokens"].flatten(0, -2)
     targets = batch["targets"].flatten(0, -2) if "targets" in batch else tokens * 0 + IGNORED
-    lengths = [tokens.shape[1]] * len(tokens)
-    if "length" in batch:
-        lengths = batch["length"].flatten().tolist()
     return [
-        list(mark_tokens(tokenizer, row.tolist(), asked.tolist(), pad, length))
-        for row, asked, length in zip(tokens, targets, lengths, strict=True)
+        list(mark_tokens(tokenizer, row.tolist(), asked.tolist(), length))
+        for row, asked, length in zip(tokens, targets, lengths_of(batch, tokens, targets), strict=True)
     ]
+
+
+def lengths_of(batch: Batch, tokens_RT: Tensor, targets_RT: Tensor) -> list[int]:
+    """How many tokens of each row are not padding, by their place: a token of the text may be the padding token."""
+    if "length" in batch:
+        return batch["length"].flatten().tolist()
+    if "last" in batch:
+        return (batch["last"].flatten() + 1).tolist()
+    taught_RT = targets_RT != IGNORED
+    time_T = torch.arange(1, tokens_RT.shape[1] + 1)
+    taught_R = torch.where(taught_RT, time_T, 0).amax(1)
+    if "bytes" in batch:  # plain text: each token is a target, so the first that is not follows the text
+        return (taught_R + 1).clamp(max=tokens_RT.shape[1]).tolist()
+    if "positions" not in batch:
+        return [tokens_RT.shape[1]] * len(tokens_RT)
+    begin_R = torch.where(batch["positions"] == 0, time_T, 0).amax(1) - 1  # of the last conversation, or of the padding
+    return torch.where(taught_R <= begin_R, begin_R, tokens_RT.shape[1]).tolist()
 
 
 def picture_lines(data: Any, rows: int) -> tuple[dict[str, Any], list[str]]:
@@ -60,11 +75,11 @@ def picture_lines(data: Any, rows: int) -> tuple[dict[str, Any], list[str]]:
     return about, lines
 
 
-def mark_tokens(tokenizer: Any, ids: list[int], targets: list[int], pad: int | None, length: int) -> Iterator[Shown]:
-    """One row; the last target is a token beyond it."""
+def mark_tokens(tokenizer: Any, ids: list[int], targets: list[int], length: int) -> Iterator[Shown]:
+    """One row, of which the first `length` tokens are not padding; the last target is a token beyond it."""
     for place, number in enumerate(ids):
         taught = place > 0 and targets[place - 1] != IGNORED
-        state: State = "taught" if taught else "padding" if number == pad or place >= length else "read"
+        state: State = "taught" if taught else "padding" if place >= length else "read"
         yield Shown(text_of(tokenizer, number), number, state)
     if targets and targets[-1] != IGNORED:
         yield Shown(text_of(tokenizer, targets[-1]), targets[-1], "taught")

@@ -38,8 +38,9 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
     """
     from dataclasses import asdict
 
-    from sanbu.config import dump, plain, walk
+    from sanbu.config import dump, plain
     from sanbu.evaluation.cost import cost
+    from sanbu.recipe import walk
 
     recipe = choose(name, overrides).resolve()
     costs = asdict(cost(recipe))
@@ -78,8 +79,10 @@ def preview(
         return
     found = tokens_of(data, rows)
     if as_json:
-        report({"rows": [[{"piece": token.piece, "state": token.state} for token in row] for row in found]}, True, "")
+        shown = [[{"piece": token.piece, "state": token.state} for token in row] for row in found]
+        report({"data": data.describe(), "rows": shown}, True, "")
     else:
+        print(data.describe())
         show_rows(found)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import tokenizers
 from pydantic import Field
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from sanbu.codecs.tokenizer import (
     END,
@@ -26,9 +26,15 @@ from sanbu.codecs.tokenizer import (
     Tokenizer,
     TokenizerConfig,
     TokenizerError,
+    bytes_of,
 )
 from sanbu.config import ConfigError, Positive, added
 from sanbu.files import fingerprint, write_text
+from sanbu.progress import start
+
+LONG = Regex(r"[\s\S]{4096}")
+LARGE = 1 << 18  # characters from which encoding takes long enough to hear interrupts meanwhile
+NEAR = (61, 128, 199)  # characters before a cut that are looked at: several sizes, in case a rule counts characters
 
 
 class BPE(TokenizerConfig):
@@ -85,9 +91,13 @@ def train_chat(documents: Iterable[str], vocabulary: int) -> FileTokenizer:
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int, split: Any, reserved: list[str]) -> FileTokenizer:
-    """Byte-level BPE with a pre-tokenizer `split`; reserved tokens have the first ids."""
+    """Byte-level BPE with a pre-tokenizer `split`; reserved tokens have the first ids.
+
+    Training takes the square of the time for longer pieces, such as a line of Chinese without punctuation: the pairs of
+    those beyond 4,096 bytes are counted in parts.
+    """
     tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = split
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.Split(LONG, "isolated")])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -95,7 +105,8 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int, split: Any, reser
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(documents, trainer)
+    start(lambda: tokenizer.train_from_iterator(documents, trainer)).result()
+    tokenizer.pre_tokenizer = split
     return FileTokenizer(tokenizer, 0, 0)
 
 
@@ -207,13 +218,13 @@ class FileTokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.tokenizer, self.end, self.start = tokenizer, end, start
-        kind = str(json.loads(tokenizer.to_str()).get("decoder"))
-        self.exact_pieces = "'ByteLevel'" in kind
+        byte_level = "'ByteLevel'" in str(json.loads(tokenizer.to_str()).get("decoder"))
         special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         texts: dict[int, str] = {i: token for token, i in tokenizer.get_vocab(with_added_tokens=True).items()}
-        piece = byte_level_piece if self.exact_pieces else marked_piece
+        piece = byte_level_piece if byte_level else marked_piece
         ordinary = {i: text for i, text in texts.items() if i not in special}
         self.pieces = [piece(ordinary[i]) if i in ordinary else b"" for i in range(max(texts) + 1)]
+        self.added = self._find_added()
 
     @classmethod
     def load(cls, path: Path, end: int | None, start: int | None) -> FileTokenizer:
@@ -224,8 +235,34 @@ class FileTokenizer:
             raise TokenizerError(f"{path} is not a tokenizer.json: {str(error).splitlines()[0]}") from None
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        if sum(map(len, texts)) < LARGE:
+            encodings = self._encode(texts)
+        else:
+            encodings = start(lambda: self._encode(texts)).result()
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def _encode(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        return list(self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
+
+    def may_cut(self, text: str, place: int) -> bool:
+        """Whether two words of the pre-tokenizer meet there, and both sides alone have the tokens of the whole.
+
+        No token spans two words, and what divides words looks at few characters, so the neighbourhood decides.
+        """
+        after = text[place : place + NEAR[-1]]
+        befores = [text[max(0, place - size) : place] for size in NEAR]
+        texts = [after, *befores, *(before + after for before in befores)]
+        right, *found = [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        return all(
+            whole.ids == left.ids + right.ids and words_meet(whole.word_ids, len(left.ids))
+            for left, whole in zip(found[: len(NEAR)], found[len(NEAR) :], strict=True)
+        )
+
+    def _find_added(self) -> tuple[bytes, bytes]:
+        """What is before and after a text of one letter, once it is encoded: spaces, or nothing."""
+        whole = bytes_of(self.pieces, self.tokenizer.encode("a", add_special_tokens=False).ids)
+        before, letter, after = whole.partition(b"a")
+        return (before, after) if letter and not (before + after).strip() else (b"", b"")
 
     def special(self, name: str) -> int | None:
         """The id of a special token, or None."""
@@ -242,6 +279,11 @@ class FileTokenizer:
 
     def save(self, folder: Path) -> None:
         write_text(folder / "tokenizer.json", self.tokenizer.to_str(pretty=True))
+
+
+def words_meet(words: Sequence[int | None], place: int) -> bool:
+    """Whether a word ends before that token, and one begins with it. words: the number of the word of each token."""
+    return 0 < place < len(words) and words[place - 1] != words[place]
 
 
 def byte_of_character() -> dict[str, int]:

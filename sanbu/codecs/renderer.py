@@ -69,7 +69,11 @@ class Renderer:
         with contextlib.suppress(BrokenPipeError):
             child.stdin.write(json.dumps(message) + "\n")
             child.stdin.flush()
-        line = child.stdout.readline()
+        try:
+            line = child.stdout.readline()
+        except BaseException:  # interrupted: the answer would be taken for that of the next request
+            self.close()
+            raise
         if not line:
             late = child.wait() == -signal.SIGALRM
             self.close()

@@ -111,11 +111,13 @@ class Reader:
     """The text of one row while it is generated: final once returned, in whole characters, cut before a stop text.
 
     The first stop text that is complete counts; of several that end at the same place, the longest. The result does
-    not depend on how the text is divided into tokens.
+    not depend on how the text is divided into tokens. begins: no text is before it, so that a space which the tokenizer
+    adds there is left out.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), begins: bool = False) -> None:
         self.pieces, self.stop = tokenizer.pieces, [text for text in stop if text]
+        self.skip = tokenizer.added[0].decode() if begins else ""
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.held, self.text, self.stopped = "", "", False
 
@@ -124,6 +126,8 @@ class Reader:
         if self.stopped:
             return ""
         self.held += self.decoder.decode(bytes_of(self.pieces, ids), final)
+        if self.held and self.skip:
+            self.held, self.skip = self.held.removeprefix(self.skip), ""
         starts = {text: self.held.find(text) for text in self.stop if text in self.held}
         ends = [(start + len(text), start) for text, start in starts.items()]
         if ends:
@@ -159,8 +163,10 @@ class TextFollower:
         if not self.readers:
             if "start" not in draft.record:
                 raise SanbuError("strategy: prediction gives scores, not text; use `sanbu evaluate` or `sanbu rank`")
-            self.readers = [Reader(self.tokenizer, self.stop) for _ in lengths]
             self.seen = draft.record["start"].tolist()
+            given = [row[:start].tolist() for row, start in zip(draft.sample, self.seen, strict=True)]
+            empty = [not bytes_of(self.tokenizer.pieces, ids) for ids in given]
+            self.readers = [Reader(self.tokenizer, self.stop, begins) for begins in empty]
         done = draft.done.tolist()
         self.pieces = []
         for row, (reader, length) in enumerate(zip(self.readers, lengths, strict=True)):

@@ -31,7 +31,7 @@ class Tokenizer(Protocol):
     """pieces[i]: the UTF-8 bytes of token i, which may be part of a character; special tokens are empty."""
 
     pieces: list[bytes]
-    exact_pieces: bool  # encode(a) + encode(b) == encode(a + b) where a ends a line and b begins one
+    added: tuple[bytes, bytes]  # what the pieces of a text have before and after it: a space where words begin with one
 
     @property
     def end(self) -> int | None:
@@ -43,6 +43,9 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text, without start and end token."""
+
+    def may_cut(self, text: str, place: int) -> bool:
+        """Whether the parts before and after that place, encoded one by one, have the tokens of the whole text."""
 
     def special(self, name: str) -> int | None:
         """The id of a special token such as <|user|>, or None."""
@@ -57,8 +60,9 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of ids; invalid UTF-8 becomes U+FFFD."""
-    return bytes_of(tokenizer.pieces, ids).decode("utf-8", "replace")
+    """The text of the ids of a whole text; invalid UTF-8 becomes U+FFFD."""
+    before, after = tokenizer.added
+    return bytes_of(tokenizer.pieces, ids).removeprefix(before).removesuffix(after).decode("utf-8", "replace")
 
 
 def bytes_of(pieces: Sequence[bytes], ids: Sequence[int]) -> bytes:
@@ -71,6 +75,29 @@ def piece_lengths(tokenizer: Tokenizer, vocabulary: int) -> np.ndarray:
     lengths = np.zeros(vocabulary, dtype=np.int64)
     lengths[: len(tokenizer.pieces)] = [len(piece) for piece in tokenizer.pieces[:vocabulary]]
     return lengths
+
+
+class TextBytes:
+    """How many bytes of text each token of a stream of documents stands for, without what the tokenizer adds to them.
+
+    The stream is `end d1 end d2 end ...`. lengths_V: of each piece. first_V: where it begins a document. extra_V: how
+    many of its last bytes the tokenizer added where it ends one; they are taken off the end token after it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: int) -> None:
+        before, after = tokenizer.added
+        pieces = tokenizer.pieces[:vocabulary]
+        self.end, self.lengths_V = tokenizer.end, piece_lengths(tokenizer, vocabulary)
+        self.first_V, self.extra_V = self.lengths_V.copy(), np.zeros_like(self.lengths_V)
+        self.first_V[: len(pieces)] = [len(piece.removeprefix(before)) for piece in pieces]
+        ended = [piece.endswith(after) for piece in pieces]
+        self.extra_V[: len(pieces)] = len(after) * np.array(ended)
+
+    def __call__(self, before: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """The bytes of ids, each with the id before it; int64 of the same shape."""
+        begins, ends = before == self.end, ids == self.end
+        size = np.where(begins, self.first_V[ids], self.lengths_V[ids])
+        return np.where(ends & ~begins, -self.extra_V[before], size)
 
 
 def padding_of(tokenizer: Tokenizer) -> int:
@@ -132,8 +159,11 @@ class ByteTokenizer:
     """256 bytes and the end token."""
 
     pieces: list[bytes] = [bytes([value]) for value in range(256)] + [b""]
+    added = (b"", b"")
     end = start = 256
-    exact_pieces = True
+
+    def may_cut(self, text: str, place: int) -> bool:
+        return True
 
     def special(self, name: str) -> int | None:
         return None
@@ -164,7 +194,7 @@ class Characters(TokenizerConfig):
 class CharacterTokenizer:
     """The characters of an alphabet, and the end token. Other characters raise TokenizerError."""
 
-    exact_pieces = True
+    added = (b"", b"")
 
     def __init__(self, alphabet: str) -> None:
         self.alphabet = alphabet
@@ -173,6 +203,9 @@ class CharacterTokenizer:
         codes = [ord(character) for character in alphabet]
         self.table = np.full(max(codes) + 2, -1, dtype=np.int64)
         self.table[codes] = np.arange(len(alphabet))
+
+    def may_cut(self, text: str, place: int) -> bool:
+        return True
 
     def special(self, name: str) -> int | None:
         return None

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from sanbu.files import FileError, check_seal, file_hash, read_object, remove, replace_atomically, seal, write_json
+from sanbu.progress import interruptible
 
 HASHES = "hashes.json"
 
@@ -24,7 +25,7 @@ def cache_folder(name: str, make: Callable[[Path], object]) -> Path:
     folder = root / name
     if not is_intact(folder):
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{name}.lock"):
+        with interruptible(), FileLock(root / f".{name}.lock"):
             if not is_intact(folder):
                 remove(folder)
                 with replace_atomically(folder) as temporary:

@@ -22,6 +22,8 @@ from sanbu.data import conversations
 from sanbu.data.conversation_formats import Record
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
+from sanbu.data.record_files import told
+from sanbu.data.sources import BUILT_IN
 from sanbu.data.text_rows import Text
 from sanbu.space import IGNORED, Batch, Space
 
@@ -30,7 +32,11 @@ class ConversationConfig(DataConfig):
     """Fields that all data made of conversations share."""
 
     measure: ClassVar[str] = "answers"
-    path: str = Field("skills", description="JSONL of conversations or preferences; skills: built-in questions")
+    path: str = Field(
+        "builtin:skills",
+        description="file, folder or hub:NAME of conversations or preferences, several with commas;"
+        " builtin:skills: questions with answers",
+    )
     tokenizer: TokenizerConfig = Field(Byte(), description="tokenizer of the parent run")
     template: TemplateConfig = Turns()
     context: int = Field(128, ge=8, description="most tokens per row")
@@ -45,7 +51,8 @@ class ConversationConfig(DataConfig):
 
     def resolve(self) -> Self:
         template = self.template.resolve(self.tokenizer)
-        return self.model_copy(update={"tokenizer": self.tokenizer.resolve(), "template": template})
+        path = conversations.full_names(self.path)
+        return self.model_copy(update={"path": path, "tokenizer": self.tokenizer.resolve(), "template": template})
 
     def codec(self, folder: Path) -> Codec:
         return ChatCodec(self.tokenizer.load(folder), self.template)
@@ -59,12 +66,13 @@ class ConversationRows:
         self.codec = ChatCodec(config.tokenizer.build(()), config.template)
         self.pad = padding_of(self.codec.tokenizer)
         more = [found for found in [config.template.fingerprint()] if found]
-        about = [1, conversations.fingerprint(config.path), dump(config), config.tokenizer.fingerprint(), *more]
+        described = dump(config) | {"path": config.path.replace(BUILT_IN, "")}
+        about = [1, conversations.fingerprint(config.path), described, config.tokenizer.fingerprint(), *more]
         self.fingerprint = f"{dump(config)['kind']}-" + hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
         self.train: list[Record] = []
         self.held_out_records: list[Record] = []
         self.dropped: Counter[str] = Counter()  # how many records were left out, by reason
-        for record in conversations.records(config.path):
+        for record in conversations.records(config.path, self.dropped):
             if record.left_out:
                 self.dropped[record.left_out] += 1
                 continue
@@ -89,7 +97,7 @@ class ConversationRows:
 
     def drops(self) -> str:
         """How many records were left out and why, for `describe`; empty if none."""
-        return "".join(f", {count:,} left out: {reason}" for reason, count in self.dropped.items())
+        return told(self.dropped)
 
 
 class Chat(ConversationConfig):

@@ -53,13 +53,6 @@ class Record:
         return (mix_int(int.from_bytes(digest, "little")) & ((1 << 53) - 1)) / (1 << 53)
 
 
-def check_record(value: Any, where: str) -> dict[str, Any]:
-    """The value, if it is a JSON object. Raises ConversationError."""
-    if not isinstance(value, dict):
-        raise ConversationError(f"{where}: a JSON object is needed, not {type(value).__name__}")
-    return value
-
-
 def read_record(value: dict[str, Any], where: str) -> Record:
     """A record in any of the known formats. Raises ConversationError."""
     for name in REFUSED:
@@ -67,7 +60,7 @@ def read_record(value: dict[str, Any], where: str) -> Record:
             raise ConversationError(f"{where}: {name} are not supported; remove the field or the record")
     if "answers" in value:
         return ranking(value, where)
-    if "chosen" in value and "rejected" in value:
+    if "chosen" in value or "rejected" in value:
         return preference(value, where)
     messages, answer = conversation(value, where), text_of(value.get("answer"))
     left_out = "label is false" if value.get("label") is False else ""
@@ -159,6 +152,9 @@ def question_and_answer(question: Any, answer: Any) -> list[Message]:
 
 def preference(value: dict[str, Any], where: str) -> Record:
     """A chosen and a rejected answer. Raises ConversationError when they are equal, or answer different dialogues."""
+    missing = next((name for name in ("chosen", "rejected") if name not in value), None)
+    if missing is not None:
+        raise ConversationError(f"{where}: {missing} is missing; a preference needs chosen and rejected")
     before = conversation(value, where) if any(name in value for name in PROMPTS) else []
     chosen, rejected = (read_answer(value[name], before, where) for name in ("chosen", "rejected"))
     if chosen[:-1] != rejected[:-1]:

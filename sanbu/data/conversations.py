@@ -1,20 +1,21 @@
-"""Conversations, preferences and prompts as records: from files, and from the built-in skills.
+"""Conversations, preferences and prompts as records: from files, the Hugging Face hub, and the built-in skills.
 
-The formats of a record in a file are read in `conversation_formats.py`.
+Files are read in `record_files.py`, the formats of a record in `conversation_formats.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from sanbu.codecs.chat import ConversationError, Message
+from sanbu.codecs.chat import Message
 from sanbu.data import sources
 from sanbu.data.builtin import skills
-from sanbu.data.conversation_formats import Record, check_record, read_record
+from sanbu.data.conversation_formats import Record, read_record
+from sanbu.data.record_files import Row, rows_of, with_records
+from sanbu.files import fingerprint as hash_files
 
 
 def user_prompt(question: str) -> tuple[Message, ...]:
@@ -22,18 +23,50 @@ def user_prompt(question: str) -> tuple[Message, ...]:
     return ({"role": "user", "content": question},)
 
 
-def records(path: str) -> Iterator[Record]:
-    """The records of one path, or of several separated by commas. Raises ConversationError or SourceError."""
-    if "," in path:
-        for part in path.split(","):
-            yield from records(part.strip())
+def records(path: str, left_out: Counter[str] | None = None) -> Iterator[Record]:
+    """The records of one path, or of several separated by commas. Raises ConversationError or SourceError.
+
+    left_out: counts the files of folders that are not read, by reason.
+    """
+    for part in split_paths(path):
+        if sources.built_in(part, "skills"):
+            yield from (skill_record(number) for number in range(skills.COUNT))
+        else:
+            yield from (read_record(row, where) for where, row in rows(part, left_out))
+
+
+def rows(path: str, left_out: Counter[str] | None = None) -> Iterator[tuple[str, Row]]:
+    """(where, record) of each record of a file, of a folder or of hub:NAME. Raises SourceError."""
+    if path.startswith("hub:"):
+        yield from sources.read_hub(path.removeprefix("hub:"))
         return
-    if path == "skills":
-        yield from (skill_record(number) for number in range(skills.COUNT))
-        return
-    for file in sources.files(path):
-        for number, value in lines(file):
-            yield read_record(value, f"{file}, line {number}")
+    found, skipped = record_files(path)
+    if left_out is not None:
+        left_out.update(skipped)
+    for file in found:
+        yield from rows_of(file)
+
+
+def record_files(path: str) -> tuple[list[Path], Counter[str]]:
+    """The file of a path, or the files of a folder that have records; and a count of the others. Raises SourceError."""
+    found = sources.files(path)
+    return with_records(found, path) if Path(path).is_dir() else (found, Counter())
+
+
+def split_paths(path: str) -> list[str]:
+    """One path, or several separated by commas; a comma in the name of a file that exists separates nothing."""
+    parts, found = path.split(","), []
+    while parts:
+        sizes = range(len(parts), 1, -1)
+        size = next((size for size in sizes if Path(",".join(parts[:size]).strip()).exists()), 1)
+        found.append(",".join(parts[:size]).strip())
+        parts = parts[size:]
+    return found
+
+
+def full_names(path: str) -> str:
+    """The paths with builtin:skills for skills, where it names what ships with Sanbu."""
+    return ",".join(sources.full_name(part, "skills") for part in split_paths(path))
 
 
 def skill_record(number: int) -> Record:
@@ -61,30 +94,13 @@ def skill_record(number: int) -> Record:
 
 def fingerprint(path: str) -> str:
     """A hash of the content of a path, or of several separated by commas."""
-    if "," in path:
-        return ",".join(fingerprint(part.strip()) for part in path.split(","))
-    if path != "skills":
-        return sources.fingerprint(path)
-    from sanbu.data.builtin.stdlib_docs import version
-
-    return hashlib.sha256(f"skills 3 {skills.COUNT} {version()}".encode()).hexdigest()
+    return ",".join(fingerprint_of(part) for part in split_paths(path))
 
 
-def lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The records of a JSONL file, or of a JSON file with a list, with their numbers from 1."""
-    text = sources.decode_text(file, sources.read_unzipped(file))
-    if text.lstrip().startswith("[") and file.suffixes[-1:] not in ([".jsonl"], [".ndjson"]):
-        for number, value in enumerate(parse_json(text, f"{file}"), 1):
-            yield number, check_record(value, f"{file}, record {number}")
-        return
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON strings may contain U+2028 and U+0085
-        if line.strip():
-            yield number, check_record(parse_json(line, f"{file}, line {number}"), f"{file}, line {number}")
+def fingerprint_of(path: str) -> str:
+    """A hash of the content of one path; for the hub, of its name."""
+    if sources.built_in(path, "skills"):
+        from sanbu.data.builtin.stdlib_docs import version
 
-
-def parse_json(text: str, where: str) -> Any:
-    """The value of a JSON text. Raises ConversationError."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise ConversationError(f"{where}: not JSON") from None
+        return hashlib.sha256(f"skills 3 {skills.COUNT} {version()}".encode()).hexdigest()
+    return hash_files((), path) if path.startswith("hub:") else hash_files(record_files(path)[0])

@@ -12,11 +12,11 @@ auxiliary language modelling loss.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -31,20 +31,26 @@ from sanbu.codecs.labels import LabelCodec
 from sanbu.codecs.text import padded
 from sanbu.codecs.tokenizer import Byte, TokenizerConfig
 from sanbu.config import SanbuError, dump, nearest
-from sanbu.data import conversations, sources
+from sanbu.data import conversations
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
+from sanbu.data.record_files import Row, text_in, told
+from sanbu.data.sources import BUILT_IN, built_in, full_name
 from sanbu.noise import mix_int
 from sanbu.space import IGNORED, Space
 
-Example = dict[str, Any]
+Located = tuple[str, Row]  # a record, after its file and line
+WHOLE = re.compile(r"^([+-]?[0-9]+)\.0*$")  # a whole number as tables of floats write it
 
 
 class Labelled(DataConfig):
     """Texts with labels, in the input formats of GPT-1."""
 
     kind: Literal["labelled"] = "labelled"
-    path: str = Field("skills", description="JSONL, CSV or TSV; skills: built-in questions, labelled by their skill")
+    path: str = Field(
+        "builtin:skills",
+        description="file, folder or hub:NAME (JSON, CSV, TSV, Parquet); builtin:skills: questions, labelled by skill",
+    )
     task: Literal["classification", "entailment", "similarity", "choice", "regression"] = "classification"
     text: str = Field("text", description="field of the text, or of the first of two texts")
     second: str = Field("second", description="field of the second text, or of the list of choices")
@@ -60,11 +66,12 @@ class Labelled(DataConfig):
     def names(self) -> list[str]:
         """The names of the labels; an empty list for tasks without classes."""
         if self.labels != "auto":
-            return list(self.labels)
+            return [label_of(label, "data.labels") for label in self.labels]
         return label_names(self)
 
     def resolve(self) -> Labelled:
-        return self.model_copy(update={"tokenizer": self.tokenizer.resolve(), "labels": tuple(self.names())})
+        known = {"path": full_name(self.path, "skills"), "labels": tuple(self.names())}
+        return self.model_copy(update={"tokenizer": self.tokenizer.resolve(), **known})
 
     def build(self) -> Data:
         return LabelledRows(self)
@@ -79,12 +86,14 @@ class LabelledRows:
     def __init__(self, config: Labelled) -> None:
         self.config = config
         self.codec = LabelCodec(config.tokenizer.build(()), config.names())
-        about = json.dumps([1, conversations.fingerprint(config.path), dump(config), config.tokenizer.fingerprint()])
+        described = dump(config) | {"path": config.path.removeprefix(BUILT_IN)}
+        about = json.dumps([1, conversations.fingerprint_of(config.path), described, config.tokenizer.fingerprint()])
         self.fingerprint = "labelled-" + hashlib.sha256(about.encode()).hexdigest()[:24]
-        found = records(config.path)
+        self.left_out: Counter[str] = Counter()
+        found = records(config.path, self.left_out)
         check_records(found, config)
-        self.parts: dict[str, list[Example]] = {"train": [], "held_out": []}
-        for record in found:
+        self.parts: dict[str, list[Row]] = {"train": [], "held_out": []}
+        for _, record in found:
             self.parts["held_out" if hash_chance(record, config) < config.validation else "train"].append(record)
         self.rows, self.held_out_rows = len(self.parts["train"]), len(self.parts["held_out"])
         if not self.rows:
@@ -94,7 +103,7 @@ class LabelledRows:
         """Numbers of texts and labels."""
         names = self.config.names()
         labels = f"{len(names)} labels" if names else "numbers as labels"
-        return f"{self.rows:,} texts with {labels}, {self.held_out_rows:,} held out"
+        return f"{self.rows:,} texts with {labels}, {self.held_out_rows:,} held out{told(self.left_out)}"
 
     def batch(self, start: int, size: int) -> dict[str, Tensor]:
         """Rows at positions start .. start + size - 1 of the endless training order."""
@@ -117,20 +126,20 @@ class LabelledRows:
         label = self._labels(chosen)
         return {"tokens": tokens_BKT, "targets": targets_BKT, "last": length_BK - 1, "label": label}
 
-    def _sequences(self, record: Example) -> list[list[int]]:
+    def _sequences(self, record: Row) -> list[list[int]]:
         return [self.codec.write(texts, self.config.context) for texts in sequences_of(record, self.config)]
 
-    def _labels(self, chosen: list[Example]) -> Tensor:
+    def _labels(self, chosen: list[Row]) -> Tensor:
         values = [record[self.config.label] for record in chosen]
         if self.config.task == "regression":
             return torch.tensor([float(value) for value in values])
         if self.config.task == "choice":
             return torch.tensor([int(float(value)) for value in values])
         names = self.config.names()
-        return torch.tensor([names.index(str(value)) for value in values])
+        return torch.tensor([names.index(label_of(value, "label")) for value in values])
 
 
-def sequences_of(record: Example, config: Labelled) -> list[tuple[str, ...]]:
+def sequences_of(record: Row, config: Labelled) -> list[tuple[str, ...]]:
     """The texts of each input sequence of a record."""
     text = str(record[config.text])
     if config.task in ("classification", "regression"):
@@ -141,31 +150,39 @@ def sequences_of(record: Example, config: Labelled) -> list[tuple[str, ...]]:
     return [(text, other)] if config.task == "entailment" else [(text, other), (other, text)]
 
 
-def check_records(found: list[Example], config: Labelled) -> None:
+def check_records(found: list[Located], config: Labelled) -> None:
     """Raise SanbuError in one line for the first record whose fields do not fit the task."""
     names = set(config.names())
-    for number, record in enumerate(found, 1):
-        where = f"data.path: {config.path!r}, record {number}"
+    for where, record in found:
         for name in fields_of(config):
-            if record.get(name) is None or (name == config.label and str(record[name]).strip() == ""):
-                raise SanbuError(
-                    f"{where}: the field {name!r} is missing or empty; fields: {', '.join(map(str, record))}"
-                )
+            check_field(record, name, where)
+        if config.task == "choice":
+            check_choice(record, config, where)
+        for name in (config.text, *([config.second] if config.task in ("entailment", "similarity") else [])):
+            text_in(record, name, where)
         label = record[config.label]
         if config.task == "regression" and not is_number(label):
             raise SanbuError(f"{where}: label {label!r} is not a number; regression needs numbers")
-        if config.task == "choice":
-            check_choice(record, config, where)
-        if config.task not in ("regression", "choice") and str(label) not in names:
+        if config.task not in ("regression", "choice") and label_of(label, where) not in names:
             allowed = ", ".join(sorted(names)) or "none, as data.labels is empty"
             raise SanbuError(f"{where}: label {label!r}, allowed: {allowed}{nearest(str(label), names)}")
 
 
-def check_choice(record: Example, config: Labelled, where: str) -> None:
+def check_field(record: Row, name: str, where: str) -> None:
+    """Raise SanbuError if a record has no value in a field."""
+    if record.get(name) is None:
+        fields = list(map(str, record))
+        missing = "null" if name in record else "missing"
+        raise SanbuError(
+            f"{where}: the field {name!r} is {missing}; fields: {', '.join(fields)}{nearest(name, fields)}"
+        )
+
+
+def check_choice(record: Row, config: Labelled, where: str) -> None:
     """Raise SanbuError if a record of task=choice has no list of choices, or no index of one of them as its label."""
     choices, label = record[config.second], record[config.label]
-    if not isinstance(choices, list) or not choices:
-        raise SanbuError(f"{where}: the field {config.second!r} must be a list of choices")
+    if not isinstance(choices, list) or not choices or not all(isinstance(each, (str, int, float)) for each in choices):
+        raise SanbuError(f"{where}: the field {config.second!r} must be a list of choices, each a text or a number")
     if not is_number(label) or float(label) not in range(len(choices)):
         raise SanbuError(f"{where}: label {label!r}, allowed: 0 to {len(choices) - 1}, the index of the right choice")
 
@@ -184,41 +201,47 @@ def fields_of(config: Labelled) -> list[str]:
     return [config.text, config.label, *([config.second] if pairs else [])]
 
 
-def records(path: str) -> list[Example]:
-    """Records of JSONL, CSV or TSV files, or of `skills`: questions with their skill. Raises SourceError."""
-    if path == "skills":
-        from sanbu.data.builtin import skills
+def records(path: str, left_out: Counter[str] | None = None) -> list[Located]:
+    """(where, record) of files, of hub:NAME or of builtin:skills, questions with their skill. Raises SourceError."""
+    if not built_in(path, "skills"):
+        return list(conversations.rows(path, left_out))
+    from sanbu.data.builtin import skills
 
-        return [{"text": found.text, "label": found.skill} for found in skills.by_text().values()]
-    found: list[Example] = []
-    for file in sources.files(path):
-        suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() != ".gz"]
-        if suffixes[-1:] in ([".csv"], [".tsv"]):
-            text = io.StringIO(sources.decode_text(file, sources.read_unzipped(file)))
-            tabs: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffixes[-1] == ".tsv" else {}
-            with sources.readable(file):
-                found += csv.DictReader(text, **tabs)
-        else:
-            found += [record for _, record in conversations.lines(file)]
-    return found
+    found = enumerate(skills.by_text().values())
+    return [(f"skills, question {number}", {"text": each.text, "label": each.skill}) for number, each in found]
 
 
 def label_names(config: Labelled) -> list[str]:
-    """The names of the labels in the data, sorted. Raises SanbuError when a field is missing."""
+    """The names of the labels in the data, sorted. Raises SanbuError for a record without a label."""
     found = records(config.path)
+    if not found:
+        raise SanbuError(f"data.path: {config.path!r} has no record")
     for name in fields_of(config):
-        if not found or name not in found[0]:
-            fields = list(found[0]) if found else []
-            raise SanbuError(
-                f"data.path: {config.path!r} has no field {name!r}; fields: {', '.join(fields)}{nearest(name, fields)}"
-            )
+        where, first = found[0]
+        check_field(first, name, where)
     if config.task in ("regression", "choice"):
         return []
-    labels = {str(record.get(config.label)) for record in found if record.get(config.label) is not None}
-    return sorted(label for label in labels if label.strip())
+    labels = [(where, record.get(config.label)) for where, record in found]
+    truths = {isinstance(label, bool) for _, label in labels}
+    if len(truths) > 1:
+        where, label = next(pair for pair in labels if isinstance(pair[1], bool))
+        raise SanbuError(f"{where}: label {label!r}, but other records have labels that are not true or false")
+    return sorted({label_of(label, where) for where, label in labels})
 
 
-def hash_chance(record: Example, config: Labelled) -> float:
+def label_of(value: Any, where: str) -> str:
+    """The name of a label: 1, 1.0, "1" and " 1.0" are one. Raises SanbuError for none, and for what is no name."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    name = WHOLE.sub(r"\1", str(value).strip())
+    if value is None or value != value or not name:
+        raise SanbuError(f"{where}: the label is missing or empty; give the record a label or leave it out")
+    if not isinstance(value, (str, int, float)):
+        raise SanbuError(f"{where}: the label is of type {type(value).__name__}; allowed: a name or a number")
+    return name
+
+
+def hash_chance(record: Row, config: Labelled) -> float:
     """A hash of the text as a number in [0, 1)."""
     text = json.dumps([record[config.text], record.get(config.second)], ensure_ascii=False)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()

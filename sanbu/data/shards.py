@@ -12,16 +12,19 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from sanbu.codecs.tokenizer import Tokenizer, piece_lengths
+from sanbu.codecs.tokenizer import TextBytes, Tokenizer
 from sanbu.config import SanbuError
 from sanbu.files import read_json
+from sanbu.progress import start
 
 FORMAT = 1
 FEW = 20  # with fewer documents, the held-out part is the end of the text instead of whole documents
@@ -62,7 +65,7 @@ def write(
         raise SanbuError("data.tokenizer: documents are separated by an end token, but this tokenizer has none")
     dtype = np.uint16 if vocabulary <= 1 << 16 else np.uint32
     end = np.array([tokenizer.end], dtype=dtype).tobytes()
-    lengths = piece_lengths(tokenizer, vocabulary)
+    size = {"train": 0, "held_out": 0}
     count = {"train": 0, "held_out": 0}
     order: list[str] = []  # the parts of the first documents, in their order
     with (folder / "train.bin").open("wb") as train, (folder / "held_out.bin").open("wb") as other:
@@ -71,7 +74,7 @@ def write(
         def encode(pieces: list[DocumentPart]) -> list[np.ndarray]:
             return tokenizer.encode_batch([piece.text for piece in pieces])
 
-        for pieces, encoded in map_ahead(encode, batches(documents, tokenizer.exact_pieces)):
+        for pieces, encoded in map_ahead(encode, batches(documents, tokenizer)):
             for piece, ids in zip(pieces, encoded, strict=True):
                 part = "held_out" if piece.chance < held_out else "train"
                 if piece.first:
@@ -80,17 +83,19 @@ def write(
                         order.append(part)
                     streams[part].write(end)
                 streams[part].write(ids.astype(dtype).tobytes())
+                size[part] += len(piece.text.encode())
             progress(sum(len(piece.text.encode()) for piece in pieces))
         for part in streams:
             if count[part]:
                 streams[part].write(end)
     if sum(count.values()) < FEW:
         count = split_tail(folder, np.dtype(dtype), order, tokenizer.end, held_out)
+        size = divide_bytes(folder, dtype, TextBytes(tokenizer, vocabulary), sum(size.values()))
     files = {part: folder / f"{part}.bin" for part in count}
     sizes = {
         "tokens": {part: file.stat().st_size // np.dtype(dtype).itemsize for part, file in files.items()},
         "documents": count,
-        "bytes": {part: text_bytes(file, dtype, lengths) for part, file in files.items()},
+        "bytes": size,
     }
     write_header(folder, np.dtype(dtype), vocabulary, tokenizer.end, sizes)
 
@@ -105,15 +110,14 @@ def write_header(
 
 def map_ahead(function: Callable[[A], B], items: Iterable[A], workers: int = 2) -> Iterator[tuple[A, B]]:
     """(item, function(item)) in order; threads compute the next results ahead."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[tuple[A, Future[B]]] = deque()
-        for item in items:
-            waiting.append((item, pool.submit(function, item)))
-            if len(waiting) > workers:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for first, future in waiting:
+    waiting: deque[tuple[A, Future[B]]] = deque()
+    for item in items:
+        waiting.append((item, start(partial(function, item))))
+        if len(waiting) > workers:
+            first, future = waiting.popleft()
             yield first, future.result()
+    for first, future in waiting:
+        yield first, future.result()
 
 
 def split_tail(folder: Path, dtype: np.dtype[Any], order: list[str], end: int, held_out: float) -> dict[str, int]:
@@ -131,14 +135,14 @@ def split_tail(folder: Path, dtype: np.dtype[Any], order: list[str], end: int, h
     return {"train": len(order), "held_out": int(cut < len(whole))}
 
 
-def text_bytes(file: Path, dtype: type, lengths: np.ndarray) -> int:
-    """The number of bytes of text that a stream encodes."""
-    if not file.stat().st_size:
-        return 0
-    ids = np.memmap(file, dtype=dtype, mode="r")
-    size = 2**24
-    parts = (ids[start : start + size] for start in range(0, len(ids), size))
-    return sum(int(lengths[part].sum()) for part in parts)
+def divide_bytes(folder: Path, dtype: type, text_bytes: TextBytes, whole: int) -> dict[str, int]:
+    """The bytes of the text by part, after `split_tail`. whole: those of both parts, as counted in the text."""
+    ids: np.ndarray = np.fromfile(folder / "held_out.bin", dtype=dtype)
+    first = text_bytes.lengths_V[ids[:1]].sum()
+    tail = int(first + text_bytes(ids[:-1], ids[1:]).sum())
+    if not (folder / "train.bin").stat().st_size:
+        tail = whole
+    return {"train": whole - tail, "held_out": tail}
 
 
 @dataclass(frozen=True)
@@ -150,15 +154,14 @@ class DocumentPart:
     chance: float
 
 
-def batches(documents: Iterable[str], cut: bool) -> Iterator[list[DocumentPart]]:
-    """Batches of about 1 MB of text. cut: divide long documents between lines, where no token can cross."""
+def batches(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[DocumentPart]]:
+    """Batches of about 1 MB of text, in which long documents are in parts."""
     batch: list[DocumentPart] = []
     size = 0
     for document in documents:
         digest = hashlib.blake2b(document.encode(), digest_size=8).digest()
         chance = int.from_bytes(digest) / 2**64
-        texts = cut_at_lines(document) if cut else (document,)
-        for index, text in enumerate(texts):
+        for index, text in enumerate(cut(document, tokenizer)):
             batch.append(DocumentPart(text, index == 0, chance))
             size += len(text)
             if size >= BATCH_BYTES:
@@ -168,16 +171,24 @@ def batches(documents: Iterable[str], cut: bool) -> Iterator[list[DocumentPart]]
         yield batch
 
 
-LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
+PLACES = re.compile(r"\w(?= \w)|\w\n(?=\w)")
 
 
-def cut_at_lines(document: str, size: int = 1 << 14) -> Iterator[str]:
-    """Cut a document at line ends with no other white space on either side, which no token spans."""
-    start = 0
-    while len(document) - start > 2 * size:
-        found = LINE_END.search(document, start + size)
-        if found is None:
+def cut(document: str, tokenizer: Tokenizer, size: int = 1 << 14) -> Iterator[str]:
+    """Parts of a document of `size` characters or more, cut between words where this changes no token.
+
+    A document of less than twice the size, or in which no such place is found, remains whole.
+    """
+    begin, reach = 0, size
+    while len(document) - begin > 2 * size:
+        found = islice(PLACES.finditer(document, begin + reach), 4)
+        places = [match.end() for match in found]
+        if not places:
             break
-        yield document[start : found.end()]
-        start = found.end()
-    yield document[start:]
+        place = next((place for place in places if tokenizer.may_cut(document, place)), None)
+        if place is None:
+            reach = 2 * (places[-1] - begin)  # so that few places are tried where none will do
+        else:
+            yield document[begin:place]
+            begin, reach = place, size
+    yield document[begin:]

@@ -2,61 +2,86 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-from sanbu.config import SanbuError, nearest
+from sanbu.config import nearest
+from sanbu.data.reading import SourceError, decode_text, encodable, kind_of_file, read_unzipped, readable
+from sanbu.data.record_files import has_records, rows_of, text_in, tidy, without_notes
 from sanbu.files import fingerprint as hash_files
 
-
-class SourceError(SanbuError):
-    """Data that cannot be read."""
-
-
-@contextmanager
-def readable(file: Path | str) -> Iterator[None]:
-    """Turn what a library raises for a damaged or unsupported file into a SourceError that names the file."""
-    try:
-        yield
-    except (SanbuError, FileNotFoundError, PermissionError, GeneratorExit):
-        raise
-    except Exception as error:  # a damaged file makes its reader fail in any way
-        text = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise SourceError(f"{file} is damaged or not supported: {text}") from None
+ONCE_TEXT = (".json", ".jsonlines", ".jl", ".csv", ".tsv")  # read as plain text by earlier versions: other caches
+BUILT_IN = "builtin:"  # the name of what ships with Sanbu, whatever files there are
 
 
-def documents(path: str, field: str = "text") -> Iterator[str]:
-    """Every document of a source, in order, with characters that UTF-8 cannot encode replaced. Raises SourceError."""
-    if path == "python":
+def documents(path: str, field: str = "text", left_out: Counter[str] | None = None) -> Iterator[str]:
+    """Every document of a source, in order, with characters that UTF-8 cannot encode replaced. Raises SourceError.
+
+    left_out: counts what has no text, and files that are about the data, by reason.
+    """
+    skipped = Counter() if left_out is None else left_out
+    for text in texts(path, field, skipped):
+        if text:
+            yield encodable(text)
+        else:
+            skipped["records without text" if text is None else "empty texts"] += 1
+
+
+def texts(path: str, field: str, skipped: Counter[str]) -> Iterator[str | None]:
+    """The text of every document or record; None where a record has null."""
+    if built_in(path, "python"):
         from sanbu.data.builtin.stdlib_docs import documentation
 
-        found: Iterator[str] = documentation()
+        yield from documentation()
     elif path.startswith("hub:"):
-        found = read_hub(path.removeprefix("hub:"), field)
+        yield from (text_in(row, field, where) for where, row in read_hub(path.removeprefix("hub:")))
     else:
-        found = (text for file in files(path) for text in read_documents(file, field))
-    for text in found:
-        if text:
-            yield text if text.isascii() else text.encode("utf-8", "replace").decode()
+        found, notes = without_notes(files(path))
+        skipped.update(notes)
+        for file in found:
+            yield from read_documents(file, field)
+
+
+def read_documents(file: Path, field: str) -> Iterator[str | None]:
+    """The texts of a file: of each of its records, or the whole file as one."""
+    if has_records(file):
+        yield from (text_in(row, field, where) for where, row in rows_of(file, (field,)))
+    else:
+        yield decode_text(file, read_unzipped(file))
+
+
+def built_in(path: str, name: str) -> bool:
+    """Whether a path names what ships with Sanbu: builtin:NAME, or NAME where no file or folder is called so.
+
+    Raises SourceError for another name after builtin:.
+    """
+    if not path.startswith(BUILT_IN):
+        return path == name and not Path(path).exists()
+    if path != BUILT_IN + name:
+        raise SourceError(f"data.path: given {path!r}, allowed: {BUILT_IN}{name}, or a file or folder")
+    return True
+
+
+def full_name(path: str, name: str) -> str:
+    """The path, with builtin: where it names what ships with Sanbu, so that no new file changes its meaning."""
+    return BUILT_IN + name if built_in(path, name) else path
 
 
 def fingerprint(path: str) -> str:
     """A hash of the content of a source; for the hub, of its name."""
-    if path == "python":
+    if built_in(path, "python"):
         from sanbu.data.builtin.stdlib_docs import version
 
         return hash_files((), version())
     if path.startswith("hub:"):
         return hash_files((), path)
-    return hash_files(files(path))
+    found, _ = without_notes(files(path))
+    once_text = any(kind_of_file(file)[0] in ONCE_TEXT for file in found)
+    return hash_files(found, "records" if once_text else "")
 
 
 def files(path: str) -> list[Path]:
@@ -141,84 +166,8 @@ def stamp(found: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def read_file(file: Path) -> bytes:
-    """The bytes of a file. Raises SourceError."""
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{file} cannot be read: {error.strerror}") from None
-
-
-def read_documents(file: Path, field: str) -> Iterator[str]:
-    """The documents of a file, whose suffix gives the format; .gz may follow it."""
-    names = [suffix.lower() for suffix in file.suffixes]
-    packed = bool(names) and names[-1] == ".gz"
-    kind = names[-2] if packed and len(names) > 1 else (names[-1] if names else "")
-    with readable(file), gzip.open(file, "rb") if packed else file.open("rb") as stream:
-        if kind == ".parquet":
-            yield from read_parquet(file, stream, field)  # type: ignore[arg-type]
-        elif kind in (".jsonl", ".ndjson"):
-            yield from read_json_lines(file, stream, field)  # type: ignore[arg-type]
-        else:
-            yield decode_text(file, stream.read())
-
-
-def read_unzipped(file: Path) -> bytes:
-    """The bytes of a file, decompressed when it ends with .gz. Raises SourceError."""
-    with readable(file):
-        return gzip.decompress(file.read_bytes()) if file.suffix.lower() == ".gz" else file.read_bytes()
-
-
-def decode_text(file: Path, content: bytes) -> str:
-    """The text of a file. Raises SourceError when it is not UTF-8 text."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{file} is not UTF-8 text: byte {error.start} is 0x{content[error.start]:02x}") from None
-    if "\0" in text:
-        raise SourceError(f"{file} is not text: byte {content.index(0)} is zero")
-    return text
-
-
-def read_json_lines(file: Path, stream: IO[bytes], field: str) -> Iterator[str]:
-    """The documents of a JSONL file: one record per line."""
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            raise SourceError(f"{file}, line {number}: not JSON") from None
-        if not isinstance(record, dict) or not isinstance(record.get(field), str):
-            fields = list(record) if isinstance(record, dict) else []
-            hint = nearest(field, fields)
-            raise SourceError(
-                f"{file}, line {number}: no text field {field!r}; fields: {', '.join(fields)}{hint}; set data.field"
-            )
-        yield record[field]
-
-
-def read_parquet(file: Path, stream: IO[bytes], field: str) -> Iterator[str]:
-    """The documents of a Parquet file: one per row."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise SourceError(f"reading {file} needs pyarrow: pip install 'sanbu[hub]'") from None
-    try:
-        table = pyarrow.parquet.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
-    except pyarrow.ArrowException as error:
-        raise SourceError(f"{file} is not Parquet: {str(error).splitlines()[0]}") from None
-    if field not in table.schema_arrow.names:
-        names = table.schema_arrow.names
-        raise SourceError(
-            f"{file}: no field {field!r}; fields: {', '.join(names)}{nearest(field, names)}; set data.field"
-        )
-    for batch in table.iter_batches(columns=[field]):
-        yield from (text for text in batch.column(0).to_pylist() if text is not None)
-
-
-def read_hub(name: str, field: str) -> Iterator[str]:
-    """The documents of the training split of a Hugging Face data set, streamed. name: NAME or NAME:CONFIG."""
+def read_hub(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, record) of the training split of a Hugging Face data set, streamed. name: NAME or NAME:CONFIG."""
     try:
         import datasets
     except ImportError:
@@ -228,9 +177,6 @@ def read_hub(name: str, field: str) -> Iterator[str]:
         rows = datasets.load_dataset(dataset, config or None, split="train", streaming=True)
     except Exception as error:  # the library raises many types of errors when it cannot load a data set
         raise SourceError(f"data.path: cannot load the data set {name!r}: {str(error).splitlines()[0]}") from None
-    for row in rows:
-        if field not in row:
-            raise SourceError(
-                f"hub:{name}: no field {field!r}; fields: {', '.join(row)}{nearest(field, row)}; set data.field"
-            )
-        yield row[field]
+    with readable(f"hub:{name}"):
+        for number, row in enumerate(rows, 1):
+            yield f"hub:{name}, row {number}", tidy(row)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -17,12 +19,14 @@ from torch import Tensor
 from sanbu.codecs.bpe import BPE
 from sanbu.codecs.codec import Codec
 from sanbu.codecs.text import TextCodec
-from sanbu.codecs.tokenizer import TokenizerConfig, piece_lengths
+from sanbu.codecs.tokenizer import TextBytes, TokenizerConfig
 from sanbu.config import SanbuError, dump
 from sanbu.data import shards, sources
 from sanbu.data.cache import cache_folder
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
+from sanbu.data.record_files import told
+from sanbu.files import read_json, write_json
 from sanbu.progress import progress_bytes
 from sanbu.space import IGNORED, Batch, Space
 
@@ -33,9 +37,10 @@ class Text(DataConfig):
     measure: ClassVar[str] = "text"
     kind: Literal["text"] = "text"
     path: str = Field(
-        "python", description="file, folder, hub:NAME, or python: the documentation of the installed Python"
+        "builtin:python",
+        description="file, folder, hub:NAME, or builtin:python: the documentation of the installed Python",
     )
-    field: str = Field("text", description="(JSONL, Parquet) field that holds the text")
+    field: str = Field("text", description="(JSON, CSV, Parquet) field that holds the text")
     tokenizer: TokenizerConfig = BPE()
     context: int = Field(256, ge=2, description="tokens per row")
     validation: float = Field(
@@ -50,7 +55,8 @@ class Text(DataConfig):
         return Space((self.context,), self.tokenizer.size(), self.tokenizer.end(), other_ends=others)
 
     def resolve(self) -> Text:
-        return self.model_copy(update={"tokenizer": self.tokenizer.resolve()})
+        path = sources.full_name(self.path, "python")
+        return self.model_copy(update={"path": path, "tokenizer": self.tokenizer.resolve()})
 
     def build(self) -> Data:
         return build(self)
@@ -66,13 +72,21 @@ class TextRows:
     document only; data of a single document has no positions. bytes_B counts the bytes of text of a row's targets.
     """
 
+    left_out: Mapping[str, int] = MappingProxyType({})  # what is not among the documents, with its reasons
+
     def __init__(self, found: shards.Shards, codec: TextCodec, context: int, vocabulary: int) -> None:
         self.shards, self.codec, self.context = found, codec, context
         self.rows = count_rows(len(found.train), context)
         self.held_out_rows = count_rows(len(found.held_out), context)
         self.fingerprint = found.folder.name
-        self.lengths = torch.from_numpy(piece_lengths(codec.tokenizer, vocabulary))
+        self.text_bytes = TextBytes(codec.tokenizer, vocabulary)
         self.single_document = found.documents["train"] == 1
+
+    @property
+    def held_out_bytes(self) -> int:
+        """The bytes of text of all held-out targets: of the stream without its first token, which is never a target."""
+        first = self.shards.held_out[:1].astype(np.int64)
+        return self.shards.bytes["held_out"] - int(self.text_bytes.lengths_V[first].sum())
 
     def describe(self) -> str:
         """Numbers of documents, bytes and tokens, and bytes per token."""
@@ -80,7 +94,7 @@ class TextRows:
         tokens = len(self.shards.train) + len(self.shards.held_out)
         documents = sum(self.shards.documents.values())
         ratio = f"{size / max(tokens, 1):.2f} bytes per token"
-        return f"{documents:,} documents, {size:,} bytes in {tokens:,} tokens: {ratio}"
+        return f"{documents:,} documents, {size:,} bytes in {tokens:,} tokens: {ratio}{told(self.left_out)}"
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""
@@ -102,7 +116,8 @@ class TextRows:
         batch = {"tokens": tokens, "targets": targets.where(targets >= 0, IGNORED)}
         if not self.single_document:
             batch["positions"] = document_positions(tokens.eq(end))
-        return batch | {"bytes": self.lengths[targets.clamp(min=0)].where(targets >= 0, 0).sum(1)}
+        size = np.where(window[:, 1:] >= 0, self.text_bytes(window[:, :-1], window[:, 1:]), 0)
+        return batch | {"bytes": torch.from_numpy(size.sum(1))}
 
 
 def count_rows(tokens: int, context: int) -> int:
@@ -118,6 +133,7 @@ def document_positions(starts_BT: Tensor) -> Tensor:
 
 def build(config: Text) -> TextRows:
     """The rows of a config; tokenized text is read from the cache. Raises SanbuError for less text than one row."""
+    file = config.tokenizer.fingerprint()
     about = json.dumps(
         [
             shards.FORMAT,
@@ -125,7 +141,7 @@ def build(config: Text) -> TextRows:
             config.field,
             config.validation,
             dump(config.tokenizer),
-            config.tokenizer.fingerprint(),
+            file and f"{file}, cut 2",  # before 2, long documents were cut where some foreign tokenizers mind it
         ]
     )
     name = "text-" + hashlib.sha256(about.encode()).hexdigest()[:24]
@@ -137,10 +153,13 @@ def build(config: Text) -> TextRows:
         with progress_bytes("tokenizing", read.bytes or None) as progress:
             shards.write(folder, read, tokenizer, vocabulary, config.validation, progress)
         tokenizer.save(folder)
+        write_json(folder / "left_out.json", read.left_out)
 
     folder = cache_folder(name, make)
     found = shards.Shards.open(folder)
     rows = TextRows(found, TextCodec(config.tokenizer.load(folder)), config.context, vocabulary)
+    if (folder / "left_out.json").exists():  # not in caches of earlier versions
+        rows.left_out = read_json(folder / "left_out.json")
     if len(found.train) <= config.context:
         size = found.bytes["train"] + found.bytes["held_out"]
         raise SanbuError(
@@ -151,14 +170,19 @@ def build(config: Text) -> TextRows:
 
 
 class Corpus(Iterable[str]):
-    """The documents of a config; each iteration reads them again. `bytes` is their size, known after the first."""
+    """The documents of a config; each iteration reads them again. `bytes` is their size, known after the first.
+
+    left_out: what is not among them, and why, as counted by the last iteration.
+    """
 
     def __init__(self, config: Text) -> None:
         self.config, self.bytes = config, 0
+        self.left_out: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[str]:
         total = 0
-        for text in sources.documents(self.config.path, self.config.field):
+        self.left_out.clear()
+        for text in sources.documents(self.config.path, self.config.field, self.left_out):
             total += len(text.encode())
             yield text
         self.bytes = total

@@ -177,10 +177,14 @@ def read_questions(run: Run, count: int, held_out: bool) -> list[Record]:
         raise SanbuError(f"{run.folder} does not answer questions: its data is {kind_of(config)!r}")
     from sanbu.data.conversations import records
 
-    found = []
-    for record in records(config.path):
-        if record.answer and (record.held_out_chance < config.validation) == held_out:
-            found.append(record)
-    if not found:
+    known = [record for record in records(config.path) if record.answer]
+    if not known:
         raise SanbuError(f"{run.folder}: data.path={config.path!r} has no question with a known answer")
+    found = [record for record in known if (record.held_out_chance < config.validation) == held_out]
+    if not found:
+        part = "held out" if held_out else "for training"
+        raise SanbuError(
+            f"{run.folder}: of {len(known):,} questions with a known answer none is {part};"
+            f" data.validation={config.validation}"
+        )
     return found[:count]

@@ -1,59 +1,28 @@
 """Zero-shot and few-shot tables (Radford and others, 2019; Brown and others, 2020).
 
-A task is a small JSON file: the file of its records and the templates of prompt and choices. Choices are compared by
-their log-likelihood after the prompt, and by their log-likelihood per byte (normalised). Worked examples before the
-question are drawn from other records by a hash.
+Choices are compared by their log-likelihood after the prompt, and by their log-likelihood per byte (normalised). Worked
+examples before the question are other questions, drawn by a hash. A task is a small JSON file: see `questions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from sanbu.config import Config, SanbuError, kind_of, load, nearest
-from sanbu.data.conversations import lines
+from sanbu.config import SanbuError, kind_of
 from sanbu.evaluation.likelihood import loglikelihoods, split
-from sanbu.files import read_object
+from sanbu.evaluation.questions import Question, Task, find, read_questions
 from sanbu.noise import key
 from sanbu.run import Run
 
-TASKS = Path(__file__).parent / "tasks"
-
-
-class Task(Config):
-    """How a record becomes a question.
-
-    kind "choice": field `choices` of a record is a list, field `answer` the index of the right one. "text": the model
-    predicts the last word of field `text`. "pair": field `good` is compared with field `bad`. In `prompt` and `choice`,
-    {field} is replaced by a field of the record and {choice} by one of its choices.
-    """
-
-    name: str
-    kind: Literal["choice", "text", "pair"]
-    file: str
-    examples: str = ""
-    prompt: str = ""
-    choice: str = " {choice}"
-    choices: str = "choices"
-    answer: str = "answer"
-    good: str = "good"
-    bad: str = "bad"
-    text: str = "text"
-
-
-@dataclass(frozen=True)
-class FewShotQuestion:
-    """A prompt, its possible continuations, and the index of the right one. Of a pair, both whole texts are options."""
-
-    prompt: str
-    options: tuple[str, ...]
-    right: int
-
 
 def evaluate_tasks(run: Run, names: Sequence[str], shots: Sequence[int], folder: Path, count: int) -> dict[str, Any]:
-    """A row per task and number of shots, and one whole prompt of each task. Raises SanbuError in one line."""
+    """A row per task and number of shots, and one whole prompt of each task. Raises SanbuError in one line.
+
+    A row has the number of worked examples that were asked for, `asked`, and the mean of those that the model saw,
+    `shots`, which is smaller where its context is too short. cut: questions whose own beginning did not fit.
+    """
     if run.codec.medium != "text" or not run.recipe.strategy.draws:
         model = kind_of(run.recipe.model)
         raise SanbuError(f"--tasks: {run.folder} is not a language model that samples text: its model is {model!r}")
@@ -61,37 +30,19 @@ def evaluate_tasks(run: Run, names: Sequence[str], shots: Sequence[int], folder:
     prompts: dict[str, str] = {}
     for name in names:
         task = find(name.strip())
-        records = read_records(task, task.file, folder)
-        examples = read_records(task, task.examples, folder) if task.examples else records
-        numbers = spread_evenly(len(records), count)
+        questions = read_questions(task, task.file, folder)
+        examples = read_questions(task, task.examples, folder) if task.examples else questions
+        numbers = spread_evenly(len(questions), count)
         for k in shots:
-            questions = [checked_question(task, records[number], examples, number, k) for number in numbers]
-            rows.append({"task": task.name, "shots": k, **score(run, task, questions)})
-            prompts[task.name] = with_answer(questions[0])
+            asked = [
+                Prompted(run, task, questions[number], worked(task, questions, examples, number, k))
+                for number in numbers
+            ]
+            shown = sum(each.shots for each in asked) / len(asked)
+            about = {"task": task.name, "asked": k, "shots": int(shown) if shown == int(shown) else shown}
+            rows.append({**about, **score(run, task, asked), "cut": sum(each.cut for each in asked)})
+            prompts[task.name] = asked[0].question.answered
     return {"rows": rows, "prompts": prompts}
-
-
-def find(name: str) -> Task:
-    """The task of that name or in that file. Raises SanbuError with the nearest match."""
-    known = {path.stem: path for path in TASKS.glob("*.json")}
-    path = known.get(name, Path(name))
-    if not path.is_file():
-        names = ", ".join(sorted(known))
-        raise SanbuError(f"--tasks: unknown task {name!r}; tasks: {names}{nearest(name, known)}; or give a task file")
-    return load(Task, read_object(path), f"--tasks: {path}")
-
-
-def read_records(task: Task, name: str, folder: Path) -> list[dict[str, Any]]:
-    """The records in a file of a task. Raises SanbuError if the file is missing."""
-    path = folder / name
-    if not path.is_file():
-        raise SanbuError(
-            f"--tasks: {task.name} reads {path}, which is not there; set --folder to the directory with the task files"
-        )
-    found = [record for _, record in lines(path)]
-    if not found:
-        raise SanbuError(f"--tasks: {task.name}: {path} has no record")
-    return found
 
 
 def spread_evenly(total: int, count: int) -> list[int]:
@@ -101,49 +52,47 @@ def spread_evenly(total: int, count: int) -> list[int]:
     return [i * total // count for i in range(count)]
 
 
-def make_question(
-    task: Task, record: dict[str, Any], examples: list[dict[str, Any]], number: int, shots: int
-) -> FewShotQuestion:
-    """The record as a prompt, after `shots` worked examples other than itself. number: of the record, for the hash."""
-    worked = ""
-    if shots:
-        others = [i for i in range(len(examples)) if examples[i] != record]
-        others.sort(key=lambda i: key("shots", number, i))
-        for i in others[:shots]:
-            worked += with_answer(make_question(task, examples[i], [], 0, 0)) + "\n\n"
-    if task.kind == "pair":
-        return FewShotQuestion(worked, (record[task.good], record[task.bad]), 0)
-    if task.kind == "text":
-        before, _, last = record[task.text].rstrip().rpartition(" ")
-        return FewShotQuestion(worked + before, (" " + last,), 0)
-    options = tuple(task.choice.format(**record, choice=choice) for choice in record[task.choices])
-    return FewShotQuestion(worked + task.prompt.format(**record), options, int(record[task.answer]))
+def worked(
+    task: Task, questions: Sequence[Question], examples: Sequence[Question], number: int, shots: int
+) -> list[str]:
+    """`shots` worked examples for a question, other than itself, drawn by its number. Raises SanbuError for too few."""
+    if shots == 0:
+        return []
+    others = [i for i in range(len(examples)) if examples[i] != questions[number]]
+    if not 0 < shots <= len(others):
+        raise SanbuError(f"--shots: given {shots}, allowed for {task.name}: 0 to {len(others)}, its other questions")
+    others.sort(key=lambda i: key("shots", number, i))
+    return [examples[i].answered for i in others[:shots]]
 
 
-def checked_question(task: Task, record: dict[str, Any], examples: list[dict[str, Any]], number: int, k: int) -> Any:
-    """`make_question`. Raises SanbuError for a record that does not fit the templates of the task."""
-    try:
-        question = make_question(task, record, examples, number, k)
-        if not 0 <= question.right < len(question.options) or not all(question.options):
-            raise ValueError(f"the answer {question.right} is not one of {len(question.options)} options")
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        fields = ", ".join(record)
-        reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
-        raise SanbuError(f"--tasks: {task.name}: record {number + 1}: {reason}; fields: {fields}") from None
-    return question
+class Prompted:
+    """A question behind as many of its worked examples as fit into the model's context, the last ones.
+
+    pairs: the ids of the prompt and of each option. cut: whether the beginning of the question itself does not fit.
+    Raises SanbuError for an option that does not fit, since its likelihood cannot be compared.
+    """
+
+    def __init__(self, run: Run, task: Task, question: Question, examples: Sequence[str]) -> None:
+        model: Any = run.model
+        for first in range(len(examples) + 1):
+            shown = [*examples[first:], question.prompt]
+            self.question = Question("\n\n".join(shown), question.options, question.right)
+            self.pairs = [split(run, self.question.prompt, option) for option in question.options]
+            if max(len(before) + len(after) for before, after in self.pairs) <= model.context + 1:
+                break
+        self.shots, longest = len(examples) - first, max(len(after) for _, after in self.pairs)
+        self.cut = max(len(before) + len(after) for before, after in self.pairs) > model.context + 1
+        if longest > model.context:
+            said = f"an option of {longest} tokens is longer than the model's context of {model.context}"
+            raise SanbuError(f"--tasks: {task.name}: {said}: {question.options[0][:40]!r}")
 
 
-def with_answer(question: FewShotQuestion) -> str:
-    """The prompt followed by the right answer."""
-    return question.prompt + question.options[question.right]
-
-
-def score(run: Run, task: Task, questions: Sequence[FewShotQuestion]) -> dict[str, Any]:
+def score(run: Run, task: Task, asked: Sequence[Prompted]) -> dict[str, Any]:
     """Accuracy with its standard error, and accuracy by log-likelihood per byte (normalised)."""
-    pairs = [split(run, question.prompt, option) for question in questions for option in question.options]
-    scored = iter(loglikelihoods(run, pairs, f"{task.name}"))
+    pairs = [pair for each in asked for pair in each.pairs]
+    scored = iter(loglikelihoods(run, pairs, task.name))
     right, normalised, chance = 0, 0, 0.0
-    for question in questions:
+    for question in (each.question for each in asked):
         values = [next(scored) for _ in question.options]
         if task.kind == "text":
             right += int(values[0][1])
@@ -154,7 +103,7 @@ def score(run: Run, task: Task, questions: Sequence[FewShotQuestion]) -> dict[st
         right += int(sums.index(max(sums)) == question.right)
         normalised += int(means.index(max(means)) == question.right)
         chance += 1 / len(question.options)
-    total = len(questions)
+    total = len(asked)
     accuracy = right / total
     return {
         "accuracy": accuracy,

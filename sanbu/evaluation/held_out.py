@@ -26,8 +26,16 @@ def evaluate_objective(run: Run) -> dict[str, Any]:
     """Loss and metrics of the objective over all held-out rows. Raises SanbuError if nothing is held out."""
     data, objective = run.recipe.data.build(), run.recipe.objective.build()
     if not data.held_out_rows:
-        raise SanbuError(f"{run.folder}: data.validation is 0, so there are no held-out rows to evaluate on")
+        raise SanbuError(f"{run.folder}: {nothing_held_out(run.recipe.data, data)}")
     return evaluate(objective, rounds(run, data)) | {"rows": data.held_out_rows}
+
+
+def nothing_held_out(config: Any, data: Data) -> str:
+    """Why data has no held-out rows: none are asked for, or none fell into that part."""
+    fraction = getattr(config, "validation", 0)
+    if not fraction:
+        return "data.validation is 0, so nothing is held out"
+    return f"nothing fell into the held-out part, data.validation={fraction} of {data.describe()}"
 
 
 def rounds(run: Run, data: Data) -> Iterator[Round]:

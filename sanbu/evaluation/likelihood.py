@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
+from operator import eq
 from typing import Any
 
 import torch
@@ -20,8 +22,8 @@ TOKENS = 1 << 13  # per forward pass
 def split(run: Run, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """Token ids of context and continuation, from tokenizing the whole text.
 
-    Spaces at the end of the context are moved to the continuation. The context begins with the start token, if the
-    tokenizer has one.
+    Spaces at the end of the context are moved to the continuation, and so is its end where a token spans both. The
+    context begins with the start token, if the tokenizer has one.
     """
     codec: Any = run.codec
     tokenizer = codec.tokenizer
@@ -29,7 +31,8 @@ def split(run: Run, context: str, continuation: str) -> tuple[list[int], list[in
     continuation = context[len(kept) :] + continuation
     start = [] if tokenizer.start is None else [tokenizer.start]
     before, whole = encode(tokenizer, kept), encode(tokenizer, kept + continuation)
-    return start + before, whole[len(before) :]
+    common = sum(takewhile(bool, map(eq, before, whole)))  # all of `before` unless a token spans both
+    return start + whole[:common], whole[common:]
 
 
 def loglikelihoods(

@@ -37,7 +37,7 @@ def measure_tasks(runs: Sequence[Run], options: Options) -> Measurement:
         str(run.folder): evaluate_tasks(run, options.tasks, options.shots, options.folder, options.questions)
         for run in runs
     }
-    titles = ["run", "task", "shots", "accuracy", "error", "normalised", "chance", "questions"]
+    titles = ["run", "task", "asked", "shots", "accuracy", "error", "normalised", "chance", "questions", "cut"]
     rows = [
         [Path(name).name, *(format_figure(row[title]) for title in titles[1:])]
         for name, result in found.items()

@@ -16,10 +16,10 @@ import torch
 
 from sanbu.codecs.text import TextCodec
 from sanbu.config import SanbuError, kind_of
-from sanbu.data.data import Data
 from sanbu.data.shards import Shards, write
 from sanbu.data.sources import documents
-from sanbu.data.text_rows import Text, TextRows
+from sanbu.data.text_rows import Text, TextRows, build
+from sanbu.evaluation.held_out import nothing_held_out
 from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
 from sanbu.objectives.next_token import chunked_cross_entropy
 from sanbu.progress import progress_rows
@@ -28,10 +28,10 @@ from sanbu.run import Run
 Report = dict[str, Any]
 
 
-def bits_per_byte(run: Run, data: Data, batch: int = 16) -> Report:
+def bits_per_byte(run: Run, data: TextRows, batch: int = 16) -> Report:
     """A run's model on every held-out row: loss in nats per token, perplexity, bits per byte, tokens and bytes."""
-    model = run.model
-    nats, tokens, size = 0.0, 0, 0
+    model, size = run.model, data.held_out_bytes
+    nats, tokens = 0.0, 0
     with torch.no_grad(), progress_rows("evaluating", data.held_out_rows) as progress:
         for start in range(0, data.held_out_rows, batch):
             rows = data.held_out(start, batch)
@@ -42,7 +42,6 @@ def bits_per_byte(run: Run, data: Data, batch: int = 16) -> Report:
 
             nats += float(model(rows["tokens"], rows.get("positions"), readout=readout))
             tokens += int((targets >= 0).sum())
-            size += int(rows["bytes"].sum())
             progress(len(rows["tokens"]))
     if not size:
         raise SanbuError("there is no text to evaluate: the held-out text is empty")
@@ -71,14 +70,14 @@ def evaluate_run(run: Run, path: str | None = None) -> Report:
             f"{folder}: bits per byte are defined for text, but the data of this run is {kind_of(config)!r}"
         )
     if path is None:
-        data = config.build()
+        data: TextRows = build(config)
         if not data.held_out_rows:
-            raise SanbuError(f"{folder}: data.validation is 0, so nothing is held out; give --data PATH")
+            raise SanbuError(f"{folder}: {nothing_held_out(config, data)}; give --data PATH")
         return bits_per_byte(run, data)
     return bits_per_byte(run, held_out_text(run, config, path))
 
 
-def held_out_text(run: Run, config: Text, path: str) -> Data:
+def held_out_text(run: Run, config: Text, path: str) -> TextRows:
     """All documents of a path as held-out rows, tokenized with the tokenizer of a run."""
     codec = TextCodec(config.tokenizer.load(run.folder))
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ lm_eval.simple_evaluate(model=harness_model("runs/first"), tasks=["lambada_opena
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,28 @@ def harness_model(folder: Path | str) -> Any:
 
 
 def rolling(run: Run, text: str) -> float:
-    """log p of a whole text, in windows that do not overlap; each has the token before it as its only context."""
+    """log p of a whole text: each token once, after as many tokens before it as its window holds.
+
+    The text begins after the start token; without one, its first token is only context. See `windows`.
+    """
     codec: Any = run.codec
-    tokenizer = codec.tokenizer
     model: Any = run.model
+    tokenizer = codec.tokenizer
     ids = ([] if tokenizer.start is None else [tokenizer.start]) + encode(tokenizer, text)
-    windows = []
-    for at in range(0, len(ids) - 1, model.context):
-        windows.append((ids[at : at + 1], ids[at + 1 : at + 1 + model.context]))
-    return sum(value for value, _ in loglikelihoods(run, windows))
+    return sum(value for value, _ in loglikelihoods(run, windows(ids, model.context)))
+
+
+def windows(ids: Sequence[int], context: int) -> list[tuple[list[int], list[int]]]:
+    """(context, continuation) pairs that predict all ids but the first, each once, in steps of `context`.
+
+    Every window but one shorter than the model's context is full: the last begins before the end of the one before it.
+    The rule is that of lm-evaluation-harness (get_rolling_token_windows with a context of one token).
+    """
+    found = []
+    for start in range(1, len(ids), context):
+        end = min(start + context, len(ids))
+        found.append((list(ids[max(0, end - context - 1) : start]), list(ids[start:end])))
+    return found
 
 
 def generate_to_stop(run: Run, prompt: str, settings: dict[str, Any]) -> str:

@@ -88,3 +88,10 @@ class AdaptedConfig(ModelConfig):
     def inside(self) -> ModelConfig:
         """The decoder."""
         raise NotImplementedError
+
+
+def plain_decoder(config: ModelConfig) -> ModelConfig:
+    """The decoder of a config, below whatever adapts it."""
+    while isinstance(config, AdaptedConfig):
+        config = config.inside()
+    return config

@@ -70,7 +70,8 @@ def chunked_cross_entropy(head: nn.Module, hidden_ND: Tensor, targets_N: Tensor,
     """`cross_entropy(head(hidden), targets)`, chunk by chunk; gradients are computed in the forward pass."""
     taught = (targets_N != IGNORED).nonzero().squeeze(1)
     hidden_ND, targets_N = hidden_ND[taught], targets_N[taught]
-    return _ChunkedCrossEntropy.apply(head, chunk, hidden_ND, targets_N, *head.parameters())
+    learning = [parameter for parameter in head.parameters() if parameter.requires_grad]  # none where it is frozen
+    return _ChunkedCrossEntropy.apply(head, chunk, hidden_ND, targets_N, *learning)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -91,7 +92,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if wanted:
                 first, *others = torch.autograd.grad(nats, (hidden, *parameters))
                 gradients[0][start : start + chunk] = first
-                torch._foreach_add_(gradients[1:], others)
+                for sum_so_far, gradient in zip(gradients[1:], others, strict=True):
+                    sum_so_far += gradient
         context.save_for_backward(*gradients)
         return total
 

@@ -12,8 +12,10 @@ from sanbu.data.chat import Chat, Prompts
 from sanbu.data.labelled import Labelled
 from sanbu.data.mappings import Mappings
 from sanbu.data.preferences import Pairs, Rankings
+from sanbu.data.sources import built_in
 from sanbu.data.text_rows import Text
 from sanbu.machine import MachineConfig
+from sanbu.models.model import ModelConfig, plain_decoder
 from sanbu.models.scorers.scorer import Scorer
 from sanbu.models.tokens.gpt import GPT1, GPT2
 from sanbu.models.tokens.modern import Modern
@@ -51,7 +53,7 @@ def muon(rate: float, hold: float = 0.3) -> Muon:
     )
 
 
-def base(size: str = "nano", path: str = "python") -> Recipe:
+def base(size: str = "nano", path: str = "builtin:python") -> Recipe:
     """Assistant, step 1: base model whose tokenizer has role tokens and single digits."""
     if size != "nano":
         return paper_stage(
@@ -87,7 +89,7 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     return recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02), schedule, {"model": base})
 
 
-def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
+def reward(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
     """Assistant, step 3: reward model from rankings; sft=RUN gives its trunk."""
     data = Rankings(path=path, answers=6, tokenizer=tokenizer_of(sft, size), context=context(sft, size))
     if size != "nano":
@@ -101,15 +103,15 @@ def reward(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
     )
 
 
-def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "skills") -> Recipe:
+def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "builtin:skills") -> Recipe:
     """Assistant, step 4: PPO on the reward model and checked answers; sft=RUN, reward=RUN."""
-    rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if path == "skills" else (Learned(),)
+    rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if built_in(path, "skills") else (Learned(),)
     objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.03)
     parents = {"model": sft, "reference": sft, "reward": reward}
     return policy("ppo", size, sft, path, objective, 80, 256, parents)
 
 
-def grpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
+def grpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
     """Assistant, alternative: GRPO on checked answers; sft=RUN."""
     objective = GRPO(rewards=(Checked(),), samples=8, kl=0.02)
     return policy("grpo", size, sft, path, objective, 80, 80, {"model": sft, "reference": sft})
@@ -132,7 +134,7 @@ def policy(
     return made.change(machine=MachineConfig(precision="float32"))  # ratios compare recorded and computed probabilities
 
 
-def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
+def dpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
     """Assistant, alternative: DPO on pairs of answers, without reward model; sft=RUN."""
     data = Pairs(path=path, tokenizer=tokenizer_of(sft, size), context=context(sft, size))
     parents = {"model": sft, "reference": sft}
@@ -144,14 +146,14 @@ def dpo(size: str = "nano", sft: str = "", path: str = "skills") -> Recipe:
 
 
 def gpt1_classify(
-    size: str = "nano", base: str = "", path: str = "skills", task: str = "classification", text: str = "text"
+    size: str = "nano", base: str = "", path: str = "builtin:skills", task: str = "classification", text: str = "text"
 ) -> Recipe:
     """GPT-1, second: discriminative fine-tuning with a linear head; base=RUN (pretrained), task=, text= (field)."""
     judge = {"choice": "choose", "regression": "regress"}.get(task, "classify")
     trunk = parent(base).model if base else GPT1(layers=4, heads=4, width=128, context=128, dropout=0.1)
     if size != "nano":
         trunk = GPT1(layers=12, heads=12, width=768, context=512)
-    reads = {"path": path, "task": task, "text": text, "context": getattr(trunk, "context", 128)}
+    reads = {"path": path, "task": task, "text": text, "context": getattr(plain_decoder(trunk), "context", 128)}
     data = change(Labelled(tokenizer=tokenizer_of(base, size)), reads)
     schedule = Schedule(steps=600, batch=32, evaluate_every=100, evaluate_rows=1024, checkpoint_every=200)
     optimizer = AdamW(
@@ -227,13 +229,20 @@ def model_of(path: str) -> Any:
     """The model of a parent run, without dropout: policy and reference must agree before anything is learnt."""
     if not path:
         return NANO
-    model = parent(path).model
-    return change(model, {"dropout": 0.0}) if "dropout" in type(model).model_fields else model
+    return without_dropout(parent(path).model)
+
+
+def without_dropout(model: Any) -> Any:
+    """A model, and the model that it adapts, with no dropout."""
+    fields = {name: without_dropout(part) for name, part in model if isinstance(part, ModelConfig)}
+    if "dropout" in type(model).model_fields:
+        fields["dropout"] = 0.0
+    return change(model, fields) if fields else model
 
 
 def context(path: str, size: str) -> int:
     """The longest sequence of a parent run."""
-    return getattr(model_of(path), "context", 128) if size == "nano" else 2048
+    return getattr(plain_decoder(model_of(path)), "context", 128) if size == "nano" else 2048
 
 
 __all__ = ["base", "dpo", "gpt1_classify", "grpo", "icl", "ppo", "reward", "sft"]

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sanbu.data.sources import built_in
 from sanbu.evaluation.rank import rank
 from sanbu.recipe import Recipe
 from sanbu.recipes import alignment as recipes
@@ -16,9 +17,9 @@ from sanbu.run import Run
 QUESTIONS = 3000  # to rank answers of
 
 
-def assistant(size: str = "nano", path: str = "skills", text: str = "python") -> Sequence[Stage]:
+def assistant(size: str = "nano", path: str = "builtin:skills", text: str = "builtin:python") -> Sequence[Stage]:
     """The assistant pipeline: base, sft, reward, ppo, dpo; path=FILE (your preferences), text=FILE (base text)."""
-    own = path if path != "skills" else ""
+    own = "" if built_in(path, "skills") else path
 
     def rank_answers(folder: Path) -> None:
         if not own and not (folder / "answers.jsonl").exists():
@@ -36,7 +37,7 @@ def assistant(size: str = "nano", path: str = "skills", text: str = "python") ->
         Stage("sft", sft),
         Stage(
             "reward",
-            lambda folder: recipes.reward(size, str(folder / "sft"), preferences(folder, "skills,")),
+            lambda folder: recipes.reward(size, str(folder / "sft"), preferences(folder, "builtin:skills,")),
             rank_answers,
         ),
         Stage("ppo", lambda folder: recipes.ppo(size, str(folder / "sft"), str(folder / "reward"), path)),

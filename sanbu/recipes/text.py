@@ -149,7 +149,7 @@ def modern(size: str = "nano") -> Recipe:
     )
 
 
-def shakespeare(size: str = "nano", path: str = "python", alphabet: str = "") -> Recipe:
+def shakespeare(size: str = "nano", path: str = "builtin:python", alphabet: str = "") -> Recipe:
     """Character level, 0.8M parameters, the smallest known benchmark; path=FILE, alphabet= (its characters)."""
     sizes = {"nano": (4, 4, 128, 64, 12), "10.6m": (6, 6, 384, 256, 64)}  # nanoGPT's presets for a CPU and for a GPU
     layers, heads, width, context, batch = pick(sizes, size)

@@ -137,6 +137,7 @@ def build_generation(
                 raise APIError(400, f"{field_name}: the strategy {kind!r} has no such field", field_name)
     try:
         drawing = served.run.drawing(fields={**({"kind": kind} if kind else {}), **fields, **wanted})
+        drawing.recipe.strategy.check_samples(n)
     except SanbuError as error:
         raise APIError(400, str(error), "strategy" if wanted else None) from None
     made = Generation(served, prompts, n, seed_or_random(body.seed), drawing, alike, **more)

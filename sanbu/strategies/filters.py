@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sanbu.config import Config
 
+COLD = 1e-30  # lower temperatures make logits overflow, and leave the most likely token alone
 Filter = Callable[[Tensor, Any], Tensor]  # (logits_BV, seen_BV bool: tokens already there) -> logits_BV
 
 
@@ -28,12 +29,22 @@ def filters(config: Sampling) -> list[Filter]:
     """The filters a config asks for; those that would do nothing are left out."""
     chosen: list[tuple[bool, Filter]] = [
         (config.repetition_penalty != 1, repetition_penalty(config.repetition_penalty)),
-        (config.temperature not in (0, 1), lambda logits, seen: logits / config.temperature),
+        (config.temperature not in (0, 1), temperature(config.temperature)),
         (config.top_k > 0, top_k(config.top_k)),
         (config.top_p < 1, top_p(config.top_p)),
         (config.min_p > 0, min_p(config.min_p)),
     ]
     return [function for wanted, function in chosen if wanted]
+
+
+def temperature(value: float) -> Filter:
+    """Divide by the temperature."""
+    return coldest if value < COLD else lambda logits_BV, seen_BV: logits_BV / value
+
+
+def coldest(logits_BV: Tensor, seen_BV: Any) -> Tensor:
+    """Keep the most likely token, and those equal to it: the limit of temperature 0 from above."""
+    return logits_BV.masked_fill(logits_BV < logits_BV.amax(-1, keepdim=True), -torch.inf)
 
 
 def repetition_penalty(penalty: float) -> Filter:

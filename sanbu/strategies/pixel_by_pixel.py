@@ -17,7 +17,7 @@ from torch import Tensor
 from sanbu.config import SanbuError
 from sanbu.noise import uniform_at
 from sanbu.space import Batch, Draft, Models, Space
-from sanbu.strategies.filters import draw
+from sanbu.strategies.filters import draw, temperature
 from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
@@ -103,4 +103,4 @@ class PixelByPixelStrategy:
         if self.config.temperature == 0:
             return logits_BK.argmax(1)
         uniform_B = uniform_at(state.seeds, torch.full_like(state.seeds, state.index))
-        return draw(logits_BK.float() / self.config.temperature, uniform_B)
+        return draw(temperature(self.config.temperature)(logits_BK.float(), None), uniform_B)

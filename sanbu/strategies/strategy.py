@@ -24,12 +24,16 @@ class StrategyConfig(Choice):
     table: ClassVar[str] = "sanbu.strategies:KINDS"
     families: ClassVar[tuple[str, ...]] = ()  # model families it can sample from; empty: any
     draws: ClassVar[bool] = True  # False if the result is a prediction about the input, not a sample
+    together: ClassVar[bool] = False  # True if samples of one prompt depend on each other, so that none is drawn alone
 
     def check(self, space: Space) -> None:
         """Raise ValueError, in one line, if this strategy cannot draw samples of the space."""
 
     def check_path(self, path: Any) -> None:
         """Raise ValueError, in one line, if this strategy cannot follow the noise path of the model."""
+
+    def check_samples(self, count: int) -> None:
+        """Raise ConfigError if this strategy cannot draw so many different samples of one prompt."""
 
     def build(self, space: Space) -> Strategy:
         """The strategy for samples of this space."""

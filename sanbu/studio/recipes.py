@@ -13,8 +13,8 @@ from typing import Any
 import gradio as gr
 
 from sanbu import recipes
-from sanbu.config import SanbuError, plain, walk
-from sanbu.recipe import Recipe
+from sanbu.config import SanbuError, plain
+from sanbu.recipe import Recipe, walk
 from sanbu.studio.runs import progress_text, rows_of
 from sanbu.studio.translations import say
 

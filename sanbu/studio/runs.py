@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from sanbu.config import SanbuError, walk
+from sanbu.config import SanbuError
+from sanbu.recipe import walk
 from sanbu.run import Run
 from sanbu.studio.translations import say
 

@@ -1,14 +1,22 @@
 """Tokenizers: lossless round trips, correct byte counts per token, complete streaming, stop texts removed."""
 
 import itertools
+import random
+import time
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from sanbu.codecs.bpe import FileTokenizer, byte_file_tokenizer, train
+from sanbu.codecs.bpe import BYTES, FileTokenizer, byte_file_tokenizer, train
 from sanbu.codecs.text import Reader, TextCodec
-from sanbu.codecs.tokenizer import ByteTokenizer, CharacterTokenizer, TokenizerError, decode, encode, piece_lengths
+from sanbu.codecs.tokenizer import END, ByteTokenizer, CharacterTokenizer, TokenizerError, decode, encode, piece_lengths
+from sanbu.data.shards import Shards, write
+from sanbu.data.text_rows import TextRows
+from sanbu.space import Draft
 
 BPE = train(["the theme of them all, then\n", "三步三步 α → β, naïve café 👍🏽\n"] * 20, 320)
 TOKENIZERS = [ByteTokenizer(), BPE, byte_file_tokenizer()]
@@ -49,6 +57,52 @@ def test_bpe_saves_and_compresses(tmp_path):
     assert encode(back, text) == encode(BPE, text) and back.pieces == BPE.pieces
     assert len(encode(BPE, text)) < len(text.encode()) / 2
     assert BPE.pieces[0] == b"" and sorted(BPE.pieces[1:257]) == [bytes([i]) for i in range(256)]
+
+
+def trained_plainly(documents, vocabulary):
+    """What the library alone makes of the documents."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        documents,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    return made
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(TEXT | st.just("=" * 3000 + "三步" * 500), min_size=1, max_size=5))
+def test_training_gives_the_tokenizer_of_the_library(texts):
+    """Words of up to 4,096 bytes are counted as they are."""
+    made = trained_plainly(texts, 400)
+    made.encode_special_tokens = True
+    assert train(texts, 400).tokenizer.to_str() == made.to_str()
+
+
+@pytest.mark.parametrize("alphabet", [range(0x4E00, 0x9FA5), range(97, 123), range(48, 58), [32], b"=-+#"])
+def test_training_time_grows_with_the_text_and_not_with_its_square(alphabet):
+    """A line of Chinese without punctuation is one word: 4 times the text took 24 times the time."""
+    draws = random.Random(0)
+
+    def seconds(size):
+        text = "".join(map(chr, draws.choices(alphabet, k=size)))
+        begun = time.process_time()
+        train([text], 300)
+        return time.process_time() - begun
+
+    assert seconds(240_000) < 8 * max(seconds(60_000), 0.05)
+
+
+def test_an_error_of_the_documents_comes_through():
+    def documents():
+        yield "one"
+        raise TokenizerError("the second is bad")
+
+    with pytest.raises(TokenizerError, match="the second is bad"):
+        train(documents(), 300)
 
 
 def test_a_sentencepiece_like_file():
@@ -127,3 +181,59 @@ def test_a_prompt_begins_a_document():
     assert (condition["tokens"][:, 0] == 0).all()
     nothing = codec.condition(None, 3)
     assert nothing["tokens"].tolist() == [[0]] * 3
+
+
+def spaced(kind):
+    """A tokenizer of letters and bytes that puts a space before (or, as GPT-1's, after) what it encodes."""
+    if kind == "byte-level":
+        made = Tokenizer(models.BPE(dict(BYTES), []))
+        made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+        made.add_special_tokens(["<|endoftext|>"])
+        return FileTokenizer(made, 256, 256)
+    letters = {letter: number for number, letter in enumerate("abcd", 258)}
+    bytes_ = {f"<0x{i:02X}>": i + 1 for i in range(256)}
+    if kind == "word-end":
+        ends = {f"{letter}</w>": number for number, letter in enumerate("abcd", 262)}
+        made = Tokenizer(models.BPE({"</s>": 0, **letters, **ends}, [], end_of_word_suffix="</w>"))
+        made.pre_tokenizer, made.decoder = pre_tokenizers.WhitespaceSplit(), decoders.BPEDecoder("</w>")
+    else:
+        made = Tokenizer(models.BPE({"</s>": 0, **bytes_, "▁": 257, **letters}, [], byte_fallback=True))
+        if kind == "prepend":
+            made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        else:
+            made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind)
+    made.add_special_tokens(["</s>"])
+    return FileTokenizer(made, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "prepend", "always", "first", "word-end"])
+@pytest.mark.parametrize("texts", [["abcd"] * 30, ["a", "ab ba", "d", "cd d"], ["ab é三 a", "é"]])
+def test_a_space_that_the_tokenizer_adds_is_not_text(tmp_path, kind, texts):
+    """Not in what is read back, in the bytes of a corpus and of its rows, or at the beginning of what is drawn."""
+    tokenizer = spaced(kind)
+    texts = texts if kind != "word-end" else [text.replace("é", "a").replace("三", "b") for text in texts]
+    for text in texts:
+        assert decode(tokenizer, encode(tokenizer, text)) == text
+    write(tmp_path, texts, tokenizer, 300, 0.0, lambda done: None)
+    found = Shards.open(tmp_path)
+    size = sum(len(text.encode()) for text in texts)
+    data = TextRows(found, TextCodec(tokenizer), 4, 300)
+    rows = data._rows(found.train, np.arange(data.rows))
+    assert found.bytes == {"train": size, "held_out": 0} and int(rows["bytes"].sum()) == size
+    if kind != "word-end":
+        ids = torch.tensor([[tokenizer.start, *encode(tokenizer, texts[0])]])
+        for start, expected in ((1, texts[0]), (2, texts[0])):
+            follower = TextCodec(tokenizer).follow()
+            all_of_it = torch.ones_like(ids, dtype=torch.bool)
+            draft = Draft(ids, all_of_it, all_of_it.any(1), torch.ones(1), record={"start": torch.tensor([start])})
+            follower.update(draft)
+            drawn = follower.results()[0]
+            given = decode(tokenizer, ids[0, :start].tolist())
+            assert given + drawn == expected
+
+
+def test_a_space_of_the_text_itself_is_kept():
+    """Where the file encodes it apart from the added one; ByteLevel and Metaspace do not tell them apart."""
+    tokenizer = spaced("prepend")
+    assert decode(tokenizer, encode(tokenizer, "  a ")) == "  a "
+    assert BPE.added == ByteTokenizer().added == (b"", b"")

@@ -18,10 +18,11 @@ from sanbu.codecs.tokenizer import RESERVED, Byte, ByteTokenizer
 from sanbu.config import SanbuError
 from sanbu.data.builtin import skills
 from sanbu.data.chat import Chat, Prompts, pack_rows
-from sanbu.data.conversations import lines, records, skill_record
+from sanbu.data.conversations import records, skill_record
 from sanbu.data.labelled import Labelled
 from sanbu.data.mappings import Mappings
 from sanbu.data.preferences import Pairs, Rankings
+from sanbu.data.record_files import rows_of
 from sanbu.data.text_rows import Text
 
 TALK = [
@@ -414,7 +415,7 @@ def test_labelled_text_in_each_form(tmp_path, file, tokenizer):
     assert found["tokens"].shape[1] == 2 and found["last"][1, 1] == 0 and found["label"].tolist() == [1, 0]
     _, found = batch("regression")
     assert found["label"].dtype == torch.float32
-    with pytest.raises(SanbuError, match="no field 'lable'.*did you mean 'label'"):
+    with pytest.raises(SanbuError, match="the field 'lable' is missing.*did you mean 'label'"):
         batch("regression", label="lable")
 
 
@@ -440,4 +441,4 @@ def test_a_line_of_json_ends_at_a_line_feed_alone(tmp_path):
     said = ["a\u2028b", "c\x85d", "e\r"]
     path = tmp_path / "odd.jsonl"
     path.write_bytes("\r\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in said).encode())
-    assert [record["text"] for _, record in lines(path)] == said
+    assert [row["text"] for _, row in rows_of(path)] == said

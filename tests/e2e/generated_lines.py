@@ -11,7 +11,8 @@ from pathlib import Path
 
 from sanbu import recipes
 from sanbu.cli.main import app
-from sanbu.config import contents, walk
+from sanbu.config import contents
+from sanbu.recipe import walk
 from tests.e2e.command_lines import SMALL, Answer, answer, furnish, names
 
 VALUES = [

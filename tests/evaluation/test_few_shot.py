@@ -8,12 +8,13 @@ import torch
 
 from sanbu.checkpoints import Writer
 from sanbu.codecs.bpe import TokenizerFile, train_chat
-from sanbu.codecs.tokenizer import encode
+from sanbu.codecs.tokenizer import Byte, decode, encode
 from sanbu.config import SanbuError
 from sanbu.data.text_rows import Text
-from sanbu.evaluation.few_shot import evaluate_tasks, find
+from sanbu.evaluation.few_shot import evaluate_tasks
 from sanbu.evaluation.likelihood import loglikelihoods, split
-from sanbu.interop.harness import harness_model, rolling
+from sanbu.evaluation.questions import TASKS, find
+from sanbu.interop.harness import harness_model, rolling, windows
 from sanbu.models.tokens.gpt import GPT2
 from sanbu.objectives.next_token import NextToken
 from sanbu.optimizers.gradient import AdamW
@@ -72,7 +73,7 @@ def test_prompts_and_shots(place):
     run = Run.open(place / "run")
     found = evaluate_tasks(run, [str(place / "after.json")], [0, 2], place, 12)
     zero, two = found["rows"]
-    assert (zero["shots"], two["shots"], zero["questions"]) == (0, 2, 12) and zero["chance"] == pytest.approx(1 / 3)
+    assert (zero["asked"], two["asked"], zero["questions"]) == (0, 2, 12) and zero["chance"] == pytest.approx(1 / 3)
     prompt = found["prompts"]["after"]
     assert (
         prompt.count("Question:") == 3
@@ -110,9 +111,48 @@ def test_bad_tasks_are_refused_in_one_line(place):
         evaluate_tasks(Run.open(place / "run"), ["lambada"], [0], place, 4)
 
 
-def test_every_task_reads(place):
-    from sanbu.evaluation.few_shot import TASKS
+def test_the_shots_are_those_that_the_model_saw(place):
+    """In a context of 64 tokens no more than 4 worked examples of about 14 tokens fit before a question."""
+    run, task = Run.open(place / "run"), str(place / "after.json")
+    found = evaluate_tasks(run, [task], [0, 1, 8], place, 12)
+    none, one, eight = found["rows"]
+    assert (none["asked"], none["shots"], one["asked"], one["shots"], eight["asked"]) == (0, 0, 1, 1, 8)
+    prompt = found["prompts"]["after"]
+    assert 1 < eight["shots"] < 4 and prompt.count("\n\n") in (int(eight["shots"]), int(eight["shots"]) + 1)
+    assert not any(row["cut"] for row in found["rows"])
+    asked = prompt.removesuffix(" it is 1")
+    longest = max(sum(map(len, split(run, asked, option))) for option in (" it is surely not 0", " it is 1", " no"))
+    assert longest <= 65 < longest + 26  # one more example would not have fitted
+    # the examples that remain are the last ones, next to the question
+    assert (
+        evaluate_tasks(run, [task], [23], place, 12)["prompts"]["after"].split("\n\n")[-1] == prompt.split("\n\n")[-1]
+    )
+    for wrong in (24, -1):
+        with pytest.raises(SanbuError, match=f"--shots: given {wrong}, allowed for after: 0 to 23"):
+            evaluate_tasks(run, [task], [wrong], place, 12)
 
+
+def test_questions_that_do_not_fit(place):
+    run = Run.open(place / "run")
+    rows = [ROWS[0] | {"question": "What comes after " * 60}, ROWS[1]]
+    (place / "long.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    task = {"name": "long", "kind": "choice", "file": "long.jsonl", "prompt": "Question: {question}\nAnswer:"}
+    (place / "long.json").write_text(json.dumps(task), encoding="utf-8")
+    row = evaluate_tasks(run, [str(place / "long.json")], [1], place, 9)["rows"][0]
+    assert (row["asked"], row["shots"], row["cut"]) == (1, 0, 1)
+    (place / "long.jsonl").write_text(json.dumps(ROWS[0] | {"choices": ["a " * 99, "b", "c"]}), encoding="utf-8")
+    with pytest.raises(SanbuError, match="an option of .* tokens is longer than the model's context of 64"):
+        evaluate_tasks(run, [str(place / "long.json")], [0], place, 9)
+
+
+def test_a_token_across_prompt_and_option_belongs_to_the_option(place):
+    run = Run.open(place / "run")
+    before, after = split(run, "What comes aft", "er it")
+    tokenizer = run.codec.tokenizer
+    assert before[1:] + after == encode(tokenizer, "What comes after it") and decode(tokenizer, after) == " after it"
+
+
+def test_every_task_reads(place):
     assert {path.stem for path in TASKS.glob("*.json")} == {find(path.stem).name for path in TASKS.glob("*.json")}
 
 
@@ -137,19 +177,48 @@ def test_the_same_scores_as_lm_evaluation_harness(place):
     assert 0 < ours["accuracy"] < 1
 
 
-def test_rolling_likelihood_and_answers(place):
+@pytest.mark.parametrize("words", [0, 1, 10, 16, 40])
+def test_rolling_likelihood_scores_each_token_once(place, words):
+    """By brute force: token by token, each with its own forward pass over its window."""
     run = Run.open(place / "run")
-    text = "What comes after it is surely not 12? " * 16
+    text = "What comes after it is surely not 12? " * words
     ids = [0, *encode(run.codec.tokenizer, text)]
-    total = sum(
-        float(
-            run.model(torch.tensor([ids[at : at + 65][:-1]]))[0]
-            .log_softmax(-1)[range(len(ids[at : at + 65]) - 1), ids[at : at + 65][1:]]
-            .sum()
-        )
-        for at in range(0, len(ids) - 1, 64)
-    )
-    assert len(ids) > 130 and rolling(run, text) == pytest.approx(total, rel=1e-5)
+    total = 0.0
+    for number in range(1, len(ids)):
+        end = min((number + 63) // 64 * 64 + 1, len(ids))  # one after the last token of the window
+        before = ids[max(0, end - 65) : number]
+        total += float(run.model(torch.tensor([before]))[0, -1].log_softmax(-1)[ids[number]])
+    assert rolling(run, text) == pytest.approx(total, rel=1e-5)
+    assert words < 16 or len(ids) > 130
+
+
+@pytest.mark.parametrize("count", [*range(12), 31, 32, 33, 64, 65, 100])
+@pytest.mark.parametrize("context", [1, 2, 5, 32])
+def test_the_windows_of_lm_evaluation_harness(count, context):
+    lm_eval = pytest.importorskip("lm_eval.utils")
+    ids = list(range(100, 100 + count))
+    theirs = map(lm_eval.make_disjoint_window, lm_eval.get_rolling_token_windows(ids, 0, context, 1))
+    assert windows([0, *ids], context) == [tuple(map(list, pair)) for pair in theirs]
+
+
+def test_rolling_likelihood_of_a_known_text(place):
+    """The figure of lm-evaluation-harness for 52 bytes in windows of 32."""
+    recipe = Recipe(
+        name="x", data=Text(tokenizer=Byte(), context=32), objective=NextToken(),
+        model=GPT2(layers=1, heads=1, width=16, context=32), optimizer=AdamW(), strategy=Autoregressive(),
+    ).resolve()  # fmt: skip
+    run = Writer.create(place / "known", recipe, lambda folder: None)
+    torch.manual_seed(0)
+    model = recipe.model.build(recipe.data.space())
+    for parameter in model.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    run.save_model(model)
+    text = "the quick brown fox jumps over the lazy dog, and on."
+    assert rolling(Run.open(place / "known"), text) == pytest.approx(-386.77, abs=0.01)
+
+
+def test_answers_end_at_stop_texts(place):
+    run = Run.open(place / "run")
     from sanbu.interop.harness import generate_to_stop
 
     whole = generate_to_stop(run, "What comes", {"until": [], "max_gen_toks": 12})

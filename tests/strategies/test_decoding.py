@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from sanbu.config import ConfigError
 from sanbu.models.tokens.gpt import GPT2
 from sanbu.models.tokens.llama import Llama
 from sanbu.models.tokens.modern import Modern
@@ -156,7 +157,51 @@ def test_beams_wide_enough_find_the_best_of_all(penalty):
     ids = max(best, key=lambda ids: best[ids] / len(ids) ** penalty)
     draft = run(model, BeamSearch(beams=256, max_tokens=4, length_penalty=penalty), [[1, 2]], space=Space((8,), 4, 3))
     assert texts(draft)[0][2:] == [token for token in ids if token != 3]
-    assert draft.record["score"][0].item() == pytest.approx(max(best.values()), abs=1e-5)
+    assert draft.record["score"][0].item() == pytest.approx(best[ids], abs=1e-5)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+@pytest.mark.parametrize("others", [(), (2,)])
+def test_rows_of_one_prompt_are_its_best_hypotheses_in_order(penalty, others):
+    """By enumeration: no text twice, also where two end tokens end the same one. Other prompts do not disturb it."""
+    space = Space((8,), 4, 3, other_ends=others)
+    model = build_seeded(lambda: GPT2(layers=2, heads=2, width=16, context=16).build(space)).eval()
+    fill(model)
+    known = all_texts(model, [1, 2], 4, space.ends)
+    best = sorted(known, key=lambda ids: -known[ids] / max(1, len(ids)) ** penalty)[:5]
+    draft = run(
+        model, BeamSearch(beams=256, max_tokens=4, length_penalty=penalty), [[1, 2], [1], *[[1, 2]] * 4], space=space
+    )
+    found = texts(draft)
+    assert [tuple(found[row][2:]) for row in (0, 2, 3, 4, 5)] == best
+    assert draft.record["score"][[0, 2, 3, 4, 5]].tolist() == pytest.approx([known[ids] for ids in best], abs=1e-5)
+    alone = run(model, BeamSearch(beams=256, max_tokens=4, length_penalty=penalty), [[1]], space=space)
+    assert texts(alone)[0] == found[1]
+
+
+def all_texts(model, prompt, length, ends):
+    """The log-probability of every text of at most `length` tokens, whichever token ends it."""
+    found = {}
+    for size in range(length + 1):
+        for ids in itertools.product([token for token in range(4) if token not in ends], repeat=size):
+            logprobs = model(torch.tensor([[*prompt, *ids]])).double().log_softmax(-1)[0]
+            total = sum(logprobs[len(prompt) + i - 1, token].item() for i, token in enumerate(ids))
+            ended = logprobs[-1, list(ends)].logsumexp(0).item() if size < length else 0.0
+            found[ids] = total + ended
+    return found
+
+
+def test_fewer_beams_than_samples_are_refused():
+    with pytest.raises(ConfigError, match="beams: given 2, but 3 samples of one prompt"):
+        BeamSearch(beams=2).check_samples(3)
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-38, 1e-30, 5e-324])
+def test_no_temperature_is_too_low(model, temperature):
+    """Also with filters after it; softmax of an overflow would be NaN."""
+    greedy = texts(run(model, Autoregressive(temperature=0, max_tokens=20), ROWS))
+    for more in ({}, {"top_p": 0.9}, {"min_p": 0.1}, {"top_k": 3}):
+        assert texts(run(model, Autoregressive(temperature=temperature, max_tokens=20, **more), ROWS)) == greedy
 
 
 def test_more_beams_find_no_worse(model):

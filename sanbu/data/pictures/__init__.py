@@ -15,7 +15,8 @@ from sanbu.data.pictures.arrays import digits, from_idx, from_npz, labels_beside
 from sanbu.data.pictures.files import from_folder, from_zip
 from sanbu.data.pictures.records import from_hub, from_parquet
 from sanbu.data.pictures.source import Pictures
-from sanbu.data.sources import SourceError, files, stamp
+from sanbu.data.reading import SourceError
+from sanbu.data.sources import files, stamp
 
 __all__ = ["Pictures", "Shape", "as_picture", "fit", "open_source", "resize"]
 

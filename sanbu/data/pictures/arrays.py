@@ -18,7 +18,7 @@ import numpy as np
 from sanbu.codecs.pixels import PictureError, Shape, as_bytes
 from sanbu.data.pictures.labels import SPLITS, Labels, class_numbers
 from sanbu.data.pictures.source import Pictures, Seen
-from sanbu.data.sources import SourceError, read_unzipped
+from sanbu.data.reading import SourceError, read_unzipped
 from sanbu.files import file_hash
 
 PICTURES = ("images", "image", "imgs", "img", "pictures", "picture", "x", "data")

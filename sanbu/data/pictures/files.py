@@ -20,7 +20,8 @@ from PIL import Image
 from sanbu.codecs.pixels import Pixels, Scale, Shape, channels_first, on_white, read_pixels, read_shape, scale_of
 from sanbu.data.pictures.labels import Labels, class_numbers, folder_labels
 from sanbu.data.pictures.source import Pictures, Seen, counted
-from sanbu.data.sources import SourceError, hidden, read_file, readable, walk
+from sanbu.data.reading import SourceError, read_file, readable
+from sanbu.data.sources import hidden, walk
 from sanbu.files import file_hash
 
 SUFFIXES = frozenset(

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sanbu.data.sources import SourceError
+from sanbu.data.reading import SourceError
 
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation"))
 MANY = 10_000  # classes; more, with about one picture each, are ids

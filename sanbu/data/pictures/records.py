@@ -14,7 +14,7 @@ from sanbu.config import nearest
 from sanbu.data.pictures.files import from_files
 from sanbu.data.pictures.labels import Labels, class_numbers
 from sanbu.data.pictures.source import Pictures
-from sanbu.data.sources import SourceError
+from sanbu.data.reading import SourceError
 
 IMAGES = ("image", "img", "images", "picture", "png", "jpg", "bytes")
 LABELS = ("label", "labels", "fine_label", "y", "class", "target", "category")

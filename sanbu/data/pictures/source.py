@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from sanbu.codecs.pixels import Shape, fit
-from sanbu.data.sources import SourceError
+from sanbu.data.reading import SourceError
 from sanbu.progress import progress_rows
 
 Seen = tuple[np.ndarray, tuple[str, ...]]  # a picture as uint8 [C, H, W], and what was done to it

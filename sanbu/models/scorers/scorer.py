@@ -24,6 +24,11 @@ class Scorer(AdaptedConfig):
         "auto", description="number of outputs; auto is one per class, or 1 without classes"
     )
 
+    @classmethod
+    def adopt(cls, replaced: Any) -> dict[str, Any]:
+        kind = ModelConfig.find(str(replaced.get("kind"))) if isinstance(replaced, dict) else None
+        return {"trunk": replaced} if kind is not None and kind.family == "tokens" else {}
+
     def inside(self) -> ModelConfig:
         return self.trunk
 

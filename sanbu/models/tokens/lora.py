@@ -25,7 +25,7 @@ class LowRank(nn.Linear):
     def __init__(self, layer: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
-        freeze(self)
+        freeze(self, {})
         self.scale = alpha / rank
         self.lora_down = nn.Parameter(self.weight.new_empty(rank, layer.in_features))
         self.lora_up = nn.Parameter(self.weight.new_zeros(layer.out_features, rank))
@@ -45,6 +45,10 @@ class LoRA(AdaptedConfig):
     rank: int = Field(8, ge=1, description="rank of the change")
     alpha: float = Field(16.0, gt=0, description="the change is scaled by alpha / rank")
 
+    @classmethod
+    def adopt(cls, replaced: Any) -> dict[str, Any]:
+        return {"base": replaced} if isinstance(replaced, dict) and is_decoder(replaced) else {}
+
     def inside(self) -> ModelConfig:
         return self.base
 
@@ -56,6 +60,12 @@ class LoRA(AdaptedConfig):
         return add_low_rank(decoder, self.rank, self.alpha)
 
 
+def is_decoder(values: dict[str, Any]) -> bool:
+    """Whether dumped values are those of a plain decoder."""
+    kind = TransformerConfig.find(str(values.get("kind")))
+    return kind is not None and issubclass(kind, TransformerConfig)
+
+
 def add_low_rank(model: Decoder, rank: int, alpha: float) -> Decoder:
     """Add a low-rank change to each linear layer of the blocks and freeze everything else. Modifies the decoder."""
     for block in model.blocks.values():
@@ -63,17 +73,18 @@ def add_low_rank(model: Decoder, rank: int, alpha: float) -> Decoder:
             for name, layer in list(module.named_children()):
                 if type(layer) is nn.Linear:
                     setattr(module, name, LowRank(layer, rank, alpha))
+    frozen: dict[Tensor, Tensor] = {}
     for module in model.modules():
         if not isinstance(module, LowRank):
-            freeze(module)
+            freeze(module, frozen)
     return model
 
 
-def freeze(module: nn.Module) -> None:
-    """Turn a module's own parameters into buffers."""
+def freeze(module: nn.Module, frozen: dict[Tensor, Tensor]) -> None:
+    """Turn a module's own parameters into buffers. frozen: those so far, so that tied parameters become one buffer."""
     for name, parameter in list(module.named_parameters(recurse=False)):
         del module._parameters[name]
-        module.register_buffer(name, parameter.detach())
+        module.register_buffer(name, frozen.setdefault(parameter, parameter.detach()))
 
 
 @torch.no_grad()

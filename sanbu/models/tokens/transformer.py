@@ -101,6 +101,14 @@ class Decoder(nn.Module):
         """Share the matrix of the embedding with the head."""
         self.head.weight = self.embedding.tokens.weight
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Decoder:
+        """Move or convert the weights. Torch keeps shared parameters together, but not shared buffers (frozen ones)."""
+        tied = getattr(self.head, "weight", None) is self.embedding.tokens.weight
+        super()._apply(fn, recurse)
+        if tied:
+            self.tie()
+        return self
+
     def _see(self, tokens_BT: Tensor, positions_BT: Tensor | None, cache: Sequence[LayerCache] | None) -> Sight:
         time = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
         patterns = {block.attention.pattern for block in self.blocks.values()}
