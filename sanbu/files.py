@@ -26,6 +26,11 @@ class FileError(SanbuError):
     """A file that cannot be read or written."""
 
 
+def cache_root() -> Path:
+    """Where derived data is kept: $SANBU_CACHE, or ~/.cache/sanbu."""
+    return Path(os.environ.get("SANBU_CACHE") or Path.home() / ".cache" / "sanbu")
+
+
 def fsync(path: Path) -> None:
     """Flush a file, or the list of names of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)

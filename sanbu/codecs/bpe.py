@@ -7,7 +7,8 @@ translation of rare words with subword units", 2016; on bytes: Radford and other
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ import tokenizers
 from pydantic import Field
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
+from sanbu.codecs.foreign import check_foreign
 from sanbu.codecs.tokenizer import (
     END,
     END_TOKENS,
@@ -28,10 +30,11 @@ from sanbu.codecs.tokenizer import (
     TokenizerError,
     bytes_of,
 )
-from sanbu.config import ConfigError, Positive, added
+from sanbu.config import ConfigError, Positive, SanbuError, added
 from sanbu.files import fingerprint, write_text
 from sanbu.progress import start
 
+MOST = 10**7  # ids of a vocabulary
 LONG = Regex(r"[\s\S]{4096}")
 LARGE = 1 << 18  # characters from which encoding takes long enough to hear interrupts meanwhile
 NEAR = (61, 128, 199)  # characters before a cut that are looked at: several sizes, in case a rule counts characters
@@ -42,7 +45,7 @@ class BPE(TokenizerConfig):
 
     kind: Literal["bpe"] = "bpe"
     vocabulary: int = Field(
-        4096, ge=258, le=10**7, description="vocabulary size, including 256 bytes and the end of text"
+        4096, ge=258, le=MOST, description="vocabulary size, including 256 bytes and the end of text"
     )
 
     def size(self) -> int:
@@ -68,7 +71,7 @@ class ChatBPE(TokenizerConfig):
 
     kind: Literal["chat-bpe"] = "chat-bpe"
     vocabulary: int = Field(
-        4096, ge=264, le=10**7, description="vocabulary size, including 256 bytes and seven reserved tokens"
+        4096, ge=264, le=MOST, description="vocabulary size, including 256 bytes and seven reserved tokens"
     )
 
     def size(self) -> int:
@@ -160,9 +163,12 @@ class TokenizerFile(TokenizerConfig):
         return self.end() if found is None else found
 
     def build(self, documents: Iterable[str]) -> Tokenizer:
+        check_foreign(self.file())
         return FileTokenizer.load(self.file(), self.end(), self.start())
 
     def load(self, folder: Path) -> FileTokenizer:
+        if (folder / "tokenizer.json").exists():
+            check_foreign(folder / "tokenizer.json")
         return load_tokenizer(folder, self.end(), self.start())
 
     def fingerprint(self) -> str:
@@ -195,7 +201,11 @@ def vocabulary_of(path: Path) -> dict[str, int]:
         vocab = model["vocab"]
         pairs = vocab.items() if isinstance(vocab, dict) else ((entry[0], i) for i, entry in enumerate(vocab))
         found = {str(name): int(number) for name, number in pairs}
-        return found | {str(token["content"]): int(token["id"]) for token in content.get("added_tokens", ())}
+        found |= {str(token["content"]): int(token["id"]) for token in content.get("added_tokens", ())}
+        wrong = next((number for number in found.values() if not 0 <= number < MOST), None)
+        if wrong is not None or not found:
+            raise ValueError("it is empty" if wrong is None else f"the id {wrong:,}, allowed: 0 to {MOST - 1:,}")
+        return found
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise ConfigError(f"{path} is not a tokenizer.json: its vocabulary cannot be read ({error})") from None
 
@@ -208,6 +218,20 @@ def load_tokenizer(folder: Path, end: int | None, start: int | None) -> FileToke
             f"{folder} has no tokenizer.json: the model can be called from Python, but cannot read text"
         )
     return FileTokenizer.load(path, end, start)
+
+
+@contextmanager
+def refusal(what: str) -> Iterator[None]:
+    """Turn what the library raises into a TokenizerError: bare Exceptions, and a PanicException that is none."""
+    try:
+        yield
+    except (SanbuError, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        text = " ".join(str(error).split())[:160] or type(error).__name__
+        raise TokenizerError(f"{what}: {text}") from None
 
 
 class FileTokenizer:
@@ -229,10 +253,8 @@ class FileTokenizer:
     @classmethod
     def load(cls, path: Path, end: int | None, start: int | None) -> FileTokenizer:
         """Read a tokenizer.json. Raises TokenizerError when it is not one."""
-        try:
+        with refusal(f"{path} is not a tokenizer.json"):
             return cls(tokenizers.Tokenizer.from_file(str(path)), end, start)
-        except Exception as error:  # the library raises a bare Exception for files that it cannot read
-            raise TokenizerError(f"{path} is not a tokenizer.json: {str(error).splitlines()[0]}") from None
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         if sum(map(len, texts)) < LARGE:
@@ -242,7 +264,8 @@ class FileTokenizer:
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
     def _encode(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
-        return list(self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
+        with refusal("the tokenizer cannot encode a text"):
+            return list(self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
 
     def may_cut(self, text: str, place: int) -> bool:
         """Whether two words of the pre-tokenizer meet there, and both sides alone have the tokens of the whole.
@@ -272,7 +295,8 @@ class FileTokenizer:
         """The ids of a text in which special tokens may occur, and the span of characters of each id."""
         self.tokenizer.encode_special_tokens = False
         try:
-            encoding = self.tokenizer.encode(text, add_special_tokens=False)
+            with refusal("the tokenizer cannot encode a text"):
+                encoding = self.tokenizer.encode(text, add_special_tokens=False)
         finally:
             self.tokenizer.encode_special_tokens = True
         return encoding.ids, encoding.offsets

@@ -6,14 +6,23 @@ again, with a warning. Of several processes that need a folder at once, one make
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
-from sanbu.files import FileError, check_seal, file_hash, read_object, remove, replace_atomically, seal, write_json
+from sanbu.files import (
+    FileError,
+    cache_root,
+    check_seal,
+    file_hash,
+    read_object,
+    remove,
+    replace_atomically,
+    seal,
+    write_json,
+)
 from sanbu.progress import interruptible
 
 HASHES = "hashes.json"
@@ -21,7 +30,7 @@ HASHES = "hashes.json"
 
 def cache_folder(name: str, make: Callable[[Path], object]) -> Path:
     """The cache folder of that name; `make` fills it, in a temporary place, when it is missing or damaged."""
-    root = Path(os.environ.get("SANBU_CACHE") or Path.home() / ".cache" / "sanbu")
+    root = cache_root()
     folder = root / name
     if not is_intact(folder):
         root.mkdir(parents=True, exist_ok=True)

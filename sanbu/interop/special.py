@@ -10,6 +10,7 @@ from typing import Any
 
 from sanbu.codecs.bpe import FileTokenizer, TokenizerFile, byte_file_tokenizer, first_of, vocabulary_of
 from sanbu.codecs.chat import MARKERS, WRITTEN, TemplateConfig, Turns
+from sanbu.codecs.foreign import check_foreign
 from sanbu.codecs.jinja import Jinja
 from sanbu.codecs.tokenizer import END_TOKENS, PAD, START_TOKENS, Byte, ByteTokenizer, TokenizerConfig
 from sanbu.data.text_rows import Text
@@ -89,6 +90,8 @@ def tokenizer_in(origin: Origin) -> TokenizerConfig:
     if not file.exists() and size == Byte().size():
         return Byte()
     ids = vocabulary_of(file) if file.exists() else {}
+    if file.exists():
+        check_foreign(file)
     inside = {name: number for name, number in ids.items() if number < size}
     ends = origin.ids("eos", ids, size) or tuple_of(first_of(END_TOKENS, inside))
     starts = origin.ids("bos", ids, size) or tuple_of(first_of(START_TOKENS, inside)) or ends
