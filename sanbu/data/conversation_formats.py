@@ -1,13 +1,16 @@
 """Records of conversations and preferences in the formats that people publish.
 
 conversations  OpenAI {"messages"}, with "weight": 0 for an answer that is not taught; ShareGPT {"conversations":
-               [{"from", "value"}]}; Alpaca {"instruction", "input", "output", "history"}; {"prompt", "completion"}.
-               Each may have "system". KTO's "label": false marks an answer that is not taught.
-preferences    {"chosen", "rejected"} with "prompt", "messages", "conversations" or "instruction"; each is a text, one
-               turn, or a whole dialogue that repeats the prompt (UltraFeedback); HH-RLHF without a prompt.
+               [{"from", "value"}]}; Alpaca {"instruction", "input", "output", "history"}, and Dolly, whose input is
+               "context"; a "prompt" or "question" with its "completion", "response" or "output". Each may have
+               "system" or "system_prompt". KTO's "label": false (or 0) marks an answer that is not taught.
+preferences    {"chosen", "rejected"} with "prompt", "question", "messages", "conversations" or "instruction"; each is
+               a text, one turn, or a whole dialogue that repeats the prompt (UltraFeedback); HH-RLHF, with and without
+               a prompt; OpenAI {"input": {"messages"}, "preferred_output", "non_preferred_output"}.
 rankings       {"answers"} with "ranks" (0 is best), or "scores" (highest is best), or in order from the best.
 
-A record that cannot be represented is refused in one line: tools, pictures, dialogues that differ before the answer.
+A field that is null is a field that is not there. A record that cannot be represented is refused in one line: tools,
+pictures, two different system prompts, dialogues that differ before the answer.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sanbu.codecs.chat import ConversationError, Message, check_messages
+from sanbu.data.record_files import without_nulls
 from sanbu.noise import mix_int
 
-NAMES = {"human": "user", "gpt": "assistant", "bing": "assistant", "chatgpt": "assistant", "tool": "system"}
-FIELDS = "messages, conversations, instruction, prompt, or chosen and rejected"
-PROMPTS = ("messages", "conversations", "instruction", "prompt")
+NAMES = {"human": "user", "developer": "system"} | dict.fromkeys(("gpt", "bing", "chatgpt", "model"), "assistant")
+FIELDS = "messages, conversations, instruction, prompt, question, or chosen and rejected"
+PROMPTS = ("messages", "conversations", "instruction", "prompt", "question")
+SYSTEMS, INPUTS, COMPLETIONS = ("system", "system_prompt"), ("input", "context"), ("completion", "response", "output")
 REFUSED = ("tools", "functions", "images", "videos", "audios")  # fields that change what is said
 
 
@@ -55,6 +60,9 @@ class Record:
 
 def read_record(value: dict[str, Any], where: str) -> Record:
     """A record in any of the known formats. Raises ConversationError."""
+    value = without_nulls(value)
+    if "preferred_output" in value or "non_preferred_output" in value:
+        value = openai_preference(value, where)
     for name in REFUSED:
         if value.get(name):
             raise ConversationError(f"{where}: {name} are not supported; remove the field or the record")
@@ -63,7 +71,7 @@ def read_record(value: dict[str, Any], where: str) -> Record:
     if "chosen" in value or "rejected" in value:
         return preference(value, where)
     messages, answer = conversation(value, where), text_of(value.get("answer"))
-    left_out = "label is false" if value.get("label") is False else ""
+    left_out = "label is false" if str(value.get("label")).lower() in ("false", "0", "0.0") else ""
     if not messages or messages[-1]["role"] != "assistant" or messages[-1].get("weight") == 0:
         return Record(tuple(messages), answer=answer, where=where, left_out=left_out)
     *before, last = messages
@@ -73,6 +81,14 @@ def read_record(value: dict[str, Any], where: str) -> Record:
 def text_of(value: Any) -> str:
     """A field as text; None is empty."""
     return "" if value is None else str(value)
+
+
+def one_of(value: dict[str, Any], names: Sequence[str], where: str) -> Any:
+    """The field that has one of these names, or None. Raises ConversationError where several have contents."""
+    given = [name for name in names if value.get(name)] or [name for name in names if name in value]
+    if len(given) > 1 and value[given[0]]:
+        raise ConversationError(f"{where}: given {' and '.join(given)}; one of them is enough")
+    return value[given[0]] if given else None
 
 
 # -- conversations ----------------------------------------------------------------------------------------------------
@@ -85,15 +101,12 @@ def conversation(value: dict[str, Any], where: str) -> list[Message]:
         raise ConversationError(
             f"{where}: no conversation; fields: {', '.join(value)}; one of these is needed: {FIELDS}"
         )
-    if name == "instruction":
-        found = alpaca(value, where)
-    elif name == "prompt":
-        found = prompt_and_completion(value, where)
-    else:
-        found = read_turns(value[name], where)
-    system = text_of(value.get("system"))
+    found = read_turns(value[name], where) if name in PROMPTS[:2] else asked_and_answered(value, value[name], where)
+    system = text_of(one_of(value, SYSTEMS, where))
     if system and (not found or found[0]["role"] != "system"):
         found = [{"role": "system", "content": system}, *found]
+    if system and found[0]["content"] != system:
+        raise ConversationError(f"{where}: the field system and the message of the system differ; remove one of them")
     return check_messages(found, where)
 
 
@@ -108,13 +121,10 @@ def read_turn(turn: dict[str, Any], where: str) -> Message:
     """One turn as a message. Raises ConversationError for tool calls and for content that is not text."""
     if turn.get("tool_calls") or turn.get("function_call"):
         raise ConversationError(f"{where}: tool calls are not supported")
-    if "from" in turn:
-        name = str(turn["from"])
-        return {"role": NAMES.get(name, name), "content": turn.get("value")}
-    content = turn.get("content")
+    role, content = (turn.get(name) for name in (("from", "value") if "from" in turn else ("role", "content")))
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         content = "".join(text_of(part.get("text")) for part in content)
-    message: Message = {"role": turn.get("role"), "content": content}
+    message: Message = {"role": NAMES.get(str(role).lower(), role), "content": content}
     if "weight" in turn:
         if turn["weight"] not in (0, 1):
             raise ConversationError(f"{where}: weight: given {turn['weight']!r}, allowed: 0 or 1")
@@ -122,23 +132,26 @@ def read_turn(turn: dict[str, Any], where: str) -> Message:
     return message
 
 
-def alpaca(value: dict[str, Any], where: str) -> list[Message]:
-    """{"instruction", "input", "output", "history": [[question, answer], ...]}."""
+def asked_and_answered(value: dict[str, Any], question: Any, where: str) -> list[Message]:
+    """A question with its input, its completion, and "history": [[question, answer], ...] before it.
+
+    Question and completion may be lists of messages; a question may be a text of HH-RLHF.
+    """
+    completion = one_of(value, COMPLETIONS, where)
+    if isinstance(question, list):
+        return read_turns(question, where) + (read_turns(completion, where) if completion is not None else [])
     messages: list[Message] = []
-    for pair in value.get("history") or []:
+    history = value.get("history", [])
+    for pair in history if isinstance(history, list) else [history]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise ConversationError(f"{where}: history must be a list of pairs of a question and an answer")
         messages += question_and_answer(*pair)
-    question = "\n\n".join(text_of(value[name]) for name in ("instruction", "input") if value.get(name))
-    return messages + question_and_answer(question, value.get("output"))
-
-
-def prompt_and_completion(value: dict[str, Any], where: str) -> list[Message]:
-    """{"prompt", "completion"}, each a text or a list of messages."""
-    prompt, completion = value["prompt"], value.get("completion")
-    if isinstance(prompt, list):
-        return read_turns(prompt, where) + (read_turns(completion, where) if completion is not None else [])
-    return question_and_answer(prompt, completion)
+    if is_dialogue(question):
+        *before, last = dialogue(question)
+        return [*messages, *before, *([last] if last["content"] else []), *question_and_answer("", completion)[1:]]
+    more = text_of(one_of(value, INPUTS, where))
+    question = f"{text_of(question)}\n\n{more}".strip("\n") if more else question
+    return messages + question_and_answer(question, completion)
 
 
 def question_and_answer(question: Any, answer: Any) -> list[Message]:
@@ -171,14 +184,18 @@ def preference(value: dict[str, Any], where: str) -> Record:
 def read_answer(value: Any, before: Sequence[Message], where: str) -> list[Message]:
     """The whole dialogue that ends with an answer: a text, one turn, or a dialogue that may repeat the prompt."""
     if isinstance(value, str):
-        turns = [{"role": "assistant", "content": value}] if before else dialogue(value)
+        whole = is_dialogue(value) or not before
+        turns = dialogue(value) if whole else [{"role": "assistant", "content": value}]
     elif not isinstance(value, (dict, list)):
         raise ConversationError(f"{where}: chosen and rejected must each be a text, a turn or a list of turns")
     else:
         turns = check_messages(read_turns([value] if isinstance(value, dict) else value, where), where)
     if not turns or turns[-1]["role"] != "assistant":
         raise ConversationError(f"{where}: chosen and rejected must end with an answer of the assistant")
-    prompt = list(before[:-1] if before and before[-1]["role"] == "assistant" and len(turns) > 1 else before)
+    answered = bool(before) and before[-1]["role"] == "assistant"
+    if answered and len(turns) == 1:
+        raise ConversationError(f"{where}: the conversation before chosen and rejected ends with an answer; remove it")
+    prompt = list(before[:-1] if answered else before)
     system = [message for message in prompt[:1] if message["role"] == "system" and turns[0]["role"] != "system"]
     if len(turns) == 1 or not prompt:
         return check_messages([*prompt, *turns], where)
@@ -187,6 +204,11 @@ def read_answer(value: Any, before: Sequence[Message], where: str) -> list[Messa
     if prompt[-1]["role"] == turns[0]["role"]:
         raise ConversationError(f"{where}: chosen or rejected neither repeats the prompt nor continues it")
     return [*prompt, *turns]
+
+
+def is_dialogue(text: Any) -> bool:
+    """Whether a text is a dialogue in the format of HH-RLHF."""
+    return isinstance(text, str) and text.lstrip().startswith("Human:") and "\n\nAssistant:" in text
 
 
 def dialogue(text: str) -> list[Message]:
@@ -203,6 +225,15 @@ def dialogue(text: str) -> list[Message]:
     return messages
 
 
+def openai_preference(value: dict[str, Any], where: str) -> dict[str, Any]:
+    """{"input": {"messages", "tools"}, "preferred_output", "non_preferred_output"} with the names of other formats."""
+    asked = value.get("input")
+    if not isinstance(asked, dict):
+        raise ConversationError(f"{where}: input must be an object with messages")
+    names = {"chosen": "preferred_output", "rejected": "non_preferred_output"}
+    return value | asked | {name: value[other] for name, other in names.items() if other in value}
+
+
 def ranking(value: dict[str, Any], where: str) -> Record:
     """Answers with ranks or scores; without either, they are in order from the best. Raises ConversationError."""
     answers = value["answers"]
@@ -213,7 +244,10 @@ def ranking(value: dict[str, Any], where: str) -> Record:
     if any(a == b and i != j for number, (a, i) in enumerate(pairs) for b, j in pairs[:number]):
         raise ConversationError(f"{where}: two equal answers have different ranks; remove one of them")
     answer, margin = text_of(value.get("answer")), read_number(value.get("margin", 0.0), "margin", where)
-    return Record(tuple(conversation(value, where)), tuple(answers), ranks, answer, margin, where)
+    before = conversation(value, where)
+    if before[-1]["role"] == "assistant":
+        raise ConversationError(f"{where}: the conversation before answers ends with an answer; remove it")
+    return Record(tuple(before), tuple(answers), ranks, answer, margin, where)
 
 
 def read_ranks(value: dict[str, Any], count: int, where: str) -> tuple[int, ...]:

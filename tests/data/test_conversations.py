@@ -287,6 +287,12 @@ SHAPES = [
     {"instruction": "Hi", "input": "", "output": "Yes."},
     {"prompt": "Hi", "completion": "Yes."},
     {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Yes."}]},
+    {"instruction": "Hi", "context": "", "response": "Yes.", "category": "greeting"},
+    {"prompt": "Hi", "response": "Yes.", "label": True},
+    {"question": "Hi", "system_prompt": "", "response": "Yes.", "label": 1},
+    {"messages": None, "prompt": "Hi", "completion": "Yes.", "system": None, "history": None, "label": None},
+    {"messages": [{"role": "user", "content": "Hi"}, {"role": "model", "content": "Yes.", "weight": None}]},
+    {"prompt": "\n\nHuman: Hi\n\nAssistant:", "completion": "Yes."},
 ]
 PREFERENCES = [
     {"prompt": "Hi", "chosen": "Yes.", "rejected": "No."},
@@ -298,6 +304,15 @@ PREFERENCES = [
     },
     {"prompt": "Hi", "answers": ["Yes.", "No."]},
     {"prompt": "Hi", "answers": ["No.", "Yes."], "ranks": [3, 1]},
+    {"prompt": "Hi", "answers": ["Yes.", "No."], "ranks": None, "margin": None},
+    {"prompt": "Hi", "chosen": "\n\nHuman: Hi\n\nAssistant: Yes.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."},
+    {"prompt": "\n\nHuman: Hi\n\nAssistant:", "chosen": "Yes.", "rejected": "No."},
+    {"system": "", "question": "Hi", "chosen": "Yes.", "rejected": "No."},
+    {
+        "input": {"messages": [{"role": "user", "content": "Hi"}], "tools": [], "parallel_tool_calls": True},
+        "preferred_output": [{"role": "assistant", "content": "Yes."}],
+        "non_preferred_output": [{"role": "assistant", "content": "No."}],
+    },
 ]
 
 
@@ -305,6 +320,36 @@ PREFERENCES = [
 def test_conversations_are_read_as_people_keep_them(tmp_path, number):
     (record,) = records(write(tmp_path / "a.jsonl", SHAPES[number]))
     assert record.prompt == ({"role": "user", "content": "Hi"},) and record.answers == ("Yes.",)
+
+
+def test_what_a_question_comes_with_is_part_of_it(tmp_path):
+    """Context, system prompts under each name, and the turns before it."""
+    rows = [
+        {"instruction": "Sum up.", "context": "It rained.", "response": "Rain."},
+        {"prompt": "Sum up.", "input": "It rained.", "completion": "Rain."},
+        {"instruction": "", "input": "Sum up.", "output": "Rain."},
+        {"system_prompt": "Be brief.", "question": "Hi", "response": "Yes."},
+        {"system": "Be brief.", "messages": [{"role": "developer", "content": "Be brief."}, USER, ANSWER]},
+        {"prompt": "Human: Hi\n\nAssistant: Yes.\n\nHuman: Why?\n\nAssistant:", "completion": "So."},
+    ]
+    prompts = [
+        [(turn["role"], turn["content"]) for turn in record.prompt]
+        for record in records(write(tmp_path / "a.jsonl", *rows))
+    ]
+    assert prompts == [
+        [("user", "Sum up.\n\nIt rained.")],
+        [("user", "Sum up.\n\nIt rained.")],
+        [("user", "Sum up.")],
+        [("system", "Be brief."), ("user", "Hi")],
+        [("system", "Be brief."), ("user", "Hi")],
+        [("user", "Hi"), ("assistant", "Yes."), ("user", "Why?")],
+    ]
+
+
+@pytest.mark.parametrize("label", [False, 0, 0.0, "false", "False"])
+def test_an_unwanted_answer_is_not_taught_however_it_is_marked(tmp_path, label):
+    (record,) = records(write(tmp_path / "a.jsonl", {"prompt": "Hi", "completion": "No.", "label": label}))
+    assert record.left_out == "label is false"
 
 
 @pytest.mark.parametrize("number", range(len(PREFERENCES)))
@@ -344,6 +389,18 @@ USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content
         (Chat, {"text": "x"}, "no conversation; fields: text"),
         (Pairs, {"prompt": "Hi", "chosen": "Yes.", "rejected": "Yes."}, "chosen and rejected are equal"),
         (Pairs, {"prompt": "Hi", "chosen": "Yes.", "rejected": 3}, "must each be a text"),
+        (Pairs, {"prompt": "Hi", "chosen": "Yes.", "rejected": None}, "rejected is missing"),
+        (Pairs, {"messages": [USER, ANSWER], "chosen": "Yes.", "rejected": "No."}, "ends with an answer; remove it"),
+        (Pairs, {"input": "Hi", "preferred_output": "Yes.", "non_preferred_output": "No."}, "an object with messages"),
+        (Rankings, {"messages": [USER, ANSWER], "answers": ["Yes.", "No."]}, "ends with an answer; remove it"),
+        (Chat, {"prompt": "Hi", "completion": "Yes.", "output": "No."}, "given completion and output; one of them"),
+        (Chat, {"prompt": "Hi", "completion": "Yes.", "history": 3}, "history must be a list of pairs"),
+        (
+            Chat,
+            {"system": "Be brief.", "messages": [{"role": "system", "content": "Be long."}, USER]},
+            "differ; remove",
+        ),
+        (Chat, {"messages": [USER, {"role": "tool", "content": "4"}, ANSWER]}, "message 2: unknown role 'tool'"),
         (Pairs, {"prompt": "Hi", "completion": "Yes."}, "has no preference for training"),
         (Rankings, {"prompt": "Hi", "answers": ["Yes."]}, "at least two texts"),
         (Rankings, {"prompt": "Hi", "answers": ["Yes.", "Yes."]}, "two equal answers have different ranks"),
