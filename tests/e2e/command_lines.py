@@ -207,7 +207,6 @@ def write_records(place: Path) -> None:
     (place / "c-deep.jsonl").write_text("[" * 100_000 + "\n")
     (place / "c-list.json").write_text("[1, 2, 3]")
     (place / "c-listlist.json").write_text("[[1], [2]]")
-    (place / "l-field.csv").write_text("text,label\n" + "x" * 200_000 + ",a\n")
     (place / "l-short.csv").write_text("text,label\n" + "a b,yes\nc d,no\n" * 30 + "e f\n")
     task = {"name": "t", "kind": "choice", "file": "records.jsonl", "prompt": "{question}"}
     records = [{"question": "a?", "label": 0}]

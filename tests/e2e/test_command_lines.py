@@ -66,7 +66,6 @@ evaluate runs/reward --data text.txt
 compare digits runs/gan
 rank runs/text --out o.jsonl
 rank runs/sft --out o.jsonl -n 513 --questions 1
-preview runs/text --rows 99999999999
 show runs/x-norecipe
 show sft base=runs/x-norecipe
 show sft base=runs/flow
@@ -121,7 +120,6 @@ train reward sft=runs/sft path=r-margin.jsonl
 train reward sft=runs/sft path=r-nan.jsonl
 train dpo sft=runs/sft path=p-margin.jsonl
 train dpo sft=runs/sft path=r-answersint.jsonl
-train gpt1-classify base=runs/sft path=l-field.csv
 train gpt1-classify base=runs/sft path=l-late.jsonl
 train gpt1-classify base=runs/sft path=l-num.jsonl task=regression
 train gpt1-classify base=runs/sft path=l-choice.jsonl task=choice

@@ -67,10 +67,14 @@ def test_the_smallest_difference_is_that_of_this_table():
     assert how_to_tell([row("a", kid_error=None)], str) == ""
 
 
+def normal(low, high):
+    """Floats that are not subnormal: training sets the processor to flush those."""
+    return st.floats(low, high, allow_subnormal=False)
+
+
 FIGURES = st.tuples(
-    st.floats(-1e-3, 0.2), st.floats(0, 1), st.floats(0, 0.3), st.floats(1e-5, 5e-3), st.floats(1e-3, 1e3),
-    st.booleans(),
-)  # fmt: skip
+    normal(-1e-3, 0.2), normal(0, 1), normal(0, 0.3), normal(1e-5, 5e-3), normal(1e-3, 1e3), st.booleans()
+)
 
 
 @settings(max_examples=300, deadline=None)
