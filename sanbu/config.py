@@ -292,12 +292,15 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def parse_value(text: str, annotation: Any = None) -> Any:
-    """JSON if it reads as JSON and the field is more than text; ``none`` is null; otherwise the text itself."""
-    parts = _alternatives(annotation)
-    if text in ("none", "null") and type(None) in parts:
+    """JSON if it reads as JSON and the field is more than text; ``none`` is null; otherwise the text itself.
+
+    ``True``, ``False`` and ``None`` are what they are in Python.
+    """
+    parts, word = _alternatives(annotation), text.lower()
+    if word in ("none", "null") and type(None) in parts:
         return None
-    if text in ("true", "false") and bool in parts:
-        return text == "true"
+    if word in ("true", "false") and bool in parts:
+        return word == "true"
     if str in parts and not any(part in (int, float, bool) for part in parts):
         return text
     try:

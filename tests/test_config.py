@@ -76,6 +76,8 @@ def test_values():
     assert changed.average.decay == 0.5 and changed.strategy.stop == ("a", "b") and changed.name == "12"
     assert changed.optimizer.rest.clip is None
     assert override(changed, ["average=none"]).average is None
+    python = override(GPT2, ["model=llama", "model.tied=True", "optimizer.rest.clip=None"])
+    assert python.model.tied is True and python.optimizer.rest.clip is None
 
 
 @given(st.integers(1, 10**6), st.floats(1e-6, 1, exclude_min=True), st.integers(0, 1000))
