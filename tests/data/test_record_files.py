@@ -270,16 +270,18 @@ def test_lone_surrogates_are_replaced(tmp_path, row):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"prompt": "Q", "chosen": "a", "rejected": None}, "must each be a text"),
+        ({"prompt": "Q", "chosen": "a", "rejected": 5}, "must each be a text"),
+        ({"prompt": "Q", "chosen": "a", "rejected": None}, "rejected is missing"),
         ({"prompt": "Q", "chosen": "a"}, "rejected is missing"),
         ({"prompt": "Q", "rejected": "a"}, "chosen is missing"),
-        ({"prompt": "Q", "chosen": "a", "rejected": "b", "margin": None}, "margin: given None"),
+        ({"prompt": "Q", "chosen": "a", "rejected": "b", "margin": []}, r"margin: given \[\]"),
         ({"prompt": "Q", "chosen": "a", "rejected": "b", "margin": "2"}, "margin: given '2'"),
-        ({"prompt": "Q", "answers": ["a", "b"], "ranks": None}, "ranks must be a list of 2 numbers"),
+        ({"prompt": "Q", "answers": ["a", "b"], "ranks": 1}, "ranks must be a list of 2 numbers"),
         ({"prompt": "Q", "answers": ["a", "b"], "ranks": ["best", "worst"]}, "ranks: given 'best'"),
         ({"prompt": "Q", "answers": ["a", "b"], "ranks": [0, None]}, "ranks: given None"),
         ({"prompt": "Q", "answers": [["a"], ["b"]]}, "at least two texts"),
-        ({"prompt": "Q", "answers": None}, "at least two texts"),
+        ({"prompt": "Q", "answers": "a"}, "at least two texts"),
+        ({"prompt": "Q", "answers": None}, "no better and worse answer"),
         ({"prompt": 5, "chosen": "a", "rejected": "b"}, "the content is int"),
     ],
 )

@@ -113,7 +113,6 @@ train sft base=runs/base data.path=c-list.json
 train sft base=runs/base data.path=c-listlist.json
 train sft base=runs/base data.path=flip.txt.gz
 train reward sft=runs/sft path=r-answersnum.jsonl
-train reward sft=runs/sft path=r-ranksnull.jsonl
 train reward sft=runs/sft path=r-ranksstr.jsonl
 train reward sft=runs/sft path=r-answersint.jsonl
 train reward sft=runs/sft path=r-margin.jsonl
