@@ -251,11 +251,12 @@ def test_a_reader_that_does_not_read_stops_nobody(runs):
 def test_too_long_a_time_is_an_end(runs):
     with Served(runs[:1], seconds=0.3) as one:
         slowed(one.service, "talk", 0.1)
+        long = {**CHAT, "max_tokens": 300, "logit_bias": {"100": 100}}  # always token 100, so never an end
         with pytest.raises(openai.InternalServerError, match="timed out") as caught:
-            one.client(max_retries=3).chat.completions.create(**{**CHAT, "max_tokens": 300})
+            one.client(max_retries=3).chat.completions.create(**long)
         assert caught.value.response.headers["x-should-retry"] == "false"
         with pytest.raises(openai.APIError, match="timed out"):
-            list(one.client().chat.completions.create(**{**CHAT, "max_tokens": 300}, stream=True))
+            list(one.client().chat.completions.create(**long, stream=True))
         one.quiet()
 
 
