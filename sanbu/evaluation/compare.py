@@ -3,32 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from sanbu.config import ConfigError, SanbuError, kind_of
 from sanbu.data.data import DataConfig
-from sanbu.evaluation.contest import Contestant, train_contestants
+from sanbu.evaluation.contest import Contestant, do_jobs, place_of, training_jobs
 from sanbu.evaluation.floors import FLOORS
 from sanbu.evaluation.inception import inception
+from sanbu.evaluation.jobs import Job
 from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
 from sanbu.evaluation.picture_metrics import Judge, Row, mean_row
 from sanbu.evaluation.pictures import measure_run
 from sanbu.evaluation.report import row_figures, write
 from sanbu.evaluation.same_pictures import check_same_pictures
+from sanbu.files import read_json, write_json
 from sanbu.progress import progress_tasks
 from sanbu.run import Run
 
 SEEDS = 3  # of the baselines
+FLOOR_SECONDS, MEASURE_SECONDS = 20, 1.5  # that measuring takes about: all the floors, and one way to sample
 
 
 def compare_contest(contestants: Sequence[Contestant], folder: Path, seconds: float, seeds: int) -> list[Row]:
     """Train every contestant for `seconds` of CPU time per seed, then measure each way to sample, after the floors."""
-    data = contestants[0].recipe.data
-    folder.mkdir(parents=True, exist_ok=True)
-    runs = list(train_contestants(contestants, folder, seconds, seeds))
-    return measure_rows(Judge(data), [(contestant, run) for contestant, _, run in runs])
+    for earlier in (folder / "rows").glob("*.json"):
+        earlier.unlink()
+    jobs = contest_jobs(contestants, folder, seconds, seeds)
+    do_jobs("comparing", jobs, folder / "jobs.log", contestants)
+    return read_rows(contestants, folder)
+
+
+def contest_jobs(contestants: Sequence[Contestant], folder: Path, seconds: float, seeds: int) -> list[Job]:
+    """The jobs of a contest: training, and then measuring, which writes the rows of each contestant into a file."""
+    jobs = training_jobs(contestants, folder, seconds, seeds)
+    floors = folder / "rows" / "floors.json"
+    jobs.append(Job("floors", write_floors, (contestants[0].recipe.data, floors), floors, FLOOR_SECONDS))
+    for each in contestants:
+        places = [place_of(folder, each.name, seed) for seed in range(seeds)]
+        made, needed = floors.with_name(f"{each.name}.json"), tuple(place.name for place in places)
+        took = MEASURE_SECONDS * len(each.draws) * seeds
+        jobs.append(Job(f"{each.name}, measured", write_rows, (each, places, made), made, took, after=needed))
+    return jobs
+
+
+def write_floors(data: DataConfig, path: Path) -> None:
+    """Measure the floors and write their rows into a file."""
+    write_json(path, [asdict(row) for row in Judge(data).floors(SEEDS)])
+
+
+def write_rows(contestant: Contestant, places: Sequence[Path], path: Path) -> None:
+    """Measure the runs of one contestant, a run per seed, and write its rows into a file."""
+    runs = [(contestant, Run.open(place)) for place in places]
+    write_json(path, [asdict(row) for row in measure_runs(Judge(contestant.recipe.data), runs)])
+
+
+def read_rows(contestants: Sequence[Contestant], folder: Path) -> list[Row]:
+    """The rows that the jobs of a contest wrote: of the floors, and of each contestant."""
+    names = ["floors", *(each.name for each in contestants)]
+    return [Row(**row) for name in names for row in read_json(folder / "rows" / f"{name}.json")]
 
 
 def compare(runs: Sequence[Run | Path | str], folder: Path | str | None = None) -> list[Row]:

@@ -1,11 +1,9 @@
-"""A contest: several recipes, trained on the same pictures for the same CPU time, each in a process of its own."""
+"""A contest: several recipes, trained on the same pictures for the same CPU time, side by side on the cores."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import resource
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sanbu.config import SanbuError, dump, load
+from sanbu.evaluation.jobs import Job, Jobs, cores
 from sanbu.files import read_json, write_json
+from sanbu.machine import find_device
 from sanbu.progress import progress_tasks
 from sanbu.recipe import Recipe
 from sanbu.run import Run
@@ -41,58 +41,77 @@ def train_contestants(
     contestants: Sequence[Contestant], folder: Path, seconds: float, seeds: int
 ) -> Iterator[tuple[Contestant, int, Run]]:
     """Train the contestants that are not trained yet and yield the run of each, per seed. Can be interrupted."""
-    with progress_tasks("training", seeds * sum(each.share * seconds for each in contestants)) as progress:
-        for seed in range(seeds):
-            for contestant in contestants:
-                place = folder / "runs" / f"{contestant.name}-{seed}"
-                budget = seconds * contestant.share
-                if not (place / "cost.json").exists():
-                    train_in_process(contestant, place, seed, budget, progress)
-                spent = read_json(place / "cost.json")["budget"]
-                if spent != budget:
-                    raise SanbuError(
-                        f"{place} was trained for {spent:g} CPU seconds, not {budget:g}; give another --run"
-                    )
-                progress(budget, f"{contestant.name}, seed {seed}")
-                yield contestant, seed, Run.open(place)
+    do_jobs("training", training_jobs(contestants, folder, seconds, seeds), folder / "jobs.log", contestants)
+    for seed in range(seeds):
+        for contestant in contestants:
+            yield contestant, seed, Run.open(place_of(folder, contestant.name, seed))
 
 
-def train_in_process(contestant: Contestant, place: Path, seed: int, seconds: float, progress: Any) -> None:
-    """Train in a fresh process, so that CPU time and peak memory can be measured. Raises SanbuError if it fails."""
-    recipe = contestant.recipe.change(f"schedule.seed={seed}", "machine.threads=1")
-    if contestant.parent:
-        recipe = recipe.change(parents={"model": str(place.parent / f"{contestant.parent}-{seed}")})
-    context = multiprocessing.get_context("spawn")
-    arguments = (json.dumps(dump(recipe)), str(place), seconds, contestant.divided)
-    child = context.Process(target=train_within, args=arguments)
-    child.start()
-    while child.is_alive():
-        child.join(0.5)
-        progress(0, f"{contestant.name}, seed {seed}")
-    if child.exitcode:
-        raise SanbuError(
-            f"the training of {contestant.name}, seed {seed}, ended with code {child.exitcode}; see {place}"
-        )
+def do_jobs(title: str, jobs: Sequence[Job], log: Path, contestants: Sequence[Contestant]) -> None:
+    """Do jobs of a contest: one per CPU core, or one at a time if it is not on the CPU."""
+    everything = Jobs(jobs, workers_for(contestants), log)
+    with progress_tasks(title, sum(job.seconds for job in jobs)) as progress:
+        done = 0.0
+        for _ in everything.work():
+            states = everything.progress()
+            now = sum(each.part * each.job.seconds for each in states)
+            progress(now - done, ", ".join(everything.running))
+            done = now
+
+
+def workers_for(contestants: Sequence[Contestant]) -> int:
+    """Processes at once: one per CPU core, so that none waits for another; one if a device is shared."""
+    on_cpu = all(find_device(each.recipe.machine.device).type == "cpu" for each in contestants)
+    return cores() if on_cpu else 1
+
+
+def place_of(folder: Path, name: str, seed: int) -> Path:
+    """The run folder of a contestant."""
+    return folder / "runs" / f"{name}-{seed}"
+
+
+def training_jobs(contestants: Sequence[Contestant], folder: Path, seconds: float, seeds: int) -> list[Job]:
+    """A job for each contestant and seed. Raises SanbuError if one was trained with another budget."""
+    jobs = []
+    for seed in range(seeds):
+        for contestant in contestants:
+            place, budget = place_of(folder, contestant.name, seed), seconds * contestant.share
+            spent = read_json(place / "cost.json")["budget"] if (place / "cost.json").exists() else budget
+            if spent != budget:
+                raise SanbuError(f"{place} was trained for {spent:g} CPU seconds, not {budget:g}; give another --run")
+            recipe = contestant.recipe.change(f"schedule.seed={seed}", "machine.threads=1")
+            if contestant.parent:
+                recipe = recipe.change(parents={"model": str(place_of(folder, contestant.parent, seed))})
+            jobs.append(
+                Job(
+                    name=place.name,
+                    work=train_within,
+                    arguments=(json.dumps(dump(recipe)), str(place), budget, contestant.divided),
+                    made=place / "cost.json",
+                    seconds=budget,
+                    run=place,
+                    after=(f"{contestant.parent}-{seed}",) if contestant.parent else (),
+                )
+            )
+    return jobs
 
 
 def train_within(recipe_json: str, place: str, seconds: float, divided: Sequence[tuple[str, int]]) -> None:
-    """(In a child process) Train the number of steps that fits the budget, and write cost.json."""
+    """Train the number of steps that fits the budget, and write cost.json, in a process of its own."""
     from sanbu.loop import train
 
-    try:
-        if (Path(place) / "recipe.json").exists():
-            run = train(Run.open(place).recipe, place, resume=True)
-        else:
-            recipe = load(Recipe, json.loads(recipe_json))
-            steps = steps_within(recipe, seconds)
-            changes = [f"schedule.steps={steps}"]
-            changes += [f"{path}={max(1, steps // by)}" for path, by in divided]
-            run = train(recipe.change(*changes), place)
-    except SanbuError as error:
-        sys.exit(f"sanbu: {error}")
-    cpu = sum(row["time/cpu_seconds"] for row in run.metrics())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    write_json(run.folder / "cost.json", {"training_cpu_seconds": cpu, "memory_mb": peak, "budget": seconds})
+    if (Path(place) / "recipe.json").exists():
+        run = train(Run.open(place).recipe, place, resume=True, watchers=[])
+    else:
+        recipe = load(Recipe, json.loads(recipe_json))
+        steps = steps_within(recipe, seconds)
+        changes = [f"schedule.steps={steps}"]
+        changes += [f"{path}={max(1, steps // by)}" for path, by in divided]
+        run = train(recipe.change(*changes), place, watchers=[])
+    if run.finished():
+        cpu = sum(row["time/cpu_seconds"] for row in run.metrics())
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        write_json(run.folder / "cost.json", {"training_cpu_seconds": cpu, "memory_mb": peak, "budget": seconds})
 
 
 def steps_within(recipe: Recipe, seconds: float) -> int:
