@@ -79,6 +79,17 @@ def start(work: Callable[[], A]) -> Future[A]:
     return future
 
 
+def duration(seconds: float) -> str:
+    """Seconds as text, in two units at most: 45 s, 1 min 20 s, 2 h 5 min."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 @lru_cache
 def error_stream() -> Console:
     """Standard error, where everything that is not a result is printed."""

@@ -67,6 +67,7 @@ class Jobs:
     nice: int = 0
     running: dict[str, tuple[BaseProcess, Connection, float]] = field(default_factory=dict)
     took: dict[str, float] = field(default_factory=dict)  # seconds of each job that ended here
+    error: SanbuError | None = None  # what stopped the work
 
     def work(self) -> Iterator[None]:
         """Do the jobs, in their order, and yield twice per second. Closing it stops the processes; they save first.
@@ -82,6 +83,9 @@ class Jobs:
                 for name in [name for name, (process, *_) in self.running.items() if not process.is_alive()]:
                     self.end(name)
                 yield
+        except SanbuError as error:
+            self.error = error
+            raise
         finally:
             self.stop()
 

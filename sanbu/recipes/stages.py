@@ -32,19 +32,20 @@ def train_stages(
     chosen = split_overrides(stages, overrides)
     runs: dict[str, Run] = {}
     for stage in stages:
-        place = folder / stage.name
-        begun = (place / "recipe.json").exists()
-        if begun:
-            run = Run.open(place)
-            if not run.finished():
-                run = train(run.recipe, place, resume=True, watchers=watchers)
-        else:
-            stage.before(folder)
-            run = train(stage.recipe(folder).change(*chosen[stage.name]), place, watchers=watchers)
-        runs[stage.name] = run
+        runs[stage.name] = run = train_stage(stage, folder, chosen[stage.name], watchers)
         if not run.finished():
             break
     return runs
+
+
+def train_stage(stage: Stage, folder: Path, overrides: Sequence[str], watchers: Sequence[Watcher] | None = None) -> Run:
+    """Train one stage, or continue it, unless it is done. The stages before it are done."""
+    place = folder / stage.name
+    if (place / "recipe.json").exists():
+        run = Run.open(place)
+        return run if run.finished() else train(run.recipe, place, resume=True, watchers=watchers)
+    stage.before(folder)
+    return train(stage.recipe(folder).change(*overrides), place, watchers=watchers)
 
 
 def split_overrides(stages: Sequence[Stage], overrides: Sequence[str]) -> dict[str, list[str]]:

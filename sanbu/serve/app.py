@@ -44,7 +44,9 @@ def application(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.worker.start()
+        opening = asyncio.create_task(open_expected(service))
         yield
+        opening.cancel()
         service.draining = True
         service.worker.stop()
         await asyncio.to_thread(service.worker.thread.join, 30)
@@ -65,6 +67,13 @@ def application(
         )
     app.add_middleware(Gate, service=service, largest=largest, origins=origins, local=local)
     return app
+
+
+async def open_expected(service: Service) -> None:
+    """Serve the expected runs, each as soon as it is finished."""
+    while service.missing():
+        await asyncio.to_thread(service.open_finished)
+        await asyncio.sleep(1)
 
 
 routes, about = APIRouter(), APIRouter()
@@ -102,10 +111,10 @@ async def responses(body: schemas.ResponseBody, request: Request) -> Response:
 async def images(body: schemas.ImageBody, request: Request) -> Response:
     """Generate images of a class label."""
     service: Service = request.app.state.service
-    drawing = [one for one in service.runs.values() if not one.writes]
+    drawing = service.names(writes=False)
     if body.model is None and not drawing:
         raise APIError(404, "no image run is served", "model", "model_not_found")
-    made = ImageGeneration(find_run(request, body) if body.model is not None else drawing[0], body)
+    made = ImageGeneration(find_run(request, body) if body.model is not None else service.find(drawing[0]), body)
     drafts = made.drafts()
     if body.stream:
         return events(limit_time(request, drafts, made.stream(drafts)))
@@ -122,7 +131,7 @@ async def embeddings(body: schemas.EmbeddingBody, request: Request) -> Response:
 async def models(request: Request) -> dict[str, Any]:
     """List the served models."""
     service: Service = request.app.state.service
-    return {"object": "list", "data": [describe(one) for one in service.runs.values()]}
+    return {"object": "list", "data": [describe(one) for one in list(service.runs.values())]}
 
 
 @routes.get("/models/{name}", responses={404: ERRORS[404]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -15,9 +15,9 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 
 
 class Metrics:
-    """Counters and histograms of requests, and the engines' counters, collected lazily."""
+    """Counters and histograms of requests, and the engines' counters, collected lazily. runs: by name."""
 
-    def __init__(self, runs: Sequence[HostedRun]) -> None:
+    def __init__(self, runs: Mapping[str, HostedRun]) -> None:
         self.registry = CollectorRegistry()
         self.runs = runs
         histogram = lambda name, text: Histogram(name, text, registry=self.registry, buckets=SECONDS)  # noqa: E731
@@ -44,7 +44,7 @@ class Metrics:
         """Gauges and counters of the engines."""
         gauges = {name: GaugeMetricFamily(f"sanbu:{name}", text, labels=["model"]) for name, text in GAUGES.items()}
         counters = {name: CounterMetricFamily(f"sanbu:{name}", text, labels=["model"]) for name, text in COUNTS.items()}
-        for one in self.runs:
+        for one in list(self.runs.values()):
             running, waiting, blocks = 0, len(one.single_lane.jobs), 0.0
             if one.engine is not None:
                 engine = one.engine

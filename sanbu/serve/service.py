@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sanbu.config import SanbuError, nearest
@@ -13,15 +15,39 @@ from sanbu.serve.metrics import Metrics
 from sanbu.serve.single_lane import SingleLane
 from sanbu.serve.worker import Worker
 
+log = logging.getLogger("sanbu.serve")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A run that is served once it is trained. writes: text, not pictures. state: how far it is, in words."""
+
+    name: str
+    folder: Path
+    writes: bool
+    state: Callable[[], str]
+
 
 class Service:
-    """Served runs with their worker, keys and metrics. draining: finishes running requests and accepts no new ones."""
+    """Served runs with their worker, keys and metrics. draining: finishes running requests and accepts no new ones.
 
-    def __init__(self, runs: Sequence[HostedRun], single_lane: SingleLane, keys: Keys | None = None) -> None:
-        self.runs = {one.name: one for one in runs}
+    expected: runs that are still trained. They have their names from the start, and `open_finished` serves them.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[HostedRun],
+        single_lane: SingleLane,
+        keys: Keys | None = None,
+        expected: Sequence[Expected] = (),
+    ) -> None:
+        self.runs: dict[str, HostedRun] = {}
+        self.expected = {one.name: one for one in expected}
         self.single_lane, self.keys, self.draining = single_lane, keys or Keys(), False
-        self.metrics = Metrics(runs)
-        self.worker = Worker([*(one.engine for one in runs if one.engine is not None), single_lane])
+        self.metrics = Metrics(self.runs)
+        self.worker = Worker([single_lane])
+        for run in runs:
+            self.add(run)
 
     @classmethod
     def open(
@@ -45,11 +71,41 @@ class Service:
             keys,
         )
 
+    def add(self, run: HostedRun) -> None:
+        """Serve one more run, also while others are served."""
+        if run.engine is not None:
+            self.worker.add(run.engine)
+        self.runs[run.name] = run
+
+    def open_finished(self) -> None:
+        """Serve the expected runs that are finished. Call it from one thread at a time."""
+        for one in self.missing():
+            if (one.folder / "finished.json").exists():
+                try:
+                    self.add(HostedRun.open(one.folder, one.name, self.single_lane))
+                except SanbuError as error:
+                    del self.expected[one.name]
+                    log.error("%s is not served: %s", one.name, error)
+
+    def missing(self) -> list[Expected]:
+        """The expected runs that are not served yet."""
+        return [one for one in list(self.expected.values()) if one.name not in self.runs]
+
+    def names(self, writes: bool) -> list[str]:
+        """Names of the runs that write text, or of those that draw pictures: expected ones first, in their order."""
+        found = {one.name: one.writes for one in list(self.expected.values())}
+        found |= {one.name: one.writes for one in list(self.runs.values())}
+        return [name for name, does in found.items() if does == writes]
+
     def find(self, name: str) -> HostedRun:
-        """A served run. Raises APIError 404 with the nearest name."""
-        if name not in self.runs:
-            near = nearest(name, self.runs)
-            raise APIError(
-                404, f"no model {name[:80]!r}; available: {', '.join(self.runs)}{near}", "model", "model_not_found"
-            )
-        return self.runs[name]
+        """A served run. Raises APIError: 404 with the nearest name, 503 if it is not trained yet."""
+        run = self.runs.get(name)
+        if run is not None:
+            return run
+        if name in self.expected:
+            state = self.expected[name].state()
+            raise APIError(503, f"{name} is not ready: {state}", "model", "model_not_ready")
+        near = nearest(name, self.runs)
+        raise APIError(
+            404, f"no model {name[:80]!r}; available: {', '.join(self.runs)}{near}", "model", "model_not_found"
+        )

@@ -29,11 +29,17 @@ class Worker:
     """Lanes, and the thread that steps them."""
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
-        self.lanes, self.going = lanes, True
-        self.changed = threading.Condition()
+        self.lanes: list[Lane] = []
+        self.going, self.changed = True, threading.Condition()
         for lane in lanes:
-            lane.changed = self.changed
+            self.add(lane)
         self.thread = threading.Thread(target=self.run, name="sanbu-worker", daemon=True)
+
+    def add(self, lane: Lane) -> None:
+        """One more lane, also while the thread runs."""
+        lane.changed = self.changed
+        with self.changed:
+            self.lanes = [*self.lanes, lane]
 
     def start(self) -> None:
         """Start the thread."""

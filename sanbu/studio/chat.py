@@ -11,7 +11,6 @@ import gradio as gr
 
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.errors import api_error
-from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.schemas import ChatBody
 from sanbu.serve.service import Service
 from sanbu.studio.translations import say
@@ -25,8 +24,7 @@ def chat_tab(service: Service) -> None:
 
     Long because the widgets of a tab and their events refer to each other.
     """
-    runs = [one for one in service.runs.values() if one.writes][:COLUMNS]
-    names = [one.name for one in runs]
+    names = service.names(writes=True)[:COLUMNS]
     who = gr.CheckboxGroup(names, value=names, label=say("who"), elem_id="who", visible=len(names) > 1)
     with gr.Row():
         boxes = [
@@ -50,28 +48,36 @@ def chat_tab(service: Service) -> None:
         clear = gr.Button(say("clear"), elem_id="clear")
     with gr.Row():
         system = gr.Textbox(label=say("system"))
-        temperature = gr.Slider(0, 2, 1.0, label=say("temperature"))
+        temperature = gr.Number(
+            None,
+            minimum=0,
+            maximum=2,
+            step=0.1,
+            label=say("temperature"),
+            placeholder=say("own"),
+            elem_id="temperature",
+        )
         most = gr.Slider(1, 512, 64, step=1, label=say("tokens"), elem_id="most")
         seed = gr.Number(0, precision=0, label=say("seed"))
         remember = gr.Checkbox(True, label=say("remember"), elem_id="remember")
     options = [who, system, temperature, most, seed, remember]
 
     async def ask(text: str, *rest: Any) -> AsyncIterator[list[Any]]:
-        histories, chosen, how = split(rest, len(runs))
+        histories, chosen, how = split(rest, len(names))
         for name, history in zip(names, histories, strict=True):
             if name in chosen and text.strip():
                 history.append({"role": "user", "content": text})
         yield ["", *escape_markup(histories)]
-        async for said in answers(service, runs, histories, chosen, how):
+        async for said in answers(service, names, histories, chosen, how):
             yield ["", *said]
 
     async def regenerate(*rest: Any) -> AsyncIterator[list[Any]]:
-        histories, chosen, how = split(rest, len(runs))
+        histories, chosen, how = split(rest, len(names))
         for history in histories:
             while history and history[-1]["role"] == "assistant":
                 history.pop()
-        how["seed"] = int(how["seed"]) + sum(map(len, histories)) + 1  # a seed not used before
-        async for said in answers(service, runs, histories, chosen, how):
+        how["sampling"]["seed"] += sum(map(len, histories)) + 1  # a seed not used before
+        async for said in answers(service, names, histories, chosen, how):
             yield said
 
     events: list[Any] = [
@@ -80,7 +86,7 @@ def chat_tab(service: Service) -> None:
     ]
     events.append(again.click(regenerate, [*boxes, *options], boxes, concurrency_limit=8))
     for number, box in enumerate(boxes):
-        events.append(box.edit(edit_handler(service, runs[number]), [box, *options], box, concurrency_limit=8))
+        events.append(box.edit(edit_handler(service, names[number]), [box, *options], box, concurrency_limit=8))
     stop.click(None, cancels=events)
     clear.click(lambda: [[] for _ in boxes], None, boxes, cancels=events)
 
@@ -89,14 +95,10 @@ def split(rest: Sequence[Any], count: int) -> tuple[list[History], Sequence[str]
     """Parse the inputs of an event: histories, selected runs and sampling parameters."""
     chosen, system, temperature, most, seed, remember = rest[count:]
     histories = [plain_messages(history) for history in rest[:count]]
-    how = {
-        "system": system,
-        "temperature": temperature,
-        "max_tokens": int(most),
-        "seed": int(seed or 0),
-        "remember": remember,
-    }
-    return histories, chosen, how
+    sampling = {"max_tokens": int(most), "seed": int(seed or 0)}
+    if temperature is not None:  # empty: the run's own
+        sampling["temperature"] = temperature
+    return histories, chosen, {"system": system, "sampling": sampling, "remember": remember}
 
 
 def plain_messages(history: Any) -> History:
@@ -117,23 +119,26 @@ def escape_markup(histories: Sequence[History]) -> list[History]:
     ]
 
 
-def edit_handler(service: Service, served: HostedRun) -> Any:
+def edit_handler(service: Service, name: str) -> Any:
     """The event handler that answers an edited message again."""
 
     async def again(data: gr.EditData, history: Any, *options: Any) -> AsyncIterator[History]:
         place = data.index if isinstance(data.index, int) else data.index[0]
         histories, _, how = split([plain_messages(history)[: place + 1], *options], 1)
         histories[0][place]["content"] = str(data.value).replace(JOINER, "")
-        async for said in answers(service, [served], histories, [served.name], how):
+        async for said in answers(service, [name], histories, [name], how):
             yield said[0]
 
     return again
 
 
 async def answers(
-    service: Service, runs: Sequence[HostedRun], histories: list[History], chosen: Sequence[str], how: dict[str, Any]
+    service: Service, names: Sequence[str], histories: list[History], chosen: Sequence[str], how: dict[str, Any]
 ) -> AsyncIterator[list[History]]:
-    """The histories while the selected runs stream their answers. Closing it cancels all of them."""
+    """The histories while the selected runs stream their answers. Closing it cancels all of them.
+
+    A run that is not trained yet answers with how far it is.
+    """
     fresh: asyncio.Queue[int] = asyncio.Queue()
 
     async def listen(number: int) -> None:
@@ -142,11 +147,9 @@ async def answers(
         try:
             said = [message for message in history[:-1] if message["content"]][0 if how["remember"] else -1 :]
             told = [{"role": "system", "content": how["system"]}] if how["system"] else []
-            body = ChatBody.model_validate({
-                "model": runs[number].name, "messages": told + said, "temperature": float(how["temperature"]),
-                "max_tokens": how["max_tokens"], "seed": how["seed"],
-            })  # fmt: skip
-            async for piece in ChatCompletion(runs[number], body).generation.pieces(service.metrics):
+            asked = {"model": names[number], "messages": told + said, **how["sampling"]}
+            body = ChatBody.model_validate(asked)
+            async for piece in ChatCompletion(service.find(names[number]), body).generation.pieces(service.metrics):
                 history[-1]["content"] += piece.text
                 fresh.put_nowait(number)
         except Exception as error:
@@ -155,7 +158,7 @@ async def answers(
             fresh.put_nowait(-1)
 
     asking = [
-        i for i, one in enumerate(runs) if one.name in chosen and histories[i] and histories[i][-1]["role"] == "user"
+        i for i, name in enumerate(names) if name in chosen and histories[i] and histories[i][-1]["role"] == "user"
     ]
     tasks = [asyncio.create_task(listen(number)) for number in asking]
     left = len(tasks)

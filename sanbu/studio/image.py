@@ -14,7 +14,6 @@ from PIL import Image
 
 from sanbu.codecs.images import enlarged, grid
 from sanbu.serve.errors import api_error
-from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.images import ImageGeneration
 from sanbu.serve.schemas import ImageBody
 from sanbu.serve.service import Service
@@ -23,9 +22,9 @@ from sanbu.studio.translations import say
 
 def image_tab(service: Service) -> None:
     """The image tab: shows the draft of every sampling step, enlarged."""
-    runs = {one.name: one for one in service.runs.values() if not one.writes}
+    names = service.names(writes=False)
     with gr.Row():
-        name = gr.Dropdown(list(runs), value=next(iter(runs), None), label=say("model"), elem_id="image-model")
+        name = gr.Dropdown(names, value=next(iter(names), None), label=say("model"), elem_id="image-model")
         label = gr.Textbox(label=say("of"), elem_id="image-label")
         count = gr.Slider(1, 64, 16, step=1, label=say("count"))
         seed = gr.Number(0, precision=0, label=say("seed"))
@@ -42,8 +41,8 @@ def image_tab(service: Service) -> None:
 
     async def draw_drafts(name: str, label: str, count: float, seed: float) -> AsyncIterator[list[Any]]:
         made: list[np.ndarray] = []
-        if name in runs:
-            async for picture, text in drafts(runs[name], label, int(count), int(seed or 0)):
+        if name in names:
+            async for picture, text in drafts(service, name, label, int(count), int(seed or 0)):
                 made += [picture] if picture is not None else []
                 yield [picture, text, gr.skip(), gr.skip()]
         yield [gr.skip(), gr.skip(), made, gr.Slider(1, max(2, len(made)), len(made), visible=len(made) > 1)]
@@ -60,50 +59,64 @@ def compare_tab(service: Service, root: Path) -> None:
 
     Long because the widgets of a tab and their events refer to each other.
     """
-    runs = [one for one in service.runs.values() if not one.writes]
+    names = service.names(writes=False)
     with gr.Row():
         label = gr.Textbox(label=say("of"))
         seed = gr.Number(0, precision=0, label=say("seed"))
         draw = gr.Button(say("every"), variant="primary", elem_id="draw-every")
     shown, told = [], []
     with gr.Row():
-        for one in runs:
+        for name in names:
             with gr.Column(min_width=160):
-                shown.append(
-                    gr.Image(label=one.name, format="png", height=220, elem_id=f"compare-{one.name}", buttons=[])
-                )
+                shown.append(gr.Image(label=name, format="png", height=220, elem_id=f"compare-{name}", buttons=[]))
                 told.append(gr.Textbox(show_label=False, container=False, interactive=False))
 
     async def every(label: str, seed: float) -> AsyncIterator[list[Any]]:
-        pictures: list[Any] = [None] * len(runs)
-        texts = [""] * len(runs)
-        for number, one in enumerate(runs):
-            async for pictures[number], texts[number] in drafts(one, label, 16, int(seed or 0)):
+        pictures: list[Any] = [None] * len(names)
+        texts = [""] * len(names)
+        for number, name in enumerate(names):
+            async for pictures[number], texts[number] in drafts(service, name, label, 16, int(seed or 0)):
                 yield [*pictures, *texts]
 
     draw.click(every, [label, seed], [*shown, *told], concurrency_limit=2)
-    found = sorted(root.glob("**/compare.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        gr.Markdown(say("none_compared"))
-        return
+    note = gr.Markdown(elem_id="compare-note")
+    table = gr.Dataframe(label=say("table"), interactive=False, elem_id="compare-table")
+    plot = gr.Image(label=say("plot"), interactive=False, elem_id="compare-plot")
+    latest = gr.State(0.0)  # when the file that is shown was written
+
+    def refresh(shown: float) -> list[Any]:
+        path = latest_comparison(root)
+        written = path.stat().st_mtime if path else -1.0
+        return [gr.skip()] * 4 if written == shown else [*comparison(path), written]
+
+    gr.on([gr.Timer(5).tick], refresh, latest, [note, table, plot, latest], show_progress="hidden")
+    gr.on(None, refresh, latest, [note, table, plot, latest])
+
+
+def latest_comparison(root: Path) -> Path | None:
+    """The newest result of `sanbu compare` below a folder."""
+    return max(root.glob("**/compare.json"), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def comparison(path: Path | None) -> list[Any]:
+    """The note, the table and the plot of a comparison; those that there are not are hidden."""
+    if path is None:
+        return [gr.Markdown(say("none_compared"), visible=True), gr.Dataframe(visible=False), gr.Image(visible=False)]
     try:
-        content = json.loads(found[-1].read_text(encoding="utf-8"))["rows"]
+        content = json.loads(path.read_text(encoding="utf-8"))["rows"]
         simple = (int, float, str)
         rows = [{key: value for key, value in row.items() if isinstance(value, simple)} for row in content]
         columns = list(rows[0])
-        plot = found[-1].with_name("compare.png")
+        plot = path.with_name("compare.png")
         picture = np.asarray(Image.open(plot).convert("RGB")) if plot.exists() else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # an unreadable file must not stop the page
-        gr.Markdown(say("unreadable"))
-        return
-    gr.Dataframe(
-        [[rounded(row.get(key)) for key in columns] for row in rows],
-        headers=columns,
-        label=say("table"),
-        interactive=False,
-    )
-    if picture is not None:
-        gr.Image(picture, label=say("plot"), interactive=False)
+        return [gr.Markdown(say("unreadable"), visible=True), gr.Dataframe(visible=False), gr.Image(visible=False)]
+    cells = [[rounded(row.get(key)) for key in columns] for row in rows]
+    return [
+        gr.Markdown(visible=False),
+        gr.Dataframe({"headers": columns, "data": cells}, visible=True),
+        gr.Image(picture, visible=picture is not None),
+    ]
 
 
 def rounded(value: Any) -> Any:
@@ -111,12 +124,14 @@ def rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-async def drafts(served: HostedRun, label: str, count: int, seed: int) -> AsyncIterator[tuple[np.ndarray | None, str]]:
+async def drafts(
+    service: Service, name: str, label: str, count: int, seed: int
+) -> AsyncIterator[tuple[np.ndarray | None, str]]:
     """An image grid per draft, with the number of steps and the time. Closing it cancels the sampling."""
     begun, steps, source = time.perf_counter(), 0, None
     try:
-        body = ImageBody.model_validate({"prompt": label, "n": count, "seed": seed, "model": served.name})
-        source = ImageGeneration(served, body).drafts()
+        body = ImageBody.model_validate({"prompt": label, "n": count, "seed": seed, "model": name})
+        source = ImageGeneration(service.find(name), body).drafts()
         async for pictures in source:
             steps += 1
             yield rgb(pictures), f"{steps} step{'s' if steps > 1 else ''}, {time.perf_counter() - begun:.2f} s"

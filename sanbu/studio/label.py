@@ -33,9 +33,9 @@ def label_tab(service: Service, file: Path) -> None:
 
     Long because the widgets of a tab and their events refer to each other.
     """
-    runs = {one.name: one for one in service.runs.values() if one.writes}
+    known = service.names(writes=True)
     gr.Markdown(say("written"))
-    who = gr.CheckboxGroup(list(runs), value=list(runs)[:4], label=say("who"))
+    who = gr.CheckboxGroup(known, value=known[:4], label=say("who"))
     with gr.Row():
         question = gr.Textbox(label=say("question"), elem_id="question", scale=4)
         each = gr.Slider(1, MOST, 1, step=1, label=say("answers"))
@@ -52,7 +52,7 @@ def label_tab(service: Service, file: Path) -> None:
 
     async def fetch_answers(names: Sequence[str], text: str, each: float) -> list[Any]:
         try:
-            row = await answers(service, [runs[name] for name in names if name in runs], text, int(each))
+            row = await answers(service, [service.find(name) for name in names if name in known], text, int(each))
         except Exception as error:
             return [None, *answer_boxes(None), "", str(error)]
         return [row, *answer_boxes(row), "", ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -25,20 +26,28 @@ footer {display: none !important}
 #image-shown img, [id^=compare-] img {image-rendering: pixelated}
 #curve {padding-bottom: 2.5em}
 #curve, #curve div, #curve svg {overflow: visible !important}
+#tour table {width: 100%} #tour td {padding: .15em .8em .15em 0} #tour progress {width: 8em}
+#tour tr.waiting {opacity: .6}
 @media (max-width: 640px) {.row {flex-wrap: wrap}}
 """
 
 
-def page(service: Service, root: Path, local: bool = True) -> gr.Blocks:
-    """The tabs for the served runs. root: folder of the runs. local: also show the tabs that train and write files."""
-    served = service.runs.values()
+def page(service: Service, root: Path, local: bool = True, tour: Callable[[], None] | None = None) -> gr.Blocks:
+    """The tabs for the served runs.
+
+    root: folder of the runs. local: also show the tabs that train and write files. tour: makes a tab that comes first.
+    """
+    texts, pictures = service.names(writes=True), service.names(writes=False)
     with gr.Blocks(title="Sanbu 三步", analytics_enabled=False, fill_width=True) as blocks:
         gr.Markdown("## 三步 Sanbu")
         with gr.Tabs():
-            if any(one.writes for one in served):
+            if tour is not None:
+                with gr.Tab(say("tour"), id="tour"):
+                    tour()
+            if texts:
                 with gr.Tab(say("chat"), id="chat"):
                     chat_tab(service)
-            if not all(one.writes for one in served):
+            if pictures:
                 with gr.Tab(say("image"), id="image"):
                     image_tab(service)
             with gr.Tab(say("compare"), id="compare"):
@@ -46,7 +55,7 @@ def page(service: Service, root: Path, local: bool = True) -> gr.Blocks:
             with gr.Tab(say("runs"), id="runs"):
                 runs_tab(root)
             if local:
-                if any(one.writes for one in served):
+                if texts:
                     with gr.Tab(say("label"), id="label"):
                         label_tab(service, root / "rankings.jsonl")
                 with gr.Tab(say("recipes"), id="recipes"):
@@ -55,12 +64,14 @@ def page(service: Service, root: Path, local: bool = True) -> gr.Blocks:
     return blocks
 
 
-def mount(app: FastAPI, service: Service, root: Path, local: bool = True) -> FastAPI:
-    """Mount the page at /; unknown API paths return an error in the API's format."""
+def mount(
+    app: FastAPI, service: Service, root: Path, local: bool = True, tour: Callable[[], None] | None = None
+) -> FastAPI:
+    """Mount the page at /; unknown API paths return an error in the API's format. See `page`."""
     app.add_api_route("/v1/{rest:path}", not_found, methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
     return gr.mount_gradio_app(
         app,
-        page(service, root, local),
+        page(service, root, local, tour),
         path="/",
         footer_links=[],
         ssr_mode=False,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
 WORDS = {
+    "tour": ("Tour", "导览"),
     "chat": ("Chat", "对话"),
     "image": ("Image", "图像"),
     "compare": ("Compare", "对比"),
@@ -20,6 +21,7 @@ WORDS = {
     "who": ("Runs that answer", "参与回答的运行"),
     "system": ("System prompt", "系统提示词"),
     "temperature": ("Temperature", "温度"),
+    "own": ("the run's own", "采用各运行的默认值"),
     "tokens": ("Max tokens", "最大 token 数"),
     "seed": ("Seed", "随机种子"),
     "remember": ("Keep conversation history", "保留对话历史"),
@@ -58,9 +60,42 @@ WORDS = {
     "about": ("Description", "说明"),
     "over": ("Samples during training, newest first", "训练过程中的样本，最新的在前"),
     "draft": ("Draft", "草稿"),
+    "sample": ("Newest text drawn during training", "训练过程中最新生成的文本"),
+    "samples": ("Newest images drawn during training", "训练过程中最新生成的图像"),
+    "tour_about": (
+        "An assistant and six ways to generate digits are being trained on this machine. What is done can be tried in"
+        " the other tabs: the assistant in Chat, the digits in Image and Compare. Closing this page stops nothing.",
+        "本机正在训练一个助手，并用六种方法生成手写数字。已完成的部分可在其他标签页试用：助手在“对话”，数字在“图像”和“对比”。"
+        "关闭本页不会中断训练。",
+    ),
+    "tour_base": ("pretraining on Python's documentation", "在 Python 文档上预训练"),
+    "tour_sft": ("supervised fine-tuning on conversations", "在对话数据上监督微调"),
+    "tour_answers": ("ranking of sft's answers", "对 sft 的回答排序"),
+    "tour_reward": ("reward model, trained on the rankings", "用排序数据训练奖励模型"),
+    "tour_ppo": ("PPO against the reward model, from sft", "从 sft 出发，用奖励模型做 PPO"),
+    "tour_dpo": ("DPO on the rankings, from sft", "从 sft 出发，在排序数据上做 DPO"),
+    "tour_measured": ("evaluation of sft, ppo and dpo", "评测 sft、ppo 和 dpo"),
+    "tour_pixelcnn": ("autoregressive: pixel by pixel", "自回归：逐像素生成"),
+    "tour_vae": ("all at once: variational autoencoder", "一次生成：变分自编码器"),
+    "tour_gan": ("all at once: adversarial", "一次生成：对抗网络"),
+    "tour_flow": ("N refinements: flow matching", "多步细化：流匹配"),
+    "tour_edm": ("N refinements: diffusion", "多步细化：扩散"),
+    "tour_consistency": ("1 or 2 steps: consistency, from edm", "一到两步：一致性模型，由 edm 得到"),
+    "tour_comparison": ("quality, speed and diversity of all six", "对比六种方法的质量、速度与多样性"),
+    "waiting": ("waiting", "等待中"),
+    "done": ("ready", "已就绪"),
+    "left": ("{left} left", "还需 {left}"),
+    "all_left": ("Training; everything is ready in about {left}.", "正在训练，约 {left}后全部就绪。"),
+    "all_done": ("Everything is ready.", "全部就绪。"),
+    "stopped": ("Training stopped: {error}", "训练已停止：{error}"),
 }
 ENGLISH, CHINESE = ({f"sanbu_{name}": pair[language] for name, pair in WORDS.items()} for language in (0, 1))
 TEXTS = gr.I18n(en=ENGLISH, zh=CHINESE, **{"zh-CN": CHINESE})
+
+
+def translate(name: str, language: Literal["en", "zh"]) -> str:
+    """A text of the page in one language."""
+    return WORDS[name][1 if language == "zh" else 0]
 
 
 def say(name: str) -> Any:

@@ -1,0 +1,115 @@
+"""The demo as jobs: an assistant in five stages, and six ways to draw digits, side by side on the cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sanbu.display.plots import draw_curves
+from sanbu.evaluation.compare import contest_jobs, read_rows
+from sanbu.evaluation.jobs import Job, Jobs, Progress
+from sanbu.evaluation.measure import measure
+from sanbu.evaluation.report import write
+from sanbu.files import write_json
+from sanbu.recipes import contests, pipelines
+from sanbu.recipes.stages import Stage, split_overrides, train_stage
+from sanbu.run import Run
+
+SHOWN = ("base", "sft", "ppo", "dpo")  # the stages that write
+QUESTIONS = 256  # that the assistants answer at the end
+TAKES = {"base": 45, "sft": 50, "answers": 35, "reward": 30, "ppo": 100, "dpo": 30, "measured": 20}  # seconds, about
+BEFORE = {"sft": "base", "answers": "sft", "reward": "answers", "ppo": "reward", "dpo": "answers"}
+
+
+def jobs(folder: Path, seconds: float, overrides: Sequence[str] = ()) -> list[Job]:
+    """All jobs; the assistant goes first, because its stages wait for each other.
+
+    folder: of the assistant's runs; the digits are beside it. seconds: of CPU time for each way to draw digits.
+    overrides: of the assistant's stages, as in sft.schedule.steps=100.
+    """
+    return [*assistant_jobs(folder, overrides), *digits_jobs(digits_folder(folder), seconds)]
+
+
+def parts(everything: Jobs) -> list[Progress]:
+    """How far each part of the demo is; the jobs that compare the ways to draw digits are one part."""
+    states = everything.progress()
+    alone = [each for each in states if each.job.run is not None or each.job.name in TAKES]
+    return [*alone, merged("comparison", [each for each in states if each not in alone])]
+
+
+def merged(name: str, states: Sequence[Progress]) -> Progress:
+    """Several jobs as one, which runs while any of them does."""
+    found = {each.status for each in states}
+    status = "running" if "running" in found or len(found) > 1 else states[0].status
+    seconds = sum(each.job.seconds for each in states)
+    part = sum(each.part * each.job.seconds for each in states) / seconds
+    job = replace(states[0].job, name=name, seconds=seconds)
+    return Progress(job, status, part, sum(each.left for each in states))
+
+
+def assistant_jobs(folder: Path, overrides: Sequence[str]) -> list[Job]:
+    """A job for each stage, one for the answers that are ranked, and a measurement at the end."""
+    made = []
+    for stage in stages_of(overrides):
+        place, arguments = folder / stage.name, (stage.name, folder, tuple(overrides))
+        if stage.name == "reward":
+            ranked = folder / "answers.jsonl"
+            made.append(Job("answers", rank_answers, arguments, ranked, TAKES["answers"], after=("sft",)))
+        after = (BEFORE[stage.name],) if stage.name in BEFORE else ()
+        made.append(Job(stage.name, do_stage, arguments, place / "finished.json", TAKES[stage.name], place, after))
+    places, measured = [folder / name for name in SHOWN[1:]], folder / "measured.json"
+    made.append(Job("measured", measure_assistants, (places, measured), measured, TAKES["measured"], after=SHOWN))
+    return made
+
+
+def stages_of(overrides: Sequence[str]) -> list[Stage]:
+    """The stages of the assistant, with the overrides in their recipes. Raises ConfigError for a wrong override."""
+    stages, rest = pipelines.make("assistant", list(overrides))
+    chosen = split_overrides(stages, rest)
+
+    def changed(stage: Stage) -> Stage:
+        changes = ["machine.threads=1", *chosen[stage.name]]
+        return replace(stage, recipe=lambda folder: stage.recipe(folder).change(*changes))
+
+    return [changed(stage) for stage in stages]
+
+
+def stage_of(name: str, overrides: Sequence[str]) -> Stage:
+    """One stage of the assistant."""
+    return next(stage for stage in stages_of(overrides) if stage.name == name)
+
+
+def do_stage(name: str, folder: Path, overrides: Sequence[str]) -> None:
+    """Train one stage, or continue it, and draw its curves."""
+    run = train_stage(stage_of(name, overrides), folder, (), watchers=[])
+    if run.finished():
+        draw_curves(run)
+
+
+def rank_answers(name: str, folder: Path, overrides: Sequence[str]) -> None:
+    """Make the rankings that a stage learns from."""
+    stage_of(name, overrides).before(folder)
+
+
+def measure_assistants(places: Sequence[Path], path: Path) -> None:
+    """Write into a file how assistants answer held-out questions, as figures and as a table."""
+    found, text = measure([Run.open(place) for place in places], questions=QUESTIONS)
+    write_json(path, {**found, "table": text})
+
+
+def digits_folder(folder: Path) -> Path:
+    """The folder of the digits, beside that of the assistant."""
+    return folder.with_name(folder.name + "-digits")
+
+
+def digits_jobs(folder: Path, seconds: float) -> list[Job]:
+    """Every way to draw digits, trained and measured, and a report at the end."""
+    made = contest_jobs(contests.find("digits"), folder, seconds, 1)
+    rows = tuple(job.name for job in made if job.run is None)
+    return [*made, Job("report", write_report, (folder, seconds), folder / "compare.html", 5, after=rows)]
+
+
+def write_report(folder: Path, seconds: float) -> None:
+    """Write compare.json, compare.png and compare.html."""
+    write(read_rows(contests.find("digits"), folder), folder, f"digits: {seconds:g} CPU seconds each")
