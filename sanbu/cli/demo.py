@@ -176,7 +176,7 @@ def show(everything: Jobs, run: Path, port: int, browser: bool) -> None:
     thread = threading.Thread(target=work_and_say)
     thread.start()
     try:
-        listen(api, "127.0.0.1", port, ["the studio"], browser)
+        listen(api, "127.0.0.1", port, ["the studio"], browser, path="")
     finally:
         ended.set()
         thread.join()

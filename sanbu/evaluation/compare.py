@@ -51,13 +51,19 @@ def contest_jobs(contestants: Sequence[Contestant], folder: Path, seconds: float
 
 def write_floors(data: DataConfig, path: Path) -> None:
     """Measure the floors and write their rows into a file."""
-    write_json(path, [asdict(row) for row in Judge(data).floors(SEEDS)])
+    keep_rows(path, Judge(data).floors(SEEDS))
 
 
 def write_rows(contestant: Contestant, places: Sequence[Path], path: Path) -> None:
     """Measure the runs of one contestant, a run per seed, and write its rows into a file."""
     runs = [(contestant, Run.open(place)) for place in places]
-    write_json(path, [asdict(row) for row in measure_runs(Judge(contestant.recipe.data), runs)])
+    keep_rows(path, measure_runs(Judge(contestant.recipe.data), runs))
+
+
+def keep_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows into a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, [asdict(row) for row in rows])
 
 
 def read_rows(contestants: Sequence[Contestant], folder: Path) -> list[Row]:

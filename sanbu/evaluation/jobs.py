@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -22,6 +22,7 @@ from sanbu.config import SanbuError
 from sanbu.progress import stop_with_parent
 from sanbu.run import Run
 
+PRIOR = 60.0  # seconds of work that took as long as they were said to, before any has
 LOOK = 0.5  # seconds between two looks at the processes
 PATIENCE = 30  # seconds that a process has to save its work when it is stopped
 
@@ -69,7 +70,7 @@ class Jobs:
     took: dict[str, float] = field(default_factory=dict)  # seconds of each job that ended here
     error: SanbuError | None = None  # what stopped the work
 
-    def work(self) -> Iterator[None]:
+    def work(self) -> Generator[None]:
         """Do the jobs, in their order, and yield twice per second. Closing it stops the processes; they save first.
 
         Raises SanbuError for the first job that fails.
@@ -136,7 +137,8 @@ class Jobs:
     def progress(self) -> list[Progress]:
         """How far every job is."""
         known = [job for job in self.jobs if job.name in self.took]
-        pace = sum(self.took[job.name] for job in known) / max(1e-9, sum(job.seconds for job in known)) if known else 1
+        took, said = sum(self.took[job.name] for job in known), sum(job.seconds for job in known)
+        pace = (took + PRIOR) / (said + PRIOR)
         missing = {job.name for job in self.unfinished()}
         return [self.progress_of(job, pace, job.name in missing) for job in self.jobs]
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sanbu.config import ConfigError
 from sanbu.data.sources import built_in
 from sanbu.evaluation.rank import rank
 from sanbu.recipe import Recipe
@@ -14,16 +15,21 @@ from sanbu.recipes import arguments
 from sanbu.recipes.stages import Stage
 from sanbu.run import Run
 
-QUESTIONS = 3000  # to rank answers of
 
+def assistant(
+    size: str = "nano", path: str = "builtin:skills", text: str = "builtin:python", questions: str = "3000"
+) -> Sequence[Stage]:
+    """The assistant pipeline: base, sft, reward, ppo, dpo; path=FILE (your preferences), text=FILE (base text).
 
-def assistant(size: str = "nano", path: str = "builtin:skills", text: str = "builtin:python") -> Sequence[Stage]:
-    """The assistant pipeline: base, sft, reward, ppo, dpo; path=FILE (your preferences), text=FILE (base text)."""
+    questions: number of questions whose answers are ranked, where no preferences are given.
+    """
+    if not (questions.isdecimal() and int(questions) > 0):
+        raise ConfigError(f"questions: given {questions!r}, allowed: a whole number from 1")
     own = "" if built_in(path, "skills") else path
 
     def rank_answers(folder: Path) -> None:
         if not own and not (folder / "answers.jsonl").exists():
-            rank(Run.open(folder / "sft"), folder / "answers.jsonl", QUESTIONS, 4)
+            rank(Run.open(folder / "sft"), folder / "answers.jsonl", int(questions), 4)
 
     def preferences(folder: Path, more: str = "") -> str:
         return own or more + str(folder / "answers.jsonl")

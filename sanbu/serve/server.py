@@ -15,8 +15,11 @@ from fastapi import FastAPI
 from sanbu.config import SanbuError
 
 
-def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool = False) -> None:
-    """Serve until interrupted, then finish running requests within 30 seconds. show: open a browser."""
+def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool = False, path: str = "/v1") -> None:
+    """Serve until interrupted, then finish running requests within 30 seconds.
+
+    show: open a browser. path: of the address that is printed.
+    """
     log = logging.getLogger("sanbu.serve")
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -34,7 +37,7 @@ def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool 
             raise SanbuError(f"cannot listen on --host {host} --port {port}: {reason}") from None
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{place.getsockname()[1]}"
-        print(f"{', '.join(names)} at {address}/v1", flush=True)
+        print(f"{', '.join(names)} at {address}{path}", flush=True)
         config = uvicorn.Config(
             app,
             log_level="warning",

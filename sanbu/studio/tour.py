@@ -68,7 +68,7 @@ def row_of(each: Progress, language: Language) -> str:
     how = translate(each.status, language)
     if each.status == "running":
         how = ", ".join(
-            filter(None, (each.text, translate("left", language).format(left=duration(each.left, language))))
+            filter(None, (each.text, translate("left", language).format(left=time_text(each.left, language))))
         )
     bar = f'<progress max="1" value="{each.part:.3f}"></progress>'
     cells = "".join(f"<td>{text}</td>" for text in (f"<b>{escape(name)}</b>", escape(about), bar, escape(how)))

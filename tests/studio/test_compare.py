@@ -1,6 +1,4 @@
-"""The tab Compare with a damaged comparison file."""
-
-from types import SimpleNamespace
+"""The tab Compare with a damaged comparison file, and with none."""
 
 import pytest
 
@@ -12,13 +10,18 @@ gr = pytest.importorskip("gradio")
     "text", ["", "{", "[]", "{}", '{"rows": 1}', '{"rows": [1]}', '{"rows": []}', '{"rows": [{"name": "a"}]}']
 )
 def test_a_damaged_comparison_is_said_and_the_page_opens(text, plot, tmp_path):
-    from sanbu.studio.image import compare_tab
+    from sanbu.studio.image import comparison, latest_comparison
 
     (tmp_path / "compare.json").write_text(text)
     if plot:
         (tmp_path / "compare.png").write_text("no picture")
-    with gr.Blocks() as page:
-        compare_tab(SimpleNamespace(runs={}), tmp_path)
+    note, table, picture = comparison(latest_comparison(tmp_path))
     whole = "name" in text and not plot
-    assert any(isinstance(block, gr.Markdown) for block in page.blocks.values()) is not whole
-    assert any(isinstance(block, gr.Dataframe) for block in page.blocks.values()) is whole
+    assert note.visible is not whole and table.visible is whole and not picture.visible
+
+
+def test_no_comparison_is_said(tmp_path):
+    from sanbu.studio.image import comparison, latest_comparison
+
+    note, table, picture = comparison(latest_comparison(tmp_path))
+    assert note.visible and not table.visible and not picture.visible
