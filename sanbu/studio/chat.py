@@ -48,15 +48,7 @@ def chat_tab(service: Service) -> None:
         clear = gr.Button(say("clear"), elem_id="clear")
     with gr.Row():
         system = gr.Textbox(label=say("system"))
-        temperature = gr.Number(
-            None,
-            minimum=0,
-            maximum=2,
-            step=0.1,
-            label=say("temperature"),
-            placeholder=say("own"),
-            elem_id="temperature",
-        )
+        temperature = gr.Textbox(label=say("temperature"), placeholder=say("own"), elem_id="heat")
         most = gr.Slider(1, 512, 64, step=1, label=say("tokens"), elem_id="most")
         seed = gr.Number(0, precision=0, label=say("seed"))
         remember = gr.Checkbox(True, label=say("remember"), elem_id="remember")
@@ -95,10 +87,21 @@ def split(rest: Sequence[Any], count: int) -> tuple[list[History], Sequence[str]
     """Parse the inputs of an event: histories, selected runs and sampling parameters."""
     chosen, system, temperature, most, seed, remember = rest[count:]
     histories = [plain_messages(history) for history in rest[:count]]
-    sampling = {"max_tokens": int(most), "seed": int(seed or 0)}
-    if temperature is not None:  # empty: the run's own
-        sampling["temperature"] = temperature
+    sampling: dict[str, Any] = {"max_tokens": int(most), "seed": int(seed or 0)}
+    if temperature.strip():  # empty: the run's own
+        sampling["temperature"] = read_temperature(temperature)
     return histories, chosen, {"system": system, "sampling": sampling, "remember": remember}
+
+
+def read_temperature(text: str) -> float:
+    """A temperature that a person typed. Raises gr.Error."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 2:
+        raise gr.Error(f"temperature: given {text!r}, allowed: 0 to 2")
+    return value
 
 
 def plain_messages(history: Any) -> History:

@@ -51,6 +51,18 @@ def test_two_runs_answer_side_by_side_each_in_its_own_words(opened, client):
     wait(lambda: "".join(said(page, "talk")).split() == whole.split())
 
 
+def test_a_temperature_of_ones_own(opened, client):
+    page = opened()
+    page.fill("#heat textarea, #heat input", "0")
+    ask(page, "What is 7?")
+    asked = {"messages": [{"role": "user", "content": "What is 7?"}], "max_tokens": 64, "temperature": 0}
+    whole = client.chat.completions.create(model="talk", **asked).choices[0].message.content
+    wait(lambda: "".join(said(page, "talk")).split() == whole.split())
+    page.fill("#heat textarea, #heat input", "hot")
+    ask(page, "What is 8?")
+    wait(lambda: "given 'hot', allowed: 0 to 2" in page.inner_text("body"))
+
+
 def test_what_was_said_before_counts_or_not(opened, studio, client):
     page = opened()
     page.locator("#most input[type=number]").fill("8")
