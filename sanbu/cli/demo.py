@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -162,6 +163,7 @@ def show(everything: Jobs, run: Path, port: int, browser: bool) -> None:
     service = Service([], SingleLane(), expected=served(everything))
     api = application(service)
     mount(api, service, run.parent, tour=partial(tour_tab, everything, partial(parts, everything), run.parent))
+    logging.getLogger("sanbu.serve.requests").setLevel(logging.WARNING)  # lines of progress are enough
     ended = threading.Event()
 
     def work_and_say() -> None:

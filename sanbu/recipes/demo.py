@@ -17,6 +17,7 @@ from sanbu.recipes.stages import Stage, split_overrides, train_stage
 from sanbu.run import Run
 
 SHOWN = ("base", "sft", "ppo", "dpo")  # the stages that write
+SAMPLED = ("schedule.sample_every", 6)  # how often the digits are drawn during training
 QUESTIONS = 256  # that the assistants answer at the end
 TAKES = {"base": 45, "sft": 50, "answers": 35, "reward": 30, "ppo": 100, "dpo": 30, "measured": 20}  # seconds, about
 BEFORE = {"sft": "base", "answers": "sft", "reward": "answers", "ppo": "reward", "dpo": "answers"}
@@ -105,7 +106,8 @@ def digits_folder(folder: Path) -> Path:
 
 def digits_jobs(folder: Path, seconds: float) -> list[Job]:
     """Every way to draw digits, trained and measured, and a report at the end."""
-    made = contest_jobs(contests.find("digits"), folder, seconds, 1)
+    shown = [replace(each, divided=(*each.divided, SAMPLED)) for each in contests.find("digits")]
+    made = contest_jobs(shown, folder, seconds, 1)
     rows = tuple(job.name for job in made if job.run is None)
     return [*made, Job("report", write_report, (folder, seconds), folder / "compare.html", 5, after=rows)]
 

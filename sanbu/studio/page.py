@@ -26,7 +26,7 @@ footer {display: none !important}
 #image-shown img, [id^=compare-] img {image-rendering: pixelated}
 #curve {padding-bottom: 2.5em}
 #curve, #curve div, #curve svg {overflow: visible !important}
-#tour table {width: 100%} #tour td {padding: .15em .8em .15em 0} #tour progress {width: 8em}
+#tour table {width: 100%} #tour td {border: 0; padding: .15em .8em .15em 0} #tour progress {width: 8em}
 #tour tr.waiting {opacity: .6}
 @media (max-width: 640px) {.row {flex-wrap: wrap}}
 """

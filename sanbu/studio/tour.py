@@ -65,14 +65,23 @@ def row_of(each: Progress, language: Language) -> str:
     """One part: its name, what it is, a bar, and the time left or that it is ready."""
     name = each.job.run.name if each.job.run else each.job.name
     about = translate(f"tour_{name.partition('-')[0]}", language)
-    how = translate(each.status, language)
     if each.status == "running":
-        how = ", ".join(
-            filter(None, (each.text, translate("left", language).format(left=time_text(each.left, language))))
-        )
+        left = translate("left", language).format(left=time_text(each.left, language))
+        how = f"{each.text}, {left}" if each.text else left
+    else:
+        tab = tab_of(each)
+        where = translate("try", language).format(tab=translate(tab, language)) if tab else ""
+        how = translate(each.status, language) + (where if each.status == "done" else "")
     bar = f'<progress max="1" value="{each.part:.3f}"></progress>'
     cells = "".join(f"<td>{text}</td>" for text in (f"<b>{escape(name)}</b>", escape(about), bar, escape(how)))
     return f'<tr class="{each.status}">{cells}</tr>'
+
+
+def tab_of(each: Progress) -> str:
+    """The tab in which a part can be tried when it is done; none for a model that only scores."""
+    if each.job.run is None:
+        return "compare" if each.job.name == "comparison" else ""
+    return "image" if each.job.run.parent.name == "runs" else "chat" if each.job.run.name != "reward" else ""
 
 
 def time_text(seconds: float, language: Language) -> str:
@@ -93,7 +102,7 @@ def curve_and_text(parts: Sequence[Progress], root: Path) -> list[Any]:
     name = now.job.run.relative_to(root).as_posix() if now.job.run else None
     texts = [path for each in begun for path in newest_samples(each, "*.txt")]
     text = texts[-1] if texts else None
-    said = f"{text.parent.parent.name}, {text.stem}\n{text.read_text(encoding='utf-8')[:SHOWN]}" if text else ""
+    said = f"{origin(text)}\n{text.read_text(encoding='utf-8')[:SHOWN]}" if text else ""
     return [points(root, name, figures_of(root, name)[0]), said]
 
 
@@ -103,6 +112,10 @@ def newest_samples(each: Progress, pattern: str) -> list[Path]:
 
 
 def picture(path: Path) -> tuple[np.ndarray, str]:
-    """A picture for the gallery, with its run and step."""
-    step = int(path.stem.rpartition("-")[2])
-    return enlarged(np.asarray(Image.open(path))), f"{path.parent.parent.name}, step {step:,}"
+    """A picture for the gallery, and where it is from."""
+    return enlarged(np.asarray(Image.open(path))), origin(path)
+
+
+def origin(path: Path) -> str:
+    """The run and the step of a file of samples."""
+    return f"{path.parent.parent.name}, step {int(path.stem.rpartition('-')[2]):,}"

@@ -84,6 +84,7 @@ WORDS = {
     "tour_comparison": ("quality, speed and diversity of all six", "对比六种方法的质量、速度与多样性"),
     "waiting": ("waiting", "等待中"),
     "done": ("ready", "已就绪"),
+    "try": (": try it in {tab}", "：可在“{tab}”试用"),
     "left": ("{left} left", "还需 {left}"),
     "all_left": ("Training; everything is ready in about {left}.", "正在训练，约 {left}后全部就绪。"),
     "all_done": ("Everything is ready.", "全部就绪。"),
