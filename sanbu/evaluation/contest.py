@@ -55,8 +55,14 @@ def do_jobs(title: str, jobs: Sequence[Job], log: Path, contestants: Sequence[Co
         for _ in everything.work():
             states = everything.progress()
             now = sum(each.part * each.job.seconds for each in states)
-            progress(now - done, ", ".join(everything.running))
+            progress(now - done, some(list(everything.running)))
             done = now
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Names in a line, the first few of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def workers_for(contestants: Sequence[Contestant]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sanbu.config import ConfigError, nearest
 from sanbu.loop import train
+from sanbu.progress import error_stream
 from sanbu.recipe import Recipe
 from sanbu.run import Run
 from sanbu.watcher import Watcher
@@ -31,7 +32,9 @@ def train_stages(
     """
     chosen = split_overrides(stages, overrides)
     runs: dict[str, Run] = {}
-    for stage in stages:
+    for number, stage in enumerate(stages, 1):
+        if watchers is None:
+            error_stream().print(f"stage {number} of {len(stages)}: {stage.name}")
         place = folder / stage.name
         begun = (place / "recipe.json").exists()
         if begun:
