@@ -50,11 +50,10 @@ def train_contestants(
 def do_jobs(title: str, jobs: Sequence[Job], log: Path, contestants: Sequence[Contestant]) -> None:
     """Do jobs of a contest: one per CPU core, or one at a time if it is not on the CPU."""
     everything = Jobs(jobs, workers_for(contestants), log)
-    with progress_tasks(title, sum(job.seconds for job in jobs)) as progress:
-        done = 0.0
+    done = everything.done()
+    with progress_tasks(title, sum(job.seconds for job in jobs) - done) as progress:
         for _ in everything.work():
-            states = everything.progress()
-            now = sum(each.part * each.job.seconds for each in states)
+            now = everything.done()
             progress(now - done, some(list(everything.running)))
             done = now
 
