@@ -104,31 +104,27 @@ class FittedTable:
         return (" " * GAP).join(parts).rstrip()
 
     def blocks(self, filled: Sequence[int], width: int) -> list[Text]:
-        """One block per row: its first cell, and below it a line per column with its title."""
+        """One block per row: its first cell, and below it a line per column with its title and its cell."""
+        first, *others = filled
+        label = max((cell_len(self.columns[place].title) for place in others), default=0)
+        value = max((cell_len(row[place]) for row in self.rows for place in others), default=0)
         lines = []
         for row, style in zip(self.rows, self.all_styles(), strict=True):
-            parts = [(self.columns[place], row[place]) for place in filled[1:] if row[place]]
-            texts = [*fold(row[filled[0]], width), *block(parts, width)]
+            texts = fold(row[first], width)
+            for place in filter(row.__getitem__, others):
+                column, cell = self.columns[place], row[place]
+                if label + value + 2 * GAP > width:
+                    texts += [" " * GAP + line for line in fold(f"{column.title}: {cell}", width - GAP)]
+                else:
+                    space = " " * (label + GAP - cell_len(column.title))
+                    space += " " * (value - cell_len(cell)) if column.number else ""
+                    texts.append(" " * GAP + column.title + space + cell)
             lines += [Text(piece, style) for text in texts for piece in chop_cells(text, width)]
         return lines
 
     def all_styles(self) -> Sequence[str]:
         """A style per row."""
         return self.styles or [""] * len(self.rows)
-
-
-def block(parts: Sequence[tuple[Column, str]], width: int) -> list[str]:
-    """A line for each column and its cell, or more where they do not fit into one."""
-    label = max((cell_len(column.title) for column, _ in parts), default=0)
-    value = max((cell_len(cell) for _, cell in parts), default=0)
-    indent, lines = " " * GAP, []
-    for column, cell in parts:
-        if label + value + 2 * GAP > width:
-            lines += [indent + line for line in fold(f"{column.title}: {cell}", width - GAP)]
-        else:
-            space = " " * (value - cell_len(cell)) if column.number else ""
-            lines.append(indent + column.title + " " * (label - cell_len(column.title) + GAP) + space + cell)
-    return lines
 
 
 def output_width() -> int:
