@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,8 +53,6 @@ def generate(
     sanbu generate runs/flow -n 8 -p half.png    (fills transparent pixels)
     sanbu generate runs/edm parents.guide=runs/weak strategy.guidance=2
     """
-    from sanbu.codecs.codec import text_before
-    from sanbu.display.tables import output_width
     from sanbu.run import Run
 
     found, changes = Run.open(run).to("auto"), tuple(overrides or ())
@@ -68,9 +67,7 @@ def generate(
         show_one(found, asked, seed, changes)
         return
     samples = found.generate(asked, n, seed, overrides=changes)
-    rule = "\n" + "-" * min(80, output_width()) + "\n"
-    shown = rule.join(text_before(found.codec, asked) + found.codec.show(sample) for sample in samples)
-    report({"run": str(run), "prompt": prompt, "samples": samples}, as_json, shown)
+    report({"run": str(run), "prompt": prompt, "samples": samples}, as_json, joined(found, asked, samples))
 
 
 def plain(run: Run, prompt: Any) -> Any:
@@ -80,6 +77,15 @@ def plain(run: Run, prompt: Any) -> Any:
     if run.codec.medium != "text":
         raise ConfigError(f"--raw: {run.folder} draws {run.codec.unit}, and only text is continued; leave --raw out")
     return Plain(prompt or "")
+
+
+def joined(run: Run, prompt: Any, samples: Sequence[str]) -> str:
+    """Texts below each other, with a line between them."""
+    from sanbu.codecs.codec import text_before
+    from sanbu.display.tables import output_width
+
+    rule = "\n" + "-" * min(80, output_width()) + "\n"
+    return rule.join(text_before(run.codec, prompt) + run.codec.show(sample) for sample in samples)
 
 
 def show_one(run: Run, prompt: Any, seed: int, changes: tuple[str, ...]) -> None:

@@ -50,7 +50,8 @@ class Console(Watcher):
         self.unit = f"{self.codec.unit}/s"
         if self.out.is_terminal or self.out.is_jupyter:
             bar = BAR if self.out.width >= WIDE else BAR // 2
-            self.room = self.out.width - bar - len(f"{schedule.steps}/{schedule.steps}") - TIMES
+            counts = f"{schedule.steps}/{schedule.steps}"
+            self.room = self.out.width - bar - len(counts) - TIMES
             columns = (
                 BarColumn(bar_width=bar),
                 MofNCompleteColumn(),
@@ -71,7 +72,8 @@ class Console(Watcher):
             self.bar.update(self.task, completed=row["step"], description=those_that_fit(parts, self.room))
         else:
             self.lines.done = row["step"]
-            self.lines.say(f"step {row['step']:,} of {self.lines.total:,}  {', '.join(parts)}")
+            steps = f"{row['step']:,} of {self.lines.total:,}"
+            self.lines.say(f"step {steps}  {', '.join(parts)}")
         if any(name.startswith("held_out/") for name in row):
             shown = ", ".join(
                 f"{name.removeprefix('held_out/')} {row[name]:.3f}" for name in row if name.startswith("held_out/")

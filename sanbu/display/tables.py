@@ -5,6 +5,7 @@ The width is COLUMNS where that is set, else that of the terminal, else (output 
 
 from __future__ import annotations
 
+import operator
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -81,14 +82,15 @@ class FittedTable:
 
     def width_of(self, place: int) -> int:
         """The width of a column: of its longest cell or word of its title, which may take more lines."""
-        words = self.columns[place].title.split()
-        return max((cell_len(text) for text in [*words, *(row[place] for row in self.rows)]), default=0)
+        words, cells = self.columns[place].title.split(), [row[place] for row in self.rows]
+        return max(map(cell_len, ["", *words, *cells]))
 
     def grid(self, shown: Sequence[int]) -> list[Text]:
         """One line per row, below the titles."""
         titles = [fold(self.columns[place].title, self.width_of(place)) for place in shown]
         height = max(map(len, titles))
-        heads = list(zip(*([""] * (height - len(title)) + title for title in titles), strict=True))
+        above = [[""] * (height - len(title)) for title in titles]
+        heads = zip(*map(operator.add, above, titles), strict=True)
         rows = [[row[place] for place in shown] for row in self.rows]
         return [
             *(Text(self.line(shown, head), "bold") for head in heads),
@@ -116,9 +118,9 @@ class FittedTable:
                 if label + value + 2 * GAP > width:
                     texts += [" " * GAP + line for line in fold(f"{column.title}: {cell}", width - GAP)]
                 else:
-                    space = " " * (label + GAP - cell_len(column.title))
-                    space += " " * (value - cell_len(cell)) if column.number else ""
-                    texts.append(" " * GAP + column.title + space + cell)
+                    space = label + GAP - cell_len(column.title)
+                    space += value - cell_len(cell) if column.number else 0
+                    texts.append(" " * GAP + column.title + " " * space + cell)
             lines += [Text(piece, style) for text in texts for piece in chop_cells(text, width)]
         return lines
 
