@@ -1,6 +1,7 @@
 """What the verbs print fits 60, 80, 100 and 120 columns: nothing is cut, no line is longer, what is needed is there."""
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -39,6 +40,7 @@ def run(tmp_path_factory):
 def said(monkeypatch, tmp_path):
     """A function that runs a verb at a width in an empty folder and checks every line."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SANBU_CACHE", str(tmp_path / "cache"))
 
     def call(width, *arguments):
         monkeypatch.setenv("COLUMNS", str(width))
@@ -65,6 +67,9 @@ def test_list_and_show(said, width):
     fields = [line.split("  #")[0] for line in shown.split("\n\n")[0].splitlines() if not line.strip().startswith("#")]
     found = recipes.gpt2().change(*(field.strip() for field in fields))  # each can be given back
     assert found == recipes.gpt2().resolve()
+    assert ("name=gpt2\n    # str; name" in shown) == (
+        width == 60
+    )  # a comment has room beside its field, or is below it
     words = " ".join(shown.replace("#", " ").split())
     assert "rows per forward pass (gradient accumulation); does not change the result" in words
 
@@ -122,6 +127,11 @@ def test_preview(said, width, run):
     chat = said(width, "preview", run.folder)
     assert "« It is" in chat and "taught" in chat
     pictures = said(width, "preview", "flow")
+    words = " ".join(f"word{number}" for number in range(99))
+    Path("a.txt").write_text(words)
+    changes = ("data.tokenizer=byte", "data.path=a.txt", "data.context=128", "model.context=128", "data.validation=0")
+    text = said(width, "preview", "gpt2", *changes, "--rows", 1)
+    assert text.count("word") > 10
     assert "row 1: label" in pictures and "class 9" in pictures
 
 
