@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +13,11 @@ from rich.console import Console as Screen
 
 from sanbu import progress
 from sanbu.display.console import Console, those_that_fit
+from sanbu.evaluation import held_out
 from sanbu.evaluation.contest import some
 from sanbu.interop.shards import read_indexed
 from sanbu.progress import Lines, duration, progress_bytes, progress_rows, progress_tasks
+from sanbu.recipes import stages
 
 
 @pytest.fixture
@@ -182,3 +185,24 @@ def test_a_program_whose_output_goes_into_pipes():
         "evaluating  3 of 4  15 s left",
         "evaluating  4 of 4  took 1 min 0 s",
     ]
+
+
+def test_a_pipeline_says_which_stage_it_trains(capsys, monkeypatch, tmp_path):
+    done = SimpleNamespace(finished=lambda: True)
+    recipe = SimpleNamespace(change=lambda *overrides: None)
+    monkeypatch.setattr(stages, "train", lambda *given, **more: done)
+    monkeypatch.setattr(stages.Run, "open", lambda place: done)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "recipe.json").write_text("{}")
+    chosen = [stages.Stage(name, lambda folder: recipe) for name in ("base", "sft", "ppo")]
+    stages.train_stages(chosen, tmp_path, [])
+    assert capsys.readouterr().err.splitlines() == ["stage 2 of 3: sft", "stage 3 of 3: ppo"]
+    stages.train_stages(chosen, tmp_path, [], watchers=[])
+    assert capsys.readouterr().err == ""
+
+
+def test_an_objective_is_evaluated_with_progress(monkeypatch):
+    said = []
+    monkeypatch.setattr(held_out, "progress_rows", lambda what, total: nullcontext(said.append))
+    data = SimpleNamespace(held_out_rows=150, held_out=lambda start, size: {})
+    assert len(list(held_out.rounds(SimpleNamespace(models={}), data))) == 3 and said == [64, 64, 22]

@@ -32,7 +32,7 @@ def list_recipes(as_json: Json = False) -> None:
 def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) -> None:
     """Show every field of a recipe and what its model costs.
 
-    Each line can be given back as an override.
+    Each field can be given back as an override; # begins its description.
 
     \b
     sanbu show gpt2

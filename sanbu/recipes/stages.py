@@ -33,17 +33,15 @@ def train_stages(
     chosen = split_overrides(stages, overrides)
     runs: dict[str, Run] = {}
     for number, stage in enumerate(stages, 1):
-        if watchers is None:
-            error_stream().print(f"stage {number} of {len(stages)}: {stage.name}")
         place = folder / stage.name
-        begun = (place / "recipe.json").exists()
-        if begun:
-            run = Run.open(place)
-            if not run.finished():
-                run = train(run.recipe, place, resume=True, watchers=watchers)
-        else:
+        run = Run.open(place) if (place / "recipe.json").exists() else None
+        if watchers is None and (run is None or not run.finished()):
+            error_stream().print(f"stage {number} of {len(stages)}: {stage.name}")
+        if run is None:
             stage.before(folder)
             run = train(stage.recipe(folder).change(*chosen[stage.name]), place, watchers=watchers)
+        elif not run.finished():
+            run = train(run.recipe, place, resume=True, watchers=watchers)
         runs[stage.name] = run
         if not run.finished():
             break
