@@ -39,7 +39,7 @@ def train(
     from the latest checkpoint in the folder; the result is bitwise that of an uninterrupted run on the
         same machine, thread count and eager mode.
     watchers: told of progress, and able to stop the run; by default a progress bar in a terminal and in Jupyter, and
-        a line every ten seconds elsewhere. An empty list is silent.
+        a line now and then elsewhere. An empty list is silent.
     fields: changes of the recipe or its schedule, as in steps=200; see `Recipe.change`.
 
     Raises SanbuError in one line for what the user can fix, and when a loss becomes NaN or infinite.

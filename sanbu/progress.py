@@ -1,4 +1,7 @@
-"""Long work: progress bars with time left, none outside a terminal, and interrupts that are heard meanwhile."""
+"""Long work: how far it is and how long it takes, as bars in a terminal and as lines elsewhere; and interrupts.
+
+Everything here goes to standard error.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import lru_cache
@@ -14,9 +18,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import ProgressColumn
 
 A = TypeVar("A")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FIRST, LONGEST = 10.0, 60.0  # seconds: before the first line about long work, and between two lines at most
+BAR = 24  # characters
 
 
 def in_main_thread() -> bool:
@@ -79,6 +86,48 @@ def start(work: Callable[[], A]) -> Future[A]:
     return future
 
 
+@lru_cache
+def error_stream() -> Console:
+    """Standard error, where everything that is not a result is printed."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+# -- how far long work is ---------------------------------------------------------------------------------------------
+
+
+class Lines:
+    """How far long work is, in lines for files and pipes: what, how far, time left; then the time it took.
+
+    The first comes after ten seconds, the next after 20 more, 40 more, and then once a minute. A line needs a call of
+    `say`, so none comes while a single step takes longer. total: in any unit, None if unknown; done: before the start.
+    """
+
+    def __init__(self, what: str, total: float | None, done: float = 0.0) -> None:
+        self.what, self.total, self.before, self.done = what, total, done, done
+        self.began = self.last = time.monotonic()
+        self.wait, self.over = FIRST, False
+
+    def say(self, text: str) -> None:
+        """Print a line if it is time for one, or if long work is complete. text: how far it is."""
+        now = time.monotonic()
+        complete = self.total is not None and self.done >= self.total * (1 - 1e-9)
+        since = self.began if complete else self.last
+        if self.over or now - since < (FIRST if complete else self.wait):
+            return
+        self.last, self.wait, self.over = now, min(2 * self.wait, LONGEST), complete
+        shown = [self.what, text, f"took {duration(now - self.began)}" if complete else self.left(now)]
+        error_stream().print("  ".join(filter(None, shown)), markup=False)
+
+    def left(self, now: float) -> str:
+        """The time left if the rest is as fast as what is done; empty if that is unknown."""
+        if self.total is None or self.done <= self.before:
+            return ""
+        rest = (now - self.began) * (self.total - self.done) / (self.done - self.before)
+        return f"{duration(rest)} left"
+
+
 def duration(seconds: float) -> str:
     """Seconds as text, in two units at most: 45 s, 1 min 20 s, 2 h 5 min."""
     whole = max(1, round(seconds))
@@ -90,64 +139,72 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-@lru_cache
-def error_stream() -> Console:
-    """Standard error, where everything that is not a result is printed."""
-    from rich.console import Console
+@contextlib.contextmanager
+def drawn_bar(what: str, total: float | None, *columns: ProgressColumn) -> Iterator[Callable[..., None]]:
+    """A bar in the terminal with a description, which may take several lines, and the columns. Yields its update."""
+    from rich.progress import Progress, TextColumn
+    from rich.table import Column
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    description = TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold"))
+    with Progress(description, *columns, console=error_stream(), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda **change: bar.update(task, **change)
 
 
 @contextlib.contextmanager
 def progress_bytes(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar in bytes with time left; nothing outside a terminal."""
-    if not error_stream().is_terminal:
-        yield lambda done: None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    """A bar in bytes with time left; outside a terminal a line now and then. See `Lines`."""
+    from rich.filesize import decimal
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=error_stream(), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)
+    if not error_stream().is_terminal:
+        lines = Lines(what, total)
+
+        def say(done: int) -> None:
+            lines.done += done
+            lines.say(decimal(int(lines.done)) + (f" of {decimal(total)}" if total is not None else ""))
+
+        yield say
+        return
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
+
+    with drawn_bar(what, total, BarColumn(BAR), DownloadColumn(), TimeRemainingColumn()) as update:
+        yield lambda done: update(advance=done)
 
 
 @contextlib.contextmanager
 def progress_tasks(what: str, total: float) -> Iterator[Callable[[float, str], None]]:
-    """A bar with time left and the name of the current task; outside a terminal a line for each task.
+    """A bar with time left and the name of the current task; outside a terminal a line now and then. See `Lines`.
 
     total: of the amounts of work that are reported with each task, in any unit.
     """
     if not error_stream().is_terminal:
-        said = ""
+        lines = Lines(what, total)
 
         def say(done: float, now: str) -> None:
-            nonlocal said
-            if now != said:
-                error_stream().print(f"{what}: {now}")
-                said = now
+            lines.done += done
+            lines.say(f"{100 * lines.done / max(total, 1e-9):.0f} %  {now}".rstrip())
 
         yield say
         return
-    from rich.progress import Progress
+    from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
-    with Progress(console=error_stream(), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-
-        def show(done: float, now: str) -> None:
-            bar.update(task, description=f"{what}: {now}", advance=done)
-
-        yield show
+    with drawn_bar(what, total, BarColumn(BAR), TaskProgressColumn(), TimeRemainingColumn()) as update:
+        yield lambda done, now: update(description=f"{what}: {now}", advance=done)
 
 
 @contextlib.contextmanager
 def progress_rows(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar in rows with time left; nothing outside a terminal."""
+    """A bar in rows with time left; outside a terminal a line now and then. See `Lines`."""
     if not error_stream().is_terminal:
-        yield lambda done: None
-        return
-    from rich.progress import Progress
+        lines = Lines(what, total)
 
-    with Progress(console=error_stream(), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)
+        def say(done: int) -> None:
+            lines.done += done
+            lines.say(f"{lines.done:,.0f} of {total:,}")
+
+        yield say
+        return
+    from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
+
+    with drawn_bar(what, total, BarColumn(BAR), TaskProgressColumn(), TimeRemainingColumn()) as update:
+        yield lambda done: update(advance=done)

@@ -199,7 +199,8 @@ class Run:
     ) -> Any:
         """Samples as a person reads them: text, or pictures as uint8 arrays [H, W] or [H, W, 3].
 
-        prompt: text to continue, a class label of pictures, or None; a list gives one sample for each. n: how many
+        prompt: text to continue, a class label of pictures, or None. A run of chat answers a text, and continues a
+        `sanbu.codecs.text.Plain(text)` without its chat template. A list gives one sample for each. n: how many
         samples for each prompt; without it one sample, not in a list. Sample i is drawn with seed + i, alone or in a
         batch. fields: of the strategy, as in temperature=0.7, steps=20 or strategy="beam-search". overrides: texts,
         as on the command line. Raises ConfigError for a field that the strategy lacks, with the nearest match.

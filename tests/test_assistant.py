@@ -344,7 +344,7 @@ def test_diagnosis_in_plain_words():
     ]:  # fmt: skip
         (said,) = diagnose([WELL | change])
         assert word in said
-    assert panel([WELL]).row_count == 7
+    assert len(panel([WELL]).rows) == 7
 
 
 def test_overoptimisation_is_seen():

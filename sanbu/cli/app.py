@@ -54,6 +54,10 @@ def about() -> None:
     sanbu compare digits                     six strategies on the same pictures
     sanbu train assistant --run runs/chat    base, sft, reward, ppo, dpo
     sanbu serve runs/chat/ppo                an API in the shape of OpenAI's
+
+    \b
+    Tables and texts fit the terminal, or COLUMNS where it is set; 80 in a pipe.
+    Progress and time left go to standard error: bars in a terminal, else lines.
     """
 
 

@@ -96,5 +96,7 @@ def compare(
         return
     from rich.console import Console
 
-    Console(width=max(170, Console().width)).print(table(rows))
-    typer.echo("\n" + "\n".join(content["advice"]) + f"\n{run / 'compare.html'}")
+    from sanbu.display.tables import folded, output_width
+
+    Console(width=output_width()).print(table(rows))
+    typer.echo("\n" + folded("\n".join(content["advice"])) + f"\n{run / 'compare.html'}")

@@ -25,13 +25,14 @@ def import_model(
     or a folder of the model alone: U-Net, DiT, autoencoder. A setting or tensor
     that would be lost is refused.
     """
+    from sanbu.display.tables import folded
     from sanbu.interop import diffusers, diffusers_in, diffusers_layout, huggingface
 
     pictures = diffusers_layout.is_diffusers(Path(source))
     made = diffusers.import_run(Path(source), run) if pictures else huggingface.import_run(source, run)
     left = diffusers_in.left_out(Path(source)) if pictures else []
     about = {"run": str(made.folder), "model": made.recipe.name, "left_out": left}
-    report(about, as_json, "\n".join([str(made.folder), *left]))
+    report(about, as_json, "\n".join([str(made.folder), *map(folded, left)]))
 
 
 @app.command("export")
@@ -100,8 +101,10 @@ def rank(
 
     Answers are ranked by what is known to be right.
     """
+    from sanbu.display.tables import folded
     from sanbu.evaluation.rank import rank as rank_answers
     from sanbu.run import Run
 
     found = rank_answers(Run.open(run), out, questions, n)
-    report(found, as_json, f"{out}: {found['questions']:,} questions, {found['right']:.0%} of the answers right")
+    text = f"{out}: {found['questions']:,} questions, {found['right']:.0%} of the answers right"
+    report(found, as_json, folded(text))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sanbu.cli.app import Json, Overrides, RunFolder, app, report
+from sanbu.config import ConfigError
+
+if TYPE_CHECKING:
+    from sanbu.run import Run
 
 
 @app.command()
@@ -16,8 +21,13 @@ def generate(
     overrides: Overrides = None,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", help="text to continue, or picture with transparent pixels to draw"),
+        typer.Option(
+            "--prompt", "-p", help="text to continue, message to answer (chat), or picture with transparent pixels"
+        ),
     ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="(chat) continue the prompt as plain text, without the chat template")
+    ] = False,
     n: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="number of samples")] = 1,
     label: Annotated[
         str | None,
@@ -32,11 +42,13 @@ def generate(
 ) -> None:
     """Draw samples: text to the terminal, pictures to a folder.
 
-    Pictures come with a grid and an animation of how they were drawn.
+    A run of chat answers the prompt, as sanbu chat does; only its answer is
+    printed. Pictures come with a grid and an animation of how they were drawn.
 
     \b
     sanbu generate runs/first -p "os.path.join(" -n 3 strategy.temperature=0.7
     sanbu generate runs/first -p "import" strategy=beam-search strategy.beams=8
+    sanbu generate runs/chat/sft -p "What is 3 + 4?"
     sanbu generate runs/flow -n 64 --label 7 --out pictures strategy.guidance=2
     sanbu generate runs/flow -n 8 -p half.png    (fills transparent pixels)
     sanbu generate runs/edm parents.guide=runs/weak strategy.guidance=2
@@ -45,18 +57,43 @@ def generate(
 
     found, changes = Run.open(run).to("auto"), tuple(overrides or ())
     asked = found.codec.request(prompt, label)
+    if raw:
+        asked = plain(found, asked)
     if found.codec.medium != "text" or out is not None:
         written = found.save(out or run / "generated", asked, n, seed, overrides=changes)
         report({"run": str(run), **written}, as_json, str(written.get("grid", written["folder"])))
         return
     if n == 1 and not as_json:
-        before = prompt or ""  # printed with the first piece, so that a refusal prints nothing
-        for piece in found.stream(asked, seed, overrides=changes):
-            print(before + piece, end="", flush=True)
-            before = ""
-        print("\n", flush=True)
+        show_one(found, asked, seed, changes)
         return
     samples = found.generate(asked, n, seed, overrides=changes)
-    rule = "\n" + "-" * 80 + "\n"
-    shown = rule.join((prompt or "") + found.codec.show(sample) for sample in samples)
-    report({"run": str(run), "prompt": prompt, "samples": samples}, as_json, shown)
+    report({"run": str(run), "prompt": prompt, "samples": samples}, as_json, joined(found, asked, samples))
+
+
+def plain(run: Run, prompt: Any) -> Any:
+    """The prompt as plain text, for --raw. Raises ConfigError for a run that does not draw text."""
+    from sanbu.codecs.text import Plain
+
+    if run.codec.medium != "text":
+        raise ConfigError(f"--raw: {run.folder} draws {run.codec.unit}, and only text is continued; leave --raw out")
+    return Plain(prompt or "")
+
+
+def joined(run: Run, prompt: Any, samples: Sequence[str]) -> str:
+    """Texts below each other, with a line between them."""
+    from sanbu.codecs.codec import text_before
+    from sanbu.display.tables import output_width
+
+    rule = "\n" + "-" * min(80, output_width()) + "\n"
+    return rule.join(text_before(run.codec, prompt) + run.codec.show(sample) for sample in samples)
+
+
+def show_one(run: Run, prompt: Any, seed: int, changes: tuple[str, ...]) -> None:
+    """Print one text as it is drawn, and end the line."""
+    from sanbu.codecs.codec import text_before
+
+    before = text_before(run.codec, prompt)  # printed with the first piece, so that a refusal prints nothing
+    for piece in run.stream(prompt, seed, overrides=changes):
+        print(before + piece, end="", flush=True)
+        before = ""
+    print(flush=True)

@@ -99,7 +99,9 @@ def show(rows: Sequence[Sequence[Shown]]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
+    from sanbu.display.tables import output_width
+
+    console = Console(highlight=False, width=output_width())
     legend = [(f"{name} ", style) for name, style in STYLES.items()]
     console.print(Text.assemble("«taught», read, padding: ", *legend))
     for number, row in enumerate(rows):

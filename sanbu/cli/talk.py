@@ -14,6 +14,8 @@ from sanbu.codecs.chat import ChatCodec, Message
 from sanbu.config import SanbuError, kind_of
 from sanbu.run import Run
 
+NARROW = 20  # characters: answers stand side by side where each has as many
+
 
 class Speaks(Protocol):
     """A chat partner with a conversation history."""
@@ -73,9 +75,13 @@ def answer_all(speakers: Sequence[Speaks], words: str, seed: int, quiet: bool = 
         if not quiet:
             sys.stdout.write("\n")
         return texts
+    from rich.console import Console
     from rich.live import Live
 
-    with Live(answer_columns(speakers, texts), refresh_per_second=12) as live:
+    from sanbu.display.tables import output_width
+
+    console = Console(width=output_width(), highlight=False)
+    with Live(answer_columns(speakers, texts), console=console, refresh_per_second=12) as live:
         for pieces in streams:
             texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
             live.update(answer_columns(speakers, texts))
@@ -83,14 +89,22 @@ def answer_all(speakers: Sequence[Speaks], words: str, seed: int, quiet: bool = 
 
 
 def answer_columns(speakers: Sequence[Speaks], texts: Sequence[str]) -> Any:
-    """Answers in columns, under the names of their runs."""
+    """Answers in columns, under the names of their runs; below each other where the columns would be narrow."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(expand=True)
-    for speaker in speakers:
-        table.add_column(speaker.name, ratio=1)
-    table.add_row(*(Text(text.strip()) for text in texts))
+    from sanbu.display.tables import output_width
+
+    shown = [Text(text.strip(), overflow="fold") for text in texts]
+    names = [Text(speaker.name, "bold", overflow="fold") for speaker in speakers]
+    if output_width() // len(speakers) < NARROW:
+        return Group(*(part for pair in zip(names, shown, strict=True) for part in (*pair, "")))
+    table = Table(expand=True, show_header=False)
+    for _ in speakers:
+        table.add_column(ratio=1, overflow="fold")
+    table.add_row(*names, end_section=True)
+    table.add_row(*shown)
     return table
 
 

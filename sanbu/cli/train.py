@@ -12,6 +12,7 @@ from sanbu import recipes
 from sanbu.cli.app import Json, Overrides, app, choose, report
 from sanbu.config import ConfigError
 
+OVERRIDE, COMMENT = 44, 36  # characters of `sanbu show`: of most changes, and those that a comment beside one needs
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="name of a recipe; see: sanbu list")]
 RecipeOrRun = Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="name of a recipe, or run folder")]
 
@@ -19,9 +20,11 @@ RecipeOrRun = Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="name of 
 @app.command("list")
 def list_recipes(as_json: Json = False) -> None:
     """List the recipes, with one line about each."""
+    from sanbu.display.tables import folded
+
     found = recipes.describe()
-    width = max(map(len, found))
-    lines = [f"{name:{width}}  {text}" for name, text in found.items()]
+    width = max(map(len, found)) + 2
+    lines = [folded(f"{name:{width}}{text}", " " * width) for name, text in found.items()]
     report({"recipes": found}, as_json, "\n".join(lines))
 
 
@@ -29,7 +32,7 @@ def list_recipes(as_json: Json = False) -> None:
 def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) -> None:
     """Show every field of a recipe and what its model costs.
 
-    Each line can be given back as an override.
+    Each field can be given back as an override; # begins its description.
 
     \b
     sanbu show gpt2
@@ -44,14 +47,25 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
 
     recipe = choose(name, overrides).resolve()
     costs = asdict(cost(recipe))
-    lines = [
-        f"{path}={plain(value)}".ljust(44) + f"  # {kind}{'; ' + text if text else ''}"
-        for path, value, kind, text in walk(recipe)
+    fields = [
+        (f"{path}={plain(value)}", f"{kind}{'; ' + text if text else ''}") for path, value, kind, text in walk(recipe)
     ]
+    beside = min(OVERRIDE, max(len(override) for override, _ in fields))
+    lines = [commented(override, about, beside) for override, about in fields]
     lines.append("")
     for key, value in costs.items():
         lines.append(f"{key.replace('_', ' ')}: {value:,}")
     report({**costs, "recipe": dump(recipe)}, as_json, "\n".join(lines))
+
+
+def commented(override: str, about: str, beside: int) -> str:
+    """An override, and a comment in lines that fit: from column `beside` on, or below where there is no room."""
+    from sanbu.display.tables import folded, output_width
+
+    beside = max(len(override), beside)
+    if output_width() - beside < COMMENT:
+        return f"{override}\n{folded('    # ' + about, '    # ')}"
+    return folded(f"{override:{beside}}  # {about}", " " * beside + "  # ")
 
 
 @app.command()
@@ -71,18 +85,19 @@ def preview(
     """
     from sanbu.cli.preview import picture_lines, tokens_of
     from sanbu.cli.preview import show as show_rows
+    from sanbu.display.tables import folded
 
     data: Any = choose(name, overrides).resolve().data.build()
     if "levels" in data.batch(0, 1):
         about, lines = picture_lines(data, rows)
-        report(about, as_json, "\n".join(lines))
+        report(about, as_json, folded("\n".join(lines), "    "))
         return
     found = tokens_of(data, rows)
     if as_json:
         shown = [[{"piece": token.piece, "state": token.state} for token in row] for row in found]
         report({"data": data.describe(), "rows": shown}, True, "")
     else:
-        print(data.describe())
+        print(folded(data.describe()))
         show_rows(found)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
-from sanbu.codecs.text import TextFollower, TokenCodec
+from sanbu.codecs.text import Plain, TextFollower, TokenCodec
 from sanbu.codecs.tokenizer import ASSISTANT, SYSTEM, USER, Tokenizer, TokenizerConfig, encode
 from sanbu.config import Choice, SanbuError, nearest
 
@@ -125,8 +125,14 @@ class ChatCodec(TokenCodec):
         self.template: Template = template.build(tokenizer)
 
     def begin(self, prompt: str | Sequence[Message]) -> list[int]:
-        """The ids of a question, or of a conversation that ends with one."""
+        """The ids of a question, or of a conversation that ends with one; of a `Plain` text, those of a document."""
+        if isinstance(prompt, Plain):
+            return self.document_ids(prompt)
         return self.template.ask(messages_of(prompt))
+
+    def before(self, prompt: str | None) -> str:
+        """Nothing before an answer; before the continuation of a `Plain` text, the text."""
+        return prompt if isinstance(prompt, Plain) else ""
 
     def follow(self, stop: Sequence[str] = ()) -> TextFollower:
         """A follower of drafts that ends rows at the stop texts."""

@@ -74,3 +74,9 @@ class Codec(Protocol):
 def stops_of(strategy: object) -> Sequence[str]:
     """The stop texts of the config of a strategy; empty if it has none."""
     return getattr(strategy, "stop", ())
+
+
+def text_before(codec: Codec, prompt: str | None) -> str:
+    """What is shown before a text that was drawn: the prompt, unless the codec says otherwise (`before`)."""
+    before = getattr(codec, "before", None)
+    return str(before(prompt)) if before is not None else prompt or ""

@@ -20,6 +20,12 @@ from sanbu.space import Batch, Draft
 RULE = "\n" + "-" * 80 + "\n"  # separates samples in one file
 
 
+class Plain(str):
+    """A prompt that is continued as plain text, also by a run that answers in a chat."""
+
+    __slots__ = ()
+
+
 class TokenCodec:
     """What all codecs with a tokenizer share. Subclasses define `begin`, the ids of a prompt."""
 
@@ -53,7 +59,7 @@ class TokenCodec:
 
     def condition(self, prompt: Any, rows: int, seed: int = 0) -> Batch:
         """tokens_BT, padded on the right, and length_B; each prompt `rows` times. None begins a new document."""
-        prompts = [prompt or ""] if prompt is None or isinstance(prompt, str) else list(prompt)
+        prompts = [""] if prompt is None else [prompt] if isinstance(prompt, str) else list(prompt)
         return batch_of([self.begin(text) for text in prompts for _ in range(rows)])
 
     def read(self, sample: Tensor) -> str:

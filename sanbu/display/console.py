@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,21 +9,23 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sanbu.progress import error_stream
+from sanbu.progress import BAR, Lines, error_stream
 from sanbu.watcher import Watcher
 
 if TYPE_CHECKING:
     from sanbu.run import Run
     from sanbu.training import Training
 
+WIDE = 100  # characters: a narrower terminal gets a shorter bar
+TIMES = 21  # characters of the time spent, the time left and the spaces between columns
+
 
 class Console(Watcher):
-    """A progress bar in a terminal and in Jupyter; elsewhere a line every ten seconds."""
+    """A progress bar in a terminal and in Jupyter; elsewhere a line now and then, see `sanbu.progress.Lines`."""
 
     def __init__(self) -> None:
         self.out = error_stream()
         self.bar: Progress | None = None
-        self.last = time.monotonic()
         self.rate = 0.0
         self.rows: list[Mapping[str, Any]] = []
         self.warned: set[str] = set()
@@ -42,14 +43,17 @@ class Console(Watcher):
             self.say(caution)
         if training.step:
             self.say(f"resumed at step {training.step:,}")
-        self.first, self.steps, self.began = training.step, schedule.steps, time.monotonic()
+        self.lines = Lines("training", schedule.steps, training.step)
         rows = schedule.batch if isinstance(schedule.batch, int) else 0
         self.codec = training.data.codec
         self.per_step = rows * self.codec.amount(training.data.batch(0, 1))
         self.unit = f"{self.codec.unit}/s"
         if self.out.is_terminal or self.out.is_jupyter:
+            bar = BAR if self.out.width >= WIDE else BAR // 2
+            counts = f"{schedule.steps}/{schedule.steps}"
+            self.room = self.out.width - bar - len(counts) - TIMES
             columns = (
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=bar),
                 MofNCompleteColumn(),
                 TextColumn("{task.description}"),
                 TimeElapsedColumn(),
@@ -60,17 +64,16 @@ class Console(Watcher):
             self.bar.start()
 
     def step(self, row: Mapping[str, Any]) -> str | None:
-        """Move the bar; without a terminal, print every ten seconds."""
+        """Move the bar; without a terminal, print a line now and then."""
         speed = self.per_step / max(row["time/seconds"], 1e-9)
         self.rate = speed if not self.rate else 0.95 * self.rate + 0.05 * speed
-        text = describe(row, self.rate, self.unit)
+        parts = describe(row, self.rate, self.unit)
         if self.bar is not None:
-            self.bar.update(self.task, completed=row["step"], description=text)
-        elif time.monotonic() - self.last > 10 or row["step"] == self.steps:
-            self.last = time.monotonic()
-            each = (self.last - self.began) / (row["step"] - self.first)
-            left = each * (self.steps - row["step"])
-            self.say(f"step {row['step']:,} of {self.steps:,}: {text}, about {left:.0f} s left")
+            self.bar.update(self.task, completed=row["step"], description=those_that_fit(parts, self.room))
+        else:
+            self.lines.done = row["step"]
+            steps = f"{row['step']:,} of {self.lines.total:,}"
+            self.lines.say(f"step {steps}  {', '.join(parts)}")
         if any(name.startswith("held_out/") for name in row):
             shown = ", ".join(
                 f"{name.removeprefix('held_out/')} {row[name]:.3f}" for name in row if name.startswith("held_out/")
@@ -117,8 +120,17 @@ class Console(Watcher):
         self.out.print(escape(line))
 
 
-def describe(row: Mapping[str, Any], rate: float, unit: str) -> str:
-    """The few metrics shown beside the bar."""
+def those_that_fit(parts: Sequence[str], room: int) -> str:
+    """The parts that fit into `room` characters, the first ones first."""
+    shown: list[str] = []
+    for part in parts:
+        if len(", ".join([*shown, part])) <= room:
+            shown.append(part)
+    return ", ".join(shown)
+
+
+def describe(row: Mapping[str, Any], rate: float, unit: str) -> list[str]:
+    """The few metrics shown beside the bar, and the speed."""
     shown = [
         f"{name.replace('_', ' ')} {row[name]:.3f}"
         for name in ("loss", "bits_per_byte", "bits_per_dimension", "reward", "exact", "kl", "accuracy")
@@ -126,4 +138,4 @@ def describe(row: Mapping[str, Any], rate: float, unit: str) -> str:
     ]
     players = [name for name in row if name.endswith("/loss") and not name.startswith("held_out")]
     losses = [f"{name} {row[name]:.3f}" for name in players]
-    return ", ".join([*shown, *losses, f"{rate:,.0f} {unit}"])
+    return [*shown, *losses, f"{rate:,.0f} {unit}"]

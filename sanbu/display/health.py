@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
+from sanbu.display.tables import Column, FittedTable
 
 Row = Mapping[str, Any]
 
@@ -75,19 +75,18 @@ def is_policy(row: Row) -> bool:
     return "kl" in row and "clip_fraction" in row
 
 
-def panel(rows: Sequence[Row]) -> Table:
-    """The last round as a table: metric, value, normal range, verdict."""
-    row = rows[-1]
-    table = Table(title=f"health at step {row['step']:,}", title_justify="left")
-    for title in ("metric", "value", "normal range", ""):
-        table.add_column(title)
+def panel(rows: Sequence[Row]) -> FittedTable:
+    """The last round as a table: metric, value, verdict, normal range."""
+    row, lines, styles = rows[-1], [], []
     for gauge in GAUGES:
         if gauge.name in row:
             fine = gauge.low <= row[gauge.name] <= gauge.high
             sides = (f"{side:g}" if abs(side) < 1e9 else "any" for side in (gauge.low, gauge.high))
             span = " to ".join(sides).replace("any to any", "rising")
-            table.add_row(gauge.label, f"{row[gauge.name]:.3f}", span, "[green]ok[/]" if fine else "[red]check[/]")
-    return table
+            lines.append([gauge.label, f"{row[gauge.name]:.3f}", "ok" if fine else "check", span])
+            styles.append("" if fine else "red")
+    columns = (Column("metric", number=False), Column("value"), Column("", number=False), Column("normal range", 1))
+    return FittedTable(columns, lines, styles, f"health at step {row['step']:,}", "wider terminal")
 
 
 def diagnose(rows: Sequence[Row]) -> list[str]:

@@ -20,7 +20,8 @@ from sanbu.codecs.text import batch_of, padded
 from sanbu.config import SanbuError, kind_of
 from sanbu.data.chat import ConversationConfig
 from sanbu.data.conversation_formats import Record
-from sanbu.evaluation.options import Measurement, Options, format_figure, table
+from sanbu.display.tables import Column, FittedTable
+from sanbu.evaluation.options import Measurement, Options, format_figure
 from sanbu.noise import Noise
 from sanbu.objectives.answers import logprobs
 from sanbu.objectives.objective import Round
@@ -55,7 +56,8 @@ def measure(runs: Sequence[Run], options: Options) -> Measurement:
     for name in names:
         cells = [format_figure(column.get(name, "")) for column in found.values()]
         rows.append([name.replace("_", " "), *cells])
-    return {"runs": found}, table(["", *(Path(name).name for name in found)], rows)
+    columns = [Column("", number=False), *(Column(Path(name).name) for name in found)]
+    return {"runs": found}, str(FittedTable(columns, rows))
 
 
 def evaluate_assistants(runs: Sequence[Run], count: int = 512, samples: int = 8) -> dict[str, dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -134,6 +135,11 @@ def measure_rows(judge: Judge, runs: Sequence[tuple[Contestant, Run]]) -> list[R
     return [*floors, *rows]
 
 
+def progress_of(progress: Callable[[float, str], None], name: str, part: float) -> None:
+    """Report a part of the work on the run of that name."""
+    progress(part, name)
+
+
 def measure_runs(judge: Judge, runs: Sequence[tuple[Contestant, Run]]) -> list[Row]:
     """One row per contestant and way to sample, averaged over seeds."""
     threads = torch.get_num_threads()
@@ -144,8 +150,8 @@ def measure_runs(judge: Judge, runs: Sequence[tuple[Contestant, Run]]) -> list[R
             for contestant, run in runs:
                 for label, overrides in contestant.draws:
                     name = f"{contestant.name}, {label}" if label else contestant.name
-                    progress(1, name)
-                    row = measure_run(run, name, judge, overrides, group=contestant.name)
+                    say = partial(progress_of, progress, name)
+                    row = measure_run(run, name, judge, overrides, group=contestant.name, progress=say)
                     found.setdefault(name, []).append(row)
     finally:
         torch.set_num_threads(threads)

@@ -50,13 +50,18 @@ def train_contestants(
 def do_jobs(title: str, jobs: Sequence[Job], log: Path, contestants: Sequence[Contestant]) -> None:
     """Do jobs of a contest: one per CPU core, or one at a time if it is not on the CPU."""
     everything = Jobs(jobs, workers_for(contestants), log)
-    with progress_tasks(title, sum(job.seconds for job in jobs)) as progress:
-        done = 0.0
+    done = everything.done()
+    with progress_tasks(title, sum(job.seconds for job in jobs) - done) as progress:
         for _ in everything.work():
-            states = everything.progress()
-            now = sum(each.part * each.job.seconds for each in states)
-            progress(now - done, ", ".join(everything.running))
+            now = everything.done()
+            progress(now - done, some(list(everything.running)))
             done = now
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Names in a line, the first few of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def workers_for(contestants: Sequence[Contestant]) -> int:

@@ -10,6 +10,7 @@ from sanbu.data.data import Data
 from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
 from sanbu.noise import Noise
 from sanbu.objectives.objective import Round, evaluate
+from sanbu.progress import progress_rows
 from sanbu.run import Run
 
 ROWS = 64
@@ -40,5 +41,7 @@ def nothing_held_out(config: Any, data: Data) -> str:
 
 def rounds(run: Run, data: Data) -> Iterator[Round]:
     """Rounds with every held-out row once."""
-    for start in range(0, data.held_out_rows, ROWS):
-        yield Round(run.models, data.held_out(start, ROWS), Noise("evaluate", start), learning=False)
+    with progress_rows("evaluating", data.held_out_rows) as progress:
+        for start in range(0, data.held_out_rows, ROWS):
+            yield Round(run.models, data.held_out(start, ROWS), Noise("evaluate", start), learning=False)
+            progress(min(ROWS, data.held_out_rows - start))

@@ -17,6 +17,7 @@ from sanbu.codecs.images import write_image
 from sanbu.config import SanbuError
 from sanbu.evaluation.picture_metrics import NEEDED, some
 from sanbu.evaluation.pictures import draw_pictures
+from sanbu.progress import progress_tasks
 from sanbu.run import Run
 
 
@@ -36,7 +37,8 @@ def inception(run: Run, count: int, seed: int = 10**6) -> dict[str, float]:
     if len(places) < NEEDED:
         raise SanbuError(f"{run.folder}: {len(places)} test pictures are too few for a distance; {NEEDED} are needed")
     count = len(places)
-    samples, _, _ = draw_pictures(run, count, seed)
+    with progress_tasks("inception", 1) as progress:
+        samples, _, _ = draw_pictures(run, count, seed, progress=lambda part: progress(part, "drawing"))
     with tempfile.TemporaryDirectory() as place:
         found, real = Path(place) / "found", Path(place) / "real"
         write_pictures(found, samples)

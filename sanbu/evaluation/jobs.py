@@ -154,6 +154,10 @@ class Jobs:
         text = f"step {step:,} of {steps:,}" if step else ""
         return Progress(job, "running" if running else "waiting", part, left, text)
 
+    def done(self) -> float:
+        """How much of the work is done, in the seconds that the jobs are said to take."""
+        return sum(each.part * each.job.seconds for each in self.progress())
+
     def left(self) -> float:
         """Seconds until all jobs are done, about: of the longest chain, or of all the work shared by the workers."""
         found = {each.job.name: each for each in self.progress()}

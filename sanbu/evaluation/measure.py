@@ -7,9 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from sanbu.config import ConfigError, module_of
+from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.few_shot import evaluate_tasks
-from sanbu.evaluation.options import Measurement, Options, format_figure, table
+from sanbu.evaluation.options import Measurement, Options, format_figure
 from sanbu.run import Run
+
+TASK_COLUMNS = (
+    Column("run", number=False),
+    Column("task", number=False),
+    Column("asked", 5),
+    Column("shots"),
+    Column("accuracy"),
+    Column("error", 1),
+    Column("normalised", 2),
+    Column("chance", 3),
+    Column("questions", 4),
+    Column("cut", 6),
+)
 
 
 def evaluate(*runs: Run | Path | str, **options: Any) -> dict[str, Any]:
@@ -37,12 +51,11 @@ def measure_tasks(runs: Sequence[Run], options: Options) -> Measurement:
         str(run.folder): evaluate_tasks(run, options.tasks, options.shots, options.folder, options.questions)
         for run in runs
     }
-    titles = ["run", "task", "asked", "shots", "accuracy", "error", "normalised", "chance", "questions", "cut"]
     rows = [
-        [Path(name).name, *(format_figure(row[title]) for title in titles[1:])]
+        [Path(name).name, *(format_figure(row[column.title]) for column in TASK_COLUMNS[1:])]
         for name, result in found.items()
         for row in result["rows"]
     ]
     prompts = next(iter(found.values()))["prompts"]
     shown = "\n".join(f"\n{task}, a whole prompt:\n{prompt}" for task, prompt in prompts.items())
-    return {"runs": found}, table(titles, rows) + "\n" + shown
+    return {"runs": found}, f"{FittedTable(TASK_COLUMNS, rows, rest='wider terminal, or --json')}\n{shown}"

@@ -43,16 +43,6 @@ def figure_lines(figures: dict[str, Any]) -> str:
     return "\n".join(f"{name.replace('_', ' ')}: {format_figure(value)}" for name, value in figures.items())
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A text table with aligned columns."""
-    columns = zip(titles, *rows, strict=True)
-    widths = [max(len(str(cell)) for cell in column) for column in columns]
-    return "\n".join(
-        "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [titles, *rows]
-    )
-
-
 def format_figure(value: Any) -> str:
     """A figure as text: four decimals for floats, thousands separators."""
     if isinstance(value, float):

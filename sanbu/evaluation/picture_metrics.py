@@ -126,13 +126,13 @@ class Judge:
         return scores | {"pictures": self.count}
 
     def floors(self, seeds: int = 3, progress: Callable[[str], object] = lambda name: None) -> list[Row]:
-        """The baseline rows, averaged over seeds. progress: called with the name of each before each seed of it."""
+        """The baseline rows, averaged over seeds. progress: called with the name of each after each seed of it."""
         rows = []
         for name, floor in FLOORS.items():
             scores = []
             for seed in range(seeds):
-                progress(name)
                 scores.append(self.score(self.baseline(floor, seed)))
+                progress(name)
             rows.append(mean_row([Row(name, "floor", **score) for score in scores]))
         return rows
 

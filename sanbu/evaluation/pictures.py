@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,25 @@ from sanbu.run import Run
 from sanbu.strategies.strategy import last
 
 BATCH = 512
+DRAWING = 0.9  # of the time to measure a run, about
 
 
 def measure_run(
-    run: Run, name: str, judge: Judge, overrides: tuple[str, ...] = (), seed: int = 10**6, group: str = ""
+    run: Run,
+    name: str,
+    judge: Judge,
+    overrides: tuple[str, ...] = (),
+    seed: int = 10**6,
+    group: str = "",
+    progress: Callable[[float], object] = lambda part: None,
 ) -> Row:
-    """The row of one run: draw `judge.count` pictures and score them."""
+    """The row of one run: draw `judge.count` pictures and score them. progress: called with parts of it, 1 in all."""
     labels = labels_of_data(run, judge.data, judge.count)
-    samples, nfe, seconds = draw_pictures(run, judge.count, seed, overrides, labels)
+    samples, nfe, seconds = draw_pictures(
+        run, judge.count, seed, overrides, labels, lambda part: progress(DRAWING * part)
+    )
     _, _, alone = draw_pictures(run, 1, seed, overrides, labels)
-    return Row(
+    row = Row(
         name=name,
         strategy=str(kind_of(run.recipe.strategy)),
         **judge.score(samples),
@@ -42,6 +51,8 @@ def measure_run(
         bits_per_dimension=bits_per_dimension(run, judge.data),
         **training_cost(run),
     )
+    progress(1 - DRAWING)
+    return row
 
 
 def labels_of_data(run: Run, data: Any, count: int) -> Tensor:
@@ -56,11 +67,17 @@ def labels_of(run: Run, label_N: Tensor) -> Tensor:
 
 
 def draw_pictures(
-    run: Run, count: int, seed: int, overrides: tuple[str, ...] = (), labels_N: Tensor | None = None
+    run: Run,
+    count: int,
+    seed: int,
+    overrides: tuple[str, ...] = (),
+    labels_N: Tensor | None = None,
+    progress: Callable[[float], object] = lambda part: None,
 ) -> tuple[np.ndarray, int, float]:
     """Pictures, model evaluations per picture, and seconds of sampling (CPU time on a CPU).
 
-    labels_N: the label of each picture; by default as often as the data has them.
+    labels_N: the label of each picture; by default as often as the data has them. progress: called with parts of the
+    work, 1 in all.
     """
     clock = time.process_time if run.device.type == "cpu" else time.perf_counter
     if labels_N is None:
@@ -74,6 +91,7 @@ def draw_pictures(
         nfe = int(draft.evaluations[0])
         seconds += clock() - since
         found += [run.codec.read(row) for row in draft.sample]
+        progress(len(draft.sample) / count)
     return np.stack(found), nfe, seconds
 
 

@@ -10,12 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.advice import advice, how_to_tell
 from sanbu.evaluation.chart import plot
 from sanbu.evaluation.picture_metrics import Row
 from sanbu.files import replace_atomically, write_text
-
-Column = tuple[str, Callable[[Row], str]]  # title, and the text of a row
 
 
 def figure(name: str, digits: int = 2, scale: float = 1.0, spread: bool = True) -> Callable[[Row], str]:
@@ -37,23 +36,23 @@ def of_models(text: Callable[[Row], str]) -> Callable[[Row], str]:
     return lambda row: "" if row.floor else text(row)
 
 
-COLUMNS: tuple[Column, ...] = (
-    ("name", lambda row: row.name),
-    ("KID x1e3", figure("kid", 2, 1000)),
-    ("error", figure("kid_error", 2, 1000, spread=False)),
-    ("Frechet", figure("frechet")),
-    ("precision", figure("precision")),
-    ("recall", figure("recall")),
-    ("coverage", figure("coverage")),
-    ("copies", figure("copy_rate")),
-    ("classes off", figure("class_variation")),
-    ("bits/dim", figure("bits_per_dimension")),
-    ("NFE", of_models(lambda row: str(row.nfe))),
-    ("ms/picture", of_models(figure("ms_per_image", 3, spread=False))),
-    ("ms alone", of_models(figure("ms_alone", 1, spread=False))),
-    ("trained, CPU s", of_models(figure("training_cpu_seconds", 0, spread=False))),
-    ("MB", figure("memory_mb", 0, spread=False)),
-    ("parameters", of_models(lambda row: f"{row.parameters:,}")),
+COLUMNS: tuple[tuple[Column, Callable[[Row], str]], ...] = (  # and the text of a row
+    (Column("name", number=False), lambda row: row.name),
+    (Column("KID x1e3"), figure("kid", 2, 1000)),
+    (Column("error", 4), figure("kid_error", 2, 1000, spread=False)),
+    (Column("Frechet", 7), figure("frechet")),
+    (Column("precision", 5), figure("precision")),
+    (Column("recall", 6), figure("recall")),
+    (Column("coverage"), figure("coverage")),
+    (Column("copies", 2), figure("copy_rate")),
+    (Column("classes off", 11), figure("class_variation")),
+    (Column("bits/dim", 8), figure("bits_per_dimension")),
+    (Column("NFE", 1), of_models(lambda row: str(row.nfe))),
+    (Column("ms/picture"), of_models(figure("ms_per_image", 3, spread=False))),
+    (Column("ms alone", 10), of_models(figure("ms_alone", 1, spread=False))),
+    (Column("trained, CPU s", 3), of_models(figure("training_cpu_seconds", 0, spread=False))),
+    (Column("MB", 12), figure("memory_mb", 0, spread=False)),
+    (Column("parameters", 9), of_models(lambda row: f"{row.parameters:,}")),
 )
 
 
@@ -75,19 +74,19 @@ def row_figures(row: Row) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name not in ("name", "spread")}
 
 
-def table(rows: Sequence[Row]) -> Any:
+def table(rows: Sequence[Row]) -> FittedTable:
     """The rows as a table for the terminal."""
-    from rich.table import Table
-
-    result = Table(*(name for name, _ in COLUMNS), box=None, pad_edge=False)
-    for row in rows:
-        result.add_row(*(text(row) for _, text in COLUMNS), style="dim" if row.floor else None)
-    return result
+    return FittedTable(
+        [column for column, _ in COLUMNS],
+        [[text(row) for _, text in COLUMNS] for row in rows],
+        ["dim" if row.floor else "" for row in rows],
+        rest="wider terminal, or compare.html",
+    )
 
 
 def page(rows: Sequence[Row], title: str, picture: bytes) -> str:
     """One self-contained HTML page."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name, _ in COLUMNS)
+    head = "".join(f"<th>{html.escape(column.title)}</th>" for column, _ in COLUMNS)
     body = "".join(
         f"<tr class={'floor' if row.floor else 'run'}>"
         + "".join(f"<td>{html.escape(text(row))}</td>" for _, text in COLUMNS)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sanbu.files import read_object, read_tensors
 from sanbu.interop.families.sheet import InteropError
+from sanbu.progress import progress_bytes
 
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -30,13 +31,17 @@ def read_indexed(folder: Path) -> dict[str, Tensor]:
     places = read_object(index, "weight_map")["weight_map"]
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise InteropError(f"{index}: weight_map must lead from names of tensors to names of files")
-    tensors = {}
-    for file in sorted(set(places.values())):
-        if Path(file).name != file:
-            raise InteropError(f"{index}: {file!r} is not the name of a file in this folder")
-        held = read_tensors(folder / file)
-        for name in [name for name, place in places.items() if place == file]:
-            if name not in held:
-                raise InteropError(f"{index}: {name!r} is not in {file}")
-            tensors[name] = held[name]
+    files, tensors = sorted(set(places.values())), {}
+    wrong = next((file for file in files if Path(file).name != file), None)
+    if wrong is not None:
+        raise InteropError(f"{index}: {wrong!r} is not the name of a file in this folder")
+    sizes = {file: (folder / file).stat().st_size for file in files if (folder / file).is_file()}
+    with progress_bytes("reading weights", sum(sizes.values())) as progress:
+        for file in files:
+            held = read_tensors(folder / file)
+            for name in [name for name, place in places.items() if place == file]:
+                if name not in held:
+                    raise InteropError(f"{index}: {name!r} is not in {file}")
+                tensors[name] = held[name]
+            progress(sizes[file])
     return tensors

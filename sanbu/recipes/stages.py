@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sanbu.config import ConfigError, nearest
 from sanbu.loop import train
+from sanbu.progress import error_stream
 from sanbu.recipe import Recipe
 from sanbu.run import Run
 from sanbu.watcher import Watcher
@@ -31,7 +32,9 @@ def train_stages(
     """
     chosen = split_overrides(stages, overrides)
     runs: dict[str, Run] = {}
-    for stage in stages:
+    for number, stage in enumerate(stages, 1):
+        if watchers is None and not (folder / stage.name / "finished.json").exists():
+            error_stream().print(f"stage {number} of {len(stages)}: {stage.name}")
         runs[stage.name] = run = train_stage(stage, folder, chosen[stage.name], watchers)
         if not run.finished():
             break

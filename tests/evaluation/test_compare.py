@@ -12,7 +12,9 @@ from PIL import Image
 from sanbu.config import ConfigError, SanbuError, override
 from sanbu.data import memory
 from sanbu.data.image_rows import Images
-from sanbu.evaluation import compare
+from sanbu.evaluation import compare, pictures
+from sanbu.evaluation.contest import Contestant
+from sanbu.evaluation.jobs import Job, Jobs
 from sanbu.evaluation.picture_metrics import Judge
 from sanbu.evaluation.pictures import labels_of_data
 from sanbu.evaluation.same_pictures import check_same_pictures
@@ -184,3 +186,44 @@ def test_progress_is_said_for_every_run_and_baseline(monkeypatch):
     compare.measure_rows(Judge(labelled((250, 250))), [])
     ((title, total, found),) = steps
     assert title == "measuring baselines" and total == len(found) and set(found) == set(compare.FLOORS)
+
+
+def test_progress_is_said_within_the_measuring_of_a_run(monkeypatch):
+    """Its parts make one in all, so the time left is known before the first run is measured."""
+    said = []
+
+    @contextmanager
+    def progress(title, total):
+        assert title == "measuring" and total == 3
+        yield lambda part, name: said.append((part, name))
+
+    def draw(run, count, *given):
+        for _ in range(4) if count > 1 else ():
+            given[-1](0.25)
+        return None, 1, 1.0
+
+    monkeypatch.setattr(compare, "progress_tasks", progress)
+    for name, found in {"labels_of_data": None, "bits_per_dimension": None, "training_cost": {}}.items():
+        monkeypatch.setattr(pictures, name, lambda *given, found=found: found)
+    monkeypatch.setattr(pictures, "draw_pictures", draw)
+    figures = dict.fromkeys(("kid", "frechet", "precision", "recall", "density", "coverage", "copy_rate"), 0.5)
+    judge = SimpleNamespace(data=None, count=100, score=lambda samples: figures)
+    recipe = images.flow()
+    run = SimpleNamespace(recipe=recipe, model=torch.nn.Linear(2, 2))
+    runs = [
+        (Contestant("flow", recipe, draws=(("1 step", ()), ("2 steps", ()))), run),
+        (Contestant("other", recipe), run),
+    ]
+    compare.measure_runs(judge, runs)
+    for name in ("flow, 1 step", "flow, 2 steps", "other"):
+        parts = [part for part, each in said if each == name]
+        assert len(parts) == 5 and sum(parts) == pytest.approx(1)
+
+
+def test_what_was_done_before_does_not_count_as_fast(tmp_path):
+    """The time left is estimated from the work of this call; `done` is the work that needs none."""
+    (tmp_path / "a").write_text("")
+    jobs = Jobs(
+        [Job(name, print, (), tmp_path / name, seconds) for name, seconds in (("a", 30), ("b", 10))], 1, tmp_path
+    )
+    assert jobs.done() == 30

@@ -1,0 +1,86 @@
+"""`sanbu generate` of a run of chat answers as `sanbu chat` does; --raw continues the text."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from sanbu.cli.main import app
+from sanbu.codecs.text import Plain
+from sanbu.config import ConfigError
+from sanbu.run import Run
+from tests.cli.common import chat_run
+
+QUESTION = "What is 3 + 4?"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return chat_run(tmp_path_factory.mktemp("chat"))
+
+
+def sanbu(*arguments):
+    done = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert done.exit_code == 0, done.exception
+    return done.stdout
+
+
+def test_an_answer_stands_alone_on_its_line(run):
+    answer = run.generate(QUESTION, seed=5)
+    said = sanbu("generate", run.folder, "-p", QUESTION, "--seed", 5)
+    assert said == answer + "\n" and answer
+    assert sanbu("chat", run.folder, "-p", QUESTION, "--seed", 5).removesuffix("\n") == said
+
+
+def test_an_answer_follows_the_chat_template(run):
+    """The tokens that are drawn from are those of a user turn, and with --raw those of a text."""
+    codec = run.codec
+    asked, text = codec.template.ask([{"role": "user", "content": QUESTION}]), codec.document_ids(QUESTION)
+    assert codec.condition(QUESTION, 1)["tokens"].tolist() == [asked] != [text]
+    assert codec.condition(Plain(QUESTION), 1)["tokens"].tolist() == [text]
+    assert codec.condition(Plain(""), 1)["tokens"].tolist() == [codec.document_ids("")]
+    assert codec.condition([QUESTION, Plain(QUESTION)], 1)["length"].tolist() == [len(asked), len(text)]
+
+
+def test_raw_continues_the_text(run):
+    text = run.generate(Plain(QUESTION), seed=5)
+    assert sanbu("generate", run.folder, "-p", QUESTION, "--seed", 5, "--raw") == QUESTION + text + "\n"
+    assert text != run.generate(QUESTION, seed=5)
+    assert sanbu("generate", run.folder, "--raw") == run.generate(Plain("")) + "\n"
+
+
+def test_several_answers_files_and_json_hold_answers_alone(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    answers = run.generate(QUESTION, n=2)
+    said = sanbu("generate", run.folder, "-p", QUESTION, "-n", 2)
+    assert said == answers[0] + "\n" + 60 * "-" + "\n" + answers[1] + "\n"
+    found = json.loads(sanbu("generate", run.folder, "-p", QUESTION, "-n", 2, "--json"))
+    assert found == {"run": str(run.folder), "prompt": QUESTION, "samples": answers}
+    raw = json.loads(sanbu("generate", run.folder, "-p", QUESTION, "--raw", "--json"))
+    assert raw["samples"] == [run.generate(Plain(QUESTION))] and raw["prompt"] == QUESTION
+    sanbu("generate", run.folder, "-p", QUESTION, "-n", 2, "--out", tmp_path / "out")
+    assert [(tmp_path / "out" / f"000{number}.txt").read_text() for number in (0, 1)] == answers
+
+
+def test_a_text_run_still_prints_what_it_continues(run, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(run.folder, tmp_path / "text")
+    about = json.loads((folder / "recipe.json").read_text())
+    about["format"], about["recipe"]["data"] = 1, {"kind": "text", "tokenizer": {"kind": "byte"}, "context": 96}
+    (folder / "recipe.json").write_text(json.dumps(about))
+    text = Run.open(folder).generate("line ", max_tokens=4)
+    for raw in ((), ("--raw",)):
+        said = sanbu("generate", folder, "-p", "line ", "strategy.max_tokens=4", *raw)
+        assert said == "line " + text + "\n"
+
+
+def test_raw_is_refused_for_pictures(tmp_path):
+    import sanbu as library
+
+    changes = ("model.width=16", "model.layers=1", "machine.threads=1")
+    recipe = library.recipes.flow().change(*changes, steps=1, batch=4, evaluate_every=0, sample_every=0)
+    run = library.train(recipe, tmp_path / "run", watchers=[])
+    done = CliRunner().invoke(app, ["generate", str(run.folder), "--raw"])
+    assert isinstance(done.exception, ConfigError) and "--raw" in str(done.exception)
+    assert "draws pictures" in str(done.exception)
