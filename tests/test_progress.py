@@ -193,7 +193,8 @@ def test_a_pipeline_says_which_stage_it_trains(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(stages, "train", lambda *given, **more: done)
     monkeypatch.setattr(stages.Run, "open", lambda place: done)
     (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "recipe.json").write_text("{}")
+    for name in ("recipe.json", "finished.json"):
+        (tmp_path / "base" / name).write_text("{}")
     chosen = [stages.Stage(name, lambda folder: recipe) for name in ("base", "sft", "ppo")]
     stages.train_stages(chosen, tmp_path, [])
     assert capsys.readouterr().err.splitlines() == ["stage 2 of 3: sft", "stage 3 of 3: ppo"]
