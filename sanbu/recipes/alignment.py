@@ -38,6 +38,7 @@ from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.prediction import Prediction
 
 ANSWER = Autoregressive(max_tokens=48)
+FLOAT = MachineConfig(precision="float32")  # in shapes this small bfloat16 is slower on a CPU, with AMX too
 NANO = Modern(layers=4, heads=4, width=128, context=128)
 PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shapes; their tokenizer is GPT-2's
     "1.3b": GPT2(layers=24, heads=16, width=2048, context=2048),
@@ -73,8 +74,9 @@ def base(size: str = "nano", path: str = "builtin:python") -> Recipe:
         optimizer=muon(0.02),
         strategy=TALK,
         schedule=Schedule(
-            steps=500, batch=16, evaluate_every=250, evaluate_rows=128, sample_every=250, checkpoint_every=250
+            steps=120, batch=16, evaluate_every=60, evaluate_rows=64, sample_every=60, checkpoint_every=60
         ),
+        machine=FLOAT,
     )
 
 
@@ -84,9 +86,10 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     if size != "nano":
         return paper_stage("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
     schedule = Schedule(
-        steps=1350, batch=16, evaluate_every=450, evaluate_rows=128, sample_every=450, samples=2, checkpoint_every=450
+        steps=600, batch=16, evaluate_every=200, evaluate_rows=128, sample_every=200, samples=2, checkpoint_every=200
     )
-    return recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02), schedule, {"model": base})
+    made = recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02), schedule, {"model": base})
+    return made.change(machine=FLOAT)
 
 
 def reward(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
