@@ -48,7 +48,7 @@ def question(number: int) -> Question:
 
 @lru_cache
 def questions() -> tuple[Question, ...]:
-    """The questions of the built-in data, in equal shares per entry of SKILLS; skills with few questions repeat them."""
+    """The questions of the built-in data, in equal shares per entry of SKILLS; small skills repeat some."""
     return tuple(question(number) for number in range(COUNT))
 
 
