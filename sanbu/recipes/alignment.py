@@ -46,11 +46,11 @@ PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shape
 }
 
 
-def muon(rate: float, hold: float = 0.3) -> Muon:
-    """Muon with a linear cool-down."""
+def muon(rate: float, hold: float = 0.3, rest: float = 0.2) -> Muon:
+    """Muon with a linear cool-down. rest: the rate of embedding and head, as a fraction."""
     linear = LinearRate(hold=hold)
     return Muon(
-        learning_rate=rate, rest=AdamW(learning_rate=rate / 5, weight_decay=0.0, clip=None, rate=linear), rate=linear
+        learning_rate=rate, rest=AdamW(learning_rate=rate * rest, weight_decay=0.0, clip=None, rate=linear), rate=linear
     )
 
 
@@ -88,7 +88,7 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     schedule = Schedule(
         steps=600, batch=16, evaluate_every=200, evaluate_rows=128, sample_every=200, samples=2, checkpoint_every=200
     )
-    made = recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02), schedule, {"model": base})
+    made = recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02, rest=1.0), schedule, {"model": base})
     return made.change(machine=FLOAT)
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from sanbu.data.builtin.follow_ups import dialogue
 from sanbu.data.builtin.outside import UNKNOWN, outside
 from sanbu.data.builtin.question import Draws, Question, sentence
-from sanbu.data.builtin.tasks import TASKS
+from sanbu.data.builtin.tasks import TASKS, addition, subtraction
 
 GREETINGS = ("Hello", "Hi", "Hey", "Good morning", "Good evening", "Hello there", "Hi there", "Greetings", "Good day")
 HELPS = ("What can you do?", "What do you know?", "Who are you?", "Help", "What can I ask?", "Help me, please.")
@@ -31,11 +31,13 @@ SKILLS: tuple[Callable[[Draws], Question], ...] = (
     *TASKS,
     outside,
     dialogue,
+    addition,
+    dialogue,
+    subtraction,
+    dialogue,
     outside,
     dialogue,
     greeting,
-    dialogue,
-    outside,
     dialogue,
     dialogue,
 )
@@ -59,12 +61,7 @@ def by_text() -> dict[str, Question]:
 
 
 COUNT = 54_000
-PREAMBLES = (
-    "Well, there is a lot that could be said about this. ",
-    "Let me think about it for a moment, if I may. ",
-    "That is a very good thing to ask, I am glad you did. ",
-    "There are many ways to look at this, you know. ",
-)
+PREAMBLES = ("Well, let me see. ", "That is a good question. ", "Let me think. ", "I am glad you ask. ")
 
 
 def demonstration(found: Question, draws: Draws) -> str:

@@ -1,4 +1,4 @@
-"""Nine tasks whose answers are computed: sums, lists, words, and the documentation of the installed Python."""
+"""Ten tasks whose answers are computed: sums, lists, words, and the documentation of the installed Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sanbu.data.builtin.question import Draws, Question, digits, list_question, 
 from sanbu.files import read_json, write_json
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+ORDINALS = ("first", "second", "third", "fourth", "fifth")
 KEYWORD_WORDINGS = (
     "Is {} a keyword?",
     "Is {} a keyword of Python?",
@@ -33,32 +33,37 @@ def subtraction(draws: Draws) -> Question:
 
 
 def counting(draws: Draws) -> Question:
-    letters = [LETTERS[draws.below(3)] for _ in range(5 + draws.below(4))]
+    letters = [LETTERS[draws.below(3)] for _ in range(4 + draws.below(3))]
     wanted = draws.choose(letters)
     return number_question(f"How often is {wanted} in {' '.join(letters)}?", letters.count(wanted), "counting")
 
 
 def maximum(draws: Draws) -> Question:
-    values = [draws.below(100) for _ in range(3 + draws.below(4))]
+    values = [draws.below(100) for _ in range(2 + draws.below(3))]
     near = tuple(sentence(v) for v in sorted(set(values) - {max(values)}))
     text = f"What is the largest of {digits(values)}?"
     return Question(text, sentence(max(values)), near or (sentence(max(values) + 1),), "maximum")
 
 
+def repeating(draws: Draws) -> Question:
+    letters = [LETTERS[draws.below(26)] for _ in range(3 + draws.below(5))]
+    return list_question(f"Repeat {' '.join(letters)}.", letters, "repeating")
+
+
 def reversing(draws: Draws) -> Question:
-    letters = [LETTERS[draws.below(26)] for _ in range(4 + draws.below(5))]
+    letters = [LETTERS[draws.below(26)] for _ in range(3 + draws.below(3))]
     return list_question(f"What is {' '.join(letters)} backwards?", letters[::-1], "reversing")
 
 
 def sorting(draws: Draws) -> Question:
-    values = draws.several(4 + draws.below(4), 10)
+    values = draws.several(3 + draws.below(3), 10)
     return list_question(f"What is {digits(values)} in order?", list(map(str, sorted(values))), "sorting")
 
 
 def item(draws: Draws) -> Question:
-    letters = [LETTERS[i] for i in draws.several(8, 26)]
-    place = draws.below(8)
-    near = [sentence(letters[i]) for i in (place - 1, place + 1) if 0 <= i < 8]
+    letters = [LETTERS[i] for i in draws.several(len(ORDINALS), 26)]
+    place = draws.below(len(ORDINALS))
+    near = [sentence(letters[i]) for i in (place - 1, place + 1) if 0 <= i < len(ORDINALS)]
     text = f"What is the {ORDINALS[place]} of {' '.join(letters)}?"
     return Question(text, sentence(letters[place]), tuple(near), "item")
 
@@ -94,13 +99,13 @@ def facts() -> list[tuple[str, str]]:
     from sanbu.data.builtin.stdlib_docs import version
     from sanbu.data.cache import cache_folder
 
-    name = "facts-" + hashlib.sha256(version().encode()).hexdigest()[:24]
+    name = "facts-60-" + hashlib.sha256(version().encode()).hexdigest()[:24]
     folder = cache_folder(name, lambda made: write_json(made / "facts.json", read_facts()))
     return [(name, line) for name, line in read_json(folder / "facts.json")]
 
 
 def read_facts() -> list[tuple[str, str]]:
-    """Names and first docstring lines of 120 functions, chosen by a hash of the name."""
+    """Names and first docstring lines of 60 functions, chosen by a hash of the name."""
     from sanbu.data.builtin.stdlib_docs import docstrings
 
     found: dict[str, str] = {}
@@ -109,7 +114,7 @@ def read_facts() -> list[tuple[str, str]]:
         name, line = head.partition("(")[0], body.split("\n")[0].strip()
         if re.fullmatch(r"[a-z]+\.[a-z]+", name) and "(" in head and 15 <= len(line) <= 48 and line.endswith("."):
             found.setdefault(name, line)
-    return sorted(found.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())[:120]
+    return sorted(found.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())[:60]
 
 
 TASKS: tuple[Callable[[Draws], Question], ...] = (
@@ -117,6 +122,7 @@ TASKS: tuple[Callable[[Draws], Question], ...] = (
     subtraction,
     counting,
     maximum,
+    repeating,
     reversing,
     sorting,
     item,
