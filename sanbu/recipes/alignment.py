@@ -37,7 +37,7 @@ from sanbu.run import Run
 from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.prediction import Prediction
 
-ANSWER = Autoregressive(max_tokens=48)
+ANSWER = Autoregressive(max_tokens=48, temperature=0.0)  # of chat and server; PPO and GRPO sample at temperature 1
 FLOAT = MachineConfig(precision="float32")  # in shapes this small bfloat16 is slower on a CPU, with AMX too
 NANO = Modern(layers=4, heads=4, width=128, context=128)
 PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shapes; their tokenizer is GPT-2's
@@ -88,7 +88,9 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     schedule = Schedule(
         steps=600, batch=16, evaluate_every=200, evaluate_rows=128, sample_every=200, samples=2, checkpoint_every=200
     )
-    made = recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02, rest=1.0), schedule, {"model": base})
+    made = recipe(
+        "sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02, rest=1.0), schedule, {"model": base}
+    )
     return made.change(machine=FLOAT)
 
 

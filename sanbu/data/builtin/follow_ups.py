@@ -22,22 +22,15 @@ AGAIN = ("What did I ask?", "What was my question?", "Repeat my question.")
 
 
 def dialogue(draws: Draws) -> Question:
-    """The last question of a conversation of two turns (two of three) or three."""
-    found = second(draws, draws.choose(STARTS)(draws))
+    """The last question of a conversation of two turns (two of three) or three, that fits into ROOM."""
+    found = follow(draws, draws.choose(STARTS)(draws))
+    while size(found) > ROOM:
+        found = follow(draws, draws.choose(STARTS)(draws))
     if draws.below(3) == 0:
         longer = follow(draws, found)
         if size(longer) <= ROOM:
             return longer
     return found
-
-
-def second(draws: Draws, first: Question) -> Question:
-    """A question after `first` that fits; questions that stand alone are held out together with the first."""
-    for _ in range(8):
-        made = follow(draws, first)
-        if size(made) <= ROOM:
-            return made
-    return replace(thanks(draws, first), before=((first.text, first.answer),))
 
 
 def follow(draws: Draws, earlier: Question) -> Question:
@@ -62,7 +55,7 @@ def references(earlier: Question) -> tuple[Reference, ...]:
     kinds = REFERENCES.get(earlier.skill, ())
     if re.fullmatch(r"It is \d\d?\.", earlier.answer):
         kinds = (*kinds, calculate, calculate)
-    if re.fullmatch(r"It is \w(?: \w)+\.", earlier.answer):
+    if re.fullmatch(r"It is \w+(?: \w+)+\.", earlier.answer):
         kinds = (*kinds, pick, reverse)
     return kinds
 
@@ -84,7 +77,7 @@ def calculate(draws: Draws, earlier: Question) -> Question:
 
 
 def reverse(draws: Draws, earlier: Question) -> Question:
-    """The last list backwards."""
+    """The last list backwards, item by item."""
     values = earlier.answer[len("It is ") : -1].split()
     near = (earlier.answer, sentence(" ".join(values[:0:-1])))
     right = sentence(" ".join(values[::-1]))

@@ -1,4 +1,4 @@
-"""The built-in questions: nine tasks, greetings, what is outside of them, and conversations of several turns.
+"""The built-in questions: twelve tasks, greetings, what is outside of them, and conversations of several turns.
 
 Every question is a pure function of its number. Held-out questions are chosen by a hash of their text, and those in a
 conversation by its first question, so a question that is held out in one stage of the assistant pipeline is held out in
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
+from sanbu.data.builtin import tasks
 from sanbu.data.builtin.follow_ups import dialogue
 from sanbu.data.builtin.outside import UNKNOWN, outside
 from sanbu.data.builtin.question import Draws, Question, sentence
-from sanbu.data.builtin.tasks import TASKS, addition, subtraction
 
 GREETINGS = ("Hello", "Hi", "Hey", "Good morning", "Good evening", "Hello there", "Hi there", "Greetings", "Good day")
 HELPS = ("What can you do?", "What do you know?", "Who are you?", "Help", "What can I ask?", "Help me, please.")
@@ -27,20 +27,12 @@ def greeting(draws: Draws) -> Question:
     return Question(text, WELCOME, (UNKNOWN, sentence("hello")), "greeting")
 
 
-SKILLS: tuple[Callable[[Draws], Question], ...] = (
-    *TASKS,
-    outside,
-    dialogue,
-    addition,
-    dialogue,
-    subtraction,
-    dialogue,
-    outside,
-    dialogue,
-    greeting,
-    dialogue,
-    dialogue,
-)
+Skill = Callable[[Draws], Question]
+OFTEN: tuple[Skill, ...] = (dialogue, tasks.addition, tasks.subtraction, tasks.counting)  # what needs most practice
+SKILLS: tuple[Skill, ...] = (
+    *OFTEN, *tasks.TASKS, dialogue, outside,
+    *OFTEN, tasks.maximum, tasks.adding, dialogue, tasks.taking_away, greeting, outside, dialogue, dialogue,
+)  # fmt: skip
 
 
 def question(number: int) -> Question:

@@ -1,4 +1,4 @@
-"""Ten tasks whose answers are computed: sums, lists, words, and the documentation of the installed Python."""
+"""Twelve tasks whose answers are computed: sums, lists, words, and the documentation of the installed Python."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ def addition(draws: Draws) -> Question:
 def subtraction(draws: Draws) -> Question:
     a, b = 10 + draws.below(90), draws.below(10)
     return number_question(f"What is {a} - {b}?", a - b, "subtraction")
+
+
+def adding(draws: Draws) -> Question:
+    b, values = 1 + draws.below(9), [draws.below(100) for _ in range(2 + draws.below(4))]
+    return list_question(f"Add {b} to {digits(values)}.", [str(value + b) for value in values], "adding")
+
+
+def taking_away(draws: Draws) -> Question:
+    b, values = 1 + draws.below(9), [10 + draws.below(90) for _ in range(2 + draws.below(4))]
+    return list_question(f"Take {b} from {digits(values)}.", [str(value - b) for value in values], "taking_away")
 
 
 def counting(draws: Draws) -> Question:
@@ -120,6 +130,8 @@ def read_facts() -> list[tuple[str, str]]:
 TASKS: tuple[Callable[[Draws], Question], ...] = (
     addition,
     subtraction,
+    adding,
+    taking_away,
     counting,
     maximum,
     repeating,
