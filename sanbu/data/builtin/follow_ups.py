@@ -10,7 +10,7 @@ from sanbu.data.builtin.outside import UNKNOWN, outside
 from sanbu.data.builtin.question import Draws, Question, held_out, number_question, sentence
 from sanbu.data.builtin.tasks import LETTERS, ORDINALS, TASKS
 
-ROOM = 105  # characters of a conversation: it must fit into the context of the nano recipes
+ROOM = 95  # characters of a conversation: it must fit into the context of the nano recipes
 ASKED = "You asked: "
 THANKS = ("Thank you.", "Thanks!", "Thank you very much.", "Thanks a lot.")
 PLUS = ("And plus {}?", "Plus {}?", "And if I add {}?", "Now add {}.")
