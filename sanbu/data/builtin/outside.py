@@ -81,6 +81,7 @@ def numbers(draws: Draws, wordings: Wordings) -> str:
         lambda: f"What is {a} - {b}?",
         lambda: f"What is {draws.below(100)} {draws.choose('*/^%')} {draws.below(100)}?",
         lambda: f"What is {draws.below(100)} {draws.choose('+-')} {100 + b}?",
+        lambda: f"What is {draws.below(100)} {draws.choose('+-')} {10 + draws.below(90)}?",
         lambda: f"What is the root of {b}?",
         lambda: f"Is {a} a prime number?",
         lambda: f"How many is {b} and {draws.below(100)}?",
