@@ -35,6 +35,7 @@ class Training:
         self.data: Data = recipe.data.build()
         check_parents(recipe, parents, self.data)
         self.objective, self.strategy = recipe.objective.build(), recipe.strategy.build(recipe.data.space())
+        self.rollout = recipe.strategy.unfiltered().build(recipe.data.space())
         self.models = build_models(recipe, parents, self.objective.attach, machine)
         self._check()
         self.searches = {player: self._search(player) for player in self.objective.players}
@@ -76,7 +77,7 @@ class Training:
     def _round(self, batch: Batch, purpose: str) -> Round:
         """What the objective may use at this step."""
         return Round(
-            self.models, batch, self.noise(purpose), partial(draw, self.strategy, self.models), self.data.codec.read
+            self.models, batch, self.noise(purpose), partial(draw, self.rollout, self.models), self.data.codec.read
         )
 
     def _begin_round(self, batch: Batch, turn: int = 0) -> None:
@@ -140,9 +141,7 @@ class Training:
         rows = min(self.recipe.schedule.evaluate_rows, self.data.held_out_rows)
         for start in range(0, rows, self._rows):
             batch = self._to_device(self.data.held_out(start, min(self._rows, rows - start)))
-            yield Round(
-                models, batch, noise, partial(draw, self.strategy, models), self.data.codec.read, learning=False
-            )
+            yield Round(models, batch, noise, partial(draw, self.rollout, models), self.data.codec.read, learning=False)
 
     def sample(self, count: int) -> list[Any]:
         """Samples from the model as it is now, as a person reads them; sample i is drawn with seed i."""

@@ -185,6 +185,30 @@ def test_recomputation_gives_the_same_gradients(pipeline):
     assert all(tensor.equal(found[1][1][name]) for name, tensor in found[0][1].items())
 
 
+def test_chat_is_greedy_and_policies_learn_from_samples_at_temperature_1(pipeline):
+    """The temperature of the recipe is for those who talk to the run; PPO's answers to one question differ."""
+    recipe = Run.open(pipeline / "ppo").recipe
+    assert {Run.open(pipeline / stage).recipe.strategy.temperature for stage in ("sft", "ppo", "dpo")} == {0}
+    state = training.Training(recipe, training.Machine(torch.device("cpu"), torch.float32, False, 1))
+    batch = {name: tensor.expand(16, *tensor.shape[1:]) for name, tensor in state.data.batch(0, 1).items()}
+    drawn = state._round(batch, "experience").draw({n: batch[n] for n in ("tokens", "length")}, torch.arange(16))
+    assert len({tuple(row.tolist()) for row in drawn.sample}) > 8
+    looked = next(state._held_out_rounds(state.models["model"]))
+    drawn = looked.draw({n: batch[n] for n in ("tokens", "length")}, torch.arange(16))
+    assert len({tuple(row.tolist()) for row in drawn.sample}) > 8
+
+
+def test_chat_uses_the_temperature_of_the_run(pipeline):
+    """Without other wishes all seeds give one answer; strategy.temperature=1 gives several."""
+    from sanbu.cli.talk import Speaker
+
+    def answers(*overrides):
+        return {"".join(Speaker.open(pipeline / "sft", overrides).answer("What is 1 + 2?", seed)) for seed in range(6)}
+
+    assert len(answers()) == 1 and answers() == answers("strategy.temperature=0")
+    assert len(answers("strategy.temperature=1")) > 1
+
+
 def test_held_out_looks_change_nothing(pipeline):
     recipe = Run.open(pipeline / "ppo").recipe
     recipe = recipe.model_copy(update={"objective": recipe.objective.model_copy(update={"kl_target": 0.1})})
@@ -204,6 +228,7 @@ def test_evaluate(pipeline):
     assert list(found) == [str(pipeline / stage) for stage in ("sft", "ppo", "dpo")]
     for row in found.values():
         assert {"exact_match", "reward", "kl", "win_rate_vs_sft", "best_of_8", "pass_at_8"} <= row.keys()
+        assert row["chat"] == row["greedy"] == row["chat_first_turn"] and "chat_second_turn" not in row
     assert (
         found[str(pipeline / "sft")]["kl"] == pytest.approx(0, abs=1e-4)
         and found[str(pipeline / "sft")]["win_rate_vs_sft"] == 0.5

@@ -32,8 +32,8 @@ def chat(
 
     \b
     sanbu chat runs/chat/ppo
-    sanbu chat runs/chat/base runs/chat/sft runs/chat/ppo -p "What is 12 + 30?"
-    sanbu chat runs/chat/sft strategy.temperature=0 -p "What is 12 + 30?" --json
+    sanbu chat runs/chat/base runs/chat/sft runs/chat/ppo -p "What is 12 + 7?"
+    sanbu chat runs/chat/sft strategy.temperature=1 -p "What is 12 + 7?" --json
     sanbu chat http://localhost:8000#ppo    (API key in SANBU_API_KEY, if needed)
     """
     from sanbu.cli.remote import RemoteSpeaker

@@ -15,15 +15,14 @@ pictures, two different system prompts, dialogues that differ before the answer.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sanbu.codecs.chat import ConversationError, Message, check_messages
+from sanbu.data.builtin.question import chance
 from sanbu.data.record_files import without_nulls
-from sanbu.noise import mix_int
 
 NAMES = {"human": "user", "developer": "system"} | dict.fromkeys(("gpt", "bing", "chatgpt", "model"), "assistant")
 FIELDS = "messages, conversations, instruction, prompt, question, or chosen and rejected"
@@ -38,7 +37,7 @@ class Record:
 
     answer: the known right answer, or empty. margin: by how much better answers are preferred. where: file and line,
     for error messages. demonstration: the answer to imitate, or empty for the best one. left_out: why the record is not
-    used, or empty.
+    used, or empty. group: records of one group are held out together; empty for a group of equal last messages.
     """
 
     prompt: tuple[Message, ...]
@@ -49,13 +48,13 @@ class Record:
     where: str = field(default="", compare=False)
     demonstration: str = ""
     left_out: str = field(default="", compare=False)
+    group: str = field(default="", compare=False)
 
     @property
     def held_out_chance(self) -> float:
-        """A hash of the question, which is the last message, as a number in [0, 1); of the answer without one."""
-        text = self.prompt[-1]["content"] if self.prompt else "".join(self.answers)
-        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        return (mix_int(int.from_bytes(digest, "little")) & ((1 << 53) - 1)) / (1 << 53)
+        """A hash of the group as a number in [0, 1); without one of the last message; of the answer without either."""
+        last = self.prompt[-1]["content"] if self.prompt else "".join(self.answers)
+        return chance(self.group or last)
 
 
 def read_record(value: dict[str, Any], where: str) -> Record:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from sanbu.codecs.chat import Message
@@ -30,7 +31,7 @@ def records(path: str, left_out: Counter[str] | None = None) -> Iterator[Record]
     """
     for part in split_paths(path):
         if sources.built_in(part, "skills"):
-            yield from (skill_record(number) for number in range(skills.COUNT))
+            yield from skill_records()
         else:
             yield from (read_record(row, where) for where, row in rows(part, left_out))
 
@@ -69,6 +70,12 @@ def full_names(path: str) -> str:
     return ",".join(sources.full_name(part, "skills") for part in split_paths(path))
 
 
+@lru_cache
+def skill_records() -> tuple[Record, ...]:
+    """The records of the built-in skills."""
+    return tuple(map(skill_record, range(skills.COUNT)))
+
+
 def skill_record(number: int) -> Record:
     """A question of the built-in skills with four answers: right, rambling, a near miss, that of another question.
 
@@ -83,13 +90,21 @@ def skill_record(number: int) -> Record:
     demonstration = skills.demonstration(found, draws)
     wrong_ranks = [3 if text.startswith(skills.PREAMBLES) else 2 for text in wrong]
     return Record(
-        prompt=user_prompt(found.text),
+        prompt=(*earlier_turns(found), *user_prompt(found.text)),
         answers=(found.answer, rambling, *wrong),
         ranks=(0, 1, *wrong_ranks),
         answer=found.answer,
         where=f"skills, question {number}",
         demonstration=demonstration,
+        group=found.first,
     )
+
+
+def earlier_turns(found: skills.Question) -> Iterator[Message]:
+    """The earlier questions of a conversation with their right answers."""
+    for question, answer in found.before:
+        yield {"role": "user", "content": question}
+        yield {"role": "assistant", "content": answer}
 
 
 def fingerprint(path: str) -> str:
@@ -102,5 +117,5 @@ def fingerprint_of(path: str) -> str:
     if sources.built_in(path, "skills"):
         from sanbu.data.builtin.stdlib_docs import version
 
-        return hashlib.sha256(f"skills 3 {skills.COUNT} {version()}".encode()).hexdigest()
+        return hashlib.sha256(f"skills 4 {skills.COUNT} {version()}".encode()).hexdigest()
     return hash_files((), path) if path.startswith("hub:") else hash_files(record_files(path)[0])

@@ -71,14 +71,16 @@ class PreferenceRows(ConversationRows):
         ]
 
     def _fits(self, record: Record, answers: tuple[int, ...]) -> bool:
-        rendered = (self._render(record, record.answers[i])[0] for i in answers)
+        rendered = (self._whole(record, record.answers[i]) for i in answers)
         return self.fits(max(rendered, key=len), record, self.config.context)
+
+    def _whole(self, record: Record, answer: str) -> list[int]:
+        """The ids of question and answer."""
+        return self.codec.template.render([*record.prompt, {"role": "assistant", "content": answer}])[0]
 
     def _render(self, record: Record, answer: str) -> tuple[list[int], int]:
         """The ids of question and answer, and how many of them are those of the question alone."""
-        template = self.codec.template
-        ids, _ = template.render([*record.prompt, {"role": "assistant", "content": answer}])
-        question = template.ask(record.prompt)
+        ids, question = self._whole(record, answer), self.codec.template.ask(record.prompt)
         same = (number for number, (ours, theirs) in enumerate(zip(ids, question, strict=False)) if ours != theirs)
         return ids, next(same, len(question))
 

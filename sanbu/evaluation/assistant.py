@@ -3,6 +3,9 @@
 Every run answers the same questions with the same seeds at temperature 1, several times per question. The first answer
 to each question gives exact_match, reward and kl. All answers give pass_at_n (at least one is right) and best_of_n (the
 answer with the highest reward is right), which is the baseline for any alignment method.
+
+chat is the share of right answers with the run's own strategy, as `sanbu chat` and the server answer when nothing else
+is asked for; chat_first_turn and chat_second_turn are its parts by the number of questions in the conversation.
 """
 
 from __future__ import annotations
@@ -33,11 +36,15 @@ from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.strategy import draw
 
 ROWS = 512  # answers per batch
+TURNS = {1: "first", 2: "second"}
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A run's N sampled answers to each of Q questions, and the greedy answer: greedy is [Q], the rest [Q, N]."""
+    """A run's N sampled answers to each of Q questions, [Q, N]; [Q]: the greedy answer, and that of its own strategy.
+
+    turn_Q: how many questions the conversation has.
+    """
 
     texts: list[list[str]]
     exact: Tensor
@@ -46,6 +53,8 @@ class Answers:
     ended: Tensor
     length: Tensor
     greedy: Tensor
+    chat: Tensor
+    turn: Tensor
 
 
 def measure(runs: Sequence[Run], options: Options) -> Measurement:
@@ -85,6 +94,8 @@ def figures(results: Answers, baseline: Answers, questions: int) -> dict[str, An
         "exact_match": float(first.mean()),
         "exact_match_error": error,
         "greedy": float(results.greedy.mean()),
+        "chat": float(results.chat.mean()),
+        **{f"chat_{name}_turn": share(results.chat[results.turn == turn]) for turn, name in TURNS.items()},
         f"pass_at_{samples}": float(results.exact.amax(1).mean()),
         f"best_of_{samples}": None if best is None else float(best.mean()),
         "reward": None if results.reward is None else float(results.reward[:, 0].mean()),
@@ -95,6 +106,11 @@ def figures(results: Answers, baseline: Answers, questions: int) -> dict[str, An
     }
     rounded = {name: round(value, 4) for name, value in found.items() if value is not None}
     return rounded | {"questions": questions}
+
+
+def share(right: Tensor) -> float | None:
+    """The mean, or None where there is nothing."""
+    return float(right.mean()) if len(right) else None
 
 
 def win_rate(results: Answers, baseline: Answers) -> dict[str, float | None]:
@@ -114,6 +130,7 @@ def answer_questions(run: Run, reference: Run, judge: Run | None, questions: Seq
     parts: list[tuple[Tensor, ...]] = []
     texts: list[list[str]] = []
     greedy: list[Tensor] = []
+    chat: list[Tensor] = []
     size = max(1, ROWS // samples)
     with torch.no_grad(), progress_rows(f"answers of {run.folder.name}", len(questions)) as progress:
         for start in range(0, len(questions), size):
@@ -126,28 +143,34 @@ def answer_questions(run: Run, reference: Run, judge: Run | None, questions: Seq
             parts.append((exact_match(round, rollout), reward, kl, ended, length))
             written = answers(round, rollout)
             texts += [written[i : i + samples] for i in range(0, len(written), samples)]
-            greedy_round = make_round(run, part, Noise("evaluate"), 0.0, models)
-            greedy.append(exact_match(greedy_round, draw_answers(greedy_round, 1)))
+            for found, temperature in ((greedy, 0.0), (chat, None)):
+                single = make_round(run, part, Noise("evaluate", start), temperature, models)
+                found.append(exact_match(single, draw_answers(single, 1)))
             progress(len(part))
     columns = [torch.cat(column).float() for column in zip(*parts, strict=True)]
     right, reward, kl, ended, length = (column.view(-1, samples) for column in columns)
-    return Answers(texts, right, reward if judge is not None else None, kl, ended, length, torch.cat(greedy))
+    turn = torch.tensor([sum(message["role"] == "user" for message in record.prompt) for record in questions])
+    reward_or_none = reward if judge is not None else None
+    return Answers(texts, right, reward_or_none, kl, ended, length, torch.cat(greedy), torch.cat(chat), turn)
 
 
 def make_round(
     run: Run,
     questions: Sequence[Record],
     noise: Noise,
-    temperature: float = 1.0,
+    temperature: float | None = 1.0,
     models: Mapping[str, Any] | None = None,
 ) -> Round:
-    """A round that answers questions with the run's model; the batch also has the known answers as tokens."""
+    """A round that answers questions with the run's model; the batch also has the known answers as tokens.
+
+    temperature: of unfiltered sampling; None answers with the run's own strategy.
+    """
     codec: Any = run.codec
     known = [ids.tolist() for ids in codec.tokenizer.encode_batch([record.answer for record in questions])]
     batch = batch_of([codec.template.ask(record.prompt) for record in questions]) | {"answer": padded(known, -1)}
-    strategy = run.recipe.strategy
-    max_tokens = strategy.max_tokens if isinstance(strategy, Autoregressive) else 32
-    sampler = Autoregressive(max_tokens=max_tokens, temperature=temperature).build(run.recipe.data.space())
+    own = run.recipe.strategy if isinstance(run.recipe.strategy, Autoregressive) else Autoregressive(max_tokens=32)
+    chosen = own if temperature is None else Autoregressive(max_tokens=own.max_tokens, temperature=temperature)
+    sampler = chosen.build(run.recipe.data.space())
     models = models or {"model": run.model}
     return Round(models, batch, noise, partial(draw, sampler, models), run.codec.read, learning=False)
 
@@ -173,7 +196,7 @@ def reward_run(run: Run) -> Run | None:
 
 
 def read_questions(run: Run, count: int, held_out: bool) -> list[Record]:
-    """At most `count` questions with a known answer, held out from training or not, in the order of the data."""
+    """At most `count` different questions with a known answer, held out or not, in the order of the data."""
     config = run.recipe.data
     if not isinstance(config, ConversationConfig):
         raise SanbuError(f"{run.folder} does not answer questions: its data is {kind_of(config)!r}")
@@ -189,4 +212,5 @@ def read_questions(run: Run, count: int, held_out: bool) -> list[Record]:
             f"{run.folder}: of {len(known):,} questions with a known answer none is {part};"
             f" data.validation={config.validation}"
         )
-    return found[:count]
+    different = {tuple((message["role"], message["content"]) for message in record.prompt): record for record in found}
+    return list(different.values())[:count]

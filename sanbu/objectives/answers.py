@@ -6,8 +6,11 @@ and are padded on the right, which does not affect a causal model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sanbu.space import IGNORED, Batch, Models
 
@@ -23,6 +26,21 @@ def logprobs(model: nn.Module, tokens_NT: Tensor, targets_NT: Tensor) -> Tensor:
     return scatter_back(model(tokens_NT, readout=readout), mask)
 
 
+def by_length(function: Callable[[Tensor, int], Tensor], length_N: Tensor, size: int = 32) -> Tensor:
+    """function(rows, width) of all rows, in pieces of about `size` rows of similar length, to compute less padding.
+
+    The function gives [N] or [N, width] for these rows, of which no more than `width` columns count. The number of
+    pieces depends on N alone, so it is the same in all processes.
+    """
+    order, total = length_N.argsort(), int(length_N.max())
+    found = []
+    for rows in order.tensor_split(max(1, len(order) // size)):
+        width = int(length_N[rows].max())
+        made = function(rows, width)
+        found.append(F.pad(made, (0, total - width)) if made.dim() == 2 else made)
+    return torch.cat(found)[order.argsort()]
+
+
 def scatter_back(values_M: Tensor, mask_NT: Tensor) -> Tensor:
     """M values at the M true positions of a mask, 0 elsewhere, [N, T]."""
     return torch.zeros(mask_NT.shape, dtype=values_M.dtype, device=values_M.device).masked_scatter(mask_NT, values_M)
@@ -30,9 +48,12 @@ def scatter_back(values_M: Tensor, mask_NT: Tensor) -> Tensor:
 
 def answer_logprobs(model: nn.Module, batch: Batch) -> Tensor:
     """The summed log-probability of each answer, [B, K], from tokens_BKT and targets_BKT."""
-    rows, answers = batch["tokens"].shape[:2]
-    each = logprobs(model, batch["tokens"].flatten(0, 1), batch["targets"].flatten(0, 1))
-    return each.sum(1).view(rows, answers)
+    tokens_NT, targets_NT, last_N = (batch[name].flatten(0, 1) for name in ("tokens", "targets", "last"))
+
+    def total(rows: Tensor, width: int) -> Tensor:
+        return logprobs(model, tokens_NT[rows, :width], targets_NT[rows, :width]).sum(1)
+
+    return by_length(total, last_N + 1, 16).view(batch["last"].shape)
 
 
 def with_reference(models: Models, batch: Batch) -> Batch:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sanbu.objectives.answers import count_term, fraction, scatter_back
+from sanbu.objectives.answers import by_length, count_term, fraction
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig
 from sanbu.space import Batch, Models
 
@@ -54,8 +54,13 @@ def plackett_luce() -> Objective:
 def scores(models: Models, batch: Batch) -> Tensor:
     """r_BK, the score of each answer at its last token; 0 for absent answers."""
     there = batch["rank"] >= 0
-    scores_M = models["model"](batch["tokens"][there], batch["last"][there])[:, 0]
-    return scatter_back(scores_M.float(), there)
+    tokens_NT, last_N = batch["tokens"].flatten(0, 1), batch["last"].flatten()
+
+    def score(rows: Tensor, width: int) -> Tensor:
+        scores_M1: Tensor = models["model"](tokens_NT[rows, :width], last_N[rows])
+        return scores_M1[:, 0].float()
+
+    return by_length(score, last_N + 1).view(there.shape).where(there, 0.0)
 
 
 def pair_loss(models: Models, batch: Batch) -> Loss:

@@ -37,19 +37,20 @@ from sanbu.run import Run
 from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.prediction import Prediction
 
-ANSWER = Autoregressive(max_tokens=48)
-NANO = Modern(layers=4, heads=4, width=128, context=128)
+ANSWER = Autoregressive(max_tokens=48, temperature=0.0)  # of chat and server; PPO and GRPO sample at temperature 1
+FLOAT = MachineConfig(precision="float32")  # in shapes this small bfloat16 is slower on a CPU, with AMX too
+NANO = Modern(layers=3, heads=2, width=128, context=128)
 PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shapes; their tokenizer is GPT-2's
     "1.3b": GPT2(layers=24, heads=16, width=2048, context=2048),
     "6b": GPT2(layers=32, heads=32, width=4096, context=2048),
 }
 
 
-def muon(rate: float, hold: float = 0.3) -> Muon:
-    """Muon with a linear cool-down."""
+def muon(rate: float, hold: float = 0.3, rest: float = 0.2) -> Muon:
+    """Muon with a linear cool-down. rest: the rate of embedding and head, as a fraction."""
     linear = LinearRate(hold=hold)
     return Muon(
-        learning_rate=rate, rest=AdamW(learning_rate=rate / 5, weight_decay=0.0, clip=None, rate=linear), rate=linear
+        learning_rate=rate, rest=AdamW(learning_rate=rate * rest, weight_decay=0.0, clip=None, rate=linear), rate=linear
     )
 
 
@@ -73,8 +74,9 @@ def base(size: str = "nano", path: str = "builtin:python") -> Recipe:
         optimizer=muon(0.02),
         strategy=TALK,
         schedule=Schedule(
-            steps=500, batch=16, evaluate_every=250, evaluate_rows=128, sample_every=250, checkpoint_every=250
+            steps=120, batch=8, evaluate_every=60, evaluate_rows=64, sample_every=60, checkpoint_every=60
         ),
+        machine=FLOAT,
     )
 
 
@@ -84,23 +86,26 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     if size != "nano":
         return paper_stage("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
     schedule = Schedule(
-        steps=1350, batch=16, evaluate_every=450, evaluate_rows=128, sample_every=450, samples=2, checkpoint_every=450
+        steps=1500, batch=8, evaluate_every=500, evaluate_rows=128, sample_every=500, samples=2, checkpoint_every=500
     )
-    return recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02), schedule, {"model": base})
+    made = recipe(
+        "sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02, rest=1.0), schedule, {"model": base}
+    )
+    return made.change(machine=FLOAT)
 
 
 def reward(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
     """Assistant, step 3: reward model from rankings; sft=RUN gives its trunk."""
-    data = Rankings(path=path, answers=6, tokenizer=tokenizer_of(sft, size), context=context(sft, size))
+    data = Rankings(
+        path=path, answers=4 if size == "nano" else 6, tokenizer=tokenizer_of(sft, size), context=context(sft, size)
+    )
     if size != "nano":
         trunk = pick(PAPER, size)
         return paper_stage("reward", size, data, BradleyTerry(), 9e-6, 64, 500, start=sft, model=Scorer(trunk=trunk))
-    schedule = Schedule(
-        steps=340, batch=32, micro_batch=32, evaluate_every=170, evaluate_rows=256, checkpoint_every=170
-    )
-    return recipe(
-        "reward", data, Scorer(trunk=model_of(sft)), BradleyTerry(), muon(0.006), schedule, {"model": sft}, Prediction()
-    )
+    schedule = Schedule(steps=120, batch=16, micro_batch=16, evaluate_every=60, evaluate_rows=128, checkpoint_every=60)
+    model = Scorer(trunk=model_of(sft))
+    made = recipe("reward", data, model, BradleyTerry(), muon(0.006), schedule, {"model": sft}, Prediction())
+    return made.change(machine=FLOAT)
 
 
 def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "builtin:skills") -> Recipe:
@@ -108,7 +113,7 @@ def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "builti
     rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if built_in(path, "skills") else (Learned(),)
     objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.03)
     parents = {"model": sft, "reference": sft, "reward": reward}
-    return policy("ppo", size, sft, path, objective, 80, 256, parents)
+    return policy("ppo", size, sft, path, objective, 36, 192, parents)
 
 
 def grpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
@@ -125,13 +130,13 @@ def policy(
     if size != "nano":
         return paper_stage(name, size, data, objective, 9e-6, 512, 500, start=sft, parents=parents)
     schedule = Schedule(
-        steps=steps, batch=batch, micro_batch=32, evaluate_every=20, evaluate_rows=384, checkpoint_every=40
+        steps=steps, batch=batch, micro_batch=32, evaluate_every=12, evaluate_rows=192, checkpoint_every=12
     )
     optimizer = AdamW(
         learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.05, hold=0.6)
     )
     made = recipe(name, data, model_of(sft), objective, optimizer, schedule, parents)
-    return made.change(machine=MachineConfig(precision="float32"))  # ratios compare recorded and computed probabilities
+    return made.change(machine=FLOAT)  # ratios compare recorded and computed probabilities
 
 
 def dpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
@@ -140,9 +145,10 @@ def dpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Reci
     parents = {"model": sft, "reference": sft}
     if size != "nano":
         return paper_stage("dpo", size, data, DPO(), 1e-6, 64, 1_000, start=sft, parents=parents)
-    schedule = Schedule(steps=160, batch=40, evaluate_every=80, evaluate_rows=128, checkpoint_every=80)
+    schedule = Schedule(steps=60, batch=40, evaluate_every=30, evaluate_rows=64, checkpoint_every=30)
     optimizer = AdamW(learning_rate=1e-4, weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.1, hold=0.3))
-    return recipe("dpo", data, model_of(sft), DPO(beta=0.3), optimizer, schedule, parents)
+    made = recipe("dpo", data, model_of(sft), DPO(beta=0.3), optimizer, schedule, parents)
+    return made.change(machine=FLOAT)
 
 
 def gpt1_classify(

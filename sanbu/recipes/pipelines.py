@@ -17,7 +17,7 @@ from sanbu.run import Run
 
 
 def assistant(
-    size: str = "nano", path: str = "builtin:skills", text: str = "builtin:python", questions: str = "3000"
+    size: str = "nano", path: str = "builtin:skills", text: str = "builtin:python", questions: str = "1000"
 ) -> Sequence[Stage]:
     """The assistant pipeline: base, sft, reward, ppo, dpo; path=FILE (your preferences), text=FILE (base text).
 

@@ -7,7 +7,7 @@ gets the same tokens in every batch. Shapes: B rows, S slots of the cache, V voc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sanbu.config import SanbuError
+from sanbu.layers.attention import KeyValues
 from sanbu.models.tokens.transformer import Cache, Decoder
 from sanbu.noise import uniform_at
 from sanbu.space import Batch, Draft, Models, Space
@@ -78,6 +79,10 @@ class Autoregressive(Sampling, StrategyConfig):
     stop: tuple[str, ...] = Field((), description="texts that end a sample; not part of the sample")
     prefill: int = Field(512, ge=1, description="prompt tokens per row and prefill step")
 
+    def unfiltered(self) -> Autoregressive:
+        """Temperature 1 and no filters; `temperature` and the others are for those who use the run."""
+        return self.model_copy(update=dict(Sampling()))
+
     def build(self, space: Space) -> Strategy:
         return AutoregressiveStrategy(self, space)
 
@@ -111,6 +116,12 @@ class AutoregressiveStrategy:
         slots = min(state.tokens.shape[1], max(64, power_of_two))
         self.step(model, state, [layer.first(slots) for layer in state.cache])
         return state
+
+    def keep(self, state: TokenState, rows: Tensor) -> TokenState:
+        """The state of some rows, by number or by a mask."""
+        tensors = {name: value[rows] for name, value in vars(state).items() if isinstance(value, Tensor)}
+        cache = [KeyValues(layer.keys[rows], layer.values[rows]) for layer in state.cache]
+        return replace(state, **tensors, cache=cache)
 
     def draft(self, state: TokenState) -> Draft:
         """Tokens so far. The record holds start_B, ending_B, and log-probabilities of the unfiltered distribution."""

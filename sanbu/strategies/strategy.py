@@ -35,6 +35,10 @@ class StrategyConfig(Choice):
     def check_samples(self, count: int) -> None:
         """Raise ConfigError if this strategy cannot draw so many different samples of one prompt."""
 
+    def unfiltered(self) -> StrategyConfig:
+        """This strategy without what changes the distribution of the model, for objectives that learn from samples."""
+        return self
+
     def build(self, space: Space) -> Strategy:
         """The strategy for samples of this space."""
         raise NotImplementedError
@@ -100,14 +104,52 @@ def draw(
     seeds: Tensor,
     watch: Callable[[Draft], Tensor] | None = None,
 ) -> Draft:
-    """The last draft of `generate`, with the model in evaluation mode during the call."""
+    """The last draft of `generate`, with the model in evaluation mode during the call.
+
+    A strategy with a method keep(state, rows) -> state of these rows stops computing rows that are done.
+    """
     model = models["model"]
     training = model.training
     model.eval()
     try:
+        if watch is None and hasattr(strategy, "keep"):
+            return draw_fewer(strategy, models, condition, seeds)
         return last(generate(strategy, models, condition, seeds, watch))
     finally:
         model.train(training)
+
+
+def draw_fewer(strategy: Any, models: Models, condition: Batch, seeds: Tensor) -> Draft:
+    """The last draft; rows that are done leave the batch whenever they are at least half of it."""
+    device = device_of(models["model"])
+    state = strategy.begin({name: tensor.to(device) for name, tensor in condition.items()}, seeds.to(device))
+    rows, finished = torch.arange(len(seeds), device=device), []
+    if bool(state.done.all()):
+        return last(iter(()))
+    while len(rows):
+        with torch.no_grad():
+            state = strategy.advance(models, state)
+        done = state.done.clone()
+        if 2 * int(done.sum()) < len(done):
+            continue
+        finished.append((rows[done], select(strategy.draft(state), done)))
+        rows, state = rows[~done], strategy.keep(state, ~done)
+    order = torch.cat([places for places, _ in finished]).argsort()
+    return select(join([draft for _, draft in finished]), order)
+
+
+def select(draft: Draft, rows: Tensor) -> Draft:
+    """Some rows of a draft, by number or by a mask."""
+    record = {name: tensor[rows] for name, tensor in draft.record.items()}
+    taken = (tensor[rows] for tensor in (draft.sample, draft.committed, draft.done, draft.evaluations))
+    return Draft(*taken, draft.stage, record)
+
+
+def join(drafts: list[Draft]) -> Draft:
+    """The rows of several drafts, one after another."""
+    record = {name: torch.cat([draft.record[name] for draft in drafts]) for name in drafts[0].record}
+    columns = zip(*((draft.sample, draft.committed, draft.done, draft.evaluations) for draft in drafts), strict=True)
+    return Draft(*(torch.cat(column) for column in columns), drafts[-1].stage, record)
 
 
 def device_of(model: object) -> torch.device:

@@ -11,7 +11,7 @@ from torch import nn
 
 from sanbu.models.tokens.gpt import GPT2
 from sanbu.noise import Noise
-from sanbu.objectives.answers import logprobs
+from sanbu.objectives.answers import by_length, logprobs
 from sanbu.objectives.objective import Round
 from sanbu.objectives.policy.group import GRPO, RLOO
 from sanbu.objectives.policy.policy import (
@@ -203,6 +203,23 @@ def test_before_anything_is_learnt_the_ratio_is_one(config):
         assert float(loss.sums["divergence"]) == pytest.approx(0, abs=1e-6)
         same = {**batch, "advantage": group_advantages(torch.ones(len(batch["tokens"])), 4)}
         assert float(objective.loss(models, same).sums["policy"]) == 0  # equal rewards give zero gradient
+
+
+def test_pieces_of_similar_length_give_what_all_rows_give():
+    """Values by token and by row, in the order of the rows, with columns that count computed once."""
+    lengths = torch.tensor([3, 9, 1, 4, 4, 7, 2])
+    values, seen = torch.arange(70.0).view(7, 10), []
+
+    def tokens(rows, width):
+        seen.append((len(rows), width))
+        return values[rows, :width]
+
+    found = by_length(tokens, lengths, size=3)
+    counted = torch.arange(9) < lengths[:, None]
+    assert found.shape == (7, 9) and found[counted].equal(values[:, :9][counted])
+    assert seen == [(4, 4), (3, 9)]  # lengths 1, 2, 3, 4 and 4, 7, 9
+    assert by_length(lambda rows, width: values[rows, 0], lengths, size=2).equal(values[:, 0])
+    assert by_length(lambda rows, width: values[rows, 0], lengths, size=50).equal(values[:, 0])
 
 
 def test_garbage_behind_an_answer_changes_nothing():

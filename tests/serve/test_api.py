@@ -70,6 +70,18 @@ def test_an_answer_is_what_the_run_says_itself(client, runs):
         assert said.choices[0].message.content == alone
 
 
+def test_without_a_temperature_an_answer_has_that_of_the_run(client, runs):
+    """The recipe's strategy is greedy: any seed gives the greedy answer. The seed counts at temperature 1."""
+    run = Run.open(runs[0])
+    assert run.recipe.strategy.temperature == 0
+    greedy = run.generate("What is 3?", overrides=("strategy.max_tokens=20", "strategy.temperature=0"))
+    how = {"model": "talk", "messages": ASKED, "max_tokens": 20}
+    texts = {client.chat.completions.create(**how, seed=seed).choices[0].message.content for seed in range(4)}
+    assert texts == {greedy}
+    warm = [client.chat.completions.create(**how, seed=seed, temperature=1) for seed in range(4)]
+    assert len({said.choices[0].message.content for said in warm}) > 1
+
+
 def test_choices_are_drawn_with_seeds_that_follow_each_other(client):
     how = {"model": "bytes", "prompt": "and ", "max_tokens": 12}
     several = client.completions.create(**how, n=4, seed=7).choices

@@ -14,6 +14,7 @@ from sanbu.space import Space
 from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.beam import BeamSearch
 from sanbu.strategies.filters import draw, min_p, repetition_penalty, top_k, top_p
+from sanbu.strategies.strategy import draw as draw_all
 from sanbu.strategies.strategy import generate, last
 from sanbu.testing import build_seeded, fill
 
@@ -108,6 +109,31 @@ def test_a_row_is_the_same_alone_and_in_any_batch(model):
             alone.record["logprobs"][0, :width], together.record["logprobs"][row, :width], atol=1e-5, rtol=1e-5
         )
     assert texts(together)[0] != texts(together)[3]  # the same prompt with two seeds
+
+
+def test_rows_that_are_done_leave_the_batch(model):
+    """The last draft is the same in every tensor, and fewer rows are computed."""
+    rows = [ROWS[number % 4] for number in range(24)]
+    config, computed = Autoregressive(max_tokens=30), []
+    hook = model.register_forward_pre_hook(lambda module, given: computed.append(len(given[0])))
+    whole = run(model, config, rows)
+    steps, before = len(computed), sum(computed)
+    fewer = draw_all(config.build(SPACE), {"model": model}, condition(*rows), torch.arange(len(rows)))
+    hook.remove()
+    assert len(computed) == 2 * steps and sum(computed) - before < 0.8 * before
+    for name in ("sample", "committed", "done", "evaluations"):
+        assert getattr(fewer, name).equal(getattr(whole, name)), name
+    assert fewer.record.keys() == whole.record.keys()
+    for name, tensor in whole.record.items():
+        torch.testing.assert_close(fewer.record[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_what_changes_the_distribution_is_left_out_for_those_who_learn_from_samples():
+    given = Autoregressive(
+        max_tokens=7, stop=("x",), temperature=0, top_k=3, top_p=0.5, min_p=0.1, repetition_penalty=2
+    )
+    assert given.unfiltered() == Autoregressive(max_tokens=7, stop=("x",))
+    assert BeamSearch(beams=3).unfiltered() == BeamSearch(beams=3)
 
 
 def test_logprobs_are_those_of_a_teacher_forced_pass(model):

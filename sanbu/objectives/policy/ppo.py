@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sanbu.models.scorers.scorer import ScorerNetwork
+from sanbu.objectives.answers import by_length
 from sanbu.objectives.objective import Loss, Objective, Round, Turn
 from sanbu.objectives.policy.policy import (
     Coefficient,
@@ -81,7 +82,7 @@ def experience(config: PPO, rewards: Sequence[Reward], round: Round) -> Batch:
     """A rollout with the value, target and advantage of each token; advantages are whitened over the round."""
     batch = sample_rollout(round, config.samples, rewards, config.unfinished)
     mask = answer_mask(batch)
-    value = round.models["value"](batch["tokens"])[..., 0].float() * mask
+    value = by_length(partial(values, round.models, batch["tokens"]), batch["length"]) * mask
     reward = token_rewards(batch, config.whiten_rewards)
     advantage = advantages(reward, value, mask, config.discount, config.trace)
     target = advantage + value
@@ -89,6 +90,12 @@ def experience(config: PPO, rewards: Sequence[Reward], round: Round) -> Batch:
     explained = 1 - unexplained / target[mask].var(correction=0).clamp(min=1e-8)
     statistics = {"told_explained_variance": explained.expand(len(mask)).clone()}
     return batch | statistics | {"value": value, "target": target, "advantage": whitened(advantage, mask)}
+
+
+def values(models: Models, tokens: Tensor, rows: Tensor, width: int) -> Tensor:
+    """The value of each token of some rows."""
+    value: Tensor = models["value"](tokens[rows, :width])
+    return value[..., 0].float()
 
 
 def token_rewards(batch: Batch, whiten: bool) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sanbu.config import Choice
+from sanbu.objectives.answers import by_length
 from sanbu.objectives.objective import Round
 from sanbu.space import Batch
 
@@ -46,7 +47,12 @@ def learned_reward(weight: float) -> Reward:
         ended = torch.where(ending >= 0, ending, tokens.gather(1, length[:, None])[:, 0])
         tokens = tokens.scatter(1, length[:, None], ended[:, None])
         last = length - (ending < 0).long()
-        return weight * round.models["reward"](tokens, last)[:, 0].float()
+
+        def score(rows: Tensor, width: int) -> Tensor:
+            scores: Tensor = round.models["reward"](tokens[rows, :width], last[rows])
+            return scores[:, 0].float()
+
+        return weight * by_length(score, last + 1)
 
     return reward
 

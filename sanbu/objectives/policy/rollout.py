@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sanbu.objectives.answers import logprobs
+from sanbu.objectives.answers import by_length, logprobs
 from sanbu.objectives.objective import Round
 from sanbu.objectives.policy.rewards import Reward, exact_match
 from sanbu.space import IGNORED, Batch, Models
@@ -47,7 +47,12 @@ def add_rewards(round: Round, rollout: Batch, rewards: Sequence[Reward], unfinis
 
 def add_reference(models: Models, rollout: Batch) -> Batch:
     """The rollout with reference_NT, the log-probabilities under the frozen reference."""
-    return rollout | {"reference": logprobs(models["reference"], rollout["tokens"], rollout["targets"])}
+    tokens, targets, model = rollout["tokens"], rollout["targets"], models["reference"]
+
+    def each(rows: Tensor, width: int) -> Tensor:
+        return logprobs(model, tokens[rows, :width], targets[rows, :width])
+
+    return rollout | {"reference": by_length(each, rollout["length"])}
 
 
 def round_statistics(round: Round, rollout: Batch) -> Batch:

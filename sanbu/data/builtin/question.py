@@ -1,0 +1,93 @@
+"""A question with its computed answer, random draws keyed by its number, and forms of questions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sanbu.noise import key, mix_int
+
+A = TypeVar("A")
+HELD_OUT = 0.05  # wordings that are reserved for evaluation occur among this share of the questions
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its right answer in one sentence, near misses, and the name of its skill.
+
+    before: the earlier questions of the conversation with their right answers.
+    """
+
+    text: str
+    answer: str
+    near: tuple[str, ...]
+    skill: str
+    before: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def first(self) -> str:
+        """The first question of the conversation."""
+        return self.before[0][0] if self.before else self.text
+
+
+def chance(text: str) -> float:
+    """A hash of a text as a number in [0, 1): texts below data.validation are held out."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return (mix_int(int.from_bytes(digest, "little")) & ((1 << 53) - 1)) / (1 << 53)
+
+
+def held_out(text: str) -> bool:
+    """Whether a text is held out where data.validation has its default."""
+    return chance(text) < HELD_OUT
+
+
+class Draws:
+    """Random integers, keyed by the number of a question."""
+
+    def __init__(self, number: int, purpose: str = "skills") -> None:
+        self.state = key(purpose, number)
+
+    def below(self, high: int) -> int:
+        """An integer 0 .. high - 1."""
+        self.state = mix_int(self.state + 0x9E3779B97F4A7C15)
+        return (self.state & ((1 << 62) - 1)) % high
+
+    def choose(self, items: Sequence[A]) -> A:
+        """One of the items."""
+        return items[self.below(len(items))]
+
+    def several(self, count: int, high: int) -> list[int]:
+        """`count` distinct integers 0 .. high - 1."""
+        pool = list(range(high))
+        return [pool.pop(self.below(len(pool))) for _ in range(count)]
+
+
+def sentence(value: object) -> str:
+    """A value as a short answer."""
+    return f"It is {value}."
+
+
+def digits(values: list[int]) -> str:
+    """Integers as text, separated by spaces."""
+    return " ".join(map(str, values))
+
+
+def number_question(text: str, value: int, skill: str) -> Question:
+    """A question whose answer is a number; near misses are off by one or ten, or have the digits reversed."""
+    backwards = int(str(abs(value))[::-1])
+    wrong = [value + 1, value - 1, value + 10, value - 10, backwards]
+    near = tuple(sentence(number) for number in wrong if number != value and number >= 0)
+    return Question(text, sentence(value), near, skill)
+
+
+def list_question(text: str, values: list[str], skill: str) -> Question:
+    """A question whose answer is a list; near misses swap two neighbours."""
+    near = []
+    for i in range(len(values) - 1):
+        other = [*values[:i], values[i + 1], values[i], *values[i + 2 :]]
+        if other != values:
+            near.append(sentence(" ".join(other)))
+    shorter = sentence(" ".join(values[1:]))
+    return Question(text, sentence(" ".join(values)), tuple(near) or (shorter,), skill)
