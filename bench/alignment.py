@@ -1,9 +1,9 @@
-"""Alignment training compared with TRL: python -m bench.alignment [--part sft|dpo|ppo] [--rounds N] [--json]
+"""Alignment training compared with TRL: python -m bench.alignment [--part sft|dpo|grpo] [--rounds N] [--json]
 
 Both train the same GPT-2 shape (6 layers, width 256, vocabulary 4,096) on the same questions and the same machine, in
 alternating measurements. TRL runs in its fastest setting (padded or packed; float32 without recomputation, which is
-faster on a CPU). Rates count useful work per second: sft non-padding tokens, dpo pairs, ppo answers.
-The last line is one JSON object: sft.ratio, dpo.ratio, ppo.ratio.
+faster on a CPU). Rates count useful work per second: sft non-padding tokens, dpo pairs, grpo answers.
+The last line is one JSON object: sft.ratio, dpo.ratio, grpo.ratio.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def ours(folder: str, what: str) -> Callable[[], float]:
     data, objective, batch = {
         "sft": (Chat(**common), ChunkedNextToken(chunk=4096), 8),
         "dpo": (Pairs(**common), DPO(), 32),
-        "ppo": (Prompts(**common), GRPO(samples=8, kl=0.02), 8),
+        "grpo": (Prompts(**common), GRPO(samples=8, kl=0.02), 8),
     }[what]
     model, machine = GPT2(**SHAPE), MachineConfig(precision="float32")
     start = Path(folder) / f"start-{what}"
@@ -94,7 +94,7 @@ def ours(folder: str, what: str) -> Callable[[], float]:
             if what == "sft":
                 done += float((rows["tokens"] != training.data.pad).sum())  # type: ignore[attr-defined]
             else:
-                done += batch * (8 if what == "ppo" else 1)
+                done += batch * (8 if what == "grpo" else 1)
             while not training.advance():
                 pass
         return done
@@ -122,7 +122,7 @@ def theirs(folder: str, what: str, setting: str) -> Callable[[], float]:
     import transformers
 
     transformers.logging.set_verbosity_error()
-    trainer_of = {"sft": sft_trainer, "dpo": dpo_trainer, "ppo": grpo_trainer}[what]
+    trainer_of = {"sft": sft_trainer, "dpo": dpo_trainer, "grpo": grpo_trainer}[what]
 
     class Clock(transformers.TrainerCallback):  # type: ignore[misc]
         """Records when each step ended."""
@@ -243,7 +243,7 @@ def grpo_trainer(folder: Path, setting: str) -> tuple[Any, Callable[[int], float
     return trainer, lambda steps: steps * 64.0
 
 
-SETTINGS = {"sft": ("padded", "packed"), "dpo": ("padded",), "ppo": ("generate",)}
+SETTINGS = {"sft": ("padded", "packed"), "dpo": ("padded",), "grpo": ("generate",)}
 
 
 def main() -> None:

@@ -186,7 +186,7 @@ def quantile(values: list[float], part: float) -> float:
     return sorted(values)[min(len(values) - 1, int(part * len(values)))] if values else 0.0
 
 
-def measure(folder: Path, rounds: int) -> dict[str, float]:
+def measure(folder: Path, rounds: int) -> dict[str, Any]:
     """Medians over rounds; in each round the servers run one after another, each alone."""
     prepare(folder)
     found: dict[str, list[float]] = {}
@@ -208,10 +208,14 @@ def measure(folder: Path, rounds: int) -> dict[str, float]:
                     for key, value in figures.items():
                         found.setdefault(f"clients.{case}.{name}.{key}", []).append(value)
     figures = {key: statistics.median(values) for key, values in found.items()}
+    labels: dict[str, str] = {}
     for case in CASES:
         rate = {name: figures[f"clients.{case}.{name}.rate"] for name in commands(folder, 0)}
         figures |= {f"clients.{case}.{name}": ratio for name, ratio in ratios(rate).items()}
-    return figures
+        peer = max((name for name in rate if name.startswith("transformers")), key=lambda name: rate[name])
+        labels[f"clients.{case}.peer"] = peer.replace("transformers_cb", "transformers with continuous batching")
+        figures[f"clients.{case}.peer.rate"] = rate[peer]
+    return figures | labels
 
 
 def ratios(rate: dict[str, float]) -> dict[str, float]:

@@ -142,7 +142,7 @@ def importing(rounds: int = 5) -> Figures:
     lines = {
         "import": ("import sanbu", "import diffusers"),
         "import.ready": (
-            "import sanbu, sanbu.strategies.refinement, sanbu.models.unet; sanbu.load",
+            "import sanbu, sanbu.strategies.refinement, sanbu.models.denoisers.unet; sanbu.load",
             "from diffusers import DiffusionPipeline, UNet2DModel, DDIMScheduler, DDPMPipeline",
         ),
     }

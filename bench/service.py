@@ -29,7 +29,7 @@ from bench import clients, load
 from bench.together import side_by_side
 
 VOCABULARY, CONTEXT, ROWS = 4096, 1024, 16
-SERVED: dict[str, Callable[[Path, int], dict[str, float]]] = {
+SERVED: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "clients": clients.measure,
     "overhead": load.overhead,
     "load": lambda folder, rounds: load.load(folder),
@@ -83,7 +83,7 @@ def static() -> Callable[[], float]:
     """Requested tokens per second of the strategy in static batches."""
     import torch
 
-    from sanbu.data.chat import padded
+    from sanbu.codecs.text import padded
     from sanbu.space import Space
     from sanbu.strategies.autoregressive import Autoregressive
     from sanbu.strategies.strategy import generate, last
@@ -139,7 +139,7 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    figures: dict[str, float] = {}
+    figures: dict[str, Any] = {}
     folder = arguments.run or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     for part in arguments.part or PARTS:
@@ -153,6 +153,7 @@ def main() -> None:
         else:
             found = side_by_side({kind: (first_token, (kind,)) for kind in ("unknown", "known")}, arguments.rounds)
             figures |= {"prefix.ratio": found["unknown"] / found["known"]}
+            figures |= {f"prefix.{kind}_ms": 1000 * value for kind, value in found.items()}
         figures |= {f"{part}.{name}": value for name, value in found.items()}
     if arguments.run is None:
         shutil.rmtree(folder)

@@ -222,8 +222,8 @@ def chunked() -> Figures:
     figures = side_by_side({"whole": (loss_memory, (0,)), "chunked": (loss_memory, (512,))}, rounds=1)
     return {
         "chunked.memory_ratio": figures["chunked"] / figures["whole"],
-        "chunked.sanbu_bytes": figures["chunked"],
-        "chunked.peer_bytes": figures["whole"],
+        "chunked.sanbu_mb": figures["chunked"] / 1e6,
+        "chunked.peer_mb": figures["whole"] / 1e6,
     }
 
 
