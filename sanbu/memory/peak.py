@@ -1,0 +1,96 @@
+"""The most memory that code would take at once, found by running it on tensors that have shapes and no contents.
+
+Under FakeTensorMode every operation computes shapes alone, in time that does not depend on sizes, and draws no random
+number. What a step decides from contents is answered in the way that takes the most memory: `Answers`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+TRUTHS = (Tensor.__bool__,)
+WHOLES = (Tensor.__int__, Tensor.__index__)
+FILLS = (Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_)
+NUMBERS = (Tensor.__float__, Tensor.item)
+
+
+class Peak(TorchDispatchMode):
+    """Bytes of all tensors that were made under it and still live, and the most of them so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live, self.most = 0, 0
+        self.known: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.add(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        return result
+
+    def add(self, tensors: Iterable[Tensor], counted: bool = True) -> None:
+        """Count the storages of these tensors until they end; not at all, where they are counted elsewhere."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            if storage._cdata in self.known:
+                continue
+            number, size = storage._cdata, storage.nbytes() if counted else 0
+            self.known[number] = weakref.finalize(storage, self._end, number, size)
+            self.live += size
+            self.most = max(self.most, self.live)
+
+    def _end(self, number: int, size: int) -> None:
+        self.known.pop(number, None)
+        self.live -= size
+
+
+class Unfilled(TorchFunctionMode):
+    """Leaves out what fills tensors in place: on the meta device it has no effect but an import of two seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if function in FILLS else function(*args, **(kwargs or {}))
+
+
+class Answers(TorchFunctionMode):
+    """Answers to questions about contents: true, 0, and `longest` for a maximum; a choice of rows takes all rows."""
+
+    def __init__(self, longest: int) -> None:
+        super().__init__()
+        self.longest = longest
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        first = args[0] if args else None
+        if function in TRUTHS:
+            return True
+        if function in WHOLES or function in NUMBERS:
+            value = self.longest if getattr(first, "is_largest", False) else 0
+            whole = function in WHOLES or not (first.is_floating_point() or function is Tensor.__float__)
+            return value if whole else float(value)
+        if function is Tensor.tolist:
+            return zeros(tuple(first.shape))
+        if function in (Tensor.nonzero, torch.nonzero) and not kwargs.get("as_tuple"):
+            return torch.zeros(first.numel(), first.ndim, dtype=torch.long)
+        if function is Tensor.__getitem__ and is_mask(args[1]):
+            return first.flatten(0, args[1].ndim - 1).clone()
+        result = function(*args, **kwargs)
+        if function in (Tensor.max, Tensor.amax) and len(args) == 1 and not kwargs:
+            result.is_largest = True
+        return result
+
+
+def is_mask(index: Any) -> bool:
+    """Whether an index is a tensor of booleans."""
+    return isinstance(index, Tensor) and index.dtype == torch.bool
+
+
+def zeros(shape: tuple[int, ...]) -> Any:
+    """Nested lists of zeros."""
+    return [zeros(shape[1:]) for _ in range(shape[0])] if shape else 0

@@ -1,0 +1,207 @@
+"""The memory of a training step, by part: every module, gradient and optimizer state is built without contents.
+
+peak = weights + gradients + optimizer + the most that a forward and a backward pass of a micro-batch, an evaluation or
+a snapshot of the averages takes besides. Parameters of all players, references and averages count.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sanbu.config import dump, load
+from sanbu.layers.average import Following
+from sanbu.machine import recompute
+from sanbu.memory.parts import Parts
+from sanbu.memory.peak import Answers, Peak, Unfilled
+from sanbu.noise import Noise
+from sanbu.objectives.objective import Objective, Round, Turn, row_count
+from sanbu.optimizers.search import Search, only_learning
+from sanbu.recipe import Recipe
+from sanbu.space import Batch, Draft
+
+NEGLIGIBLE = 0.25  # of the room; runs that are surely below this are not counted any closer
+PER_OUTPUT = 12  # tensors kept for each output of a layer, at most: a rough bound
+BYTES = 4
+
+
+@dataclass
+class Hollow:
+    """A run without contents: its modules and searches on tensors that have only shapes."""
+
+    recipe: Recipe
+    objective: Objective
+    models: dict[str, nn.Module]
+
+    @classmethod
+    def build(cls, recipe: Recipe, parents: Mapping[str, Recipe]) -> Hollow:
+        """Everything that a run builds but its data. Called on the meta device or under FakeTensorMode."""
+        recipe = load(Recipe, dump(recipe))  # a copy of its own: configs may keep tensors that they have computed
+        objective = recipe.objective.build()
+        model = recipe.model.build(recipe.data.space())
+        models = {"model": model, **objective.attach(model)}
+        if recipe.average is not None:
+            models["average"] = recipe.average.build(model)
+        for name, parent in parents.items():
+            if name != "model":
+                models[name] = parent.model.build(parent.data.space()).eval().requires_grad_(False)
+        return cls(recipe, objective, models)
+
+    def learners(self, player: str) -> dict[str, nn.Module]:
+        """The modules that a player changes."""
+        return {name: self.models[name] for name in self.objective.players[player]}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that any player changes, each once."""
+        every = [p for player in self.objective.players for m in self.learners(player).values() for p in m.parameters()]
+        return list({id(parameter): parameter for parameter in every}.values())
+
+    def weights(self) -> list[Tensor]:
+        """Parameters and buffers of all modules, each once."""
+        every = [tensor for module in self.models.values() for tensor in (*module.parameters(), *module.buffers())]
+        return list({id(tensor): tensor for tensor in every}.values())
+
+    def snapshot(self) -> int:
+        """Bytes of the copy that a checkpoint makes of the averages."""
+        average = self.models.get("average")
+        return nbytes(average.snapshot().values()) if isinstance(average, Following) else 0
+
+
+def nbytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of these tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def estimate(
+    recipe: Recipe, parents: Mapping[str, Recipe] | None = None, precision: torch.dtype = torch.float32
+) -> Parts:
+    """The memory of a resolved recipe. Takes seconds for the largest; draws no random number and builds nothing."""
+    from torch._subclasses.fake_tensor import FakeTensorMode  # half a second, which small runs do without
+
+    with torch.random.fork_rng(devices=[]), FakeTensorMode():
+        hollow = Hollow.build(recipe, parents or {})
+        searches = {player: search_of(hollow, player) for player in hollow.objective.players}
+        for parameter in hollow.parameters():
+            parameter.requires_grad_().grad = torch.empty_like(parameter)
+        states = sum(state_bytes(search) for search in searches.values())
+        weights, gradients = nbytes(hollow.weights()), nbytes(hollow.parameters())
+        try:
+            activations = max(passes(hollow, precision) - gradients, hollow.snapshot(), 0)
+        except Exception:  # code of a user may ask for contents in a way that has no answer here
+            activations = None
+    return Parts(weights, gradients, states, activations)
+
+
+def search_of(hollow: Hollow, player: str) -> Search:
+    """The search of a player, as the loop builds it."""
+    config = hollow.recipe.players.get(player, hollow.recipe.optimizer)
+    return config.build(hollow.learners(player), hollow.recipe.schedule.steps)
+
+
+def state_bytes(search: Any) -> int:
+    """Bytes of the states of a search's optimizers after a step; of a search without optimizers, none."""
+    total = 0
+    for optimizer, _ in getattr(search, "pairs", ()):
+        optimizer.step()
+        total += nbytes(v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor))
+    return total
+
+
+# -- what lives only within a step -----------------------------------------------------------------------------------
+
+
+def passes(hollow: Hollow, precision: torch.dtype) -> int:
+    """The most bytes of gradients, activations and temporary tensors at once, of training and evaluation."""
+    recipe, longest = hollow.recipe, max(hollow.recipe.data.space().shape)
+    if recipe.machine.recompute == "on":
+        for module in hollow.models.values():
+            recompute(module)
+    peak = Peak()
+    peak.add(hollow.weights(), counted=False)
+    gradients = [parameter.grad for parameter in hollow.parameters() if parameter.grad is not None]
+    with Answers(longest), peak:
+        peak.add(gradients)
+        gradients.clear()
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            train(hollow, number(recipe.schedule.batch), number(recipe.schedule.micro_batch))
+            if recipe.schedule.evaluate_every:
+                evaluate(hollow, min(number(recipe.schedule.batch), recipe.schedule.evaluate_rows))
+    return peak.most
+
+
+def number(value: int | str) -> int:
+    """A size of the schedule, which Recipe.resolve must have set."""
+    assert isinstance(value, int), "resolve the recipe first"
+    return value
+
+
+def train(hollow: Hollow, rows: int, micro: int) -> None:
+    """One round: what the first turn of each player does with the first two micro-batches."""
+    given = round_of(hollow, rows, learning=True)
+    with torch.no_grad():
+        experience = hollow.objective.experience(given)
+    seen: set[str] = set()
+    for turn in hollow.objective.draw_turns(replace(given, batch=experience)):
+        if turn.player not in seen:
+            seen.add(turn.player)
+            backward(hollow, turn, micro)
+        if seen == set(hollow.objective.players):
+            break
+
+
+def backward(hollow: Hollow, turn: Turn, micro: int) -> None:
+    """The gradient of a turn over at most two micro-batches: the second adds to what the first has left."""
+    rows = row_count(turn.batch)
+    with only_learning(hollow.models, hollow.learners(turn.player)):
+        for start in range(0, min(rows, 2 * micro), micro):
+            batch = {name: tensor[start : start + micro] for name, tensor in turn.batch.items()}
+            loss = turn.loss(hollow.models, batch)
+            sum(loss.sums.values(), torch.zeros(())).backward()
+
+
+def evaluate(hollow: Hollow, rows: int) -> None:
+    """The loss on held-out rows."""
+    given = round_of(hollow, rows, learning=False)
+    with torch.no_grad():
+        experience = hollow.objective.experience(given)
+        for turn in hollow.objective.draw_turns(replace(given, batch=experience)):
+            turn.loss(hollow.models, turn.batch)
+
+
+def round_of(hollow: Hollow, rows: int, learning: bool) -> Round:
+    """A round of rows without contents."""
+    space = hollow.recipe.data.space()
+
+    def draw(condition: Batch, seeds: Tensor) -> Draft:
+        shape = (len(seeds), *space.shape)
+        sample = torch.zeros(shape, dtype=torch.long if space.vocabulary else torch.float32)
+        nothing, none = torch.zeros(len(seeds)), torch.zeros(len(seeds), dtype=torch.long)
+        record = {"logprobs": torch.zeros(shape), "ending": none, "end_logprob": nothing}
+        return Draft(sample, torch.ones(shape, dtype=torch.bool), none.bool(), none, record=record)
+
+    batch = hollow.recipe.data.example(rows)
+    return Round(hollow.models, batch, Noise("memory"), draw, lambda ids: "", learning=learning)
+
+
+# -- runs that are surely small --------------------------------------------------------------------------------------
+
+
+def surely_below(recipe: Recipe, parents: Mapping[str, Recipe], bytes: int) -> bool:
+    """Whether a rough bound of the memory is below this many bytes; takes a few milliseconds for a small model."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), Unfilled():
+        hollow = Hollow.build(recipe, parents)
+    space, rows = recipe.data.space(), max(number(recipe.schedule.micro_batch), recipe.schedule.evaluate_rows)
+    kept = 4 * nbytes(hollow.weights())
+    places = rows * max(1, space.shape[0] if len(space.shape) < 2 else space.shape[1] * space.shape[2])
+    outputs = sum(wide(module) for model in hollow.models.values() for module in model.modules())
+    return kept + places * outputs * PER_OUTPUT * BYTES < bytes
+
+
+def wide(module: nn.Module) -> int:
+    """The number of outputs of a layer at one place."""
+    return max((p.shape[0] for p in copy.copy(module).parameters(recurse=False) if p.ndim > 1), default=0)
