@@ -6,8 +6,10 @@ number. What a step decides from contents is answered in the way that takes the 
 
 from __future__ import annotations
 
+import warnings
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +22,20 @@ TRUTHS = (Tensor.__bool__,)
 WHOLES = (Tensor.__int__, Tensor.__index__)
 FILLS = (Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_)
 NUMBERS = (Tensor.__float__, Tensor.item)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Within it, tensors on any device have shapes and no contents."""
+    from torch._subclasses.fake_tensor import FakeTensorMode  # an import of a second or two, which small runs spare
+
+    class Shapes(FakeTensorMode):
+        def __deepcopy__(self, memo: Any) -> Shapes:
+            return self  # a copy of a tensor belongs to the same mode
+
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), Shapes():
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
+        yield
 
 
 class Peak(TorchDispatchMode):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from sanbu.config import dump, load
 from sanbu.layers.average import Following
 from sanbu.machine import recompute
 from sanbu.memory.parts import Parts
-from sanbu.memory.peak import Answers, Peak, Unfilled
+from sanbu.memory.peak import Answers, Peak, Unfilled, shapes_alone
 from sanbu.noise import Noise
 from sanbu.objectives.objective import Objective, Round, Turn, row_count
 from sanbu.optimizers.search import Search, only_learning
@@ -37,6 +37,7 @@ class Hollow:
     recipe: Recipe
     objective: Objective
     models: dict[str, nn.Module]
+    searches: dict[str, Search] = field(default_factory=dict)
 
     @classmethod
     def build(cls, recipe: Recipe, parents: Mapping[str, Recipe]) -> Hollow:
@@ -51,6 +52,25 @@ class Hollow:
             if name != "model":
                 models[name] = parent.model.build(parent.data.space()).eval().requires_grad_(False)
         return cls(recipe, objective, models)
+
+    def begin(self) -> None:
+        """Give every learner a gradient and every optimizer its state, as after a step."""
+        for parameter in self.parameters():
+            parameter.requires_grad_().grad = torch.empty_like(parameter)
+        for player in self.objective.players:
+            config = self.recipe.players.get(player, self.recipe.optimizer)
+            self.searches[player] = config.build(self.learners(player), self.recipe.schedule.steps)
+        for optimizer in self.optimizers():
+            optimizer.step()
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimizers of all searches; a search of another kind has none."""
+        return [optimizer for search in self.searches.values() for optimizer, _ in getattr(search, "pairs", ())]
+
+    def states(self) -> list[Tensor]:
+        """The tensors that optimizers keep."""
+        kept = [state.values() for optimizer in self.optimizers() for state in optimizer.state.values()]
+        return [value for values in kept for value in values if isinstance(value, Tensor)]
 
     def learners(self, player: str) -> dict[str, nn.Module]:
         """The modules that a player changes."""
@@ -81,35 +101,15 @@ def estimate(
     recipe: Recipe, parents: Mapping[str, Recipe] | None = None, precision: torch.dtype = torch.float32
 ) -> Parts:
     """The memory of a resolved recipe. Takes seconds for the largest; draws no random number and builds nothing."""
-    from torch._subclasses.fake_tensor import FakeTensorMode  # half a second, which small runs do without
-
-    with torch.random.fork_rng(devices=[]), FakeTensorMode():
+    with shapes_alone():
         hollow = Hollow.build(recipe, parents or {})
-        searches = {player: search_of(hollow, player) for player in hollow.objective.players}
-        for parameter in hollow.parameters():
-            parameter.requires_grad_().grad = torch.empty_like(parameter)
-        states = sum(state_bytes(search) for search in searches.values())
-        weights, gradients = nbytes(hollow.weights()), nbytes(hollow.parameters())
+        hollow.begin()
+        weights, gradients, states = map(nbytes, (hollow.weights(), hollow.parameters(), hollow.states()))
         try:
             activations = max(passes(hollow, precision) - gradients, hollow.snapshot(), 0)
         except Exception:  # code of a user may ask for contents in a way that has no answer here
             activations = None
     return Parts(weights, gradients, states, activations)
-
-
-def search_of(hollow: Hollow, player: str) -> Search:
-    """The search of a player, as the loop builds it."""
-    config = hollow.recipe.players.get(player, hollow.recipe.optimizer)
-    return config.build(hollow.learners(player), hollow.recipe.schedule.steps)
-
-
-def state_bytes(search: Any) -> int:
-    """Bytes of the states of a search's optimizers after a step; of a search without optimizers, none."""
-    total = 0
-    for optimizer, _ in getattr(search, "pairs", ()):
-        optimizer.step()
-        total += nbytes(v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor))
-    return total
 
 
 # -- what lives only within a step -----------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def passes(hollow: Hollow, precision: torch.dtype) -> int:
         for module in hollow.models.values():
             recompute(module)
     peak = Peak()
-    peak.add(hollow.weights(), counted=False)
+    peak.add([*hollow.weights(), *hollow.states()], counted=False)
     gradients = [parameter.grad for parameter in hollow.parameters() if parameter.grad is not None]
     with Answers(longest), peak:
         peak.add(gradients)
@@ -131,6 +131,9 @@ def passes(hollow: Hollow, precision: torch.dtype) -> int:
             train(hollow, number(recipe.schedule.batch), number(recipe.schedule.micro_batch))
             if recipe.schedule.evaluate_every:
                 evaluate(hollow, min(number(recipe.schedule.batch), recipe.schedule.evaluate_rows))
+        for optimizer in hollow.optimizers():
+            if not optimizer.defaults.get("fused"):  # a fused step makes no tensors
+                optimizer.step()
     return peak.most
 
 
