@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from sanbu.memory.heap import Heap
+
 TRUTHS = (Tensor.__bool__,)
 WHOLES = (Tensor.__int__, Tensor.__index__)
 FILLS = (Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_)
@@ -39,11 +41,11 @@ def shapes_alone() -> Iterator[None]:
 
 
 class Peak(TorchDispatchMode):
-    """Bytes of all tensors that were made under it and still live, and the most of them so far."""
+    """Bytes of all tensors that were made under it and still live, and the most of them so far; and their heap."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.live, self.most = 0, 0
+        self.live, self.most, self.heap = 0, 0, Heap()
         self.known: dict[int, Any] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -51,20 +53,20 @@ class Peak(TorchDispatchMode):
         self.add(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
         return result
 
-    def add(self, tensors: Iterable[Tensor], counted: bool = True) -> None:
-        """Count the storages of these tensors until they end; not at all, where they are counted elsewhere."""
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Count the storages of these tensors until they end."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
-            if storage._cdata in self.known:
-                continue
-            number, size = storage._cdata, storage.nbytes() if counted else 0
-            self.known[number] = weakref.finalize(storage, self._end, number, size)
-            self.live += size
-            self.most = max(self.most, self.live)
+            number, size = storage._cdata, storage.nbytes()
+            if number not in self.known and size:
+                self.known[number] = weakref.finalize(storage, self._end, number, size, self.heap.take(size))
+                self.live += size
+                self.most = max(self.most, self.live)
 
-    def _end(self, number: int, size: int) -> None:
-        self.known.pop(number, None)
+    def _end(self, number: int, size: int, address: int) -> None:
+        del self.known[number]
         self.live -= size
+        self.heap.give(address)
 
 
 class Unfilled(TorchFunctionMode):

@@ -86,10 +86,10 @@ class Hollow:
         every = [tensor for module in self.models.values() for tensor in (*module.parameters(), *module.buffers())]
         return list({id(tensor): tensor for tensor in every}.values())
 
-    def snapshot(self) -> int:
-        """Bytes of the copy that a checkpoint makes of the averages."""
+    def snapshot(self) -> list[Tensor]:
+        """The tensors of the averages that a checkpoint copies."""
         average = self.models.get("average")
-        return nbytes(average.snapshot().values()) if isinstance(average, Following) else 0
+        return list(average.snapshot().values()) if isinstance(average, Following) else []
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
@@ -106,7 +106,7 @@ def estimate(
         hollow.begin()
         weights, gradients, states = map(nbytes, (hollow.weights(), hollow.parameters(), hollow.states()))
         try:
-            activations = max(passes(hollow, precision) - gradients, hollow.snapshot(), 0)
+            activations = max(0, peak_of(hollow, precision) - weights - gradients - states)
         except Exception:  # code of a user may ask for contents in a way that has no answer here
             activations = None
     return Parts(weights, gradients, states, activations)
@@ -115,26 +115,28 @@ def estimate(
 # -- what lives only within a step -----------------------------------------------------------------------------------
 
 
-def passes(hollow: Hollow, precision: torch.dtype) -> int:
-    """The most bytes of gradients, activations and temporary tensors at once, of training and evaluation."""
-    recipe, longest = hollow.recipe, max(hollow.recipe.data.space().shape)
+def peak_of(hollow: Hollow, precision: torch.dtype) -> int:
+    """The most bytes at once from building the models to the second step, its evaluation and its checkpoint."""
+    recipe = hollow.recipe
+    for optimizer in hollow.optimizers():
+        optimizer.state.clear()
+    for parameter in hollow.parameters():
+        parameter.grad = None
     if recipe.machine.recompute == "on":
         for module in hollow.models.values():
             recompute(module)
-    peak = Peak()
-    peak.add([*hollow.weights(), *hollow.states()], counted=False)
-    gradients = [parameter.grad for parameter in hollow.parameters() if parameter.grad is not None]
-    with Answers(longest), peak:
-        peak.add(gradients)
-        gradients.clear()
+    with Answers(max(recipe.data.space().shape)), Peak() as peak:
+        peak.add(hollow.weights())
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-            train(hollow, number(recipe.schedule.batch), number(recipe.schedule.micro_batch))
+            for _ in range(2):
+                train(hollow, number(recipe.schedule.batch), number(recipe.schedule.micro_batch))
+                for optimizer in hollow.optimizers():
+                    optimizer.step()
             if recipe.schedule.evaluate_every:
                 evaluate(hollow, min(number(recipe.schedule.batch), recipe.schedule.evaluate_rows))
-        for optimizer in hollow.optimizers():
-            if not optimizer.defaults.get("fused"):  # a fused step makes no tensors
-                optimizer.step()
-    return peak.most
+        kept = [tensor.clone() for tensor in hollow.snapshot()]
+        kept.clear()
+    return peak.heap.most
 
 
 def number(value: int | str) -> int:
