@@ -9,42 +9,45 @@ from dataclasses import dataclass
 from sanbu.config import SanbuError
 
 SIGNS = ("allocate memory", "out of memory", "not enough memory", "bad_alloc", "bad allocation")
+LIBRARIES = 100_000_000  # bytes of code and tables that are loaded with the first step
 SLACK = 0.85  # the activations are known within 15 percent; only what is certain not to fit is refused
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Bytes that a run takes at once. activations: also temporary tensors; None where they cannot be counted."""
+    """Bytes taken at once. activations: also temporary tensors and what the allocator wastes; None: not counted."""
 
     weights: int
-    gradients: int
-    optimizer: int
-    activations: int | None
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int | None = 0
+    cache: int = 0
 
     @property
     def kept(self) -> int:
-        """What is in memory from the first step to the last; counted exactly."""
-        return self.weights + self.gradients + self.optimizer
+        """What stays from the first step to the last; counted exactly."""
+        return self.weights + self.gradients + self.optimizer + self.cache
 
     @property
     def total(self) -> int:
-        return self.kept + (self.activations or 0)
+        """Everything, with the libraries that training loads."""
+        return self.kept + (self.activations or 0) + (LIBRARIES if self.gradients else 0)
 
     @property
     def least(self) -> int:
-        """What the run takes for certain."""
+        """What is taken for certain."""
         return self.kept + round(SLACK * (self.activations or 0))
 
     def describe(self) -> str:
         """The total and its parts, in one phrase."""
-        names = ("weights", "gradients", "optimizer", "activations")
-        listed = [f"{name} {size(getattr(self, name))}" for name in names if getattr(self, name) is not None]
-        unknown = "" if self.activations is not None else "; activations not counted"
-        return f"{size(self.total)} ({', '.join(listed)}{unknown})"
+        names = [name for name in ("weights", "gradients", "optimizer", "cache", "activations") if getattr(self, name)]
+        listed = ", ".join(f"{name} {size(getattr(self, name))}" for name in names)
+        unknown = "; activations not counted" if self.activations is None else ""
+        return f"{size(self.total)} ({listed}{unknown})"
 
 
 class TooLarge(SanbuError):
-    """What was asked for does not fit into memory. need: bytes by part. room: bytes that are left."""
+    """What was asked for does not fit into memory. room: bytes that are left. advice: the nearest thing that fits."""
 
     def __init__(self, name: str, need: Parts, room: int, advice: str = "") -> None:
         self.name, self.need, self.room, self.advice = name, need, room, advice

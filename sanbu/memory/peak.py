@@ -59,14 +59,15 @@ class Peak(TorchDispatchMode):
             storage = tensor.untyped_storage()
             number, size = storage._cdata, storage.nbytes()
             if number not in self.known and size:
-                self.known[number] = weakref.finalize(storage, self._end, number, size, self.heap.take(size))
+                self.known[number] = weakref.finalize(storage, self._end, number, size, self.heap.take(size), self.heap.take(400))
                 self.live += size
                 self.most = max(self.most, self.live)
 
-    def _end(self, number: int, size: int, address: int) -> None:
+    def _end(self, number: int, size: int, address: int, small: int) -> None:
         del self.known[number]
         self.live -= size
         self.heap.give(address)
+        self.heap.give(small)
 
 
 class Unfilled(TorchFunctionMode):

@@ -25,7 +25,7 @@ from sanbu.optimizers.search import Search, only_learning
 from sanbu.recipe import Recipe
 from sanbu.space import Batch, Draft
 
-NEGLIGIBLE = 0.25  # of the room; runs that are surely below this are not counted any closer
+DEEP = (6, 12)  # layers; patterns of attention repeat after 1, 2, 3 or 6
 PER_OUTPUT = 12  # tensors kept for each output of a layer, at most: a rough bound
 BYTES = 4
 
@@ -101,15 +101,38 @@ def estimate(
     recipe: Recipe, parents: Mapping[str, Recipe] | None = None, precision: torch.dtype = torch.float32
 ) -> Parts:
     """The memory of a resolved recipe. Takes seconds for the largest; draws no random number and builds nothing."""
-    with shapes_alone():
-        hollow = Hollow.build(recipe, parents or {})
-        hollow.begin()
-        weights, gradients, states = map(nbytes, (hollow.weights(), hollow.parameters(), hollow.states()))
-        try:
-            activations = max(0, peak_of(hollow, precision) - weights - gradients - states)
-        except Exception:  # code of a user may ask for contents in a way that has no answer here
-            activations = None
+    weights, gradients, states = kept = count_kept(recipe, parents or {})
+    try:
+        activations = count_activations(recipe, parents or {}, precision)
+    except Exception:  # code of a user may ask for contents in a way that has no answer here
+        return Parts(*kept, None)
     return Parts(weights, gradients, states, activations)
+
+
+def count_kept(recipe: Recipe, parents: Mapping[str, Recipe]) -> tuple[int, int, int]:
+    """Bytes of weights, gradients and optimizer states; exact."""
+    with shapes_alone():
+        hollow = Hollow.build(recipe, parents)
+        hollow.begin()
+        return nbytes(hollow.weights()), nbytes(hollow.parameters()), nbytes(hollow.states())
+
+
+def count_activations(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype) -> int:
+    """What a step takes besides; of a deep model from two shallower ones, since each block takes the same."""
+    layers = getattr(recipe.model, "layers", 0)
+    if layers <= DEEP[1] + DEEP[0]:
+        return activations_of(recipe, parents, precision)
+    few, more = (activations_of(recipe.change(f"model.layers={n}"), parents, precision) for n in DEEP)
+    return more + (more - few) * (layers - DEEP[1]) // (DEEP[1] - DEEP[0])
+
+
+def activations_of(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype) -> int:
+    """The highest address of a run less what it keeps."""
+    with shapes_alone():
+        hollow = Hollow.build(recipe, parents)
+        hollow.begin()
+        kept = nbytes((*hollow.weights(), *hollow.parameters(), *hollow.states()))
+        return max(0, peak_of(hollow, precision) - kept)
 
 
 # -- what lives only within a step -----------------------------------------------------------------------------------
@@ -194,6 +217,13 @@ def round_of(hollow: Hollow, rows: int, learning: bool) -> Round:
 
 
 # -- runs that are surely small --------------------------------------------------------------------------------------
+
+
+def least_kept(recipe: Recipe) -> int:
+    """Bytes of the weights and gradients of the model alone, in milliseconds."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), Unfilled():
+        model = load(Recipe, dump(recipe)).model.build(recipe.data.space())
+    return 2 * nbytes(model.parameters())
 
 
 def surely_below(recipe: Recipe, parents: Mapping[str, Recipe], bytes: int) -> bool:
