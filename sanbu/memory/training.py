@@ -120,26 +120,28 @@ def count_kept(recipe: Recipe, parents: Mapping[str, Recipe]) -> tuple[int, int,
 def count_activations(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype) -> int:
     """What a step takes besides; of a deep model from two shallower ones, since each block takes the same."""
     layers = getattr(recipe.model, "layers", 0)
-    if layers <= DEEP[1] + DEEP[0]:
-        return activations_of(recipe, parents, precision)
+    if layers <= sum(DEEP):
+        return max(activations_of(recipe, parents, precision))
     few, more = (activations_of(recipe.change(f"model.layers={n}"), parents, precision) for n in DEEP)
-    return more + (more - few) * (layers - DEEP[1]) // (DEEP[1] - DEEP[0])
+    further = (layers - DEEP[1]) / (DEEP[1] - DEEP[0])
+    return max(round(b + (b - a) * further) for a, b in zip(few, more, strict=True))
 
 
-def activations_of(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype) -> int:
-    """The highest address of a run less what it keeps."""
+def activations_of(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype) -> tuple[int, int]:
+    """The most bytes of a run less those that it keeps: of its steps, and with evaluation and checkpoint."""
     with shapes_alone():
         hollow = Hollow.build(recipe, parents)
         hollow.begin()
         kept = nbytes((*hollow.weights(), *hollow.parameters(), *hollow.states()))
-        return max(0, peak_of(hollow, precision) - kept)
+        steps, whole = peak_of(hollow, precision)
+        return max(0, steps - kept), max(0, whole - kept)
 
 
 # -- what lives only within a step -----------------------------------------------------------------------------------
 
 
-def peak_of(hollow: Hollow, precision: torch.dtype) -> int:
-    """The most bytes at once from building the models to the second step, its evaluation and its checkpoint."""
+def peak_of(hollow: Hollow, precision: torch.dtype) -> tuple[int, int]:
+    """The most bytes at once from building the models to the second step, and to its evaluation and checkpoint."""
     recipe = hollow.recipe
     for optimizer in hollow.optimizers():
         optimizer.state.clear()
@@ -155,11 +157,12 @@ def peak_of(hollow: Hollow, precision: torch.dtype) -> int:
                 train(hollow, number(recipe.schedule.batch), number(recipe.schedule.micro_batch))
                 for optimizer in hollow.optimizers():
                     optimizer.step()
+            steps = peak.heap.most
             if recipe.schedule.evaluate_every:
                 evaluate(hollow, min(number(recipe.schedule.batch), recipe.schedule.evaluate_rows))
         kept = [tensor.clone() for tensor in hollow.snapshot()]
         kept.clear()
-    return peak.heap.most
+    return steps, peak.heap.most
 
 
 def number(value: int | str) -> int:
