@@ -13,14 +13,14 @@ from sanbu.memory.parts import Parts, TooLarge, size
 from sanbu.memory.training import count_kept, estimate, number, surely_below
 from sanbu.recipe import Recipe
 
-NEGLIGIBLE = 0.25  # of the room: a run that is surely below is not counted any closer
+SURE = 0.8  # of the room: a run whose rough bound is below is not counted any closer
 FLOAT = 4
 
 
 def check_run(recipe: Recipe, parents: Mapping[str, Recipe], device: str, precision: torch.dtype) -> None:
     """Raise TooLarge for a resolved recipe whose training cannot fit. Takes milliseconds for what is small."""
     left = room(device).bytes
-    if surely_below(recipe, parents, round(NEGLIGIBLE * left)):
+    if surely_below(recipe, parents, round(SURE * left)):
         return
     need = estimate(recipe, parents, precision)
     if need.least > left:

@@ -7,6 +7,7 @@ a snapshot of the averages takes besides. Parameters of all players, references 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from sanbu.config import dump, load
 from sanbu.layers.average import Following
 from sanbu.machine import recompute
-from sanbu.memory.parts import Parts
+from sanbu.memory.parts import LIBRARIES, Parts
 from sanbu.memory.peak import Answers, Peak, Unfilled, shapes_alone
 from sanbu.noise import Noise
 from sanbu.objectives.objective import Objective, Round, Turn, row_count
@@ -26,7 +27,7 @@ from sanbu.recipe import Recipe
 from sanbu.space import Batch, Draft
 
 DEEP = (6, 12)  # layers; patterns of attention repeat after 1, 2, 3 or 6
-PER_OUTPUT = 12  # tensors kept for each output of a layer, at most: a rough bound
+PER_OUTPUT = 8  # tensors kept for each output of a layer: a rough bound
 BYTES = 4
 
 
@@ -233,11 +234,12 @@ def surely_below(recipe: Recipe, parents: Mapping[str, Recipe], bytes: int) -> b
     """Whether a rough bound of the memory is below this many bytes; takes a few milliseconds for a small model."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"), Unfilled():
         hollow = Hollow.build(recipe, parents)
-    space, rows = recipe.data.space(), max(number(recipe.schedule.micro_batch), recipe.schedule.evaluate_rows)
-    kept = 4 * nbytes(hollow.weights())
-    places = rows * max(1, space.shape[0] if len(space.shape) < 2 else space.shape[1] * space.shape[2])
-    outputs = sum(wide(module) for model in hollow.models.values() for module in model.modules())
-    return kept + places * outputs * PER_OUTPUT * BYTES < bytes
+    space, schedule = recipe.data.space(), recipe.schedule
+    places = space.shape[0] if len(space.shape) < 2 else math.prod(space.shape[1:])
+    outputs = [wide(module) for model in hollow.models.values() for module in model.modules()]
+    training = number(schedule.micro_batch) * sum(outputs) * PER_OUTPUT
+    looking = min(number(schedule.batch), schedule.evaluate_rows) * max(outputs, default=0) * PER_OUTPUT
+    return 4 * nbytes(hollow.weights()) + places * (training + looking) * BYTES + LIBRARIES < bytes
 
 
 def wide(module: nn.Module) -> int:
