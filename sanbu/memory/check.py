@@ -35,9 +35,7 @@ def advise(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype
     return f"{found[0]} fits (about {size(found[1])})"
 
 
-def fitting(
-    recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype, left: int
-) -> tuple[str, int] | None:
+def fitting(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype, left: int) -> tuple[str, int] | None:
     """Changes of the schedule with which a recipe fits, and its memory then; None where a single row is too much."""
     name = "micro_batch" if recipe.objective.build().additive else "batch"
     most, looks = number(recipe.schedule.micro_batch), recipe.schedule.evaluate_rows

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from sanbu.memory.heap import Heap
 
+RECORD = 400  # bytes of what describes a tensor and its place in the graph
 TRUTHS = (Tensor.__bool__,)
 WHOLES = (Tensor.__int__, Tensor.__index__)
 FILLS = (Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_)
@@ -59,15 +60,16 @@ class Peak(TorchDispatchMode):
             storage = tensor.untyped_storage()
             number, size = storage._cdata, storage.nbytes()
             if number not in self.known and size:
-                self.known[number] = weakref.finalize(storage, self._end, number, size, self.heap.take(size), self.heap.take(400))
+                places = self.heap.take(size), self.heap.take(RECORD)
+                self.known[number] = weakref.finalize(storage, self._end, number, size, places)
                 self.live += size
                 self.most = max(self.most, self.live)
 
-    def _end(self, number: int, size: int, address: int, small: int) -> None:
+    def _end(self, number: int, size: int, places: tuple[int, int]) -> None:
         del self.known[number]
         self.live -= size
-        self.heap.give(address)
-        self.heap.give(small)
+        for place in places:
+            self.heap.give(place)
 
 
 class Unfilled(TorchFunctionMode):
@@ -86,7 +88,7 @@ class Answers(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        first = args[0] if args else None
+        first: Any = args[0] if args else None
         if function in TRUTHS:
             return True
         if function in WHOLES or function in NUMBERS:

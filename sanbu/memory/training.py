@@ -10,7 +10,6 @@ import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -231,8 +230,8 @@ def least_kept(recipe: Recipe) -> int:
     return 2 * nbytes(model.parameters())
 
 
-def surely_below(recipe: Recipe, parents: Mapping[str, Recipe], bytes: int) -> bool:
-    """Whether a rough bound of the memory is below this many bytes; takes a few milliseconds for a small model."""
+def surely_below(recipe: Recipe, parents: Mapping[str, Recipe], most: int) -> bool:
+    """Whether a rough bound of the memory is below so many bytes; takes a few milliseconds for a small model."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"), Unfilled():
         hollow = Hollow.build(recipe, parents)
     space, schedule = recipe.data.space(), recipe.schedule
@@ -240,7 +239,7 @@ def surely_below(recipe: Recipe, parents: Mapping[str, Recipe], bytes: int) -> b
     outputs = [wide(module) for model in hollow.models.values() for module in model.modules()]
     training = number(schedule.micro_batch) * sum(outputs) * PER_OUTPUT
     looking = min(number(schedule.batch), schedule.evaluate_rows) * max(outputs, default=0) * PER_OUTPUT
-    return 4 * nbytes(hollow.weights()) + places * (training + looking) * BYTES + LIBRARIES < bytes
+    return 4 * nbytes(hollow.weights()) + places * (training + looking) * BYTES + LIBRARIES < most
 
 
 def wide(module: nn.Module) -> int:

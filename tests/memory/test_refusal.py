@@ -27,19 +27,20 @@ SMALL = ("model.width=48", "model.layers=1", "schedule.batch=2", "schedule.evalu
 GB = 10**9
 
 
-def leave(monkeypatch, bytes, addresses=False):
+def leave(monkeypatch, count, addresses=False):
     """Let the machine have so many bytes left."""
     for module in ("sanbu.memory.check", "sanbu.serve.hosted_run"):
-        monkeypatch.setattr(f"{module}.room", lambda device="cpu": Room(bytes, addresses))
+        monkeypatch.setattr(f"{module}.room", lambda device="cpu": Room(count, addresses))
 
 
 def command(limit, *words):
     """The command line in a process whose address space is limited."""
+
     def lower():
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     words = [sys.executable, "-m", "sanbu", *words]
-    return subprocess.run(words, capture_output=True, text=True, preexec_fn=lower, check=False)  # noqa: PLW1509
+    return subprocess.run(words, capture_output=True, text=True, preexec_fn=lower, check=False)
 
 
 @pytest.mark.slow
@@ -128,9 +129,9 @@ def test_weights_that_do_not_fit_are_not_loaded(run, monkeypatch, tmp_path):
 def test_a_cache_that_does_not_fit_is_refused_with_the_number_of_blocks_that_do(run, monkeypatch):
     weights = (run.folder / "model.safetensors").stat().st_size
     leave(monkeypatch, weights + 10**6)
-    with pytest.raises(TooLarge, match=r"^serving .* cache .*; --blocks 244 fits$"):
+    with pytest.raises(TooLarge, match=r"^serving .* cache .*; --blocks 163 fits$"):
         check_cache(run, 512)
-    check_cache(run, 244)
+    check_cache(run, 162)
 
 
 def test_an_import_that_does_not_fit_is_refused_before_it_is_read(tmp_path):
@@ -196,6 +197,7 @@ def test_the_limit_of_the_shell_counts():
     def lower():
         resource.setrlimit(resource.RLIMIT_AS, (GB, GB))
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=lower, check=False)  # noqa: PLW1509
-    bytes, addresses = done.stdout.split()
-    assert 0 < int(bytes) < GB and addresses == "True"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, preexec_fn=lower, check=False)
+    count, addresses = done.stdout.split()
+    assert 0 < int(count) < GB and addresses == "True"
