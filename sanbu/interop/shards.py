@@ -28,8 +28,11 @@ def shard_paths(folder: Path) -> list[Path]:
     """The files that `read_shards` reads; none where it would refuse the folder."""
     if (folder / ONE).is_file():
         return [folder / ONE]
-    places = read_object(folder / INDEX).get("weight_map") if (folder / INDEX).is_file() else None
-    return [folder / str(name) for name in sorted(set(map(str, places.values())))] if isinstance(places, dict) else []
+    if not (folder / INDEX).is_file():
+        return []
+    places = read_object(folder / INDEX).get("weight_map")
+    names = set(map(str, places.values())) if isinstance(places, dict) else set()
+    return [folder / name for name in sorted(names)]
 
 
 def read_indexed(folder: Path) -> dict[str, Tensor]:

@@ -65,8 +65,9 @@ def left_of(folder: Path, most: str, used: str, files: str) -> int:
     values = [next(iter(lines(folder / name)), "") for name in (most, used)]
     if not all(value.isdigit() for value in values):
         return UNLIMITED
-    unread = next((int(line.split()[1]) for line in lines(folder / "memory.stat") if line.split()[0] == files), 0)
-    return max(0, int(values[0]) - max(0, int(values[1]) - unread))
+    facts = dict(line.split(maxsplit=1) for line in lines(folder / "memory.stat"))
+    taken = int(values[1]) - int(facts.get(files, 0))
+    return max(0, int(values[0]) - max(0, taken))
 
 
 def address_bytes() -> int:
@@ -84,7 +85,8 @@ def address_bytes() -> int:
 def kilobytes(path: Path) -> dict[str, int]:
     """The fields "Name: 123 kB" of a file of the kernel."""
     found = (line.split() for line in lines(path))
-    return {words[0].rstrip(":"): int(words[1]) for words in found if len(words) == 3 and words[2] == "kB"}
+    sizes = [words for words in found if words[2:] == ["kB"]]
+    return {words[0].rstrip(":"): int(words[1]) for words in sizes}
 
 
 def lines(path: Path) -> list[str]:

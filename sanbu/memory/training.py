@@ -79,13 +79,15 @@ class Hollow:
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that any player changes, each once."""
-        every = [p for player in self.objective.players for m in self.learners(player).values() for p in m.parameters()]
+        modules = [module for player in self.objective.players for module in self.learners(player).values()]
+        every = [parameter for module in modules for parameter in module.parameters()]
         return list({id(parameter): parameter for parameter in every}.values())
 
     def weights(self) -> list[Tensor]:
         """Parameters and buffers of all modules, each once."""
         every = [tensor for module in self.models.values() for tensor in (*module.parameters(), *module.buffers())]
-        return list({id(tensor): tensor for tensor in every}.values())
+        by_identity = {id(tensor): tensor for tensor in every}
+        return list(by_identity.values())
 
     def snapshot(self) -> list[Tensor]:
         """The tensors of the averages that a checkpoint copies."""
@@ -135,7 +137,8 @@ def activations_of(recipe: Recipe, parents: Mapping[str, Recipe], precision: tor
         hollow.begin()
         kept = nbytes((*hollow.weights(), *hollow.parameters(), *hollow.states()))
         steps, whole = peak_of(hollow, precision)
-        return round(INSIDE * max(0, steps - kept)), round(INSIDE * max(0, whole - kept))
+        steps, whole = max(0, steps - kept), max(0, whole - kept)
+        return round(INSIDE * steps), round(INSIDE * whole)
 
 
 # -- what lives only within a step -----------------------------------------------------------------------------------

@@ -30,12 +30,15 @@ def largest_fitting(name: str, assignments: Sequence[str], left: int) -> str:
     """The largest size below the given one that fits, and with how many rows, in a phrase; empty if none does."""
     given = next((text.partition("=")[2] for text in assignments if text.startswith("size=")), "nano")
     names = sizes(name)
-    smaller = names[: names.index(given)] if given in names else names[:-1] if given == "paper" else []
+    given = names[-1] if given == "paper" and names else given
+    smaller = names[: names.index(given)] if given in names else []
     for each in reversed(smaller):
         changes = [f"size={each}", *(text for text in assignments if not text.startswith("size="))]
         recipe, rest = recipes.make(name, changes)
         recipe = recipe.change(*rest).resolve()
-        found = fitting(recipe, {}, torch.float32, left) if least_kept(recipe) < left else None
+        if least_kept(recipe) > left:
+            continue
+        found = fitting(recipe, {}, torch.float32, left)
         if found is not None:
             return f"{' '.join((f'size={each}', found[0])).strip()} fits (about {readable(found[1])})"
     return ""
