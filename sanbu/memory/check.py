@@ -20,11 +20,19 @@ FLOAT = 4
 def check_run(recipe: Recipe, parents: Mapping[str, Recipe], device: str, precision: torch.dtype) -> None:
     """Raise TooLarge for a resolved recipe whose training cannot fit. Takes milliseconds for what is small."""
     left = room(device).bytes
-    if surely_below(recipe, parents, round(SURE * left)):
-        return
-    need = estimate(recipe, parents, precision)
-    if need.least > left:
+    need = counted(recipe, parents, precision, left)
+    if need is not None and need.least > left:
         raise TooLarge(recipe.name, need, left, advise(recipe, parents, precision, left))
+
+
+def counted(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype, left: int) -> Parts | None:
+    """The estimate; None for a run that is surely small, or whose parts cannot be built without contents."""
+    try:
+        if surely_below(recipe, parents, round(SURE * left)):
+            return None
+        return estimate(recipe, parents, precision)
+    except Exception:  # code of a user may need contents; what cannot be counted is not refused
+        return None
 
 
 def advise(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype, left: int) -> str:

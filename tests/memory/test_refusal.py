@@ -64,6 +64,16 @@ def test_a_run_that_does_not_fit_is_refused_before_its_folder_is_made(tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_what_cannot_be_counted_is_not_refused(monkeypatch):
+    def build(self, space):
+        raise RuntimeError("needs contents")
+
+    recipe = recipe_of("gpt2")
+    leave(monkeypatch, 10**6)
+    monkeypatch.setattr(type(recipe.model), "build", build)
+    check_run(recipe, {}, "cpu", torch.float32)
+
+
 @pytest.mark.slow
 def test_what_is_advised_fits(monkeypatch):
     recipe = recipe_of("gpt2")
