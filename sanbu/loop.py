@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +18,8 @@ from sanbu.checkpoints import RunError, Writer, check_new
 from sanbu.config import SanbuError, change
 from sanbu.display.console import Console
 from sanbu.machine import Machine, decide
+from sanbu.memory.check import check_run
+from sanbu.memory.parts import told_in_one_line
 from sanbu.optimizers.search import NotFinite
 from sanbu.progress import SIGNALS, in_main_thread, interruptible
 from sanbu.recipe import Recipe
@@ -55,13 +58,24 @@ def train(
     folder = Path(folder) if folder is not None else free_folder(recipe.name)
     if run is None:
         check_new(folder)
-    with interruptible(), claim(folder), torch.random.fork_rng():
+    parents = {name: Run.open(path).recipe for name, path in recipe.parents.items()}
+    check_run(recipe, parents, machine.device.type, machine.precision)
+    with interruptible(), claim(folder), torch.random.fork_rng(), told_in_one_line(partial(ran_out, recipe, folder)):
         training = Training(recipe, machine)
         if run is None:
             Writer.create(folder, recipe, training.data.codec.save, training.data.fingerprint)
         run = Run.open(folder)
         learn(Book(run, training, watcher))
     return run
+
+
+def ran_out(recipe: Recipe, folder: Path) -> str:
+    """What to say when memory ran out: the last checkpoint, and what to lower."""
+    paths = Writer(folder).checkpoints()
+    saved = f"the last checkpoint is {paths[-1]}" if paths else "there is no checkpoint yet"
+    rows = f"schedule.micro_batch (now {recipe.schedule.micro_batch}) or schedule.batch ({recipe.schedule.batch})"
+    context = f", data.context ({recipe.data.context})" if hasattr(recipe.data, "context") else ""
+    return f"memory ran out in the training of {recipe.name}; {saved}; lower {rows}{context}, or the size of the model"
 
 
 def learn(book: Book) -> None:

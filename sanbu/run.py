@@ -30,6 +30,7 @@ from sanbu.codecs.codec import Codec, Follower, stops_of
 from sanbu.config import LARGEST, ConfigError, change, contents, load, module_of, nearest
 from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors, written_before
 from sanbu.machine import find_device, ready_to_draw
+from sanbu.memory.check import check_weights, headers
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
 from sanbu.space import Batch, Draft
@@ -103,6 +104,7 @@ class Run:
         path = self.folder / "model.safetensors"
         if not path.exists():
             raise RunError(f"{self.folder} has no weights yet: train it first")
+        check_weights(str(self.folder), headers([path]))
         model = self.recipe.model.build(self.recipe.data.space()).eval().requires_grad_(False)
         load_weights(model, read_tensors(path, self.sealed), path)
         return ready_to_draw(model)

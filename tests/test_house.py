@@ -25,6 +25,7 @@ FLOORS = [  # lowest first; a file imports only from its own or a lower layer
     {"data", "objectives", "strategies"},
     {"optimizers"},
     {"recipe", "testing"},
+    {"memory"},
     {"run"},
     {"training"},
     {"watcher"},

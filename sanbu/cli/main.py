@@ -39,8 +39,10 @@ def unexpected(error: Exception) -> str:
     import traceback
     from importlib.metadata import version
 
+    from sanbu.memory.parts import ran_out
+
     text = " ".join(str(error).split())[:160]
-    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
+    if ran_out(error):
         return f"not enough memory ({text}); use smaller sizes: model, batch, context, number of samples"
     with tempfile.NamedTemporaryFile("w", prefix="sanbu-report-", suffix=".txt", delete=False) as file:
         file.write(f"sanbu {version('sanbu')}, Python {sys.version}\n{shlex.join(sys.argv)}\n\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,10 @@ from sanbu.cli.app import Json, Overrides, app, choose, report
 from sanbu.config import ConfigError
 
 OVERRIDE, COMMENT = 44, 36  # characters of `sanbu show`: of most changes, and those that a comment beside one needs
+
+if TYPE_CHECKING:
+    from sanbu.memory.parts import TooLarge
+
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="name of a recipe; see: sanbu list")]
 RecipeOrRun = Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="name of a recipe, or run folder")]
 
@@ -30,7 +34,7 @@ def list_recipes(as_json: Json = False) -> None:
 
 @app.command()
 def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Show every field of a recipe and what its model costs.
+    """Show every field of a recipe, what its model costs and the memory that training needs.
 
     Each field can be given back as an override; # begins its description.
 
@@ -43,7 +47,11 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
 
     from sanbu.config import dump, plain
     from sanbu.evaluation.cost import cost
+    from sanbu.memory.limits import room
+    from sanbu.memory.parts import size
+    from sanbu.memory.training import estimate
     from sanbu.recipe import walk
+    from sanbu.run import Run
 
     recipe = choose(name, overrides).resolve()
     costs = asdict(cost(recipe))
@@ -55,7 +63,10 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
     lines.append("")
     for key, value in costs.items():
         lines.append(f"{key.replace('_', ' ')}: {value:,}")
-    report({**costs, "recipe": dump(recipe)}, as_json, "\n".join(lines))
+    need = estimate(recipe, {role: Run.open(path).recipe for role, path in recipe.parents.items()})
+    lines.append(f"memory to train: {need.describe()}; this machine has {size(room().bytes)} left")
+    memory = asdict(need) | {"total": need.total}
+    report({**costs, "memory_bytes": memory, "recipe": dump(recipe)}, as_json, "\n".join(lines))
 
 
 def commented(override: str, about: str, beside: int) -> str:
@@ -112,7 +123,8 @@ def train(
 ) -> None:
     """Train a recipe into a run folder; --resume continues one bit for bit.
 
-    Ctrl-C saves a checkpoint and stops.
+    Ctrl-C saves a checkpoint and stops. What cannot fit into memory is refused
+    before it is built, with the nearest size that fits.
 
     \b
     sanbu train gpt2
@@ -131,6 +143,7 @@ def train(
     from sanbu.display.plots import draw_curves
     from sanbu.display.tensorboard import TensorBoard
     from sanbu.loop import train as train_recipe
+    from sanbu.memory.parts import TooLarge
     from sanbu.run import Run
 
     if resume and run is not None and not overrides:
@@ -138,11 +151,24 @@ def train(
         if recipe.name != old:
             raise ConfigError(f"{run} is a run of {recipe.name}, not of {old}")
     watchers = [Console(), TensorBoard()] if tensorboard else [Console()]
-    done = train_recipe(recipe, run, resume=resume, watchers=watchers)
+    try:
+        done = train_recipe(recipe, run, resume=resume, watchers=watchers)
+    except TooLarge as error:
+        raise with_nearest_size(error, name, overrides or ()) from None
     rows = done.metrics()
     curve = draw_curves(done) if rows else None
     final = {key: value for row in rows for key, value in row.items() if not key.startswith("time/")}
     report({"run": str(done.folder), "curve": str(curve) if curve else None, **final}, as_json, str(done.folder))
+
+
+def with_nearest_size(error: TooLarge, name: str, overrides: Sequence[str]) -> TooLarge:
+    """The refusal with the size in its name, and the largest size that fits where rows are not what is too many."""
+    from sanbu.memory.parts import TooLarge
+    from sanbu.recipes.sizes import largest_fitting
+
+    given = [text for text in overrides if text.startswith("size=")]
+    smaller = "" if error.advice.endswith(")") else largest_fitting(name, overrides, error.room)
+    return TooLarge(" ".join((name, *given)), error.need, error.room, smaller or error.advice)
 
 
 def train_pipeline(name: str, overrides: Sequence[str], folder: Path | None) -> dict[str, Any]:

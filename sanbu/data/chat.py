@@ -20,7 +20,7 @@ from sanbu.codecs.tokenizer import Byte, TokenizerConfig, padding_of
 from sanbu.config import SanbuError, dump
 from sanbu.data import conversations
 from sanbu.data.conversation_formats import Record
-from sanbu.data.data import Data, DataConfig
+from sanbu.data.data import Data, DataConfig, no_tokens
 from sanbu.data.order import shuffled
 from sanbu.data.record_files import told
 from sanbu.data.sources import BUILT_IN
@@ -104,6 +104,9 @@ class Chat(ConversationConfig):
     """Conversations to imitate; only what the assistant says has a loss."""
 
     kind: Literal["chat"] = "chat"
+
+    def example(self, rows: int) -> Batch:
+        return {name: no_tokens(rows, self.context) for name in ("tokens", "targets", "positions")}
 
     def build(self) -> Data:
         return ChatRows(self)
@@ -191,6 +194,11 @@ class Prompts(ConversationConfig):
         if self.answer >= self.context:
             raise ValueError(f"data.answer: given {self.answer}, allowed: less than data.context ({self.context})")
         return self
+
+    def example(self, rows: int) -> Batch:
+        room, text = self.context - self.answer, self.mix.example(rows) if self.mix is not None else {}
+        batch = {"tokens": no_tokens(rows, room), "length": no_tokens(rows), "answer": no_tokens(rows, self.answer)}
+        return batch | {f"mix_{name}": tensor for name, tensor in text.items() if name != "bytes"}
 
     def build(self) -> Data:
         return PromptRows(self)

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from sanbu.codecs.codec import Codec
 from sanbu.config import Choice
 from sanbu.space import Batch, Space
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def no_tokens(*shape: int) -> Tensor:
+    """Zeros as whole numbers."""
+    import torch
+
+    return torch.zeros(shape, dtype=torch.long)
 
 
 class Data(Protocol):
@@ -47,6 +57,10 @@ class DataConfig(Choice):
 
     def build(self) -> Data:
         """The rows."""
+        raise NotImplementedError
+
+    def example(self, rows: int) -> Batch:
+        """A batch of zeros with the names, shapes and types of the data's, as long as rows may be, to count memory."""
         raise NotImplementedError
 
     def codec(self, folder: Path) -> Codec:

@@ -19,7 +19,7 @@ from sanbu.codecs.codec import Codec
 from sanbu.codecs.images import ImageCodec, to_unit
 from sanbu.config import SanbuError
 from sanbu.data.cache import cache_folder
-from sanbu.data.data import Data, DataConfig
+from sanbu.data.data import Data, DataConfig, no_tokens
 from sanbu.data.order import shuffled
 from sanbu.data.pictures import Pictures, Shape, open_source
 from sanbu.files import read_json, write_json
@@ -113,6 +113,10 @@ class Images(DataConfig):
             found = [known if given == "auto" else given for given, known in zip(own, stored, strict=True)]
         shape, levels, classes = found
         return Space(shape, levels, classes=classes, unlabelled=self.drop_label > 0 or not classes)
+
+    def example(self, rows: int) -> Batch:
+        levels = no_tokens(rows, *self.space().shape)
+        return {"image": levels.float(), "levels": levels, "label": no_tokens(rows)}
 
     def build(self) -> Data:
         return build(self)

@@ -32,13 +32,14 @@ from sanbu.codecs.text import padded
 from sanbu.codecs.tokenizer import Byte, TokenizerConfig
 from sanbu.config import SanbuError, dump, nearest
 from sanbu.data import conversations
-from sanbu.data.data import Data, DataConfig
+from sanbu.data.data import Data, DataConfig, no_tokens
 from sanbu.data.order import shuffled
 from sanbu.data.record_files import Row, text_in, told
 from sanbu.data.sources import BUILT_IN, built_in, full_name
 from sanbu.noise import mix_int
-from sanbu.space import IGNORED, Space
+from sanbu.space import IGNORED, Batch, Space
 
+CHOICES = 4  # of a question, where its memory is counted without reading the data
 Located = tuple[str, Row]  # a record, after its file and line
 WHOLE = re.compile(r"^([+-]?[0-9]+)\.0*$")  # a whole number as tables of floats write it
 
@@ -75,6 +76,12 @@ class Labelled(DataConfig):
 
     def build(self) -> Data:
         return LabelledRows(self)
+
+    def example(self, rows: int) -> Batch:
+        shape = (rows, {"similarity": 2, "choice": CHOICES}.get(self.task, 1), self.context)
+        label = no_tokens(rows) if self.task != "regression" else no_tokens(rows).float()
+        tokens = {"tokens": no_tokens(*shape), "targets": no_tokens(*shape), "last": no_tokens(*shape[:2])}
+        return tokens | {"label": label}
 
     def codec(self, folder: Path) -> Codec:
         return LabelCodec(self.tokenizer.load(folder), self.names())

@@ -22,9 +22,9 @@ from torch import Tensor
 from sanbu.codecs.codec import Codec
 from sanbu.codecs.text import TextCodec
 from sanbu.codecs.tokenizer import CharacterTokenizer
-from sanbu.data.data import Data, DataConfig
+from sanbu.data.data import Data, DataConfig, no_tokens
 from sanbu.noise import Together, key
-from sanbu.space import IGNORED, Space
+from sanbu.space import IGNORED, Batch, Space
 
 LETTERS, DIGITS = string.ascii_lowercase, string.digits
 ALPHABET = LETTERS + DIGITS
@@ -40,6 +40,9 @@ class Mappings(DataConfig):
 
     def space(self) -> Space:
         return Space((2 * self.shots + 1,), 37, 36)
+
+    def example(self, rows: int) -> Batch:
+        return {name: no_tokens(rows, 2 * self.shots + 1) for name in ("tokens", "targets")}
 
     def build(self) -> Data:
         return MappingRows(self)

@@ -19,7 +19,7 @@ from torch import Tensor
 from sanbu.config import SanbuError
 from sanbu.data.chat import ConversationConfig, ConversationRows
 from sanbu.data.conversation_formats import Record
-from sanbu.data.data import Data
+from sanbu.data.data import Data, no_tokens
 from sanbu.data.order import shuffled
 from sanbu.space import IGNORED, Batch
 
@@ -29,6 +29,16 @@ MULTIPLE = 8  # rows are padded to a multiple of this many tokens
 
 class PreferenceConfig(ConversationConfig):
     """Better and worse answers to the same question."""
+
+    def width(self) -> int:
+        """The most answers of a row."""
+        raise NotImplementedError
+
+    def example(self, rows: int) -> Batch:
+        width, long = self.width(), math.ceil(self.context / MULTIPLE) * MULTIPLE
+        batch = {name: no_tokens(rows, width, long) for name in ("tokens", "targets")}
+        batch |= {name: no_tokens(rows, width) for name in ("last", "rank")}
+        return batch | {"margin": no_tokens(rows).float(), "row": no_tokens(rows)}
 
 
 class PreferenceRows(ConversationRows):
@@ -116,6 +126,9 @@ class Rankings(PreferenceConfig):
     kind: Literal["rankings"] = "rankings"
     answers: int = Field(4, ge=2, description="most answers per question; further ones are ignored")
 
+    def width(self) -> int:
+        return self.answers
+
     def build(self) -> Data:
         return RankingRows(self)
 
@@ -138,6 +151,9 @@ class Pairs(PreferenceConfig):
     take: Literal["all", "best"] = Field(
         "best", description="all pairs of a ranking, or only those with its best answer"
     )
+
+    def width(self) -> int:
+        return 2
 
     def build(self) -> Data:
         return PairRows(self)

@@ -23,7 +23,7 @@ from sanbu.codecs.tokenizer import TextBytes, TokenizerConfig
 from sanbu.config import SanbuError, dump
 from sanbu.data import shards, sources
 from sanbu.data.cache import cache_folder
-from sanbu.data.data import Data, DataConfig
+from sanbu.data.data import Data, DataConfig, no_tokens
 from sanbu.data.order import shuffled
 from sanbu.data.record_files import told
 from sanbu.files import read_json, write_json
@@ -60,6 +60,10 @@ class Text(DataConfig):
 
     def build(self) -> Data:
         return build(self)
+
+    def example(self, rows: int) -> Batch:
+        tokens = {name: no_tokens(rows, self.context) for name in ("tokens", "targets", "positions")}
+        return tokens | {"bytes": no_tokens(rows)}
 
     def codec(self, folder: Path) -> Codec:
         return TextCodec(self.tokenizer.load(folder))

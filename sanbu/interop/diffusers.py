@@ -46,6 +46,7 @@ from sanbu.interop.diffusers_layout import (
 )
 from sanbu.interop.diffusers_schedulers import PREDICTIONS
 from sanbu.interop.huggingface import InteropError
+from sanbu.memory.check import check_weights, headers
 from sanbu.models.denoisers.dit import DiT
 from sanbu.models.denoisers.unet import UNet
 from sanbu.models.latents.vae import Autoencoder
@@ -176,6 +177,8 @@ def autoencoder_out(recipe: Recipe, config: Autoencoder, model: Any) -> Exported
 
 def import_run(source: Path, folder: Path | str) -> Run:
     """A run of the U-Net, DiT or autoencoder in a folder of diffusers. Raises InteropError for what has no equal."""
+    largest = max(headers(list(source.rglob("*.safetensors"))), key=lambda file: file.elements, default=None)
+    check_weights(f"importing {source}", [largest] if largest else [], built="imported")
     recipe, model = returned(source) if (source / "sanbu.json").exists() else foreign(source)
     space = recipe.data.space()
     names = class_names(source, space.classes) if isinstance(recipe.model, DiT) else ()

@@ -16,8 +16,9 @@ from sanbu.interop.families import FAMILIES, Family
 from sanbu.interop.families.sheet import InteropError
 from sanbu.interop.generation import strategy_in
 from sanbu.interop.merge import plain_model
-from sanbu.interop.shards import read_shards
+from sanbu.interop.shards import read_shards, shard_paths
 from sanbu.interop.special import Origin, file_tokenizer, special_out, tokenizer_in, tokenizer_out
+from sanbu.memory.check import check_weights, headers
 from sanbu.models.tokens.lora import LoRA
 from sanbu.objectives.next_token import NextToken
 from sanbu.optimizers.gradient import AdamW
@@ -37,6 +38,7 @@ def import_run(source: str, folder: Path) -> Run:
     family = family_of(str(origin.config.get("model_type")))
     model: Any = family.config_in(origin.model_fields(), place / "config.json")
     recipe = recipe_in(origin, family, model)
+    check_weights(f"importing {place}", headers(shard_paths(place)), built="imported")
     built = model.build(recipe.data.space())
     shapes = {name: tensor.shape for name, tensor in weights(built).items()}
     ours = family.weights_in(read_shards(place), model, shapes, place)

@@ -25,6 +25,17 @@ def read_shards(folder: Path) -> dict[str, Tensor]:
     raise InteropError(f"{folder} has no {ONE} (pickled weights are not read)")
 
 
+def shard_paths(folder: Path) -> list[Path]:
+    """The files that `read_shards` reads; none where it would refuse the folder."""
+    if (folder / ONE).is_file():
+        return [folder / ONE]
+    if not (folder / INDEX).is_file():
+        return []
+    places = read_object(folder / INDEX).get("weight_map")
+    names = set(map(str, places.values())) if isinstance(places, dict) else set()
+    return [folder / name for name in sorted(names)]
+
+
 def read_indexed(folder: Path) -> dict[str, Tensor]:
     """The tensors that the index names, each from the file that it names."""
     index = folder / INDEX

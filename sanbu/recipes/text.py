@@ -21,11 +21,20 @@ from sanbu.strategies.autoregressive import Autoregressive
 TALK = Autoregressive(temperature=0.7, top_p=0.9)
 
 
+class UnknownSize(ConfigError):
+    """A size that a recipe does not have. sizes: those it has, smallest first."""
+
+    def __init__(self, line: str, sizes: list[str]) -> None:
+        super().__init__(line)
+        self.sizes = sizes
+
+
 def pick(sizes: dict[str, Any], size: str) -> Any:
-    """The entry of a size; `paper` is the last. Raises ConfigError with the nearest match."""
+    """The entry of a size; `paper` is the last. Raises UnknownSize with the nearest match."""
     names = ["nano", *sizes, "paper"] if "nano" not in sizes else [*sizes, "paper"]
     if size not in names:
-        raise ConfigError(f"size: given {size!r}, allowed: {', '.join(names)}{nearest(size, names)}")
+        line = f"size: given {size!r}, allowed: {', '.join(names)}{nearest(size, names)}"
+        raise UnknownSize(line, names)
     return list(sizes.values())[-1] if size == "paper" else sizes[size]
 
 

@@ -14,6 +14,9 @@ from sanbu.codecs.chat import ChatCodec, Message
 from sanbu.codecs.text import TokenCodec
 from sanbu.codecs.tokenizer import encode
 from sanbu.config import SanbuError
+from sanbu.evaluation.cost import cost
+from sanbu.memory.check import FLOAT, check_weights, headers
+from sanbu.memory.limits import room
 from sanbu.models.tokens.transformer import Decoder
 from sanbu.run import Run
 from sanbu.serve.engine import Engine
@@ -22,6 +25,7 @@ from sanbu.serve.single_lane import SingleLane
 from sanbu.serve.weights.int8 import quantize
 from sanbu.serve.weights.packed import pack, pack_bfloat16
 
+BLOCK = 16  # tokens of a KV-cache block, as in Engine
 Weights = Literal["full", "bfloat16", "int8"]  # format of a text run's linear layers
 
 
@@ -46,7 +50,9 @@ class HostedRun:
         cls, folder: Path, name: str, single_lane: SingleLane, weights: Weights = "full", **limits: int
     ) -> HostedRun:
         """Open a run folder on the best available device, with its linear layers in the given format."""
-        run = Run.open(folder).to("auto")
+        run = Run.open(folder)
+        check_cache(run, limits.get("blocks", 0))
+        run = run.to("auto")
         if isinstance(run.model, Decoder):
             convert_weights(run.model, weights)
         return cls(name, run, single_lane, **limits)
@@ -93,6 +99,15 @@ class HostedRun:
         tokens = torch.tensor([list(ids)], device=self.run.device)
         hidden = self.run.model(tokens, readout=lambda head, hidden: hidden)[0].float().mean(0)
         return hidden / hidden.norm().clamp(min=1e-12)
+
+
+def check_cache(run: Run, blocks: int) -> None:
+    """Raise TooLarge, before anything is loaded, for weights that do not fit together with their KV cache."""
+    per_token = getattr(cost(run.recipe), "kv_cache_bytes_per_token", 0)
+    block, files = per_token * BLOCK, headers([run.folder / "model.safetensors"])
+    left = (room().bytes - sum(FLOAT * file.elements for file in files)) // max(1, block)
+    hint = f"--blocks {left} fits" if block and left >= 2 else ""
+    check_weights(f"serving {run.folder}", files, cache=blocks * block, hint=hint)
 
 
 def convert_weights(model: Decoder, weights: Weights) -> None:
