@@ -39,7 +39,7 @@ from sanbu.strategies.prediction import Prediction
 
 ANSWER = Autoregressive(max_tokens=48, temperature=0.0)  # of chat and server; PPO and GRPO sample at temperature 1
 FLOAT = MachineConfig(precision="float32")  # in shapes this small bfloat16 is slower on a CPU, with AMX too
-NANO = Modern(layers=3, heads=2, width=128, context=128)
+NANO = Modern(layers=3, heads=4, width=128, context=128)
 PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shapes; their tokenizer is GPT-2's
     "1.3b": GPT2(layers=24, heads=16, width=2048, context=2048),
     "6b": GPT2(layers=32, heads=32, width=4096, context=2048),
@@ -86,7 +86,7 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     if size != "nano":
         return paper_stage("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
     schedule = Schedule(
-        steps=1500, batch=8, evaluate_every=500, evaluate_rows=128, sample_every=500, samples=2, checkpoint_every=500
+        steps=1400, batch=8, evaluate_every=700, evaluate_rows=64, sample_every=700, samples=2, checkpoint_every=700
     )
     made = recipe(
         "sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02, rest=1.0), schedule, {"model": base}
@@ -96,13 +96,13 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
 
 def reward(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
     """Assistant, step 3: reward model from rankings; sft=RUN gives its trunk."""
-    data = Rankings(path=path, answers=4 if size == "nano" else 6, tokenizer=tokenizer_of(sft, size), context=context(sft, size))
+    data = Rankings(
+        path=path, answers=4 if size == "nano" else 6, tokenizer=tokenizer_of(sft, size), context=context(sft, size)
+    )
     if size != "nano":
         trunk = pick(PAPER, size)
         return paper_stage("reward", size, data, BradleyTerry(), 9e-6, 64, 500, start=sft, model=Scorer(trunk=trunk))
-    schedule = Schedule(
-        steps=120, batch=16, micro_batch=16, evaluate_every=60, evaluate_rows=128, checkpoint_every=60
-    )
+    schedule = Schedule(steps=120, batch=16, micro_batch=16, evaluate_every=60, evaluate_rows=128, checkpoint_every=60)
     model = Scorer(trunk=model_of(sft))
     made = recipe("reward", data, model, BradleyTerry(), muon(0.006), schedule, {"model": sft}, Prediction())
     return made.change(machine=FLOAT)
