@@ -17,6 +17,7 @@ from sanbu.codecs.jinja import Jinja, JinjaTemplate
 from sanbu.codecs.tokenizer import RESERVED, Byte, ByteTokenizer
 from sanbu.config import SanbuError
 from sanbu.data.builtin import skills
+from sanbu.data.builtin.question import Draws
 from sanbu.data.chat import Chat, Prompts, pack_rows
 from sanbu.data.conversations import records, skill_record
 from sanbu.data.labelled import Labelled
@@ -277,7 +278,7 @@ def test_the_skills_know_their_answers():
         if found.skill == "maximum":
             assert found.answer == f"It is {max(map(int, words[5:]))}."
         assert found.near and found.answer not in found.near
-        assert found.answer != skills.ramble(found, skills.Draws(1)).split(". ")[0]
+        assert found.answer != skills.ramble(found, Draws(1)).split(". ")[0]
     assert {found.skill for found in asked} == {f.__name__ for f in skills.SKILLS}
 
 
