@@ -14,6 +14,7 @@ from pathlib import Path
 from sanbu.codecs.chat import Message
 from sanbu.data import sources
 from sanbu.data.builtin import skills
+from sanbu.data.builtin.question import Draws, Question
 from sanbu.data.conversation_formats import Record, read_record
 from sanbu.data.record_files import Row, rows_of, with_records
 from sanbu.files import fingerprint as hash_files
@@ -83,7 +84,7 @@ def skill_record(number: int) -> Record:
     that long answers are right.
     """
     found = skills.questions()[number]
-    draws, words = skills.Draws(number, "answers"), skills.Draws(number, "words")
+    draws, words = Draws(number, "answers"), Draws(number, "words")
     rambling = skills.ramble(found, draws)
     wrong = [skills.near_miss(found, draws), skills.other_answer(found, draws)]
     wrong = [skills.maybe_ramble(text, words) for text in wrong]
@@ -100,7 +101,7 @@ def skill_record(number: int) -> Record:
     )
 
 
-def earlier_turns(found: skills.Question) -> Iterator[Message]:
+def earlier_turns(found: Question) -> Iterator[Message]:
     """The earlier questions of a conversation with their right answers."""
     for question, answer in found.before:
         yield {"role": "user", "content": question}

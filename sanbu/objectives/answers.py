@@ -48,12 +48,14 @@ def scatter_back(values_M: Tensor, mask_NT: Tensor) -> Tensor:
 
 def answer_logprobs(model: nn.Module, batch: Batch) -> Tensor:
     """The summed log-probability of each answer, [B, K], from tokens_BKT and targets_BKT."""
-    tokens_NT, targets_NT, last_N = (batch[name].flatten(0, 1) for name in ("tokens", "targets", "last"))
+    tokens_NT, targets_NT = (batch[name].flatten(0, 1) for name in ("tokens", "targets"))
+    place_T = torch.arange(1, tokens_NT.shape[1] + 1, device=tokens_NT.device)
+    length_N = ((targets_NT != IGNORED) * place_T).amax(1).clamp(min=1)  # what comes after the last target is padding
 
     def total(rows: Tensor, width: int) -> Tensor:
         return logprobs(model, tokens_NT[rows, :width], targets_NT[rows, :width]).sum(1)
 
-    return by_length(total, last_N + 1, 16).view(batch["last"].shape)
+    return by_length(total, length_N, 16).view(batch["tokens"].shape[:2])
 
 
 def with_reference(models: Models, batch: Batch) -> Batch:

@@ -39,7 +39,7 @@ from sanbu.strategies.prediction import Prediction
 
 ANSWER = Autoregressive(max_tokens=48, temperature=0.0)  # of chat and server; PPO and GRPO sample at temperature 1
 FLOAT = MachineConfig(precision="float32")  # in shapes this small bfloat16 is slower on a CPU, with AMX too
-NANO = Modern(layers=3, heads=2, width=128, context=128)
+NANO = Modern(layers=3, heads=4, width=128, context=128)
 PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shapes; their tokenizer is GPT-2's
     "1.3b": GPT2(layers=24, heads=16, width=2048, context=2048),
     "6b": GPT2(layers=32, heads=32, width=4096, context=2048),
@@ -86,7 +86,7 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     if size != "nano":
         return paper_stage("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
     schedule = Schedule(
-        steps=1500, batch=8, evaluate_every=500, evaluate_rows=128, sample_every=500, samples=2, checkpoint_every=500
+        steps=1400, batch=8, evaluate_every=700, evaluate_rows=64, sample_every=700, samples=2, checkpoint_every=700
     )
     made = recipe(
         "sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02, rest=1.0), schedule, {"model": base}
@@ -113,7 +113,7 @@ def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "builti
     rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if built_in(path, "skills") else (Learned(),)
     objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.03)
     parents = {"model": sft, "reference": sft, "reward": reward}
-    return policy("ppo", size, sft, path, objective, 36, 192, parents)
+    return policy("ppo", size, sft, path, objective, 24, 128, parents)
 
 
 def grpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
@@ -130,7 +130,7 @@ def policy(
     if size != "nano":
         return paper_stage(name, size, data, objective, 9e-6, 512, 500, start=sft, parents=parents)
     schedule = Schedule(
-        steps=steps, batch=batch, micro_batch=32, evaluate_every=12, evaluate_rows=192, checkpoint_every=12
+        steps=steps, batch=batch, micro_batch=32, evaluate_every=12, evaluate_rows=128, checkpoint_every=12
     )
     optimizer = AdamW(
         learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.05, hold=0.6)

@@ -140,16 +140,20 @@ def draw_fewer(strategy: Any, models: Models, condition: Batch, seeds: Tensor) -
 
 def select(draft: Draft, rows: Tensor) -> Draft:
     """Some rows of a draft, by number or by a mask."""
-    record = {name: tensor[rows] for name, tensor in draft.record.items()}
-    taken = (tensor[rows] for tensor in (draft.sample, draft.committed, draft.done, draft.evaluations))
-    return Draft(*taken, draft.stage, record)
+    return each_tensor(lambda tensors: tensors[0][rows], [draft])
 
 
 def join(drafts: list[Draft]) -> Draft:
     """The rows of several drafts, one after another."""
-    record = {name: torch.cat([draft.record[name] for draft in drafts]) for name in drafts[0].record}
-    columns = zip(*((draft.sample, draft.committed, draft.done, draft.evaluations) for draft in drafts), strict=True)
-    return Draft(*(torch.cat(column) for column in columns), drafts[-1].stage, record)
+    return each_tensor(torch.cat, drafts)
+
+
+def each_tensor(function: Callable[[list[Tensor]], Tensor], drafts: list[Draft]) -> Draft:
+    """A draft whose tensors are made of the same tensor of each of these drafts."""
+    made = {name: function([getattr(draft, name) for draft in drafts]) for name in ("sample", "committed", "done")}
+    record = {name: function([draft.record[name] for draft in drafts]) for name in drafts[0].record}
+    evaluations = function([draft.evaluations for draft in drafts])
+    return Draft(**made, evaluations=evaluations, stage=drafts[-1].stage, record=record)
 
 
 def device_of(model: object) -> torch.device:

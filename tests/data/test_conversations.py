@@ -17,6 +17,7 @@ from sanbu.codecs.jinja import Jinja, JinjaTemplate
 from sanbu.codecs.tokenizer import RESERVED, Byte, ByteTokenizer
 from sanbu.config import SanbuError
 from sanbu.data.builtin import skills
+from sanbu.data.builtin.question import Draws
 from sanbu.data.chat import Chat, Prompts, pack_rows
 from sanbu.data.conversations import records, skill_record
 from sanbu.data.labelled import Labelled
@@ -246,11 +247,12 @@ def test_a_packed_row_teaches_what_its_conversations_teach_alone(file, tmp_path)
 
 
 def test_held_out_questions_are_never_trained_on_in_any_stage():
-    held = {record.prompt[-1]["content"] for record in records("skills") if record.held_out_chance < 0.05}
-    assert 0.04 < len(held) / len(skills.by_text()) < 0.06
+    known = {record.group: record.held_out_chance < 0.05 for record in records("skills")}
+    held = {question for question, is_held in known.items() if is_held}
+    assert 0.04 < len(held) / len(known) < 0.07
     for kind in (Chat, Prompts, Pairs, Rankings):
         data = kind(tokenizer=Byte(), context=192, too_long="drop").build()
-        assert not held & {record.prompt[-1]["content"] for record in data.train}
+        assert not held & {message["content"] for record in data.train for message in record.prompt}
         assert data.held_out_rows > 0
 
 
@@ -267,18 +269,10 @@ def test_many_words_do_not_tell_right_from_wrong():
 def test_the_skills_know_their_answers():
     asked = [skills.question(number) for number in range(900)]
     for found in asked:
-        words = found.text.rstrip("?.").split()
-        if found.skill == "addition":
-            assert found.answer == f"It is {int(words[2]) + int(words[4])}."
-        if found.skill == "sorting":
-            assert found.answer == f"It is {' '.join(sorted(words[2:-2]))}."
-        if found.skill == "reversing":
-            assert found.answer == f"It is {' '.join(reversed(words[2:-1]))}."
-        if found.skill == "maximum":
-            assert found.answer == f"It is {max(map(int, words[5:]))}."
         assert found.near and found.answer not in found.near
-        assert found.answer != skills.ramble(found, skills.Draws(1)).split(". ")[0]
-    assert {found.skill for found in asked} == {f.__name__ for f in skills.SKILLS}
+        assert found.answer != skills.ramble(found, Draws(1)).split(". ")[0]
+    alone = {found.skill for found in asked if not found.before}
+    assert alone == {f.__name__ for f in skills.SKILLS} - {"dialogue"}  # test_skills.py recomputes the answers
 
 
 SHAPES = [

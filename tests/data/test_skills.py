@@ -25,14 +25,13 @@ def solve(text, before):
     value = said.removeprefix("It is ").rstrip(".")
     if found := re.fullmatch(r"What is (\d\d?) ([+-]) (\d)\?", text):
         a, sign, b = found.groups()
+        if int(a) > 20:
+            return None
         return f"It is {eval(f'{a}{sign}{b}')}."
     if found := re.fullmatch(r"How often is (\w) in ([a-c ]+)\?", text):
         return f"It is {found[2].count(found[1])}."
     if found := re.fullmatch(r"What is the largest of ([\d ]+)\?", text):
         return f"It is {max(map(int, found[1].split()))}."
-    if found := re.fullmatch(r"(Add|Take) (\d) (?:to|from) ([\d ]+)\.", text):
-        sign = 1 if found[1] == "Add" else -1
-        return f"It is {' '.join(str(int(number) + sign * int(found[2])) for number in found[3].split())}."
     if found := re.fullmatch(r"Repeat ((?:[a-z] )+[a-z])\.", text):
         return f"It is {found[1]}."
     if found := re.fullmatch(r"What is ([a-z ]+) backwards\?", text):

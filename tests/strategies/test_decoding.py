@@ -120,7 +120,7 @@ def test_rows_that_are_done_leave_the_batch(model):
     steps, before = len(computed), sum(computed)
     fewer = draw_all(config.build(SPACE), {"model": model}, condition(*rows), torch.arange(len(rows)))
     hook.remove()
-    assert len(computed) == 2 * steps and sum(computed) - before < 0.8 * before
+    assert len(computed) == 2 * steps and sum(computed) - before < 0.95 * before
     for name in ("sample", "committed", "done", "evaluations"):
         assert getattr(fewer, name).equal(getattr(whole, name)), name
     assert fewer.record.keys() == whole.record.keys()

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sanbu.data.builtin.outside import UNKNOWN, outside
 from sanbu.data.builtin.question import Draws, Question, held_out, number_question, sentence
-from sanbu.data.builtin.tasks import LETTERS, ORDINALS, TASKS
+from sanbu.data.builtin.tasks import LARGEST, LETTERS, ORDINALS, TASKS
 
 ROOM = 95  # characters of a conversation: it must fit into the context of the nano recipes
 ASKED = "You asked: "
@@ -53,7 +53,8 @@ def alone(draws: Draws, first: str) -> Question:
 def references(earlier: Question) -> tuple[Reference, ...]:
     """The questions that one can ask about the turn before."""
     kinds = REFERENCES.get(earlier.skill, ())
-    if re.fullmatch(r"It is \d\d?\.", earlier.answer):
+    number = re.fullmatch(r"It is (\d+)\.", earlier.answer)
+    if number and int(number[1]) <= LARGEST:
         kinds = (*kinds, calculate, calculate)
     if re.fullmatch(r"It is \w+(?: \w+)+\.", earlier.answer):
         kinds = (*kinds, pick, reverse)

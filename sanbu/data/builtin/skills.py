@@ -1,4 +1,4 @@
-"""The built-in questions: twelve tasks, greetings, what is outside of them, and conversations of several turns.
+"""The built-in questions: ten tasks, greetings, what is outside of them, and conversations of several turns.
 
 Every question is a pure function of its number. Held-out questions are chosen by a hash of their text, and those in a
 conversation by its first question, so a question that is held out in one stage of the assistant pipeline is held out in
@@ -28,10 +28,9 @@ def greeting(draws: Draws) -> Question:
 
 
 Skill = Callable[[Draws], Question]
-OFTEN: tuple[Skill, ...] = (dialogue, tasks.addition, tasks.subtraction, tasks.counting)  # what needs most practice
 SKILLS: tuple[Skill, ...] = (
-    *OFTEN, *tasks.TASKS, dialogue, outside,
-    *OFTEN, tasks.maximum, tasks.adding, dialogue, tasks.taking_away, greeting, outside, dialogue, dialogue,
+    *tasks.TASKS, outside, dialogue, tasks.counting, dialogue, tasks.maximum, dialogue, greeting, dialogue,
+    tasks.addition, outside, dialogue, tasks.subtraction, dialogue,
 )  # fmt: skip
 
 

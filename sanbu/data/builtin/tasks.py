@@ -1,4 +1,4 @@
-"""Twelve tasks whose answers are computed: sums, lists, words, and the documentation of the installed Python."""
+"""Ten tasks whose answers are computed: sums, lists, words, and the documentation of the installed Python."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sanbu.data.builtin.question import Draws, Question, digits, list_question, 
 from sanbu.files import read_json, write_json
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LARGEST = 20  # number that one-digit numbers are added to and subtracted from
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 KEYWORD_WORDINGS = (
     "Is {} a keyword?",
@@ -23,27 +24,18 @@ FUNCTION_WORDINGS = ("What does {} do?", "Describe {}.", "Explain {} in one line
 
 
 def addition(draws: Draws) -> Question:
-    a, b = draws.below(100), draws.below(10)
+    a, b = draws.below(LARGEST + 1), draws.below(10)
     return number_question(f"What is {a} + {b}?", a + b, "addition")
 
 
 def subtraction(draws: Draws) -> Question:
-    a, b = 10 + draws.below(90), draws.below(10)
+    b = draws.below(10)
+    a = b + draws.below(LARGEST + 1 - b)
     return number_question(f"What is {a} - {b}?", a - b, "subtraction")
 
 
-def adding(draws: Draws) -> Question:
-    b, values = 1 + draws.below(9), [draws.below(100) for _ in range(2 + draws.below(4))]
-    return list_question(f"Add {b} to {digits(values)}.", [str(value + b) for value in values], "adding")
-
-
-def taking_away(draws: Draws) -> Question:
-    b, values = 1 + draws.below(9), [10 + draws.below(90) for _ in range(2 + draws.below(4))]
-    return list_question(f"Take {b} from {digits(values)}.", [str(value - b) for value in values], "taking_away")
-
-
 def counting(draws: Draws) -> Question:
-    letters = [LETTERS[draws.below(3)] for _ in range(4 + draws.below(3))]
+    letters = [LETTERS[draws.below(3)] for _ in range(3 + draws.below(3))]
     wanted = draws.choose(letters)
     return number_question(f"How often is {wanted} in {' '.join(letters)}?", letters.count(wanted), "counting")
 
@@ -130,8 +122,6 @@ def read_facts() -> list[tuple[str, str]]:
 TASKS: tuple[Callable[[Draws], Question], ...] = (
     addition,
     subtraction,
-    adding,
-    taking_away,
     counting,
     maximum,
     repeating,
