@@ -38,9 +38,9 @@ def solve(text, before):
         return f"It is {found[1][::-1]}."
     if found := re.fullmatch(r"What is ([\d ]+) in order\?", text):
         return f"It is {' '.join(sorted(found[1].split()))}."
-    if found := re.fullmatch(r"What is the (\w+) of ([a-z ]+)\?", text):
-        if found[1] in ORDER and re.fullmatch(r"[a-z]( [a-z])*", found[2]):
-            return f"It is {found[2].split()[ORDER.index(found[1])]}."
+    found = re.fullmatch(r"What is the (\w+) of ([a-z]( [a-z])*)\?", text)
+    if found and found[1] in ORDER:
+        return f"It is {found[2].split()[ORDER.index(found[1])]}."
     for wording in ("Is {} a keyword?", "Is {} a keyword of Python?", "Does Python reserve the word {}?",
                     "Tell me if {} is a keyword."):  # fmt: skip
         if found := re.fullmatch(re.escape(wording).replace(r"\{\}", r"(\w+)"), text):
