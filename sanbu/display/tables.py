@@ -82,7 +82,8 @@ class FittedTable:
 
     def width_of(self, place: int) -> int:
         """The width of a column: of its longest cell or word of its title, which may take more lines."""
-        words, cells = self.columns[place].title.split(), [row[place] for row in self.rows]
+        words = self.columns[place].title.split()
+        cells = [row[place] for row in self.rows]
         return max(map(cell_len, ["", *words, *cells]))
 
     def grid(self, shown: Sequence[int]) -> list[Text]:

@@ -137,7 +137,8 @@ class Jobs:
     def progress(self) -> list[Progress]:
         """How far every job is."""
         known = [job for job in self.jobs if job.name in self.took]
-        took, said = sum(self.took[job.name] for job in known), sum(job.seconds for job in known)
+        took = sum(self.took[job.name] for job in known)
+        said = sum(job.seconds for job in known)
         pace = (took + PRIOR) / (said + PRIOR)
         missing = {job.name for job in self.unfinished()}
         return [self.progress_of(job, pace, job.name in missing) for job in self.jobs]

@@ -242,9 +242,11 @@ def surely_below(recipe: Recipe, parents: Mapping[str, Recipe], most: int) -> bo
     outputs = [wide(module) for model in hollow.models.values() for module in model.modules()]
     training = number(schedule.micro_batch) * sum(outputs) * PER_OUTPUT
     looking = min(number(schedule.batch), schedule.evaluate_rows) * max(outputs, default=0) * PER_OUTPUT
-    return 4 * nbytes(hollow.weights()) + places * (training + looking) * BYTES + LIBRARIES < most
+    kept, passing = 4 * nbytes(hollow.weights()), places * (training + looking) * BYTES
+    return kept + passing + LIBRARIES < most
 
 
 def wide(module: nn.Module) -> int:
     """The number of outputs of a layer at one place."""
-    return max((p.shape[0] for p in copy.copy(module).parameters(recurse=False) if p.ndim > 1), default=0)
+    matrices = [each for each in copy.copy(module).parameters(recurse=False) if each.ndim > 1]
+    return max((each.shape[0] for each in matrices), default=0)

@@ -122,7 +122,8 @@ def draw(
 def draw_fewer(strategy: Any, models: Models, condition: Batch, seeds: Tensor) -> Draft:
     """The last draft; rows that are done leave the batch whenever they are at least half of it."""
     device = device_of(models["model"])
-    state = strategy.begin({name: tensor.to(device) for name, tensor in condition.items()}, seeds.to(device))
+    moved = {name: tensor.to(device) for name, tensor in condition.items()}
+    state = strategy.begin(moved, seeds.to(device))
     rows, finished = torch.arange(len(seeds), device=device), []
     if bool(state.done.all()):
         return last(iter(()))

@@ -45,7 +45,8 @@ def image_tab(service: Service) -> None:
             async for picture, text in drafts(service, name, label, int(count), int(seed or 0)):
                 made += [picture] if picture is not None else []
                 yield [picture, text, gr.skip(), gr.skip()]
-        yield [gr.skip(), gr.skip(), made, gr.Slider(1, max(2, len(made)), len(made), visible=len(made) > 1)]
+        number = len(made)
+        yield [gr.skip(), gr.skip(), made, gr.Slider(1, max(2, number), number, visible=number > 1)]
 
     event = draw.click(draw_drafts, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=4)
     stop.click(None, cancels=[event])

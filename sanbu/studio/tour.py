@@ -73,7 +73,8 @@ def row_of(each: Progress, language: Language) -> str:
         where = translate("try", language).format(tab=translate(tab, language)) if tab else ""
         how = translate(each.status, language) + (where if each.status == "done" else "")
     bar = f'<progress max="1" value="{each.part:.3f}"></progress>'
-    cells = "".join(f"<td>{text}</td>" for text in (f"<b>{escape(name)}</b>", escape(about), bar, escape(how)))
+    texts = (f"<b>{escape(name)}</b>", escape(about), bar, escape(how))
+    cells = "".join(f"<td>{text}</td>" for text in texts)
     return f'<tr class="{each.status}">{cells}</tr>'
 
 
