@@ -94,6 +94,8 @@ TABLES: dict[str, Callable[[Figures], str]] = {
             for name, kind, aims in (("", "float32", ("2x", "1.5x")), (".bfloat16", "bfloat16", ("3x", "2.5x")))
             for rows, aim in zip((1, 16), aims, strict=True)
         ),
+        Line("Muon, % of a training step at width 768, 8 x 1,024 tokens", "muon.share", "muon.peer",
+             "torch.optim.Muon", "10 %", 1, True),
         Line("cross-entropy at 32k words, peak MB", "chunked.sanbu_mb", "chunked.peer_mb", "all logits", "4x", 0, True),
         Line("30 MB of text into shards, MB/s", "shards.sanbu_mb_per_second", "shards.peer_mb_per_second",
              "`datasets.map`, {shards.peer_setting}", "1.5x", 2),

@@ -18,18 +18,27 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sanbu.machine import bfloat16_pays
 from sanbu.optimizers.gradient import AdamW, GradientSearch, Modules, adamw_optimizer
 from sanbu.optimizers.rate import LinearRate, Rate, RateConfig
 from sanbu.optimizers.roles import roles
 from sanbu.optimizers.search import OptimizerConfig, Search
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+LARGE = 256  # rows and columns; smaller products on a CPU are as fast in float32
+
+
+def product_type(matrices: Tensor) -> torch.dtype:
+    """The type of the products: bfloat16 where it is faster. The iteration corrects the errors of its own steps."""
+    large = min(matrices.shape[-2:]) >= LARGE
+    fast = matrices.is_cuda or (matrices.device.type == "cpu" and large and bfloat16_pays("cpu"))
+    return torch.bfloat16 if fast else matrices.dtype
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """The approximate polar factor of each matrix, with singular values 0.7 to 1.2; [K, rows, columns] in and out."""
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    x = matrices.to(product_type(matrices))
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)

@@ -86,7 +86,8 @@ async def answers(service: Service, runs: Sequence[HostedRun], question: str, ea
     messages = [{"role": "user", "content": question}]
 
     async def one(served: HostedRun, n: int) -> list[str]:
-        body = ChatBody.model_validate({"model": served.name, "messages": messages, "max_tokens": 128, "n": n})
+        asked = {"model": served.name, "messages": messages, "max_tokens": 128, "n": n, "temperature": 1}
+        body = ChatBody.model_validate(asked)
         chat = ChatCompletion(served, body)
         made = await chat.result(chat.generation.pieces(service.metrics))
         return [choice["message"]["content"] or "" for choice in made["choices"]]
