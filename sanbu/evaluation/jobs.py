@@ -186,6 +186,7 @@ def cores() -> int:
 def perform(work: Callable[..., object], arguments: tuple[Any, ...], sender: Connection, log: str, nice: int) -> None:
     """(In a process of its own) Do the work of a job on one thread, and send the error that ended it, if any."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     stop_with_parent()
     with Path(log).open("ab") as file:
@@ -196,7 +197,8 @@ def perform(work: Callable[..., object], arguments: tuple[Any, ...], sender: Con
     torch.set_num_threads(1)
     logging.captureWarnings(True)
     try:
-        work(*arguments)
+        with threadpool_limits(1):  # of numpy and scikit-learn
+            work(*arguments)
     except SanbuError as error:
         sender.send(str(error))
     except KeyboardInterrupt:
