@@ -26,10 +26,13 @@ from sanbu.optimizers.search import OptimizerConfig, Search
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The approximate polar factor of each matrix, with singular values 0.7 to 1.2; [K, rows, columns] in and out."""
+def orthogonalize(matrices: Tensor, steps: int = 5, half: bool = False) -> Tensor:
+    """The approximate polar factor of each matrix, with singular values 0.7 to 1.2; [K, rows, columns] in and out.
+
+    half: compute in bfloat16 on a CPU as well.
+    """
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    x = matrices.bfloat16() if matrices.is_cuda or half else matrices
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
@@ -46,6 +49,9 @@ class Muon(OptimizerConfig):
     learning_rate: float = Field(0.02, gt=0, le=1e6)
     momentum: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
+    precision: Literal["auto", "bfloat16"] = Field(
+        "auto", description="of the orthogonalisation; auto is bfloat16 on a GPU and float32 on a CPU"
+    )
     rate: RateConfig = LinearRate()
     rest: AdamW = AdamW(weight_decay=0.0, clip=None, rate=LinearRate())
 
@@ -62,7 +68,8 @@ def muon(config: Muon, models: Modules, steps: int) -> GradientSearch:
     matrices = by_role.pop("matrix")
     pairs: list[tuple[torch.optim.Optimizer, Rate]] = []
     if matrices:
-        optimizer = MuonOptimizer(matrices, config.learning_rate, config.momentum, config.weight_decay)
+        half = config.precision == "bfloat16"
+        optimizer = MuonOptimizer(matrices, config.learning_rate, config.momentum, config.weight_decay, half)
         pairs.append((optimizer, config.rate.build(steps)))
     if any(by_role.values()):
         pairs.append((adamw_optimizer(config.rest, by_role), config.rest.rate.build(steps)))
@@ -72,7 +79,15 @@ def muon(config: Muon, models: Modules, steps: int) -> GradientSearch:
 class MuonOptimizer(torch.optim.Optimizer):
     """Muon for parameters of two or more axes; parameters of equal shape are orthogonalised in one batch."""
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        half: bool = False,
+    ) -> None:
+        self.half = half
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -94,7 +109,7 @@ class MuonOptimizer(torch.optim.Optimizer):
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         updates = torch.stack(torch._foreach_lerp(gradients, buffers, momentum)).flatten(2)
         rows, columns = updates.shape[1:]
-        directions = orthogonalize(updates).view(-1, *parameters[0].shape).unbind()
+        directions = orthogonalize(updates, half=self.half).view(-1, *parameters[0].shape).unbind()
         if weight_decay:
             torch._foreach_mul_(parameters, 1 - lr * weight_decay)
         torch._foreach_add_(parameters, directions, alpha=-lr * max(1.0, rows / columns) ** 0.5)
