@@ -138,18 +138,21 @@ def compared(key: str, figures: dict[str, float]) -> Figures:
 PROMPT, NEW = 16, 200
 
 
-def our_generation(rows: int, compiled: bool) -> Callable[[], float]:
+def our_generation(rows: int, compiled: bool, half: bool = False) -> Callable[[], float]:
     """Tokens per second of greedy generation by the strategy, including its drafts."""
     import torch
 
     from sanbu.machine import column_major
     from sanbu.models.tokens.gpt import GPT2
+    from sanbu.serve.weights.packed import pack_bfloat16
     from sanbu.space import Space
     from sanbu.strategies.autoregressive import Autoregressive
     from sanbu.strategies.strategy import generate, last
 
     space = Space((TIME,), VOCABULARY)
-    model = column_major(GPT2(**SHAPE).build(space).eval().requires_grad_(False))
+    model: Any = column_major(GPT2(**SHAPE).build(space).eval().requires_grad_(False))
+    if half:
+        model = pack_bfloat16(model)
     strategy: Any = Autoregressive(temperature=0, max_tokens=NEW).build(space)
     if compiled:
         strategy.compile()
@@ -158,11 +161,13 @@ def our_generation(rows: int, compiled: bool) -> Callable[[], float]:
     return timed(step, 1, rows * NEW)
 
 
-def peer_generation(rows: int, cache: str, compiled: bool) -> Callable[[], float]:
+def peer_generation(rows: int, cache: str, compiled: bool, half: bool = False) -> Callable[[], float]:
     """Tokens per second of greedy transformers.generate."""
     import torch
 
     model = peer_model().eval()
+    if half:
+        model = model.bfloat16()
     if compiled:
         model.forward = torch.compile(model.forward)
     tokens = torch.randint(0, VOCABULARY, (rows, PROMPT))
@@ -178,7 +183,7 @@ def peer_generation(rows: int, cache: str, compiled: bool) -> Callable[[], float
 
 
 def generate() -> Figures:
-    """Generated tokens per second: 200 tokens after a prompt of 16, greedy, same shape, float32."""
+    """Generated tokens per second: 200 tokens after a prompt of 16, greedy, same shape; bfloat16 against any type."""
     found: Figures = {}
     for rows in (1, 16):
         figures = side_by_side(
@@ -186,12 +191,18 @@ def generate() -> Figures:
                 "sanbu eager": (our_generation, (rows, False)),
                 "sanbu compiled": (our_generation, (rows, True)),
                 "peer dynamic": (peer_generation, (rows, "dynamic", False)),
-                "peer static": (peer_generation, (rows, "static", False)),
                 "peer static compiled": (peer_generation, (rows, "static", True)),
+                "sanbu.bfloat16 eager": (our_generation, (rows, False, True)),
+                "sanbu.bfloat16 compiled": (our_generation, (rows, True, True)),
+                "peer.bfloat16 static compiled": (peer_generation, (rows, "static", True, True)),
             },
-            rounds=7,
+            rounds=5,
         )
-        found |= compared(f"generate.batch{rows}", figures)
+        plain = {name: value for name, value in figures.items() if "." not in name}
+        found |= compared(f"generate.batch{rows}", plain)
+        peers = {name: value for name, value in figures.items() if name.startswith("peer")}
+        halves = {name: value for name, value in figures.items() if name.startswith("sanbu.")}
+        found |= compared(f"generate.bfloat16.batch{rows}", halves | peers)
     return found
 
 

@@ -44,7 +44,11 @@ class Product(Protocol):
 def dot_product(
     q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor, mask: Tensor | None, dropout: float, scale: float | None
 ) -> Tensor:
-    """Attention by the fused kernels of torch."""
+    """Attention by the fused kernels of torch; in float32 on a CPU, whose bfloat16 kernel has a slow backward pass."""
+    if q_BNTH.dtype == torch.bfloat16 and q_BNTH.device.type == "cpu":
+        with torch.autocast("cpu", enabled=False):
+            whole = (q_BNTH.float(), k_BNSH.float(), v_BNSH.float())
+            return dot_product(*whole, mask, dropout, scale).to(v_BNSH.dtype)
     grouped, plain = q_BNTH.shape[1] != k_BNSH.shape[1], mask is None
     return F.scaled_dot_product_attention(
         q_BNTH, k_BNSH, v_BNSH, attn_mask=mask, dropout_p=dropout, is_causal=plain, scale=scale, enable_gqa=grouped

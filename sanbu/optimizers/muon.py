@@ -28,6 +28,17 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 LARGE = 256  # rows and columns; smaller products on a CPU are as fast in float32
 
 
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """The approximate polar factor of each matrix, with singular values 0.7 to 1.2; [K, rows, columns] in and out."""
+    x = matrices.to(product_type(matrices))
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    wide = 2 * x.shape[-2] <= x.shape[-1] and x.dtype != torch.bfloat16
+    x = iterate_gram(x, steps) if wide else iterate(x, steps)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
 def product_type(matrices: Tensor) -> torch.dtype:
     """The type of the products: bfloat16 where it is faster. The iteration corrects the errors of its own steps."""
     large = min(matrices.shape[-2:]) >= LARGE
@@ -35,17 +46,31 @@ def product_type(matrices: Tensor) -> torch.dtype:
     return torch.bfloat16 if fast else matrices.dtype
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """The approximate polar factor of each matrix, with singular values 0.7 to 1.2; [K, rows, columns] in and out."""
+def iterate(x: Tensor, steps: int) -> Tensor:
+    """Newton-Schulz steps: x <- (a + b x x^T + c (x x^T)^2) x."""
     a, b, c = COEFFICIENTS
-    x = matrices.to(product_type(matrices))
-    tall = x.shape[-2] > x.shape[-1]
-    x = x.mT if tall else x
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+        gram = torch.bmm(x, x.mT)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x
+
+
+def iterate_gram(x: Tensor, steps: int) -> Tensor:
+    """The same steps on g = x x^T, since they all are polynomials in g: half the work for wide matrices.
+
+    It needs float32: an eigenvalue of g is the square of a singular value of x.
+    """
+    a, b, c = COEFFICIENTS
+    gram = torch.bmm(x, x.mT)
+    whole: Tensor | None = None
+    for step in range(steps):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+        whole = polynomial if whole is None else torch.bmm(polynomial, whole)
+        if step < steps - 1:
+            gram = torch.bmm(polynomial, torch.bmm(polynomial, gram))
+    return x if whole is None else torch.bmm(whole, x)
 
 
 class Muon(OptimizerConfig):

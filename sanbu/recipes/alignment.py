@@ -39,7 +39,7 @@ from sanbu.strategies.prediction import Prediction
 
 ANSWER = Autoregressive(max_tokens=48, temperature=0.0)  # of chat and server; PPO and GRPO sample at temperature 1
 FLOAT = MachineConfig(precision="float32")  # in shapes this small bfloat16 is slower on a CPU, with AMX too
-NANO = Modern(layers=3, heads=4, width=128, context=128)
+NANO = Modern(layers=4, heads=2, width=128, context=128)
 PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shapes; their tokenizer is GPT-2's
     "1.3b": GPT2(layers=24, heads=16, width=2048, context=2048),
     "6b": GPT2(layers=32, heads=32, width=4096, context=2048),
@@ -50,7 +50,9 @@ def muon(rate: float, hold: float = 0.3, rest: float = 0.2) -> Muon:
     """Muon with a linear cool-down. rest: the rate of embedding and head, as a fraction."""
     linear = LinearRate(hold=hold)
     return Muon(
-        learning_rate=rate, rest=AdamW(learning_rate=rate * rest, weight_decay=0.0, clip=None, rate=linear), rate=linear
+        learning_rate=rate,
+        rest=AdamW(learning_rate=rate * rest, weight_decay=0.0, clip=None, rate=linear),
+        rate=linear,
     )
 
 

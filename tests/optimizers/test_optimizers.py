@@ -6,7 +6,8 @@ from torch import nn
 
 from sanbu.models.tokens.gpt import GPT2
 from sanbu.models.tokens.llama import Llama
-from sanbu.optimizers.muon import MuonOptimizer, orthogonalize
+from sanbu.optimizers import muon
+from sanbu.optimizers.muon import COEFFICIENTS, MuonOptimizer, iterate, iterate_gram, orthogonalize
 from sanbu.optimizers.rate import constant, cosine, linear
 from sanbu.optimizers.roles import roles
 from sanbu.space import Space
@@ -21,6 +22,36 @@ def test_orthogonalized_singular_values_are_near_one(shape):
     u, _, v = torch.linalg.svd(matrices, full_matrices=False)
     near, far = (orthogonalize(matrices) - u @ v).norm(), (orthogonalize(matrices) - matrices).norm()
     assert near < 0.3 * (u @ v).norm() and far > near
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("rank", [3, 8])
+def test_the_gram_form_takes_the_same_steps(steps, rank):
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, rank) @ torch.randn(2, rank, 32)
+    x = x / x.norm(dim=(-2, -1), keepdim=True)
+    a, b, c = COEFFICIENTS
+    plain = x.double()
+    for _ in range(steps):
+        gram = plain @ plain.mT
+        plain = (a * torch.eye(8) + b * gram + c * gram @ gram) @ plain
+    for form, error in ((iterate, 1e-9), (iterate_gram, 1e-9)):
+        assert (form(x.double(), steps) - plain).norm() < error * plain.norm()
+        assert (form(x, steps) - plain).norm() < 1e-4 * plain.norm()
+
+
+def test_large_products_in_bfloat16_where_it_is_faster(monkeypatch):
+    matrices = torch.randn(2, 256, 320)
+    monkeypatch.setattr(muon, "bfloat16_pays", lambda device: False)
+    whole = orthogonalize(matrices)
+    monkeypatch.setattr(muon, "bfloat16_pays", lambda device: True)
+    half = orthogonalize(matrices)
+    assert half.dtype == torch.float32 and 1e-4 < (half - whole).norm() / whole.norm() < 0.03
+    assert torch.equal(orthogonalize(matrices[:, :64]), iterate_gram_of(matrices[:, :64]))  # small: in float32
+
+
+def iterate_gram_of(x):
+    return iterate_gram(x / x.norm(dim=(-2, -1), keepdim=True), 5)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
