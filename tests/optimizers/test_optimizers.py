@@ -34,7 +34,7 @@ def test_the_gram_form_takes_the_same_steps(steps, rank):
     plain = x.double()
     for _ in range(steps):
         gram = plain @ plain.mT
-        plain = (a * torch.eye(8) + b * gram + c * gram @ gram) @ plain
+        plain = (a * torch.eye(8, dtype=torch.float64) + b * gram + c * gram @ gram) @ plain
     for form, error in ((iterate, 1e-9), (iterate_gram, 1e-9)):
         assert (form(x.double(), steps) - plain).norm() < error * plain.norm()
         assert (form(x, steps) - plain).norm() < 1e-4 * plain.norm()
