@@ -19,15 +19,21 @@ ORDER = ("first", "second", "third", "fourth", "fifth")
 ASKED = [skills.question(number) for number in range(6000)]
 
 
+def steps(start, count):
+    """Counting from a number, and where it ends."""
+    way = range(start + 1, start + count + 1) if count > 0 else range(start - 1, start + count - 1, -1)
+    return f"{' '.join(map(str, way))}. It is {start + count}.".removeprefix(". ")
+
+
 def solve(text, before):
     """The answer by other means than the generator; None for what is not taught. Reads questions, not skills."""
     earlier, said = before[-1] if before else ("", "")
-    value = said.removeprefix("It is ").rstrip(".")
+    value = said.rpartition("It is ")[2].rstrip(".")
     if found := re.fullmatch(r"What is (\d\d?) ([+-]) (\d)\?", text):
         a, sign, b = found.groups()
-        if int(a) > 20:
+        if int(a) > 50:
             return None
-        return f"It is {eval(f'{a}{sign}{b}')}."
+        return steps(int(a), int(sign + b))
     if found := re.fullmatch(r"How often is (\w) in ([a-c ]+)\?", text):
         return f"It is {found[2].count(found[1])}."
     if found := re.fullmatch(r"What is the largest of ([\d ]+)\?", text):
@@ -53,9 +59,9 @@ def solve(text, before):
     if before and text in ("What did I ask?", "What was my question?", "Repeat my question."):
         return f"You asked: {earlier}"
     if before and (found := re.fullmatch(r"(?:And plus|Plus|And if I add|Now add) (\d)[.?]", text)):
-        return f"It is {int(value) + int(found[1])}."
+        return steps(int(value), int(found[1]))
     if before and (found := re.fullmatch(r"(?:And minus|Minus|And if I take away|Now subtract) (\d)[.?]", text)):
-        return f"It is {int(value) - int(found[1])}."
+        return steps(int(value), -int(found[1]))
     if before and text in ("And times 2?", "Times 2?", "And twice that?", "Now double it."):
         return f"It is {2 * int(value)}."
     if before and text in ("And backwards?", "Backwards?", "Now reverse it.", "And in reverse?"):

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sanbu.data.builtin.outside import UNKNOWN, outside
-from sanbu.data.builtin.question import Draws, Question, held_out, number_question, sentence
+from sanbu.data.builtin.question import Draws, Question, held_out, number_question, sentence, worked
 from sanbu.data.builtin.tasks import LARGEST, LETTERS, ORDINALS, TASKS
 
-ROOM = 95  # characters of a conversation: it must fit into the context of the nano recipes
+ROOM = 85  # characters of a conversation: it must fit into the context of the nano recipes
 ASKED = "You asked: "
 THANKS = ("Thank you.", "Thanks!", "Thank you very much.", "Thanks a lot.")
 PLUS = ("And plus {}?", "Plus {}?", "And if I add {}?", "Now add {}.")
@@ -53,8 +53,7 @@ def alone(draws: Draws, first: str) -> Question:
 def references(earlier: Question) -> tuple[Reference, ...]:
     """The questions that one can ask about the turn before."""
     kinds = REFERENCES.get(earlier.skill, ())
-    number = re.fullmatch(r"It is (\d+)\.", earlier.answer)
-    if number and int(number[1]) <= LARGEST:
+    if 0 <= value_of(earlier.answer) <= LARGEST:
         kinds = (*kinds, calculate, calculate)
     if re.fullmatch(r"It is \w+(?: \w+)+\.", earlier.answer):
         kinds = (*kinds, pick, reverse)
@@ -71,10 +70,18 @@ def size(found: Question) -> int:
 
 def calculate(draws: Draws, earlier: Question) -> Question:
     """One more step from the last number."""
-    value, b = int(earlier.answer[len("It is ") : -1]), 1 + draws.below(9)
+    value, b = value_of(earlier.answer), 1 + draws.below(9)
     wordings = draws.choose((PLUS, MINUS, TWICE) if value >= b else (PLUS, TWICE))
-    result = {PLUS: value + b, MINUS: value - b, TWICE: 2 * value}[wordings]
-    return number_question(draws.choose(wordings).format(b), result, "calculate")
+    text = draws.choose(wordings).format(b)
+    if wordings is TWICE:
+        return number_question(text, 2 * value, "calculate")
+    return worked(value, b if wordings is PLUS else -b, "calculate", text)
+
+
+def value_of(answer: str) -> int:
+    """The number that an answer ends with; -1 for an answer without."""
+    number = re.fullmatch(r"(?:[\d ]+\. )?It is (\d+)\.", answer)
+    return int(number[1]) if number else -1
 
 
 def reverse(draws: Draws, earlier: Question) -> Question:

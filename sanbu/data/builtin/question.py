@@ -82,6 +82,22 @@ def number_question(text: str, value: int, skill: str) -> Question:
     return Question(text, sentence(value), near, skill)
 
 
+def worked(start: int, steps: int, skill: str, text: str) -> Question:
+    """A sum or a difference whose answer counts step by step: a scratchpad (Nye and others, 2021).
+
+    steps: how far to count, down if negative. Near misses count one too few or one too many.
+    """
+    near = tuple(counted(start, steps + one) for one in (-1, 1) if start + steps + one >= 0)
+    return Question(text, counted(start, steps), near, skill)
+
+
+def counted(start: int, steps: int) -> str:
+    """The numbers on the way, and the last of them."""
+    sign = 1 if steps > 0 else -1
+    way = digits([start + sign * step for step in range(1, abs(steps) + 1)])
+    return f"{way}. {sentence(start + steps)}" if way else sentence(start)
+
+
 def list_question(text: str, values: list[str], skill: str) -> Question:
     """A question whose answer is a list; near misses swap two neighbours."""
     near = []

@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from sanbu.data.builtin.question import Draws, Question, digits, list_question, number_question, sentence
+from sanbu.data.builtin.question import Draws, Question, digits, list_question, number_question, sentence, worked
 from sanbu.files import read_json, write_json
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-LARGEST = 20  # number that one-digit numbers are added to and subtracted from
+LARGEST = 50  # number that one-digit numbers are added to and subtracted from
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 KEYWORD_WORDINGS = (
     "Is {} a keyword?",
@@ -25,13 +25,13 @@ FUNCTION_WORDINGS = ("What does {} do?", "Describe {}.", "Explain {} in one line
 
 def addition(draws: Draws) -> Question:
     a, b = draws.below(LARGEST + 1), draws.below(10)
-    return number_question(f"What is {a} + {b}?", a + b, "addition")
+    return worked(a, b, "addition", f"What is {a} + {b}?")
 
 
 def subtraction(draws: Draws) -> Question:
     b = draws.below(10)
     a = b + draws.below(LARGEST + 1 - b)
-    return number_question(f"What is {a} - {b}?", a - b, "subtraction")
+    return worked(a, -b, "subtraction", f"What is {a} - {b}?")
 
 
 def counting(draws: Draws) -> Question:
