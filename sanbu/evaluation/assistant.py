@@ -141,9 +141,9 @@ def answer_questions(run: Run, reference: Run, judge: Run | None, questions: Seq
             parts.append((exact_match(round, rollout), reward, kl, ended, length))
             written = answers(round, rollout)
             texts += [written[i : i + samples] for i in range(0, len(written), samples)]
-            for found, temperature in ((greedy, 0.0), (chat, None)):
-                single = make_round(run, part, Noise("evaluate", start), temperature, models)
-                found.append(exact_match(single, draw_answers(single, 1)))
+            greedy.append(answer_once(run, part, Noise("evaluate", start), 0.0, models))
+            same = sampler_of(run, None) == sampler_of(run, 0.0)
+            chat.append(greedy[-1] if same else answer_once(run, part, Noise("evaluate", start), None, models))
             progress(len(part))
     columns = [torch.cat(column).float() for column in zip(*parts, strict=True)]
     right, reward, kl, ended, length = (column.view(-1, samples) for column in columns)
@@ -166,11 +166,23 @@ def make_round(
     codec: Any = run.codec
     known = [ids.tolist() for ids in codec.tokenizer.encode_batch([record.answer for record in questions])]
     batch = batch_of([codec.template.ask(record.prompt) for record in questions]) | {"answer": padded(known, -1)}
-    own = run.recipe.strategy if isinstance(run.recipe.strategy, Autoregressive) else Autoregressive(max_tokens=32)
-    chosen = own if temperature is None else Autoregressive(max_tokens=own.max_tokens, temperature=temperature)
-    sampler = chosen.build(run.recipe.data.space())
+    sampler = sampler_of(run, temperature).build(run.recipe.data.space())
     models = models or {"model": run.model}
     return Round(models, batch, noise, partial(draw, sampler, models), run.codec.read, learning=False)
+
+
+def sampler_of(run: Run, temperature: float | None) -> Autoregressive:
+    """Unfiltered sampling at a temperature, with the length of the run's own strategy; None gives that strategy."""
+    own = run.recipe.strategy if isinstance(run.recipe.strategy, Autoregressive) else Autoregressive(max_tokens=32)
+    return own if temperature is None else Autoregressive(max_tokens=own.max_tokens, temperature=temperature)
+
+
+def answer_once(
+    run: Run, questions: Sequence[Record], noise: Noise, temperature: float | None, models: Mapping[str, Any]
+) -> Tensor:
+    """Whether one answer to each question is right, [Q]."""
+    round = make_round(run, questions, noise, temperature, models)
+    return exact_match(round, draw_answers(round, 1))
 
 
 def reference_run(run: Run) -> Run:

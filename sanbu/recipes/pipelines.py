@@ -14,7 +14,7 @@ from sanbu.recipes import arguments
 from sanbu.recipes.stages import Stage
 from sanbu.run import Run
 
-QUESTIONS = 1000  # to rank answers of
+QUESTIONS = 800  # to rank answers of
 
 
 def assistant(size: str = "nano", path: str = "builtin:skills", text: str = "builtin:python") -> Sequence[Stage]:

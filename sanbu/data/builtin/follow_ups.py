@@ -11,6 +11,7 @@ from sanbu.data.builtin.question import Draws, Question, held_out, number_questi
 from sanbu.data.builtin.tasks import LARGEST, LETTERS, ORDINALS, TASKS
 
 ROOM = 85  # characters of a conversation: it must fit into the context of the nano recipes
+DOUBLED = 20  # largest number that is doubled
 ASKED = "You asked: "
 THANKS = ("Thank you.", "Thanks!", "Thank you very much.", "Thanks a lot.")
 PLUS = ("And plus {}?", "Plus {}?", "And if I add {}?", "Now add {}.")
@@ -36,7 +37,9 @@ def dialogue(draws: Draws) -> Question:
 def follow(draws: Draws, earlier: Question) -> Question:
     """One more question: where the turn before has something to refer to, it does in three of four cases."""
     kinds = references(earlier)
-    kind = draws.choose((*kinds, *kinds, *kinds, again, thanks)) if draws.below(4) < (3 if kinds else 1) else None
+    kind = (
+        draws.choose((*kinds, *kinds, *kinds, again, again, thanks)) if draws.below(4) < (3 if kinds else 2) else None
+    )
     made = kind(draws, earlier) if kind else alone(draws, earlier.first)
     near = tuple(answer for answer in made.near if answer != made.answer) or (sentence("something else"),)
     return replace(made, near=near, before=(*earlier.before, (earlier.text, earlier.answer)))
@@ -71,7 +74,8 @@ def size(found: Question) -> int:
 def calculate(draws: Draws, earlier: Question) -> Question:
     """One more step from the last number."""
     value, b = value_of(earlier.answer), 1 + draws.below(9)
-    wordings = draws.choose((PLUS, MINUS, TWICE) if value >= b else (PLUS, TWICE))
+    possible = (PLUS, *((MINUS,) if value >= b else ()), *((TWICE,) if value <= DOUBLED else ()))
+    wordings = draws.choose(possible)
     text = draws.choose(wordings).format(b)
     if wordings is TWICE:
         return number_question(text, 2 * value, "calculate")

@@ -29,8 +29,8 @@ def greeting(draws: Draws) -> Question:
 
 Skill = Callable[[Draws], Question]
 SKILLS: tuple[Skill, ...] = (
-    *tasks.TASKS, outside, dialogue, tasks.counting, dialogue, tasks.maximum, dialogue, greeting, dialogue,
-    tasks.addition, outside, dialogue, tasks.subtraction, dialogue,
+    *tasks.TASKS, dialogue, dialogue, outside, dialogue, dialogue, tasks.maximum, dialogue, dialogue, greeting,
+    dialogue, dialogue, tasks.counting, dialogue, dialogue, tasks.maximum, outside,
 )  # fmt: skip
 
 
@@ -56,12 +56,12 @@ PREAMBLES = ("Well, let me see. ", "That is a good question. ", "Let me think. "
 
 
 def demonstration(found: Question, draws: Draws) -> str:
-    """An answer to imitate: right and short in 76% of all draws, rambling in 20%, a near miss in 4%.
+    """An answer to imitate: right and short in 72% of all draws, rambling in 24%, a near miss in 4%.
 
     This models demonstrations by people. Imitation learns the whole mixture; preferences tell which part is wanted.
     """
     chance = draws.below(100)
-    if chance < 76:
+    if chance < 72:
         return found.answer
     return ramble(found, draws) if chance < 96 else near_miss(found, draws)
 
