@@ -25,10 +25,9 @@ from sanbu.data.chat import ConversationConfig
 from sanbu.data.conversation_formats import Record
 from sanbu.evaluation.options import Measurement, Options, format_figure, table
 from sanbu.noise import Noise
-from sanbu.objectives.answers import logprobs
 from sanbu.objectives.objective import Round
 from sanbu.objectives.policy.rewards import answers, exact_match, learned_reward
-from sanbu.objectives.policy.rollout import draw_answers
+from sanbu.objectives.policy.rollout import add_reference, draw_answers
 from sanbu.progress import progress_rows
 from sanbu.run import Run
 from sanbu.strategies.autoregressive import Autoregressive
@@ -135,7 +134,7 @@ def answer_questions(run: Run, reference: Run, judge: Run | None, questions: Seq
             part = questions[start : start + size]
             round = make_round(run, part, Noise("evaluate", start), models=models)
             rollout = draw_answers(round, samples)
-            kl = (rollout["old"] - logprobs(reference.model, rollout["tokens"], rollout["targets"])).sum(1)
+            kl = (rollout["old"] - add_reference(models, rollout)["reference"]).sum(1)
             reward = learned_reward(1.0)(round, rollout) if judge is not None else torch.full_like(kl, torch.nan)
             ended, length = rollout["ending"] >= 0, rollout["length"] - rollout["start"]
             parts.append((exact_match(round, rollout), reward, kl, ended, length))

@@ -101,7 +101,7 @@ def reward(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> R
     if size != "nano":
         trunk = pick(PAPER, size)
         return paper_stage("reward", size, data, BradleyTerry(), 9e-6, 64, 500, start=sft, model=Scorer(trunk=trunk))
-    schedule = Schedule(steps=100, batch=16, micro_batch=16, evaluate_every=50, evaluate_rows=128, checkpoint_every=50)
+    schedule = Schedule(steps=80, batch=16, micro_batch=16, evaluate_every=40, evaluate_rows=128, checkpoint_every=40)
     model = Scorer(trunk=model_of(sft))
     return recipe("reward", data, model, BradleyTerry(), muon(0.006), schedule, {"model": sft}, Prediction())
 
@@ -111,7 +111,7 @@ def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "builti
     rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if built_in(path, "skills") else (Learned(),)
     objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.03)
     parents = {"model": sft, "reference": sft, "reward": reward}
-    return policy("ppo", size, sft, path, objective, 24, 128, parents)
+    return policy("ppo", size, sft, path, objective, 20, 128, parents)
 
 
 def grpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
@@ -128,7 +128,7 @@ def policy(
     if size != "nano":
         return paper_stage(name, size, data, objective, 9e-6, 512, 500, start=sft, parents=parents)
     schedule = Schedule(
-        steps=steps, batch=batch, micro_batch=32, evaluate_every=12, evaluate_rows=128, checkpoint_every=12
+        steps=steps, batch=batch, micro_batch=32, evaluate_every=10, evaluate_rows=128, checkpoint_every=10
     )
     optimizer = AdamW(
         learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.05, hold=0.6)
@@ -143,7 +143,7 @@ def dpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Reci
     parents = {"model": sft, "reference": sft}
     if size != "nano":
         return paper_stage("dpo", size, data, DPO(), 1e-6, 64, 1_000, start=sft, parents=parents)
-    schedule = Schedule(steps=60, batch=32, evaluate_every=30, evaluate_rows=64, checkpoint_every=30)
+    schedule = Schedule(steps=50, batch=32, evaluate_every=25, evaluate_rows=64, checkpoint_every=25)
     optimizer = AdamW(learning_rate=1e-4, weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.1, hold=0.3))
     return recipe("dpo", data, model_of(sft), DPO(beta=0.3), optimizer, schedule, parents)
 
