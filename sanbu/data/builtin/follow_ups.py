@@ -38,7 +38,7 @@ def follow(draws: Draws, earlier: Question) -> Question:
     """One more question: where the turn before has something to refer to, it does in three of four cases."""
     kinds = references(earlier)
     kind = (
-        draws.choose((*kinds, *kinds, *kinds, again, again, thanks)) if draws.below(4) < (3 if kinds else 2) else None
+        draws.choose((*kinds, *kinds, *kinds, *kinds, again, thanks)) if draws.below(4) < (3 if kinds else 2) else None
     )
     made = kind(draws, earlier) if kind else alone(draws, earlier.first)
     near = tuple(answer for answer in made.near if answer != made.answer) or (sentence("something else"),)
@@ -141,4 +141,4 @@ REFERENCES: dict[str, tuple[Reference, ...]] = {
     "item": (other_place,),
     "counting": (other_letter,),
 }
-STARTS = (*TASKS, *TASKS, outside, outside, outside, item, item, maximum, counting, counting)
+STARTS = (*TASKS, *TASKS, outside, outside, outside, item, item, maximum, maximum, counting, counting)

@@ -55,12 +55,12 @@ def maximum(draws: Draws) -> Question:
 
 
 def repeating(draws: Draws) -> Question:
-    letters = [LETTERS[draws.below(26)] for _ in range(3 + draws.below(5))]
+    letters = [LETTERS[i] for i in draws.several(3 + draws.below(5), 26)]
     return list_question(f"Repeat {' '.join(letters)}.", letters, "repeating")
 
 
 def reversing(draws: Draws) -> Question:
-    letters = [LETTERS[draws.below(26)] for _ in range(3 + draws.below(3))]
+    letters = [LETTERS[i] for i in draws.several(3 + draws.below(3), 26)]
     return list_question(f"What is {' '.join(letters)} backwards?", letters[::-1], "reversing")
 
 
