@@ -26,10 +26,9 @@ from sanbu.data.conversation_formats import Record
 from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.options import Measurement, Options, format_figure
 from sanbu.noise import Noise
-from sanbu.objectives.answers import logprobs
 from sanbu.objectives.objective import Round
 from sanbu.objectives.policy.rewards import answers, exact_match, learned_reward
-from sanbu.objectives.policy.rollout import draw_answers
+from sanbu.objectives.policy.rollout import add_reference, draw_answers
 from sanbu.progress import progress_rows
 from sanbu.run import Run
 from sanbu.strategies.autoregressive import Autoregressive
@@ -137,15 +136,15 @@ def answer_questions(run: Run, reference: Run, judge: Run | None, questions: Seq
             part = questions[start : start + size]
             round = make_round(run, part, Noise("evaluate", start), models=models)
             rollout = draw_answers(round, samples)
-            kl = (rollout["old"] - logprobs(reference.model, rollout["tokens"], rollout["targets"])).sum(1)
+            kl = (rollout["old"] - add_reference(models, rollout)["reference"]).sum(1)
             reward = learned_reward(1.0)(round, rollout) if judge is not None else torch.full_like(kl, torch.nan)
             ended, length = rollout["ending"] >= 0, rollout["length"] - rollout["start"]
             parts.append((exact_match(round, rollout), reward, kl, ended, length))
             written = answers(round, rollout)
             texts += [written[i : i + samples] for i in range(0, len(written), samples)]
-            for found, temperature in ((greedy, 0.0), (chat, None)):
-                single = make_round(run, part, Noise("evaluate", start), temperature, models)
-                found.append(exact_match(single, draw_answers(single, 1)))
+            greedy.append(answer_once(run, part, Noise("evaluate", start), 0.0, models))
+            same = sampler_of(run, None) == sampler_of(run, 0.0)
+            chat.append(greedy[-1] if same else answer_once(run, part, Noise("evaluate", start), None, models))
             progress(len(part))
     columns = [torch.cat(column).float() for column in zip(*parts, strict=True)]
     right, reward, kl, ended, length = (column.view(-1, samples) for column in columns)
@@ -168,11 +167,23 @@ def make_round(
     codec: Any = run.codec
     known = [ids.tolist() for ids in codec.tokenizer.encode_batch([record.answer for record in questions])]
     batch = batch_of([codec.template.ask(record.prompt) for record in questions]) | {"answer": padded(known, -1)}
-    own = run.recipe.strategy if isinstance(run.recipe.strategy, Autoregressive) else Autoregressive(max_tokens=32)
-    chosen = own if temperature is None else Autoregressive(max_tokens=own.max_tokens, temperature=temperature)
-    sampler = chosen.build(run.recipe.data.space())
+    sampler = sampler_of(run, temperature).build(run.recipe.data.space())
     models = models or {"model": run.model}
     return Round(models, batch, noise, partial(draw, sampler, models), run.codec.read, learning=False)
+
+
+def sampler_of(run: Run, temperature: float | None) -> Autoregressive:
+    """Unfiltered sampling at a temperature, with the length of the run's own strategy; None gives that strategy."""
+    own = run.recipe.strategy if isinstance(run.recipe.strategy, Autoregressive) else Autoregressive(max_tokens=32)
+    return own if temperature is None else Autoregressive(max_tokens=own.max_tokens, temperature=temperature)
+
+
+def answer_once(
+    run: Run, questions: Sequence[Record], noise: Noise, temperature: float | None, models: Mapping[str, Any]
+) -> Tensor:
+    """Whether one answer to each question is right, [Q]."""
+    round = make_round(run, questions, noise, temperature, models)
+    return exact_match(round, draw_answers(round, 1))
 
 
 def reference_run(run: Run) -> Run:

@@ -38,7 +38,6 @@ from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.prediction import Prediction
 
 ANSWER = Autoregressive(max_tokens=48, temperature=0.0)  # of chat and server; PPO and GRPO sample at temperature 1
-FLOAT = MachineConfig(precision="float32")  # in shapes this small bfloat16 is slower on a CPU, with AMX too
 NANO = Modern(layers=4, heads=2, width=128, context=128)
 PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shapes; their tokenizer is GPT-2's
     "1.3b": GPT2(layers=24, heads=16, width=2048, context=2048),
@@ -76,9 +75,8 @@ def base(size: str = "nano", path: str = "builtin:python") -> Recipe:
         optimizer=muon(0.02),
         strategy=TALK,
         schedule=Schedule(
-            steps=120, batch=8, evaluate_every=60, evaluate_rows=64, sample_every=60, checkpoint_every=60
+            steps=100, batch=8, evaluate_every=50, evaluate_rows=64, sample_every=50, checkpoint_every=50
         ),
-        machine=FLOAT,
     )
 
 
@@ -90,10 +88,8 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     schedule = Schedule(
         steps=1400, batch=8, evaluate_every=700, evaluate_rows=64, sample_every=700, samples=2, checkpoint_every=700
     )
-    made = recipe(
-        "sft", data, model_of(base), ChunkedNextToken(chunk=4096), muon(0.02, rest=1.0), schedule, {"model": base}
-    )
-    return made.change(machine=FLOAT)
+    optimizer = muon(0.02, rest=1.0)
+    return recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), optimizer, schedule, {"model": base})
 
 
 def reward(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
@@ -104,10 +100,9 @@ def reward(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> R
     if size != "nano":
         trunk = pick(PAPER, size)
         return paper_stage("reward", size, data, BradleyTerry(), 9e-6, 64, 500, start=sft, model=Scorer(trunk=trunk))
-    schedule = Schedule(steps=120, batch=16, micro_batch=16, evaluate_every=60, evaluate_rows=128, checkpoint_every=60)
+    schedule = Schedule(steps=80, batch=16, micro_batch=16, evaluate_every=40, evaluate_rows=128, checkpoint_every=40)
     model = Scorer(trunk=model_of(sft))
-    made = recipe("reward", data, model, BradleyTerry(), muon(0.006), schedule, {"model": sft}, Prediction())
-    return made.change(machine=FLOAT)
+    return recipe("reward", data, model, BradleyTerry(), muon(0.006), schedule, {"model": sft}, Prediction())
 
 
 def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "builtin:skills") -> Recipe:
@@ -115,7 +110,7 @@ def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "builti
     rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if built_in(path, "skills") else (Learned(),)
     objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.03)
     parents = {"model": sft, "reference": sft, "reward": reward}
-    return policy("ppo", size, sft, path, objective, 24, 128, parents)
+    return policy("ppo", size, sft, path, objective, 20, 128, parents)
 
 
 def grpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
@@ -132,13 +127,13 @@ def policy(
     if size != "nano":
         return paper_stage(name, size, data, objective, 9e-6, 512, 500, start=sft, parents=parents)
     schedule = Schedule(
-        steps=steps, batch=batch, micro_batch=32, evaluate_every=12, evaluate_rows=128, checkpoint_every=12
+        steps=steps, batch=batch, micro_batch=32, evaluate_every=10, evaluate_rows=128, checkpoint_every=10
     )
     optimizer = AdamW(
         learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.05, hold=0.6)
     )
     made = recipe(name, data, model_of(sft), objective, optimizer, schedule, parents)
-    return made.change(machine=FLOAT)  # ratios compare recorded and computed probabilities
+    return made.change(machine=MachineConfig(precision="float32"))  # ratios compare recorded and computed probabilities
 
 
 def dpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
@@ -147,10 +142,9 @@ def dpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Reci
     parents = {"model": sft, "reference": sft}
     if size != "nano":
         return paper_stage("dpo", size, data, DPO(), 1e-6, 64, 1_000, start=sft, parents=parents)
-    schedule = Schedule(steps=60, batch=40, evaluate_every=30, evaluate_rows=64, checkpoint_every=30)
+    schedule = Schedule(steps=50, batch=32, evaluate_every=25, evaluate_rows=64, checkpoint_every=25)
     optimizer = AdamW(learning_rate=1e-4, weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.1, hold=0.3))
-    made = recipe("dpo", data, model_of(sft), DPO(beta=0.3), optimizer, schedule, parents)
-    return made.change(machine=FLOAT)
+    return recipe("dpo", data, model_of(sft), DPO(beta=0.3), optimizer, schedule, parents)
 
 
 def gpt1_classify(

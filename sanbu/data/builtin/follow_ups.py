@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sanbu.data.builtin.outside import UNKNOWN, outside
-from sanbu.data.builtin.question import Draws, Question, held_out, number_question, sentence
-from sanbu.data.builtin.tasks import LARGEST, LETTERS, ORDINALS, TASKS
+from sanbu.data.builtin.question import Draws, Question, held_out, occurrences, running, sentence, worked
+from sanbu.data.builtin.tasks import LARGEST, LETTERS, ORDINALS, TASKS, counting, item, maximum
 
 ROOM = 95  # characters of a conversation: it must fit into the context of the nano recipes
+DOUBLED = 9  # largest number that is doubled
 ASKED = "You asked: "
 THANKS = ("Thank you.", "Thanks!", "Thank you very much.", "Thanks a lot.")
 PLUS = ("And plus {}?", "Plus {}?", "And if I add {}?", "Now add {}.")
@@ -36,7 +37,9 @@ def dialogue(draws: Draws) -> Question:
 def follow(draws: Draws, earlier: Question) -> Question:
     """One more question: where the turn before has something to refer to, it does in three of four cases."""
     kinds = references(earlier)
-    kind = draws.choose((*kinds, *kinds, *kinds, again, thanks)) if draws.below(4) < (3 if kinds else 1) else None
+    kind = (
+        draws.choose((*kinds, *kinds, *kinds, *kinds, again, thanks)) if draws.below(4) < (3 if kinds else 2) else None
+    )
     made = kind(draws, earlier) if kind else alone(draws, earlier.first)
     near = tuple(answer for answer in made.near if answer != made.answer) or (sentence("something else"),)
     return replace(made, near=near, before=(*earlier.before, (earlier.text, earlier.answer)))
@@ -53,9 +56,8 @@ def alone(draws: Draws, first: str) -> Question:
 def references(earlier: Question) -> tuple[Reference, ...]:
     """The questions that one can ask about the turn before."""
     kinds = REFERENCES.get(earlier.skill, ())
-    number = re.fullmatch(r"It is (\d+)\.", earlier.answer)
-    if number and int(number[1]) <= LARGEST:
-        kinds = (*kinds, calculate, calculate)
+    if 0 <= value_of(earlier.answer) <= LARGEST:
+        kinds = (*kinds, calculate)
     if re.fullmatch(r"It is \w+(?: \w+)+\.", earlier.answer):
         kinds = (*kinds, pick, reverse)
     return kinds
@@ -71,10 +73,18 @@ def size(found: Question) -> int:
 
 def calculate(draws: Draws, earlier: Question) -> Question:
     """One more step from the last number."""
-    value, b = int(earlier.answer[len("It is ") : -1]), 1 + draws.below(9)
-    wordings = draws.choose((PLUS, MINUS, TWICE) if value >= b else (PLUS, TWICE))
-    result = {PLUS: value + b, MINUS: value - b, TWICE: 2 * value}[wordings]
-    return number_question(draws.choose(wordings).format(b), result, "calculate")
+    value, b = value_of(earlier.answer), 1 + draws.below(9)
+    possible = (PLUS, *((MINUS,) if value >= b else ()), *((TWICE,) if value <= DOUBLED else ()))
+    wordings = draws.choose(possible)
+    text = draws.choose(wordings).format(b)
+    steps = {PLUS: b, MINUS: -b, TWICE: value}[wordings]
+    return worked(value, steps, "calculate", text)
+
+
+def value_of(answer: str) -> int:
+    """The number that an answer ends with; -1 for an answer without."""
+    number = re.fullmatch(r"(?:[\w ]+\. )?It is (\d+)\.", answer)
+    return int(number[1]) if number else -1
 
 
 def reverse(draws: Draws, earlier: Question) -> Question:
@@ -97,8 +107,7 @@ def pick(draws: Draws, earlier: Question) -> Question:
 def smallest(draws: Draws, earlier: Question) -> Question:
     """The smallest of the numbers whose largest was asked for."""
     values = [int(value) for value in re.findall(r"\d+", earlier.text)]
-    near = tuple(sentence(value) for value in sorted(set(values) - {min(values)}))
-    return Question(draws.choose(ENDS).format("smallest"), sentence(min(values)), near or (UNKNOWN,), "smallest")
+    return running(values, min, "smallest", draws.choose(ENDS).format("smallest"))
 
 
 def other_place(draws: Draws, earlier: Question) -> Question:
@@ -113,7 +122,7 @@ def other_letter(draws: Draws, earlier: Question) -> Question:
     """How often another letter occurs."""
     letters, wanted = earlier.text.rstrip("?").split(" in ")[1].split(), LETTERS[draws.below(3)]
     text = draws.choose(("And {}?", "And how often is {}?", "How often is {}?")).format(wanted)
-    return number_question(text, letters.count(wanted), "other_letter")
+    return occurrences(wanted, letters, "other_letter", text)
 
 
 def again(draws: Draws, earlier: Question) -> Question:
@@ -132,4 +141,4 @@ REFERENCES: dict[str, tuple[Reference, ...]] = {
     "item": (other_place,),
     "counting": (other_letter,),
 }
-STARTS = (*TASKS, *TASKS, outside, outside, outside)
+STARTS = (*TASKS, *TASKS, outside, outside, outside, item, item, maximum, maximum, counting, counting)

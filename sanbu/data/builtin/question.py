@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeVar
 
 from sanbu.noise import key, mix_int
@@ -74,12 +75,38 @@ def digits(values: list[int]) -> str:
     return " ".join(map(str, values))
 
 
-def number_question(text: str, value: int, skill: str) -> Question:
-    """A question whose answer is a number; near misses are off by one or ten, or have the digits reversed."""
-    backwards = int(str(abs(value))[::-1])
-    wrong = [value + 1, value - 1, value + 10, value - 10, backwards]
-    near = tuple(sentence(number) for number in wrong if number != value and number >= 0)
-    return Question(text, sentence(value), near, skill)
+def worked(start: int, steps: int, skill: str, text: str) -> Question:
+    """A sum or a difference; the answer counts step by step, a scratchpad (Nye and others, 2021).
+
+    steps: how far to count, down if negative. Near misses count one too few or one too many.
+    """
+    near = tuple(counted(start, steps + one) for one in (-1, 1) if start + steps + one >= 0)
+    return Question(text, counted(start, steps), near, skill)
+
+
+def counted(start: int, steps: int) -> str:
+    """The numbers on the way, and the last of them."""
+    sign = 1 if steps > 0 else -1
+    return shown([start + sign * step for step in range(1, abs(steps) + 1)], start + steps)
+
+
+def occurrences(wanted: str, letters: list[str], skill: str, text: str) -> Question:
+    """How often a letter occurs; the answer writes it down as often. Near misses count one too few or one too many."""
+    count = letters.count(wanted)
+    near = tuple(shown([wanted] * other, other) for other in (count - 1, count + 1) if other >= 0)
+    return Question(text, shown([wanted] * count, count), near, skill)
+
+
+def running(values: list[int], better: Callable[[int, int], int], skill: str, text: str) -> Question:
+    """The largest or the smallest number; the answer keeps the best so far. Near misses end with another."""
+    best = list(accumulate(values, better))
+    near = tuple(shown([*best[:-1], value], value) for value in sorted(set(values) - {best[-1]}))
+    return Question(text, shown(best, best[-1]), near or (sentence(best[-1] + 1),), skill)
+
+
+def shown(steps: Sequence[object], result: object) -> str:
+    """A scratchpad and what it leads to."""
+    return f"{' '.join(map(str, steps))}. {sentence(result)}" if steps else sentence(result)
 
 
 def list_question(text: str, values: list[str], skill: str) -> Question:

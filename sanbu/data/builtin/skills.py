@@ -29,8 +29,8 @@ def greeting(draws: Draws) -> Question:
 
 Skill = Callable[[Draws], Question]
 SKILLS: tuple[Skill, ...] = (
-    *tasks.TASKS, outside, dialogue, tasks.counting, dialogue, tasks.maximum, dialogue, greeting, dialogue,
-    tasks.addition, outside, dialogue, tasks.subtraction, dialogue,
+    *tasks.TASKS, dialogue, dialogue, outside, dialogue, dialogue, tasks.maximum, dialogue, dialogue, greeting,
+    dialogue, dialogue, tasks.counting, dialogue, dialogue, tasks.maximum, outside,
 )  # fmt: skip
 
 

@@ -8,11 +8,20 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from sanbu.data.builtin.question import Draws, Question, digits, list_question, number_question, sentence
+from sanbu.data.builtin.question import (
+    Draws,
+    Question,
+    digits,
+    list_question,
+    occurrences,
+    running,
+    sentence,
+    worked,
+)
 from sanbu.files import read_json, write_json
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-LARGEST = 20  # number that one-digit numbers are added to and subtracted from
+LARGEST = 50  # number that one-digit numbers are added to and subtracted from
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 KEYWORD_WORDINGS = (
     "Is {} a keyword?",
@@ -25,35 +34,33 @@ FUNCTION_WORDINGS = ("What does {} do?", "Describe {}.", "Explain {} in one line
 
 def addition(draws: Draws) -> Question:
     a, b = draws.below(LARGEST + 1), draws.below(10)
-    return number_question(f"What is {a} + {b}?", a + b, "addition")
+    return worked(a, b, "addition", f"What is {a} + {b}?")
 
 
 def subtraction(draws: Draws) -> Question:
     b = draws.below(10)
     a = b + draws.below(LARGEST + 1 - b)
-    return number_question(f"What is {a} - {b}?", a - b, "subtraction")
+    return worked(a, -b, "subtraction", f"What is {a} - {b}?")
 
 
 def counting(draws: Draws) -> Question:
     letters = [LETTERS[draws.below(3)] for _ in range(3 + draws.below(3))]
     wanted = draws.choose(letters)
-    return number_question(f"How often is {wanted} in {' '.join(letters)}?", letters.count(wanted), "counting")
+    return occurrences(wanted, letters, "counting", f"How often is {wanted} in {' '.join(letters)}?")
 
 
 def maximum(draws: Draws) -> Question:
     values = [draws.below(100) for _ in range(2 + draws.below(3))]
-    near = tuple(sentence(v) for v in sorted(set(values) - {max(values)}))
-    text = f"What is the largest of {digits(values)}?"
-    return Question(text, sentence(max(values)), near or (sentence(max(values) + 1),), "maximum")
+    return running(values, max, "maximum", f"What is the largest of {digits(values)}?")
 
 
 def repeating(draws: Draws) -> Question:
-    letters = [LETTERS[draws.below(26)] for _ in range(3 + draws.below(5))]
+    letters = [LETTERS[i] for i in draws.several(3 + draws.below(5), 26)]
     return list_question(f"Repeat {' '.join(letters)}.", letters, "repeating")
 
 
 def reversing(draws: Draws) -> Question:
-    letters = [LETTERS[draws.below(26)] for _ in range(3 + draws.below(3))]
+    letters = [LETTERS[i] for i in draws.several(3 + draws.below(3), 26)]
     return list_question(f"What is {' '.join(letters)} backwards?", letters[::-1], "reversing")
 
 
@@ -101,13 +108,13 @@ def facts() -> list[tuple[str, str]]:
     from sanbu.data.builtin.stdlib_docs import version
     from sanbu.data.cache import cache_folder
 
-    name = "facts-60-" + hashlib.sha256(version().encode()).hexdigest()[:24]
+    name = "facts-40-" + hashlib.sha256(version().encode()).hexdigest()[:24]
     folder = cache_folder(name, lambda made: write_json(made / "facts.json", read_facts()))
     return [(name, line) for name, line in read_json(folder / "facts.json")]
 
 
 def read_facts() -> list[tuple[str, str]]:
-    """Names and first docstring lines of 60 functions, chosen by a hash of the name."""
+    """Names and first docstring lines of 40 functions, chosen by a hash of the name."""
     from sanbu.data.builtin.stdlib_docs import docstrings
 
     found: dict[str, str] = {}
@@ -116,7 +123,7 @@ def read_facts() -> list[tuple[str, str]]:
         name, line = head.partition("(")[0], body.split("\n")[0].strip()
         if re.fullmatch(r"[a-z]+\.[a-z]+", name) and "(" in head and 15 <= len(line) <= 48 and line.endswith("."):
             found.setdefault(name, line)
-    return sorted(found.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())[:60]
+    return sorted(found.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())[:40]
 
 
 TASKS: tuple[Callable[[Draws], Question], ...] = (
