@@ -46,6 +46,7 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
     from dataclasses import asdict
 
     from sanbu.config import dump, plain
+    from sanbu.display.tables import folded
     from sanbu.evaluation.cost import cost
     from sanbu.memory.limits import room
     from sanbu.memory.parts import size
@@ -64,7 +65,7 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
     for key, value in costs.items():
         lines.append(f"{key.replace('_', ' ')}: {value:,}")
     need = estimate(recipe, {role: Run.open(path).recipe for role, path in recipe.parents.items()})
-    lines.append(f"memory to train: {need.describe()}; this machine has {size(room().bytes)} left")
+    lines.append(folded(f"memory to train: {need.describe()}; this machine has {size(room().bytes)} left", "  "))
     memory = asdict(need) | {"total": need.total}
     report({**costs, "memory_bytes": memory, "recipe": dump(recipe)}, as_json, "\n".join(lines))
 

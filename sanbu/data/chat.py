@@ -88,8 +88,10 @@ class ConversationRows:
         if len(ids) <= room:
             return True
         if self.config.too_long == "refuse":
+            reserved = self.config.context - room
+            answer = f" and {reserved} for the answer" if reserved > 0 else ""
             raise ConversationError(
-                f"{record.where}: {len(ids)} tokens, but data.context is {self.config.context};"
+                f"{record.where}: {len(ids)} tokens{answer}, but data.context is {self.config.context};"
                 " raise it, or set data.too_long=drop"
             )
         self.dropped["too long"] += 1

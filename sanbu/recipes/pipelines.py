@@ -15,13 +15,9 @@ from sanbu.recipes import arguments
 from sanbu.recipes.stages import Stage
 from sanbu.run import Run
 
-<<<<<<< HEAD
-=======
-QUESTIONS = 800  # to rank answers of
->>>>>>> talk17
 
 def assistant(
-    size: str = "nano", path: str = "builtin:skills", text: str = "builtin:python", questions: str = "1000"
+    size: str = "nano", path: str = "builtin:skills", text: str = "builtin:python", questions: str = "800"
 ) -> Sequence[Stage]:
     """The assistant pipeline: base, sft, reward, ppo, dpo; path=FILE (your preferences), text=FILE (base text).
 

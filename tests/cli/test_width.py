@@ -63,6 +63,7 @@ def test_list_and_show(said, width):
     for name, text in recipes.describe().items():
         assert f"\n{name} " in "\n" + listed and "".join(text.split()) in "".join(listed.split())
     shown = said(width, "show", "gpt2")
+    assert "\nmemory to train: " in shown
     assert "\nschedule.steps=900" in shown and "\nparameters: 2,197,632" in shown
     fields = [line.split("  #")[0] for line in shown.split("\n\n")[0].splitlines() if not line.strip().startswith("#")]
     found = recipes.gpt2().change(*(field.strip() for field in fields))  # each can be given back
