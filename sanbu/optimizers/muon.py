@@ -42,8 +42,9 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 def product_type(matrices: Tensor) -> torch.dtype:
     """The type of the products: bfloat16 where it is faster. The iteration corrects the errors of its own steps."""
     large = min(matrices.shape[-2:]) >= LARGE
-    fast = matrices.is_cuda or (matrices.device.type == "cpu" and large and bfloat16_pays("cpu"))
-    return torch.bfloat16 if fast else matrices.dtype
+    if matrices.is_cuda or (large and not matrices.is_mps and bfloat16_pays("cpu")):
+        return torch.bfloat16
+    return matrices.dtype
 
 
 def iterate(x: Tensor, steps: int) -> Tensor:

@@ -65,7 +65,8 @@ def references(earlier: Question) -> tuple[Reference, ...]:
 
 def size(found: Question) -> int:
     """The characters of a conversation with its last answer."""
-    return sum(len(text) for turn in found.before for text in turn) + len(found.text) + len(found.answer)
+    before = sum(len(text) for turn in found.before for text in turn)
+    return before + len(found.text) + len(found.answer)
 
 
 # -- what refers to the turn before -----------------------------------------------------------------------------------
@@ -98,7 +99,8 @@ def reverse(draws: Draws, earlier: Question) -> Question:
 def pick(draws: Draws, earlier: Question) -> Question:
     """The first or the last of the last list."""
     values = earlier.answer[len("It is ") : -1].split()
-    word, right, wrong = draws.choose((("first", values[0], values[-1]), ("last", values[-1], values[0])))
+    ends = (("first", values[0], values[-1]), ("last", values[-1], values[0]))
+    word, right, wrong = draws.choose(ends)
     other = wrong if wrong != right else values[1]
     near = (sentence(other),) if other != right else (UNKNOWN,)
     return Question(draws.choose(ENDS).format(word), sentence(right), near, "pick")
@@ -114,13 +116,15 @@ def other_place(draws: Draws, earlier: Question) -> Question:
     """Another place of the same letters."""
     letters = earlier.text.rstrip("?").split(" of ")[1].split()
     place = draws.below(len(letters))
-    near = tuple(sentence(letters[i]) for i in (place - 1, place + 1) if 0 <= i < len(letters))
+    places = [i for i in (place - 1, place + 1) if 0 <= i < len(letters)]
+    near = tuple(sentence(letters[i]) for i in places)
     return Question(draws.choose(ENDS).format(ORDINALS[place]), sentence(letters[place]), near, "other_place")
 
 
 def other_letter(draws: Draws, earlier: Question) -> Question:
     """How often another letter occurs."""
-    letters, wanted = earlier.text.rstrip("?").split(" in ")[1].split(), LETTERS[draws.below(3)]
+    letters = earlier.text.rstrip("?").split(" in ")[1].split()
+    wanted = LETTERS[draws.below(3)]
     text = draws.choose(("And {}?", "And how often is {}?", "How often is {}?")).format(wanted)
     return occurrences(wanted, letters, "other_letter", text)
 

@@ -80,28 +80,33 @@ def worked(start: int, steps: int, skill: str, text: str) -> Question:
 
     steps: how far to count, down if negative. Near misses count one too few or one too many.
     """
-    near = tuple(counted(start, steps + one) for one in (-1, 1) if start + steps + one >= 0)
+    others = [steps + one for one in (-1, 1) if start + steps + one >= 0]
+    near = tuple(counted(start, other) for other in others)
     return Question(text, counted(start, steps), near, skill)
 
 
 def counted(start: int, steps: int) -> str:
     """The numbers on the way, and the last of them."""
     sign = 1 if steps > 0 else -1
-    return shown([start + sign * step for step in range(1, abs(steps) + 1)], start + steps)
+    values = [start + sign * step for step in range(1, abs(steps) + 1)]
+    return shown(values, start + steps)
 
 
 def occurrences(wanted: str, letters: list[str], skill: str, text: str) -> Question:
     """How often a letter occurs; the answer writes it down as often. Near misses count one too few or one too many."""
     count = letters.count(wanted)
-    near = tuple(shown([wanted] * other, other) for other in (count - 1, count + 1) if other >= 0)
+    others = [other for other in (count - 1, count + 1) if other >= 0]
+    near = tuple(shown([wanted] * other, other) for other in others)
     return Question(text, shown([wanted] * count, count), near, skill)
 
 
 def running(values: list[int], better: Callable[[int, int], int], skill: str, text: str) -> Question:
     """The largest or the smallest number; the answer keeps the best so far. Near misses end with another."""
     best = list(accumulate(values, better))
-    near = tuple(shown([*best[:-1], value], value) for value in sorted(set(values) - {best[-1]}))
-    return Question(text, shown(best, best[-1]), near or (sentence(best[-1] + 1),), skill)
+    largest = best[-1]
+    others = sorted(set(values) - {largest})
+    near = tuple(shown([*best[:-1], value], value) for value in others)
+    return Question(text, shown(best, largest), near or (sentence(largest + 1),), skill)
 
 
 def shown(steps: Sequence[object], result: object) -> str:

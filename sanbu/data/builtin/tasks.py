@@ -72,7 +72,8 @@ def sorting(draws: Draws) -> Question:
 def item(draws: Draws) -> Question:
     letters = [LETTERS[i] for i in draws.several(len(ORDINALS), 26)]
     place = draws.below(len(ORDINALS))
-    near = [sentence(letters[i]) for i in (place - 1, place + 1) if 0 <= i < len(ORDINALS)]
+    places = [i for i in (place - 1, place + 1) if 0 <= i < len(ORDINALS)]
+    near = [sentence(letters[i]) for i in places]
     text = f"What is the {ORDINALS[place]} of {' '.join(letters)}?"
     return Question(text, sentence(letters[place]), tuple(near), "item")
 
