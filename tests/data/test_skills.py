@@ -142,7 +142,7 @@ def test_all_answers_of_a_conversation_are_taught():
     said = [bytes(i for i, learn in zip(ids, taught, strict=True) if learn and i < 256).decode()]
     answers = [answer for _, answer in found.before] + [found.answer]
     assert said[0].split() == " ".join(answers).split()
-    assert sum(taught) == sum(len(" " + answer) + 1 for answer in answers)
+    assert sum(taught) == sum(len(f" {answer}".encode()) + 1 for answer in answers)
 
 
 @pytest.mark.parametrize("turns", [2, 3])
