@@ -86,7 +86,7 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     if size != "nano":
         return paper_stage("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
     schedule = Schedule(
-        steps=1400, batch=8, evaluate_every=700, evaluate_rows=64, sample_every=700, samples=2, checkpoint_every=700
+        steps=1600, batch=8, evaluate_every=800, evaluate_rows=64, sample_every=800, samples=2, checkpoint_every=800
     )
     optimizer = muon(0.02, rest=1.0)
     return recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), optimizer, schedule, {"model": base})
@@ -110,7 +110,7 @@ def ppo(size: str = "nano", sft: str = "", reward: str = "", path: str = "builti
     rewards: tuple[RewardConfig, ...] = (Learned(weight=0.2), Checked()) if built_in(path, "skills") else (Learned(),)
     objective = PPO(rewards=rewards, epochs=1, parts=2, kl=0.03)
     parents = {"model": sft, "reference": sft, "reward": reward}
-    return policy("ppo", size, sft, path, objective, 20, 128, parents)
+    return policy("ppo", size, sft, path, objective, 26, 128, parents)
 
 
 def grpo(size: str = "nano", sft: str = "", path: str = "builtin:skills") -> Recipe:
@@ -127,7 +127,7 @@ def policy(
     if size != "nano":
         return paper_stage(name, size, data, objective, 9e-6, 512, 500, start=sft, parents=parents)
     schedule = Schedule(
-        steps=steps, batch=batch, micro_batch=32, evaluate_every=10, evaluate_rows=128, checkpoint_every=10
+        steps=steps, batch=batch, micro_batch=32, evaluate_every=13, evaluate_rows=128, checkpoint_every=13
     )
     optimizer = AdamW(
         learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.05, hold=0.6)
