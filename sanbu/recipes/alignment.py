@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sanbu.codecs.bpe import ChatBPE, TokenizerFile
 from sanbu.codecs.tokenizer import TokenizerConfig
@@ -45,15 +45,11 @@ PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shape
 }
 
 
-def muon(rate: float, hold: float = 0.3, rest: float = 0.2) -> Muon:
-    """Muon with a linear cool-down. rest: the rate of embedding and head, as a fraction."""
-    linear = LinearRate(hold=hold)
-    return Muon(
-        precision="bfloat16",
-        learning_rate=rate,
-        rest=AdamW(learning_rate=rate * rest, weight_decay=0.0, clip=None, rate=linear),
-        rate=linear,
-    )
+def muon(rate: float, rest: float = 0.2, precision: Literal["auto", "bfloat16"] = "bfloat16") -> Muon:
+    """Muon with a linear cool-down. rest: the rate of embedding and head, as a fraction of that of the matrices."""
+    linear = LinearRate(hold=0.3)
+    others = AdamW(learning_rate=rate * rest, weight_decay=0.0, clip=None, rate=linear)
+    return Muon(learning_rate=rate, precision=precision, rest=others, rate=linear)
 
 
 def base(size: str = "nano", path: str = "builtin:python") -> Recipe:
@@ -177,7 +173,7 @@ def icl(size: str = "nano") -> Recipe:
         data=Mappings(),
         model=Modern(layers=layers, heads=heads, width=width, context=64),
         objective=InContext(),
-        optimizer=muon(0.01),
+        optimizer=muon(0.01, precision="auto"),
         strategy=Autoregressive(max_tokens=1, temperature=0.0),
         schedule=Schedule(steps=600, batch=64, evaluate_every=100, evaluate_rows=512, checkpoint_every=200),
     )
