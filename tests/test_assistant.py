@@ -310,8 +310,8 @@ def test_a_reward_model_of_another_vocabulary_is_refused(pipeline, tmp_path):
 
 
 def test_a_parent_that_is_missing_is_named(pipeline, tmp_path):
-    recipe, _ = recipe_of("ppo", [f"sft={pipeline / 'sft'}"])
-    recipe = recipe.change("data.too_long=drop")
+    recipe, _ = recipe_of("ppo", [f"sft={pipeline / 'sft'}", f"path={pipeline / 'pairs.jsonl'}"])
+    recipe = override(recipe, ['objective.rewards=[{"kind":"learned"}]'])
     with pytest.raises(SanbuError, match=r"parents.reward"):
         train(recipe, tmp_path / "ppo")
 

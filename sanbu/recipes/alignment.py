@@ -45,14 +45,11 @@ PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shape
 }
 
 
-def muon(rate: float, hold: float = 0.3, rest: float = 0.2) -> Muon:
-    """Muon with a linear cool-down. rest: the rate of embedding and head, as a fraction."""
-    linear = LinearRate(hold=hold)
-    return Muon(
-        learning_rate=rate,
-        rest=AdamW(learning_rate=rate * rest, weight_decay=0.0, clip=None, rate=linear),
-        rate=linear,
-    )
+def muon(rate: float, rest: float = 0.2) -> Muon:
+    """Muon with a linear cool-down. rest: the rate of embedding and head, as a fraction of that of the matrices."""
+    linear = LinearRate(hold=0.3)
+    others = AdamW(learning_rate=rate * rest, weight_decay=0.0, clip=None, rate=linear)
+    return Muon(learning_rate=rate, rest=others, rate=linear)
 
 
 def base(size: str = "nano", path: str = "builtin:python") -> Recipe:

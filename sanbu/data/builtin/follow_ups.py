@@ -37,10 +37,9 @@ def dialogue(draws: Draws) -> Question:
 def follow(draws: Draws, earlier: Question) -> Question:
     """One more question: where the turn before has something to refer to, it does in three of four cases."""
     kinds = references(earlier)
-    kind = (
-        draws.choose((*kinds, *kinds, *kinds, *kinds, again, thanks)) if draws.below(4) < (3 if kinds else 2) else None
-    )
-    made = kind(draws, earlier) if kind else alone(draws, earlier.first)
+    plain = (thanks,) if earlier.before or earlier.skill == "outside" else (thanks, again)
+    chosen = draws.choose((*kinds, *kinds, *kinds, *kinds, *plain))
+    made = chosen(draws, earlier) if draws.below(4) < (3 if kinds else 1) else alone(draws, earlier.first)
     near = tuple(answer for answer in made.near if answer != made.answer) or (sentence("something else"),)
     return replace(made, near=near, before=(*earlier.before, (earlier.text, earlier.answer)))
 
@@ -59,7 +58,7 @@ def references(earlier: Question) -> tuple[Reference, ...]:
     if 0 <= value_of(earlier.answer) <= LARGEST:
         kinds = (*kinds, calculate)
     if re.fullmatch(r"It is \w+(?: \w+)+\.", earlier.answer):
-        kinds = (*kinds, pick, reverse)
+        kinds = (*kinds, pick, reverse, reverse)
     return kinds
 
 
@@ -141,7 +140,7 @@ def thanks(draws: Draws, earlier: Question) -> Question:
 
 Reference = Callable[[Draws, Question], Question]
 REFERENCES: dict[str, tuple[Reference, ...]] = {
-    "maximum": (smallest,),
+    "maximum": (smallest, smallest),
     "item": (other_place,),
     "counting": (other_letter,),
 }

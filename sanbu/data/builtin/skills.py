@@ -51,17 +51,17 @@ def by_text() -> dict[str, Question]:
     return {found.text: found for found in questions() if not found.before}
 
 
-COUNT = 54_000
+COUNT = 40_500
 PREAMBLES = ("Well, let me see. ", "That is a good question. ", "Let me think. ", "I am glad you ask. ")
 
 
 def demonstration(found: Question, draws: Draws) -> str:
-    """An answer to imitate: right and short in 76% of all draws, rambling in 20%, a near miss in 4%.
+    """An answer to imitate: right and short in 72% of all draws, rambling in 24%, a near miss in 4%.
 
     This models demonstrations by people. Imitation learns the whole mixture; preferences tell which part is wanted.
     """
     chance = draws.below(100)
-    if chance < 76:
+    if chance < 72:
         return found.answer
     return ramble(found, draws) if chance < 96 else near_miss(found, draws)
 
