@@ -213,7 +213,9 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
         rate = {name: figures[f"clients.{case}.{name}.rate"] for name in commands(folder, 0)}
         figures |= {f"clients.{case}.{name}": ratio for name, ratio in ratios(rate).items()}
         peer = max((name for name in rate if name.startswith("transformers")), key=lambda name: rate[name])
-        labels[f"clients.{case}.peer"] = peer.replace("transformers_cb", "transformers with continuous batching")
+        name, _, kind = peer.partition("-")
+        named = {"transformers": "transformers", "transformers_cb": "transformers, continuous batching"}[name]
+        labels[f"clients.{case}.peer"] = f"{named}, {kind}"
         figures[f"clients.{case}.peer.rate"] = rate[peer]
     return figures | labels
 
