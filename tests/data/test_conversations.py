@@ -398,7 +398,7 @@ USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content
         (Pairs, {"prompt": "Hi", "completion": "Yes."}, "has no preference for training"),
         (Rankings, {"prompt": "Hi", "answers": ["Yes."]}, "at least two texts"),
         (Rankings, {"prompt": "Hi", "answers": ["Yes.", "Yes."]}, "two equal answers have different ranks"),
-        (Prompts, {"prompt": "Hi " * 40}, "tokens, but data.context is 32"),
+        (Prompts, {"prompt": "Hi " * 40}, "for the answer, but data.context is 32"),
     ],
 )
 def test_bad_records_are_refused_in_one_line(tmp_path, file, kind, row, said):
