@@ -53,7 +53,7 @@ def test_an_interrupt_is_heard_and_leaves_nothing(tmp_path, text, verb, phase, n
     child.send_signal(getattr(signal, number))
     begun = time.monotonic()
     said, _ = child.communicate(timeout=60)
-    assert time.monotonic() - begun < 15  # it is heard within 0.1 s; a machine under load needs seconds to end a process
+    assert time.monotonic() - begun < 15  # a loaded machine needs seconds to end a process
     assert child.returncode == 130 and "Traceback" not in said
     assert not (tmp_path / "run").exists() and not any(tmp_path.glob("cache/*text*.tmp"))
     assert not any(path.is_dir() for path in (tmp_path / "cache").iterdir())
