@@ -193,12 +193,12 @@ def progress_tasks(what: str, total: float) -> Iterator[Callable[[float, str], N
 
 
 @contextlib.contextmanager
-def progress_rows(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_rows(what: str, total: int) -> Iterator[Callable[[float], None]]:
     """A bar in rows with time left; outside a terminal a line now and then. See `Lines`."""
     if not error_stream().is_terminal:
         lines = Lines(what, total)
 
-        def say(done: int) -> None:
+        def say(done: float) -> None:
             lines.done += done
             lines.say(f"{lines.done:,.0f} of {total:,}")
 

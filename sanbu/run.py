@@ -16,7 +16,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +33,7 @@ from sanbu.machine import find_device, ready_to_draw
 from sanbu.memory.check import check_weights, headers
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
-from sanbu.space import Batch, Draft
+from sanbu.space import Batch, Draft, row_count
 from sanbu.strategies.strategy import generate
 
 AT_ONCE, FRAMES = 100, 60  # samples drawn together for an export; frames of its animation at most
@@ -209,10 +209,8 @@ class Run:
         """
         drawing = self.drawing(overrides, fields)
         drawing.recipe.strategy.check_samples(n or 1)
-        follower = drawing.follow()
-        for _ in drawing.drafts(self.codec.condition(prompt, n or 1, seed), seed, follower.update):
-            pass
-        results = follower.results()
+        condition = self.codec.condition(prompt, n or 1, seed)
+        results = [result for follower in drawing.followers(condition, seed) for result in follower.results()]
         return results if n is not None or isinstance(prompt, (list, tuple)) else results[0]
 
     def stream(
@@ -259,23 +257,17 @@ class Run:
         drawing.recipe.strategy.check_samples(n)
         earlier = written_before(place)
         condition = codec.condition(prompt, n, seed)
-        samples: list[Any] = []
-        frames: list[list[Any]] = []
-        size = n if drawing.recipe.strategy.together else AT_ONCE
-        with progress_rows("drawing", n) as progress:
-            for start in range(0, n, size):
-                rows = {name: tensor[start : start + size] for name, tensor in condition.items()}
-                follower, drafts = drawing.follow(), []
-                for draft in drawing.drafts(rows, seed + start, follower.update):
-                    if start == 0:
-                        drafts.append(draft.sample.clone())
-                found = follower.results()
-                frames = frames or [[codec.read(row) for row in sample] for sample in evenly(drafts, FRAMES)]
-                samples += found
-                progress(len(found))
+        drafts: list[Draft] = []
+
+        def watch(draft: Draft) -> None:
+            drafts.append(replace(draft, sample=draft.sample.clone()))
+
+        samples = [result for follower in drawing.followers(condition, seed, watch) for result in follower.results()]
+        kept = evenly([draft.sample for draft in drafts], FRAMES)
+        frames = [[codec.read(row) for row in sample] for sample in kept]
         for path in earlier:
             path.unlink()
-        return codec.export(samples, place, frames) | {"evaluations": int(draft.evaluations[0])}
+        return codec.export(samples, place, frames) | {"evaluations": int(drafts[-1].evaluations[0])}
 
     # -- beyond the folder --------------------------------------------------------------------------------------------
 
@@ -312,12 +304,29 @@ class Drawing:
         self, condition: Batch, seed: int | Tensor = 0, watch: Callable[[Draft], Tensor] | None = None
     ) -> Iterator[Draft]:
         """Every draft of one sample per row of a condition. seed: of the first row, or one per row."""
-        rows = next(iter(condition.values())).shape[0]
-        if isinstance(seed, int) and not 0 <= seed <= LARGEST - rows:
-            raise ConfigError(f"seed: given {seed}, allowed: 0 to {LARGEST - rows}")
-        seeds = seed if isinstance(seed, Tensor) else torch.arange(seed, seed + rows)
+        seeds = seed if isinstance(seed, Tensor) else consecutive(seed, row_count(condition))
         strategy = self.recipe.strategy.build(self.recipe.data.space())
         yield from generate(strategy, self.models, condition, seeds, watch)
+
+    def followers(
+        self, condition: Batch, seed: int, watch: Callable[[Draft], None] | None = None
+    ) -> Iterator[Follower]:
+        """Draw some rows at a time, with progress; gives the reader of each part. watch: sees those of the first."""
+        count = row_count(condition)
+        seeds = consecutive(seed, count)
+        size = count if self.recipe.strategy.together else AT_ONCE
+        with progress_rows("drawing", count) as progress:
+            for start in range(0, count, size):
+                rows = {name: tensor[start : start + size] for name, tensor in condition.items()}
+                follower, drawn = self.follow(), 0.0
+                for draft in self.drafts(rows, seeds[start : start + size], follower.update):
+                    if watch is not None and start == 0:
+                        watch(draft)
+                    now = rows_drawn(draft)
+                    progress(now - drawn)
+                    drawn = now
+                progress(len(draft.done) - drawn)
+                yield follower
 
     @property
     def models(self) -> dict[str, nn.Module]:
@@ -327,6 +336,19 @@ class Drawing:
             if path != self.run.recipe.parents.get(name):
                 found[name] = Run.open(path).model.to(self.run.device)
         return found
+
+
+def consecutive(seed: int, count: int) -> Tensor:
+    """Seeds of so many rows. Raises ConfigError for one that is out of range."""
+    if not 0 <= seed <= LARGEST - count:
+        raise ConfigError(f"seed: given {seed}, allowed: 0 to {LARGEST - count}")
+    return torch.arange(seed, seed + count)
+
+
+def rows_drawn(draft: Draft) -> float:
+    """How many rows have been drawn; a row that is not done counts by what is final of it."""
+    parts = draft.committed.flatten(1).float().mean(1)
+    return float(torch.where(draft.done, 1.0, parts).sum())
 
 
 def evenly(drafts: list[Tensor], most: int) -> list[Tensor]:

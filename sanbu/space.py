@@ -53,3 +53,8 @@ class Draft:
     evaluations: Tensor
     stage: str = ""
     record: dict[str, Tensor] = field(default_factory=dict)
+
+
+def row_count(batch: Batch) -> int:
+    """The number of rows in a batch."""
+    return next(iter(batch.values())).shape[0]

@@ -18,9 +18,9 @@ from sanbu.config import Choice, base_of, dump, kind_of, load
 from sanbu.files import load_weights, pack, read_tensors, unpack, weights, write_tensors
 from sanbu.models.model import ModelConfig
 from sanbu.noise import Noise
-from sanbu.objectives.objective import Loss, ObjectiveConfig, Round, Turn, cannot_draw, row_count
+from sanbu.objectives.objective import Loss, ObjectiveConfig, Round, Turn, cannot_draw
 from sanbu.optimizers.search import OptimizerConfig, Problem, Search
-from sanbu.space import Batch, Draft, Models, Space
+from sanbu.space import Batch, Draft, Models, Space, row_count
 from sanbu.strategies.strategy import StrategyConfig, generate
 
 

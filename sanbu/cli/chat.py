@@ -54,4 +54,5 @@ def chat(
         return
     answers = answer_all(speakers, prompt, seed, quiet=as_json)
     found = dict(zip(folders, answers, strict=True))
-    report({"prompt": prompt, "answers": found, "answer": answers[0]}, as_json, "")
+    if as_json:
+        report({"prompt": prompt, "answers": found, "answer": answers[0]}, as_json, "")

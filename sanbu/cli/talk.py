@@ -85,6 +85,8 @@ def answer_all(speakers: Sequence[Speaks], words: str, seed: int, quiet: bool = 
         for pieces in streams:
             texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
             live.update(answer_columns(speakers, texts))
+    if not console.is_terminal:
+        console.line()  # which Live leaves out
     return texts
 
 

@@ -54,6 +54,9 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
     from sanbu.recipe import walk
     from sanbu.run import Run
 
+    if name in recipes.PIPELINES:
+        show_pipeline(name, overrides or (), as_json)
+        return
     recipe = choose(name, overrides).resolve()
     costs = asdict(cost(recipe))
     fields = [
@@ -68,6 +71,20 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
     lines.append(folded(f"memory to train: {need.describe()}; this machine has {size(room().bytes)} left", "  "))
     memory = asdict(need) | {"total": need.total}
     report({**costs, "memory_bytes": memory, "recipe": dump(recipe)}, as_json, "\n".join(lines))
+
+
+def show_pipeline(name: str, overrides: Sequence[str], as_json: bool) -> None:
+    """The recipes that a pipeline trains, in their order, with one line about each."""
+    from sanbu.display.tables import folded
+    from sanbu.recipes import pipelines
+
+    about = recipes.describe()
+    stages = {stage.name: about[stage.name] for stage in pipelines.make(name, list(overrides))[0]}
+    width = max(map(len, stages)) + 2
+    lines = [about[name], *(f"{stage:{width}}{text}" for stage, text in stages.items())]
+    lines.append(f"All fields of one: sanbu show {next(iter(stages))}")
+    found = {"pipeline": name, "stages": stages}
+    report(found, as_json, "\n".join(folded(line, " " * width) for line in lines))
 
 
 def commented(override: str, about: str, beside: int) -> str:

@@ -20,12 +20,12 @@ from sanbu.machine import recompute
 from sanbu.memory.parts import LIBRARIES, Parts
 from sanbu.memory.peak import Answers, Peak, Unfilled, shapes_alone
 from sanbu.noise import Noise
-from sanbu.objectives.objective import Objective, Round, Turn, row_count
+from sanbu.objectives.objective import Objective, Round, Turn
 from sanbu.optimizers.search import Search, only_learning
 from sanbu.recipe import Recipe
-from sanbu.space import Batch, Draft
+from sanbu.space import Batch, Draft, row_count
 
-DEEP = (6, 12)  # layers; patterns of attention repeat after 1, 2, 3 or 6
+DEEP = (2, 8)  # layers; patterns of attention repeat after 1, 2, 3 or 6
 PER_OUTPUT = 8  # tensors kept for each output of a layer: a rough bound
 BYTES = 4
 INSIDE = 1.1  # what kernels take within themselves and small blocks waste; fitted to measurements of ten recipes
@@ -162,8 +162,9 @@ def peak_of(hollow: Hollow, precision: torch.dtype) -> tuple[int, int]:
                 for optimizer in hollow.optimizers():
                     optimizer.step()
             steps = peak.heap.most
-            if recipe.schedule.evaluate_every:
-                evaluate(hollow, min(number(recipe.schedule.batch), recipe.schedule.evaluate_rows))
+            looks = min(number(recipe.schedule.batch), recipe.schedule.evaluate_rows)
+            if recipe.schedule.evaluate_every and looks > number(recipe.schedule.micro_batch):
+                evaluate(hollow, looks)  # fewer rows take less than training does
         kept = [tensor.clone() for tensor in hollow.snapshot()]
         kept.clear()
     return steps, peak.heap.most

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sanbu.config import Choice
 from sanbu.noise import Noise
-from sanbu.space import Batch, Draft, Models
+from sanbu.space import Batch, Draft, Models, row_count
 
 
 class ObjectiveConfig(Choice):
@@ -129,11 +129,6 @@ class Objective:
             yield from self.turns(round)
         else:
             yield Turn("model", round.batch, self.loss, self.count)
-
-
-def row_count(batch: Batch) -> int:
-    """The number of rows in a batch."""
-    return next(iter(batch.values())).shape[0]
 
 
 def count_rows(batch: Batch) -> dict[str, float]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from sanbu.config import Choice, SanbuError
 from sanbu.noise import Noise
-from sanbu.objectives.objective import Turn, add, add_pairs, ratios, row_count
-from sanbu.space import Batch, Models
+from sanbu.objectives.objective import Turn, add, add_pairs, ratios
+from sanbu.space import Batch, Models, row_count
 
 Metrics = dict[str, float]
 

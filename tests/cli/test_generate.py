@@ -1,5 +1,6 @@
 """`sanbu generate` of a run of chat answers as `sanbu chat` does; --raw continues the text."""
 
+import contextlib
 import json
 
 import pytest
@@ -29,7 +30,8 @@ def test_an_answer_stands_alone_on_its_line(run):
     answer = run.generate(QUESTION, seed=5)
     said = sanbu("generate", run.folder, "-p", QUESTION, "--seed", 5)
     assert said == answer + "\n" and answer
-    assert sanbu("chat", run.folder, "-p", QUESTION, "--seed", 5).removesuffix("\n") == said
+    assert sanbu("chat", run.folder, "-p", QUESTION, "--seed", 5) == said
+    assert sanbu("chat", run.folder, run.folder, "-p", QUESTION).endswith("┘\n")
 
 
 def test_an_answer_follows_the_chat_template(run):
@@ -60,6 +62,23 @@ def test_several_answers_files_and_json_hold_answers_alone(run, tmp_path, monkey
     assert raw["samples"] == [run.generate(Plain(QUESTION))] and raw["prompt"] == QUESTION
     sanbu("generate", run.folder, "-p", QUESTION, "-n", 2, "--out", tmp_path / "out")
     assert [(tmp_path / "out" / f"000{number}.txt").read_text() for number in (0, 1)] == answers
+
+
+def test_samples_are_the_same_in_parts(run, monkeypatch, capsys):
+    """Many samples are drawn some at a time; rows that are done count as whole ones in the progress."""
+    answers = run.generate([QUESTION, "What is 1 + 1?"], n=4)
+    told = []
+
+    @contextlib.contextmanager
+    def progress(what, total):
+        yield told.append
+
+    monkeypatch.setattr("sanbu.run.AT_ONCE", 3)
+    monkeypatch.setattr("sanbu.run.progress_rows", progress)
+    assert run.generate([QUESTION, "What is 1 + 1?"], n=4) == answers and len(answers) == 8
+    assert sum(told) == pytest.approx(8) and min(told) >= 0 and len(told) > 6
+    with pytest.raises(ConfigError, match="seed: given"):
+        run.generate(QUESTION, n=8, seed=2**63 - 4)
 
 
 def test_a_text_run_still_prints_what_it_continues(run, tmp_path):

@@ -76,6 +76,13 @@ def test_list_and_show(said, width):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_show_lists_the_stages_of_a_pipeline(said, width):
+    shown = said(width, "show", "assistant")
+    names = [line.split()[0] for line in shown.splitlines() if line[0] not in " TA"]
+    assert names == ["base", "sft", "reward", "ppo", "dpo"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 def test_compare(said, width, monkeypatch):
     monkeypatch.setattr(compare, "compare_contest", lambda *given: ROWS)
     shown = said(width, "compare", "digits", "--run", "report")
