@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import typer
 
-from sanbu.codecs.chat import ChatCodec, Message
+from sanbu.codecs.chat import ChatCodec, Message, recent
 from sanbu.config import SanbuError, kind_of
 from sanbu.run import Run
 
@@ -31,8 +31,7 @@ class Speaker:
 
     def __init__(self, run: Run, overrides: tuple[str, ...], system: str | None) -> None:
         self.run, self.overrides, self.name = run, overrides, run.folder.name
-        self.told: list[Message] = [{"role": "system", "content": system}] if system else []
-        self.said = list(self.told)
+        self.said: list[Message] = [{"role": "system", "content": system}] if system else []
 
     @classmethod
     def open(cls, folder: Path, overrides: tuple[str, ...] = (), system: str | None = None) -> Speaker:
@@ -56,9 +55,8 @@ class Speaker:
         codec = self.run.codec
         if not isinstance(codec, ChatCodec):
             return words + "\n"
-        room = getattr(self.run.model, "context", 1 << 30) - 8
-        while len(codec.template.ask(self.said)) > room and len(self.said) > len(self.told) + 1:
-            del self.said[len(self.told) : len(self.told) + 2]  # a question and its answer
+        most = getattr(self.run.recipe.strategy, "max_tokens", 0)
+        self.said = recent(codec.template, self.said, getattr(self.run.model, "context", 1 << 30), most)
         return [self.said]
 
 

@@ -35,6 +35,19 @@ class Template(Protocol):
         """The ids of a conversation, followed by the beginning of an assistant turn."""
 
 
+def recent(template: Template, messages: Sequence[Message], context: int, answer: int) -> list[Message]:
+    """A conversation without its oldest turns, so that an answer fits into the context after it.
+
+    System messages and the last message stay. answer: its tokens at most; up to a quarter of the context is left free.
+    """
+    kept, room = list(messages), context - min(answer, context // 4)
+    first = next((place for place, message in enumerate(kept) if message["role"] != "system"), 0)
+    while len(kept) > first + 1 and len(template.ask(kept)) > room:
+        following = (place for place in range(first + 1, len(kept)) if kept[place]["role"] == "user")
+        del kept[first : next(following, len(kept) - 1)]
+    return kept
+
+
 class TemplateConfig(Choice):
     """A chat template."""
 

@@ -83,7 +83,7 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     if size != "nano":
         return paper_stage("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
     schedule = Schedule(
-        steps=1600, batch=8, evaluate_every=800, evaluate_rows=64, sample_every=800, samples=2, checkpoint_every=800
+        steps=2000, batch=8, evaluate_every=1000, evaluate_rows=64, sample_every=1000, samples=2, checkpoint_every=1000
     )
     optimizer = muon(0.02, rest=1.0)
     return recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), optimizer, schedule, {"model": base})

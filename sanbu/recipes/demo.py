@@ -19,7 +19,7 @@ from sanbu.run import Run
 SHOWN = ("base", "sft", "ppo", "dpo")  # the stages that write
 SAMPLED = ("schedule.sample_every", 6)  # how often the digits are drawn during training
 QUESTIONS = 256  # that the assistants answer at the end
-TAKES = {"base": 20, "sft": 190, "answers": 25, "reward": 50, "ppo": 80, "dpo": 35, "measured": 55}  # seconds, about
+TAKES = {"base": 14, "sft": 225, "answers": 22, "reward": 36, "ppo": 85, "dpo": 28, "measured": 45}  # seconds, about
 BEFORE = {"sft": "base", "answers": "sft", "reward": "answers", "ppo": "reward", "dpo": "answers"}
 
 

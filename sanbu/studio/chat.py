@@ -9,8 +9,10 @@ from typing import Any
 
 import gradio as gr
 
+from sanbu.codecs.chat import ChatCodec, recent
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.errors import api_error
+from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.schemas import ChatBody
 from sanbu.serve.service import Service
 from sanbu.studio.translations import say
@@ -148,11 +150,12 @@ async def answers(
         history = histories[number]
         history.append({"role": "assistant", "content": ""})
         try:
+            hosted = service.find(names[number])
             said = [message for message in history[:-1] if message["content"]][0 if how["remember"] else -1 :]
             told = [{"role": "system", "content": how["system"]}] if how["system"] else []
-            asked = {"model": names[number], "messages": told + said, **how["sampling"]}
+            asked = {"model": names[number], "messages": fitting(hosted, told + said, how), **how["sampling"]}
             body = ChatBody.model_validate(asked)
-            async for piece in ChatCompletion(service.find(names[number]), body).generation.pieces(service.metrics):
+            async for piece in ChatCompletion(hosted, body).generation.pieces(service.metrics):
                 history[-1]["content"] += piece.text
                 fresh.put_nowait(number)
         except Exception as error:
@@ -176,3 +179,11 @@ async def answers(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def fitting(hosted: HostedRun, messages: History, how: dict[str, Any]) -> History:
+    """The messages that fit into the context of a run of chat together with an answer."""
+    codec = hosted.run.codec
+    if not isinstance(codec, ChatCodec) or not hosted.context:
+        return messages
+    return recent(codec.template, messages, hosted.context, how["sampling"]["max_tokens"])

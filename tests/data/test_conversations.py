@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanbu.codecs.bpe import TokenizerFile, train_chat
-from sanbu.codecs.chat import ConversationError, TurnsTemplate
+from sanbu.codecs.chat import ChatCodec, ConversationError, Turns, TurnsTemplate, recent
 from sanbu.codecs.jinja import Jinja, JinjaTemplate
 from sanbu.codecs.tokenizer import RESERVED, Byte, ByteTokenizer
 from sanbu.config import SanbuError
@@ -493,3 +493,21 @@ def test_a_line_of_json_ends_at_a_line_feed_alone(tmp_path):
     path = tmp_path / "odd.jsonl"
     path.write_bytes("\r\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in said).encode())
     assert [row["text"] for _, row in rows_of(path)] == said
+
+
+def test_the_oldest_turns_are_left_out_where_the_context_is_full():
+    """System messages and the last question stay; questions go together with their answers."""
+    template = ChatCodec(Byte().build(()), Turns()).template
+    talk = [{"role": "system", "content": "Be short."}]
+    for turn in range(4):
+        talk += [{"role": "user", "content": f"Question {turn}?"}, {"role": "assistant", "content": f"Answer {turn}."}]
+    talk = talk[:-1]
+    whole = len(template.ask(talk))
+    assert recent(template, talk, whole + 5, 5) == talk
+    assert recent(template, talk, whole + 4, 5) == [talk[0], *talk[3:]]
+    for context in range(1, whole):
+        kept = recent(template, talk, context, 64)
+        assert kept[0] == talk[0] and kept[-1] == talk[-1] and kept == [talk[0], *talk[len(talk) - len(kept) + 1 :]]
+        assert [message["role"] for message in kept[1:]] == ["user", "assistant"] * (len(kept) // 2 - 1) + ["user"]
+        assert len(kept) == 2 or len(template.ask(kept)) <= context - min(64, context // 4)
+    assert recent(template, talk[:1], 1, 1) == talk[:1]

@@ -32,9 +32,11 @@ def written(letter, letters):
 
 
 def best(choose, numbers):
-    """The best of each beginning of the list, and the last of them."""
-    values = [choose(map(int, numbers[: end + 1])) for end in range(len(numbers))]
-    return f"{' '.join(map(str, values))}. It is {values[-1]}."
+    """Each number after the first with the best so far, and the best of all."""
+    said = numbers[0]
+    for end in range(1, len(numbers)):
+        said += f" {numbers[end]} {choose(map(int, numbers[: end + 1]))}"
+    return f"{said}. It is {choose(map(int, numbers))}."
 
 
 def solve(text, before):
@@ -48,8 +50,8 @@ def solve(text, before):
         return steps(int(a), int(sign + b))
     if found := re.fullmatch(r"How often is (\w) in ([a-c ]+)\?", text):
         return written(found[1], found[2])
-    if found := re.fullmatch(r"What is the largest of ([\d ]+)\?", text):
-        return best(max, found[1].split())
+    if found := re.fullmatch(r"What is the (largest|smallest) of ([\d ]+)\?", text):
+        return best({"largest": max, "smallest": min}[found[1]], found[2].split())
     if found := re.fullmatch(r"Repeat ((?:[a-z] )+[a-z])\.", text):
         return f"It is {found[1]}."
     if found := re.fullmatch(r"What is ([a-z ]+) backwards\?", text):
@@ -145,13 +147,13 @@ def test_all_answers_of_a_conversation_are_taught():
     assert sum(taught) == sum(len(f" {answer}".encode()) + 1 for answer in answers)
 
 
-@pytest.mark.parametrize("turns", [2, 3])
+@pytest.mark.parametrize("turns", [2, 3, 4])
 def test_conversations_are_short_and_refer_to_what_was_said(turns):
     longer = [found for found in ASKED if len(found.before) == turns - 1]
     assert len(longer) > 50 and max(map(size, longer)) <= ROOM
     refer = [found for found in longer if found.skill in ("calculate", "reverse", "pick", "smallest", "again",
              "other_place", "other_letter")]  # fmt: skip
-    assert len(refer) > 0.4 * len(longer)
+    assert len(refer) > 0.3 * len(longer)
 
 
 def test_the_share_of_demonstrations():

@@ -1,4 +1,4 @@
-"""Conversations of two or three turns: questions that refer to the turn before, and questions that do not."""
+"""Conversations of two to five turns: questions that refer to the turn before, and questions that do not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from sanbu.data.builtin.outside import UNKNOWN, outside
 from sanbu.data.builtin.question import Draws, Question, held_out, occurrences, running, sentence, worked
 from sanbu.data.builtin.tasks import LARGEST, LETTERS, ORDINALS, TASKS, counting, item, maximum
 
-ROOM = 95  # characters of a conversation: it must fit into the context of the nano recipes
+ROOM = 130  # characters of a conversation: it must fit into the context of the nano recipes
+TURNS = 5  # of a conversation at most
 DOUBLED = 9  # largest number that is doubled
 ASKED = "You asked: "
 THANKS = ("Thank you.", "Thanks!", "Thank you very much.", "Thanks a lot.")
@@ -23,23 +24,24 @@ AGAIN = ("What did I ask?", "What was my question?", "Repeat my question.")
 
 
 def dialogue(draws: Draws) -> Question:
-    """The last question of a conversation of two turns (two of three) or three, that fits into ROOM."""
+    """The last question of a conversation that fits into ROOM: two turns, and each further one in half of the cases."""
     found = follow(draws, draws.choose(STARTS)(draws))
     while size(found) > ROOM:
         found = follow(draws, draws.choose(STARTS)(draws))
-    if draws.below(3) == 0:
+    while len(found.before) + 1 < TURNS and draws.below(2):
         longer = follow(draws, found)
-        if size(longer) <= ROOM:
-            return longer
+        if size(longer) > ROOM:
+            break
+        found = longer
     return found
 
 
 def follow(draws: Draws, earlier: Question) -> Question:
-    """One more question: where the turn before has something to refer to, it does in three of four cases."""
+    """One more question: where the turn before has something to refer to, it does in two of three cases."""
     kinds = references(earlier)
     plain = (thanks,) if earlier.before or earlier.skill == "outside" else (thanks, again)
     chosen = draws.choose((*kinds, *kinds, *kinds, *kinds, *plain))
-    made = chosen(draws, earlier) if draws.below(4) < (3 if kinds else 1) else alone(draws, earlier.first)
+    made = chosen(draws, earlier) if draws.below(6) < (4 if kinds else 1) else alone(draws, earlier.first)
     near = tuple(answer for answer in made.near if answer != made.answer) or (sentence("something else"),)
     return replace(made, near=near, before=(*earlier.before, (earlier.text, earlier.answer)))
 

@@ -101,12 +101,15 @@ def occurrences(wanted: str, letters: list[str], skill: str, text: str) -> Quest
 
 
 def running(values: list[int], better: Callable[[int, int], int], skill: str, text: str) -> Question:
-    """The largest or the smallest number; the answer keeps the best so far. Near misses end with another."""
+    """The largest or the smallest number. The answer writes each number and after it the best so far, so that the two
+    that are compared stand beside each other. Near misses end with another number.
+    """
     best = list(accumulate(values, better))
     largest = best[-1]
+    steps = [number for pair in zip(values, best, strict=True) for number in pair][1:]
     others = sorted(set(values) - {largest})
-    near = tuple(shown([*best[:-1], value], value) for value in others)
-    return Question(text, shown(best, largest), near or (sentence(largest + 1),), skill)
+    near = tuple(shown([*steps[:-1], value], value) for value in others)
+    return Question(text, shown(steps, largest), near or (sentence(largest + 1),), skill)
 
 
 def shown(steps: Sequence[object], result: object) -> str:

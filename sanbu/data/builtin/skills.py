@@ -30,7 +30,7 @@ def greeting(draws: Draws) -> Question:
 Skill = Callable[[Draws], Question]
 SKILLS: tuple[Skill, ...] = (
     *tasks.TASKS, dialogue, dialogue, outside, dialogue, dialogue, tasks.maximum, dialogue, dialogue, greeting,
-    dialogue, dialogue, tasks.counting, dialogue, dialogue, tasks.maximum, outside,
+    dialogue, dialogue, tasks.counting, dialogue, dialogue, tasks.minimum, outside,
 )  # fmt: skip
 
 

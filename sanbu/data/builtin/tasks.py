@@ -54,6 +54,11 @@ def maximum(draws: Draws) -> Question:
     return running(values, max, "maximum", f"What is the largest of {digits(values)}?")
 
 
+def minimum(draws: Draws) -> Question:
+    values = [draws.below(100) for _ in range(2 + draws.below(3))]
+    return running(values, min, "minimum", f"What is the smallest of {digits(values)}?")
+
+
 def repeating(draws: Draws) -> Question:
     letters = [LETTERS[i] for i in draws.several(3 + draws.below(5), 26)]
     return list_question(f"Repeat {' '.join(letters)}.", letters, "repeating")
