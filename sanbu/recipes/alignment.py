@@ -38,7 +38,7 @@ from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.prediction import Prediction
 
 ANSWER = Autoregressive(max_tokens=48, temperature=0.0)  # of chat and server; PPO and GRPO sample at temperature 1
-NANO = Modern(layers=4, heads=2, width=128, context=128)
+NANO = Modern(layers=4, heads=2, width=128, context=160)
 PAPER = {  # InstructGPT's policies (Ouyang and others, 2022) have GPT-3's shapes; their tokenizer is GPT-2's
     "1.3b": GPT2(layers=24, heads=16, width=2048, context=2048),
     "6b": GPT2(layers=32, heads=32, width=4096, context=2048),
@@ -83,7 +83,7 @@ def sft(size: str = "nano", base: str = "") -> Recipe:
     if size != "nano":
         return paper_stage("sft", size, data, ChunkedNextToken(), 9.65e-6, 32, 6_000, start=base)
     schedule = Schedule(
-        steps=2000, batch=8, evaluate_every=1000, evaluate_rows=64, sample_every=1000, samples=2, checkpoint_every=1000
+        steps=1900, batch=7, evaluate_every=950, evaluate_rows=64, sample_every=950, samples=2, checkpoint_every=950
     )
     optimizer = muon(0.02, rest=1.0)
     return recipe("sft", data, model_of(base), ChunkedNextToken(chunk=4096), optimizer, schedule, {"model": base})
@@ -127,7 +127,7 @@ def policy(
         steps=steps, batch=batch, micro_batch=32, evaluate_every=13, evaluate_rows=128, checkpoint_every=13
     )
     optimizer = AdamW(
-        learning_rate=3e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.05, hold=0.6)
+        learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.05, hold=0.6)
     )
     made = recipe(name, data, model_of(sft), objective, optimizer, schedule, parents)
     return made.change(machine=MachineConfig(precision="float32"))  # ratios compare recorded and computed probabilities
