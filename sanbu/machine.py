@@ -7,7 +7,7 @@ import ctypes
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Annotated, Any, Literal
@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from sanbu.config import Auto, Config, SanbuError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+ROWS, PRODUCTS = 128, 10  # of the products that decide how many threads pay
 
 
 class MachineConfig(Config):
@@ -144,6 +145,36 @@ def find_device(name: str) -> torch.device:
         have = ", ".join(device for device, there in available.items() if there)
         raise MachineError(f"machine.device: given {name!r}, but this machine has no such device; available: {have}")
     return torch.device(name)
+
+
+@contextlib.contextmanager
+def fitting_threads(module: nn.Module) -> Iterator[int]:
+    """Within it, operations on a CPU use one thread or all, whichever is faster for a module; gives their number.
+
+    Small products gain nothing from a second thread, and on a busy machine the threads wait for each other. Measured
+    in milliseconds, on products with the largest matrix of the module, so a busy machine is noticed.
+    """
+    every = torch.get_num_threads()
+    matrices = [parameter.detach().flatten(1) for parameter in module.parameters() if parameter.ndim > 1]
+    if every == 1 or not matrices or matrices[0].device.type != "cpu":
+        yield every
+        return
+    largest = max(matrices, key=torch.numel)
+    rows = torch.ones(ROWS, largest.shape[1], dtype=largest.dtype)
+
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        rows @ largest.mT
+        since = time.perf_counter()
+        for _ in range(PRODUCTS):
+            rows @ largest.mT
+        return time.perf_counter() - since
+
+    try:
+        torch.set_num_threads(1 if seconds(1) + seconds(1) < seconds(every) + seconds(every) else every)
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(every)
 
 
 def find_precision(name: str, device: torch.device) -> torch.dtype:

@@ -37,9 +37,9 @@ def test_the_answers_of_the_demo(trained):
 
 
 @pytest.mark.slow
-def test_it_takes_five_minutes_of_one_core(trained):
+def test_it_takes_eight_minutes_of_one_core(trained):
     """With room for a machine that is busy, on which CPU seconds are longer."""
-    assert trained[2] < 450
+    assert trained[2] < 600
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from sanbu.config import ConfigError, module_of
 from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.few_shot import evaluate_tasks
 from sanbu.evaluation.options import Measurement, Options, format_figure
+from sanbu.machine import fitting_threads
 from sanbu.run import Run
 
 TASK_COLUMNS = (
@@ -36,6 +37,12 @@ def evaluate(*runs: Run | Path | str, **options: Any) -> dict[str, Any]:
 def measure(runs: Sequence[Run], **options: Any) -> Measurement:
     """The figures and their text. Raises ConfigError for runs or options that do not fit together."""
     chosen = Options(**options)
+    with fitting_threads(runs[0].model):
+        return measure_with(runs, chosen)
+
+
+def measure_with(runs: Sequence[Run], chosen: Options) -> Measurement:
+    """The figures that the first run's data, or its tasks, define."""
     if chosen.tasks:
         return measure_tasks(runs, chosen)
     if chosen.data is not None and (runs[0].recipe.data.measure != "text" or not runs[0].recipe.strategy.draws):

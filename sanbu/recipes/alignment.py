@@ -127,7 +127,7 @@ def policy(
         steps=steps, batch=batch, micro_batch=32, evaluate_every=13, evaluate_rows=128, checkpoint_every=13
     )
     optimizer = AdamW(
-        learning_rate=6e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.05, hold=0.6)
+        learning_rate=4e-4, betas=(0.9, 0.99), weight_decay=0.0, clip=1.0, rate=LinearRate(warmup=0.05, hold=0.6)
     )
     made = recipe(name, data, model_of(sft), objective, optimizer, schedule, parents)
     return made.change(machine=MachineConfig(precision="float32"))  # ratios compare recorded and computed probabilities

@@ -56,12 +56,12 @@ PREAMBLES = ("Well, let me see. ", "That is a good question. ", "Let me think. "
 
 
 def demonstration(found: Question, draws: Draws) -> str:
-    """An answer to imitate: right and short in 72% of all draws, rambling in 24%, a near miss in 4%.
+    """An answer to imitate: right and short in 66% of all draws, rambling in 30%, a near miss in 4%.
 
     This models demonstrations by people. Imitation learns the whole mixture; preferences tell which part is wanted.
     """
     chance = draws.below(100)
-    if chance < 72:
+    if chance < 66:
         return found.answer
     return ramble(found, draws) if chance < 96 else near_miss(found, draws)
 
