@@ -5,7 +5,8 @@ to each question gives exact_match, reward and kl. All answers give pass_at_n (a
 answer with the highest reward is right), which is the baseline for any alignment method.
 
 chat is the share of right answers with the run's own strategy, as `sanbu chat` and the server answer when nothing else
-is asked for; chat_first_turn and chat_second_turn are its parts by the number of questions in the conversation.
+is asked for; chat_first_turn, chat_second_turn and chat_later_turn are its parts by the number of questions in the
+conversation.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sanbu.data.chat import ConversationConfig
 from sanbu.data.conversation_formats import Record
 from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.options import Measurement, Options, format_figure
+from sanbu.files import read_json, write_json
 from sanbu.noise import Noise
 from sanbu.objectives.objective import Round
 from sanbu.objectives.policy.rewards import answers, exact_match, learned_reward
@@ -55,10 +57,25 @@ class Answers:
     chat: Tensor
     turn: Tensor
 
+    def write(self, path: Path) -> None:
+        """Write them as JSON."""
+        write_json(path, {name: v.tolist() if isinstance(v, Tensor) else v for name, v in vars(self).items()})
+
+    @classmethod
+    def read(cls, path: Path) -> Answers:
+        """Read what `write` wrote."""
+        found: dict[str, Any] = read_json(path)
+        lists = {name: value for name, value in found.items() if name != "texts" and value is not None}
+        return cls(**found | {name: torch.tensor(value) for name, value in lists.items()})
+
 
 def measure(runs: Sequence[Run], options: Options) -> Measurement:
     """The figures of several assistants, one column per run."""
-    found = evaluate_assistants(runs, options.questions)
+    return tabulate(evaluate_assistants(runs, options.questions))
+
+
+def tabulate(found: dict[str, dict[str, Any]]) -> Measurement:
+    """Figures by run, and their table."""
     names = list(dict.fromkeys(name for column in found.values() for name in column))
     rows = []
     for name in names:
@@ -78,11 +95,18 @@ def evaluate_assistants(runs: Sequence[Run], count: int = 512, samples: int = 8)
     for folder, run in distinct.items():
         answers_of[folder] = answer_questions(run, reference, judge, questions, samples)
     baseline = answers_of[reference.folder.resolve()]
-    return {str(run.folder): figures(answers_of[run.folder.resolve()], baseline, len(questions)) for run in runs}
+    return {str(run.folder): figures(answers_of[run.folder.resolve()], baseline) for run in runs}
 
 
-def figures(results: Answers, baseline: Answers, questions: int) -> dict[str, Any]:
-    """The figures of one run, with its win rate against the baseline run. questions: their number."""
+def answers_of_run(run: Run, judge: Run, count: int, samples: int = 8) -> Answers:
+    """The answers of one run alone, for `figures`. judge: the run of the reward model."""
+    reference = reference_run(run)
+    questions = read_questions(reference, count, held_out=True)
+    return answer_questions(run, reference, judge, questions, samples)
+
+
+def figures(results: Answers, baseline: Answers) -> dict[str, Any]:
+    """The figures of one run, with its win rate against the baseline run."""
     first = results.exact[:, 0]
     error = float((first.mean() * (1 - first.mean()) / len(first)).sqrt())
     best = None
@@ -95,6 +119,7 @@ def figures(results: Answers, baseline: Answers, questions: int) -> dict[str, An
         "greedy": float(results.greedy.mean()),
         "chat": float(results.chat.mean()),
         **{f"chat_{name}_turn": share(results.chat[results.turn == turn]) for turn, name in TURNS.items()},
+        "chat_later_turn": share(results.chat[results.turn > len(TURNS)]),
         f"pass_at_{samples}": float(results.exact.amax(1).mean()),
         f"best_of_{samples}": None if best is None else float(best.mean()),
         "reward": None if results.reward is None else float(results.reward[:, 0].mean()),
@@ -104,7 +129,7 @@ def figures(results: Answers, baseline: Answers, questions: int) -> dict[str, An
         "answer_tokens": float(results.length.mean()),
     }
     rounded = {name: round(value, 4) for name, value in found.items() if value is not None}
-    return rounded | {"questions": questions}
+    return rounded | {"questions": len(results.exact)}
 
 
 def share(right: Tensor) -> float | None:

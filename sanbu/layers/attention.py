@@ -44,8 +44,15 @@ class Product(Protocol):
 def dot_product(
     q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor, mask: Tensor | None, dropout: float, scale: float | None
 ) -> Tensor:
-    """Attention by the fused kernels of torch; in float32 on a CPU, whose bfloat16 kernel has a slow backward pass."""
-    if q_BNTH.dtype == torch.bfloat16 and q_BNTH.device.type == "cpu":
+    """Attention by the fused kernels of torch, in bfloat16 where the keys come from a cache of that type.
+
+    Where gradients are wanted, a CPU computes it in float32: its bfloat16 kernel has a slow backward pass.
+    """
+    half = torch.bfloat16
+    if k_BNSH.dtype == half != q_BNTH.dtype:
+        return dot_product(q_BNTH.to(half), k_BNSH, v_BNSH, mask, dropout, scale).to(q_BNTH.dtype)
+    exact = k_BNSH.dtype != half or torch.is_grad_enabled()
+    if q_BNTH.dtype == half and q_BNTH.device.type == "cpu" and exact:
         with torch.autocast("cpu", enabled=False):
             whole = (q_BNTH.float(), k_BNSH.float(), v_BNSH.float())
             return dot_product(*whole, mask, dropout, scale).to(v_BNSH.dtype)
@@ -62,7 +69,7 @@ def capped_product(cap: float) -> Product:
         q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor, mask: Tensor | None, dropout: float, scale: float | None
     ) -> Tensor:
         queries, keys = q_BNTH.shape[1], k_BNSH.shape[1]
-        k, v = (tensor.repeat_interleave(queries // keys, 1) for tensor in (k_BNSH, v_BNSH))
+        k, v = (tensor.to(q_BNTH.dtype).repeat_interleave(queries // keys, 1) for tensor in (k_BNSH, v_BNSH))
         scores = q_BNTH @ k.transpose(2, 3) * (q_BNTH.shape[3] ** -0.5 if scale is None else scale)
         if mask is None:
             mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sanbu.display.plots import draw_curves
+from sanbu.evaluation.assistant import Answers, answers_of_run, figures, tabulate
 from sanbu.evaluation.compare import contest_jobs, read_rows
 from sanbu.evaluation.jobs import Job, Jobs, Progress
-from sanbu.evaluation.measure import measure
 from sanbu.evaluation.report import write
 from sanbu.files import write_json
 from sanbu.recipes import contests, pipelines
@@ -19,7 +19,8 @@ from sanbu.run import Run
 SHOWN = ("base", "sft", "ppo", "dpo")  # the stages that write
 SAMPLED = ("schedule.sample_every", 6)  # how often the digits are drawn during training
 QUESTIONS = 256  # that the assistants answer at the end
-TAKES = {"base": 14, "sft": 225, "answers": 22, "reward": 36, "ppo": 85, "dpo": 28, "measured": 45}  # seconds, about
+TAKES = {"base": 14, "sft": 225, "answers": 22, "reward": 36, "ppo": 85, "dpo": 28, "measured": 18}  # seconds, about
+MEASURED = "measured"
 BEFORE = {"sft": "base", "answers": "sft", "reward": "answers", "ppo": "reward", "dpo": "answers"}
 
 
@@ -33,10 +34,12 @@ def jobs(folder: Path, seconds: float, overrides: Sequence[str] = ()) -> list[Jo
 
 
 def parts(everything: Jobs) -> list[Progress]:
-    """How far each part of the demo is; the jobs that compare the ways to draw digits are one part."""
+    """How far each part of the demo is; the jobs that measure assistants are one part, those of the digits another."""
     states = everything.progress()
-    alone = [each for each in states if each.job.run is not None or each.job.name in TAKES]
-    return [*alone, merged("comparison", [each for each in states if each not in alone])]
+    asked = [each for each in states if each.job.name.startswith(MEASURED)]
+    alone = [each for each in states if (each.job.run is not None or each.job.name in TAKES) and each not in asked]
+    rest = [each for each in states if each not in alone and each not in asked]
+    return [*alone, merged(MEASURED, asked), merged("comparison", rest)]
 
 
 def merged(name: str, states: Sequence[Progress]) -> Progress:
@@ -59,8 +62,12 @@ def assistant_jobs(folder: Path, overrides: Sequence[str]) -> list[Job]:
             made.append(Job("answers", rank_answers, arguments, ranked, TAKES["answers"], after=("sft",)))
         after = (BEFORE[stage.name],) if stage.name in BEFORE else ()
         made.append(Job(stage.name, do_stage, arguments, place / "finished.json", TAKES[stage.name], place, after))
-    places, measured = [folder / name for name in SHOWN[1:]], folder / "measured.json"
-    made.append(Job("measured", measure_assistants, (places, measured), measured, TAKES["measured"], after=SHOWN))
+    files = [folder / f"answers-{name}.json" for name in SHOWN[1:]]
+    for name, file in zip(SHOWN[1:], files, strict=True):
+        waits = (name, "reward")
+        made.append(Job(f"{MEASURED}, {name}", answer, (folder, name, file), file, TAKES[MEASURED], after=waits))
+    done, names = folder / "measured.json", tuple(job.name for job in made[-len(files) :])
+    made.append(Job(MEASURED, measure_assistants, (folder, files, done), done, 2, after=(*names, *SHOWN)))
     return made
 
 
@@ -93,10 +100,17 @@ def rank_answers(name: str, folder: Path, overrides: Sequence[str]) -> None:
     stage_of(name, overrides).before(folder)
 
 
-def measure_assistants(places: Sequence[Path], path: Path) -> None:
-    """Write into a file how assistants answer held-out questions, as figures and as a table."""
-    found, text = measure([Run.open(place) for place in places], questions=QUESTIONS)
-    write_json(path, {**found, "table": text})
+def answer(folder: Path, name: str, path: Path) -> None:
+    """Let one assistant answer held-out questions, and write its answers into a file."""
+    answers_of_run(Run.open(folder / name), Run.open(folder / "reward"), QUESTIONS).write(path)
+
+
+def measure_assistants(folder: Path, files: Sequence[Path], path: Path) -> None:
+    """Write into a file how well the assistants answered, as figures and as a table. files: of the sft run first."""
+    found = [Answers.read(file) for file in files]
+    figures_of = {str(folder / name): figures(one, found[0]) for name, one in zip(SHOWN[1:], found, strict=True)}
+    measured, text = tabulate(figures_of)
+    write_json(path, {**measured, "table": text})
 
 
 def digits_folder(folder: Path) -> Path:

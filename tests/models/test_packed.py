@@ -6,10 +6,12 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sanbu.config import SanbuError
 from sanbu.models.tokens.gpt import GPT2
 from sanbu.models.tokens.modern import Modern
+from sanbu.serve.paged import PagedCache
 from sanbu.serve.weights import packed as module
 from sanbu.serve.weights.packed import SMALLEST, PackedLinear, can_pack, pack, pack_bfloat16, packing_pays
 from sanbu.space import Space
@@ -65,6 +67,30 @@ def test_a_halved_model_says_nearly_the_same_in_float32():
         before, after = model(tokens), pack_bfloat16(model)(tokens)
     assert {one.weight.dtype for one in model.modules() if isinstance(one, PackedLinear)} == {torch.bfloat16}
     assert after.dtype == torch.float32 and 0 < (after - before).pow(2).mean().sqrt() < 0.01 * before.std()
+
+
+@pytest.mark.parametrize("config", [GPT2, Modern])
+def test_a_halved_model_keeps_keys_and_values_in_bfloat16(config, monkeypatch):
+    """Token by token over the cache, the logits are nearly the same."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no products in bfloat16")
+    model = config(layers=2, heads=4, width=64, context=32).build(Space((32,), 100)).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if not parameter.any():
+            parameter.normal_(0, 0.1)
+    tokens = torch.randint(100, (2, 12))
+    before = model(tokens)
+    kinds, plain = [], F.scaled_dot_product_attention
+    record = lambda q, k, v, **more: (kinds.append((q.dtype, k.dtype)), plain(q, k, v, **more))[1]
+    monkeypatch.setattr(F, "scaled_dot_product_attention", record)
+    cache = pack_bfloat16(model).cache(2, 16)
+    places = [torch.full((2, 1), place) for place in range(12)]
+    with torch.no_grad():
+        after = torch.cat([model(tokens.gather(1, place), place, cache) for place in places], 1)
+    assert set(kinds) == {(torch.bfloat16, torch.bfloat16)} and cache[0].keys.dtype == torch.bfloat16
+    assert after.dtype == torch.float32
+    assert 0 < (after - before).pow(2).mean().sqrt() < 0.02 * before.std()
+    assert PagedCache(model, 4, 16)[0].keys.dtype == torch.bfloat16
 
 
 def test_the_plain_weights_are_let_go():

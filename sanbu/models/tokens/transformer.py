@@ -59,12 +59,13 @@ class Decoder(nn.Module):
     embedding: Any
     blocks: Any
     head: Any
+    cached: torch.dtype | None  # the type of the KV cache; None is that of the weights
 
     def __init__(
         self, embedding: nn.Module, blocks: list[nn.Module], norm: nn.Module, head: nn.Module, context: int
     ) -> None:
         super().__init__()
-        self.context = context
+        self.context, self.cached = context, None
         self.embedding = embedding
         self.blocks = nn.ModuleDict({str(index): block for index, block in enumerate(blocks)})
         self.norm = norm
@@ -89,8 +90,8 @@ class Decoder(nn.Module):
         return readout(self.head, self.norm(x_BTD))
 
     def cache(self, rows: int, slots: int) -> Cache:
-        """An empty KV cache for `rows` rows and `slots` positions, with the dtype and device of the model."""
-        made, like = [], self.embedding.tokens.weight
+        """An empty KV cache for `rows` rows and `slots` positions, on the device of the model."""
+        made, like = [], self.embedding.tokens.weight.new_zeros(0, dtype=self.cached)
         for block in self.blocks.values():
             attention = block.attention
             shape = (rows, attention.key.out_features // attention.head_width, slots, attention.head_width)

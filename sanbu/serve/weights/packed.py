@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sanbu.config import SanbuError
+from sanbu.models.tokens.transformer import Decoder
 from sanbu.serve.weights.replace import replace_linears
 
 SMALLEST = 1 << 18  # number of weights; smaller layers lose more in the call of oneDNN than they gain
@@ -41,12 +42,16 @@ def pack(model: nn.Module) -> nn.Module:
     return replace_linears(model, PackedLinear, can_pack) if large and packing_pays() else model
 
 
-def pack_bfloat16(model: nn.Module) -> nn.Module:
-    """Pack large float32 linear layers in bfloat16, in place. Raises SanbuError without processor support."""
+def pack_bfloat16(model: Decoder) -> nn.Module:
+    """Pack large float32 linear layers in bfloat16, in place, and keep keys and values in it: half as much to read.
+
+    Raises SanbuError without processor support.
+    """
     if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise SanbuError(
             "bfloat16 weights need a processor that supports bfloat16, which this one does not; use full or int8"
         )
+    model.cached = torch.bfloat16
     return replace_linears(model, lambda linear: PackedLinear(linear, torch.bfloat16), can_pack)
 
 
