@@ -39,6 +39,7 @@ def prepared(name: str, folder: Path) -> Path:
     from sanbu import recipes
     from sanbu.config import override
     from sanbu.interop.diffusers import export_folder
+    from sanbu.run import Run
 
     base = recipes.ddpm() if name == "unet" else recipes.dit()
     data = ["data.path=none", "data.shape=[1,28,28]", "data.levels=256", "data.classes=10"]
@@ -50,7 +51,7 @@ def prepared(name: str, folder: Path) -> Path:
             parameter.add_(0.02 * torch.randn_like(parameter))
     run = Writer.create(folder / "run", recipe, recipe.data.codec(folder).save)
     run.save_model(model)
-    export_folder(run, folder / "pipeline")
+    export_folder(Run.open(folder / "run"), folder / "pipeline")
     return folder
 
 
@@ -66,7 +67,7 @@ def our_drawing(folder: str, rows: int, compiled: bool) -> Callable[[], float]:
     if compiled:
         run.model.network.compile(dynamic=False, options={"cpp_wrapper": True})
     label = torch.full((rows,), 10) if "unet" in folder else torch.arange(rows) % 10
-    return pictures(lambda: last(run.drawn({"label": label}, overrides=(f"strategy.steps={STEPS}",))), rows)
+    return pictures(lambda: last(run.drawing((f"strategy.steps={STEPS}",)).drafts({"label": label})), rows)
 
 
 def peer_drawing(folder: str, rows: int, compiled: bool) -> Callable[[], float]:

@@ -152,7 +152,7 @@ def our_generation(rows: int, compiled: bool, half: bool = False) -> Callable[[]
     space = Space((TIME,), VOCABULARY)
     model: Any = column_major(GPT2(**SHAPE).build(space).eval().requires_grad_(False))
     if half:
-        model = pack_bfloat16(model)
+        model = model.bfloat16() if compiled else pack_bfloat16(model)  # packed products cannot be compiled
     strategy: Any = Autoregressive(temperature=0, max_tokens=NEW).build(space)
     if compiled:
         strategy.compile()

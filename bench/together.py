@@ -22,7 +22,10 @@ def work(pipe: Connection, module: str, setup: str, arguments: tuple[Any, ...]) 
 
 
 def side_by_side(setups: dict[str, tuple[Setup, tuple[Any, ...]]], rounds: int) -> dict[str, float]:
-    """Median of each measurement over the rounds; every round measures each candidate once, one at a time."""
+    """Median of each measurement over the rounds; every round measures each candidate once, one at a time.
+
+    A candidate that cannot be set up is left out.
+    """
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     children = []
@@ -30,7 +33,12 @@ def side_by_side(setups: dict[str, tuple[Setup, tuple[Any, ...]]], rounds: int) 
         ours, theirs = context.Pipe()
         child = context.Process(target=work, args=(theirs, setup.__module__, setup.__name__, arguments), daemon=True)
         child.start()
-        ours.recv()
+        theirs.close()  # so that a child that fails ends the wait for it
+        try:
+            ours.recv()
+        except EOFError:
+            print(f"  failed: {name}", file=sys.stderr, flush=True)
+            continue
         print(f"  ready: {name}", file=sys.stderr, flush=True)
         pipes[name] = ours
         children.append(child)

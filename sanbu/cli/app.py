@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[PATH=VALUE]...", help="changes: schedule.steps=100")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
+Weights = Annotated[str, typer.Option("--weights", help="(text) full, bfloat16 (half the memory) or int8 (a quarter)")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="run folder")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sanbu.cli.app import Json, app, report
+from sanbu.cli.app import Json, Weights, app, report
 from sanbu.config import ConfigError
 
 
@@ -24,6 +24,7 @@ def chat(
     ] = None,
     system: Annotated[str | None, typer.Option("--system", help="system prompt")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="seed of the first answer")] = 0,
+    weights: Weights = "full",
     as_json: Json = False,
 ) -> None:
     """Chat with a run, or with several side by side.
@@ -43,10 +44,11 @@ def chat(
     changes = tuple(name for name in runs if "=" in name)
     if not folders:
         raise ConfigError(f"chat: given only {' '.join(changes)}; a run folder or the URL of a server is needed")
+    remote = [name for name in folders if name.startswith(("http://", "https://"))]
+    if remote and weights != "full":
+        raise ConfigError(f"--weights: given {weights}, but {remote[0]} is a server, which has chosen its own")
     speakers: list[Speaks] = [
-        RemoteSpeaker(name, changes, system)
-        if name.startswith(("http://", "https://"))
-        else Speaker.open(Path(name), changes, system)
+        RemoteSpeaker(name, changes, system) if name in remote else Speaker.open(Path(name), changes, system, weights)
         for name in folders
     ]
     if prompt is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sanbu.cli.app import Json, Overrides, RunFolder, app, report
+from sanbu.cli.app import Json, Overrides, RunFolder, Weights, app, report
 from sanbu.config import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def generate(
         typer.Option("--out", metavar="FOLDER", help="write each sample to a file; default for pictures RUN/generated"),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="sample i is drawn with seed + i")] = 0,
+    weights: Weights = "full",
     as_json: Json = False,
 ) -> None:
     """Draw samples: text to the terminal, pictures to a folder.
@@ -54,8 +55,10 @@ def generate(
     sanbu generate runs/edm parents.guide=runs/weak strategy.guidance=2
     """
     from sanbu.run import Run
+    from sanbu.serve.weights.convert import convert, known
 
     found, changes = Run.open(run).to("auto"), tuple(overrides or ())
+    convert(found.model, known(weights))
     asked = found.codec.request(prompt, label)
     if raw:
         asked = plain(found, asked)

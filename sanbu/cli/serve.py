@@ -10,11 +10,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from sanbu.cli.app import Json, app, report
-from sanbu.config import ConfigError, SanbuError, nearest
+from sanbu.cli.app import Json, Weights, app, report
+from sanbu.config import ConfigError, SanbuError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
-WEIGHTS = ("full", "bfloat16", "int8")
 
 
 @app.command()
@@ -35,9 +34,7 @@ def serve(
     queue: Annotated[int, typer.Option("--queue", min=1, help="requests that may wait; more get status 429")] = 256,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="time limit per request, in seconds")] = 600,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="write request bodies to the log")] = False,
-    weights: Annotated[
-        str, typer.Option("--weights", help="(text) full, bfloat16 (half the memory) or int8 (a quarter)")
-    ] = "full",
+    weights: Weights = "full",
     studio: Annotated[bool, typer.Option("--studio/--no-studio", help="serve the studio at /")] = True,
     root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="runs that the studio shows")] = Path("runs"),
     open_page: Annotated[bool, typer.Option("--open", help="open the studio in the browser")] = False,
@@ -87,8 +84,9 @@ def check_options(host: str, keys: Path | None, origins: Sequence[str], weights:
     wrong = next((origin for origin in origins if not origin.startswith(("http://", "https://"))), None)
     if wrong is not None:
         raise ConfigError(f"--origin: given {wrong!r}, allowed: http://... or https://...")
-    if weights not in WEIGHTS:
-        raise ConfigError(f"--weights: given {weights!r}, allowed: {', '.join(WEIGHTS)}{nearest(weights, WEIGHTS)}")
+    from sanbu.serve.weights.convert import known
+
+    known(weights)
 
 
 def with_page(api: Any, service: Any, root: Path, local: bool, closed: bool) -> bool:

@@ -34,12 +34,17 @@ class Speaker:
         self.said: list[Message] = [{"role": "system", "content": system}] if system else []
 
     @classmethod
-    def open(cls, folder: Path, overrides: tuple[str, ...] = (), system: str | None = None) -> Speaker:
+    def open(
+        cls, folder: Path, overrides: tuple[str, ...] = (), system: str | None = None, weights: str = "full"
+    ) -> Speaker:
         """Open a run folder. Raises SanbuError when its model does not write text."""
+        from sanbu.serve.weights.convert import convert, known
+
         run = Run.open(folder)
         if run.codec.medium != "text" or not run.recipe.strategy.draws:
             raise SanbuError(f"{folder} does not write text: its model is {kind_of(run.recipe.model)!r}")
-        return cls(run.to("auto"), overrides, system)
+        convert(run.to("auto").model, known(weights))
+        return cls(run, overrides, system)
 
     def answer(self, words: str, seed: int) -> Iterator[str]:
         """The answer, piece by piece; then it joins the conversation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,11 +22,9 @@ from sanbu.run import Run
 from sanbu.serve.engine import Engine
 from sanbu.serve.grammar import Grammars
 from sanbu.serve.single_lane import SingleLane
-from sanbu.serve.weights.int8 import quantize
-from sanbu.serve.weights.packed import pack, pack_bfloat16
+from sanbu.serve.weights.convert import Weights, convert
 
 BLOCK = 16  # tokens of a KV-cache block, as in Engine
-Weights = Literal["full", "bfloat16", "int8"]  # format of a text run's linear layers
 
 
 class HostedRun:
@@ -53,8 +51,7 @@ class HostedRun:
         run = Run.open(folder)
         check_cache(run, limits.get("blocks", 0))
         run = run.to("auto")
-        if isinstance(run.model, Decoder):
-            convert_weights(run.model, weights)
+        convert(run.model, weights)
         return cls(name, run, single_lane, **limits)
 
     @property
@@ -108,15 +105,3 @@ def check_cache(run: Run, blocks: int) -> None:
     left = (room().bytes - sum(FLOAT * file.elements for file in files)) // max(1, block)
     hint = f"--blocks {left} fits" if block and left >= 2 else ""
     check_weights(f"serving {run.folder}", files, cache=blocks * block, hint=hint)
-
-
-def convert_weights(model: Decoder, weights: Weights) -> None:
-    """Convert a model's linear layers in place."""
-    if weights == "int8":
-        quantize(model)
-    elif weights == "full":
-        pack(model)
-    elif model.embedding.tokens.weight.device.type == "cpu":
-        pack_bfloat16(model)
-    else:
-        model.bfloat16()

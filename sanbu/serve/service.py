@@ -9,10 +9,11 @@ from pathlib import Path
 
 from sanbu.config import SanbuError, nearest
 from sanbu.serve.errors import APIError
-from sanbu.serve.hosted_run import HostedRun, Weights
+from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.keys import Keys
 from sanbu.serve.metrics import Metrics
 from sanbu.serve.single_lane import SingleLane
+from sanbu.serve.weights.convert import Weights
 from sanbu.serve.worker import Worker
 
 log = logging.getLogger("sanbu.serve")

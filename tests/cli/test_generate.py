@@ -4,12 +4,15 @@ import contextlib
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from sanbu.cli.main import app
 from sanbu.codecs.text import Plain
 from sanbu.config import ConfigError
 from sanbu.run import Run
+from sanbu.serve.weights.int8 import Int8Linear
+from sanbu.serve.weights.packed import PackedLinear
 from tests.cli.common import chat_run
 
 QUESTION = "What is 3 + 4?"
@@ -79,6 +82,29 @@ def test_samples_are_the_same_in_parts(run, monkeypatch, capsys):
     assert sum(told) == pytest.approx(8) and min(told) >= 0 and len(told) > 6
     with pytest.raises(ConfigError, match="seed: given"):
         run.generate(QUESTION, n=8, seed=2**63 - 4)
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat"])
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_weights_are_converted_before_drawing(run, verb, weights, monkeypatch):
+    """A wrong format is refused; the others reach the layers, as in sanbu serve."""
+    done = CliRunner().invoke(app, [verb, str(run.folder), "-p", "x", "--weights", weights + "x"])
+    assert isinstance(done.exception, ConfigError) and f"did you mean '{weights}'?" in str(done.exception)
+    if weights == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no products in bfloat16")
+    monkeypatch.setattr("sanbu.serve.weights.packed.SMALLEST", 1)
+    met, plain = [], Run.drawing
+    monkeypatch.setattr(
+        Run, "drawing", lambda self, *given, **more: (met.append(self.model), plain(self, *given, **more))[1]
+    )
+    assert sanbu(verb, run.folder, "-p", QUESTION, "--weights", weights)
+    kind = {"bfloat16": PackedLinear, "int8": Int8Linear}[weights]
+    assert any(type(layer) is kind for layer in met[0].modules())
+
+
+def test_weights_of_a_server_are_its_own():
+    done = CliRunner().invoke(app, ["chat", "http://localhost:9", "-p", "x", "--weights", "int8"])
+    assert isinstance(done.exception, ConfigError) and "is a server" in str(done.exception)
 
 
 def test_a_text_run_still_prints_what_it_continues(run, tmp_path):

@@ -1,0 +1,36 @@
+"""The formats that linear layers of a text run can have for inference."""
+
+from __future__ import annotations
+
+from typing import Literal, cast, get_args
+
+from torch import nn
+
+from sanbu.config import ConfigError, nearest
+from sanbu.models.tokens.transformer import Decoder
+from sanbu.serve.weights.int8 import quantize
+from sanbu.serve.weights.packed import pack, pack_bfloat16
+
+Weights = Literal["full", "bfloat16", "int8"]
+
+
+def known(weights: str) -> Weights:
+    """The format of this name. Raises ConfigError."""
+    names = get_args(Weights)
+    if weights not in names:
+        raise ConfigError(f"--weights: given {weights!r}, allowed: {', '.join(names)}{nearest(weights, names)}")
+    return cast(Weights, weights)
+
+
+def convert(model: nn.Module, weights: Weights) -> None:
+    """Convert the linear layers of a decoder in place; other models stay as they are."""
+    if not isinstance(model, Decoder):
+        return
+    if weights == "int8":
+        quantize(model)
+    elif weights == "full":
+        pack(model)
+    elif model.embedding.tokens.weight.device.type == "cpu":
+        pack_bfloat16(model)
+    else:
+        model.bfloat16()
