@@ -33,7 +33,7 @@ class Line:
         """The cells of the row. `about` may name a key in braces."""
         mine, theirs = figures[self.ours], figures[self.peer]
         ratio = theirs / mine if self.lower else mine / theirs
-        about = re.sub(r"\{(.+?)\}", lambda key: str(figures[key[1]]), self.about)
+        about = re.sub(r"\{(.+?)\}", lambda key: re.sub(r"^(peer|trl)[ .]", "", str(figures[key[1]])), self.about)
         return [self.what, self.form(mine), f"{self.form(theirs)} ({about})", f"{ratio:.2f}x", self.aim]
 
     def form(self, value: float) -> str:

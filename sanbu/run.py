@@ -27,14 +27,14 @@ from torch import Tensor, nn
 
 from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, model_hash
 from sanbu.codecs.codec import Codec, Follower, stops_of
-from sanbu.config import LARGEST, ConfigError, change, contents, load, module_of, nearest
+from sanbu.config import ConfigError, change, contents, load, module_of, nearest
 from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors, written_before
 from sanbu.machine import find_device, ready_to_draw
 from sanbu.memory.check import check_weights, headers
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
 from sanbu.space import Batch, Draft, row_count
-from sanbu.strategies.strategy import generate
+from sanbu.strategies.strategy import consecutive, generate, rows_drawn
 
 AT_ONCE, FRAMES = 100, 60  # samples drawn together for an export; frames of its animation at most
 
@@ -336,19 +336,6 @@ class Drawing:
             if path != self.run.recipe.parents.get(name):
                 found[name] = Run.open(path).model.to(self.run.device)
         return found
-
-
-def consecutive(seed: int, count: int) -> Tensor:
-    """Seeds of so many rows. Raises ConfigError for one that is out of range."""
-    if not 0 <= seed <= LARGEST - count:
-        raise ConfigError(f"seed: given {seed}, allowed: 0 to {LARGEST - count}")
-    return torch.arange(seed, seed + count)
-
-
-def rows_drawn(draft: Draft) -> float:
-    """How many rows have been drawn; a row that is not done counts by what is final of it."""
-    parts = draft.committed.flatten(1).float().mean(1)
-    return float(torch.where(draft.done, 1.0, parts).sum())
 
 
 def evenly(drafts: list[Tensor], most: int) -> list[Tensor]:

@@ -54,11 +54,7 @@ def generate(
     sanbu generate runs/flow -n 8 -p half.png    (fills transparent pixels)
     sanbu generate runs/edm parents.guide=runs/weak strategy.guidance=2
     """
-    from sanbu.run import Run
-    from sanbu.serve.weights.convert import convert, known
-
-    found, changes = Run.open(run).to("auto"), tuple(overrides or ())
-    convert(found.model, known(weights))
+    found, changes = opened(run, weights), tuple(overrides or ())
     asked = found.codec.request(prompt, label)
     if raw:
         asked = plain(found, asked)
@@ -71,6 +67,16 @@ def generate(
         return
     samples = found.generate(asked, n, seed, overrides=changes)
     report({"run": str(run), "prompt": prompt, "samples": samples}, as_json, joined(found, asked, samples))
+
+
+def opened(folder: Path, weights: str) -> Run:
+    """A run on the best device, with its linear layers in a format. Raises ConfigError for an unknown format."""
+    from sanbu.run import Run
+    from sanbu.serve.weights.convert import convert, known
+
+    run = Run.open(folder).to("auto")
+    convert(run.model, known(weights))
+    return run
 
 
 def plain(run: Run, prompt: Any) -> Any:

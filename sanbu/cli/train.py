@@ -79,12 +79,13 @@ def show_pipeline(name: str, overrides: Sequence[str], as_json: bool) -> None:
     from sanbu.recipes import pipelines
 
     about = recipes.describe()
-    stages = {stage.name: about[stage.name] for stage in pipelines.make(name, list(overrides))[0]}
+    made, _ = pipelines.make(name, list(overrides))
+    stages = {stage.name: about[stage.name] for stage in made}
     width = max(map(len, stages)) + 2
     lines = [about[name], *(f"{stage:{width}}{text}" for stage, text in stages.items())]
     lines.append(f"All fields of one: sanbu show {next(iter(stages))}")
-    found = {"pipeline": name, "stages": stages}
-    report(found, as_json, "\n".join(folded(line, " " * width) for line in lines))
+    text = "\n".join(folded(line, " " * width) for line in lines)
+    report({"pipeline": name, "stages": stages}, as_json, text)
 
 
 def commented(override: str, about: str, beside: int) -> str:

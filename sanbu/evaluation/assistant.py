@@ -59,7 +59,8 @@ class Answers:
 
     def write(self, path: Path) -> None:
         """Write them as JSON."""
-        write_json(path, {name: v.tolist() if isinstance(v, Tensor) else v for name, v in vars(self).items()})
+        lists = {name: value.tolist() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        write_json(path, vars(self) | lists)
 
     @classmethod
     def read(cls, path: Path) -> Answers:

@@ -37,8 +37,9 @@ def parts(everything: Jobs) -> list[Progress]:
     """How far each part of the demo is; the jobs that measure assistants are one part, those of the digits another."""
     states = everything.progress()
     asked = [each for each in states if each.job.name.startswith(MEASURED)]
-    alone = [each for each in states if (each.job.run is not None or each.job.name in TAKES) and each not in asked]
-    rest = [each for each in states if each not in alone and each not in asked]
+    others = [each for each in states if each not in asked]
+    alone = [each for each in others if each.job.run is not None or each.job.name in TAKES]
+    rest = [each for each in others if each not in alone]
     return [*alone, merged(MEASURED, asked), merged("comparison", rest)]
 
 
@@ -64,10 +65,11 @@ def assistant_jobs(folder: Path, overrides: Sequence[str]) -> list[Job]:
         made.append(Job(stage.name, do_stage, arguments, place / "finished.json", TAKES[stage.name], place, after))
     files = [folder / f"answers-{name}.json" for name in SHOWN[1:]]
     for name, file in zip(SHOWN[1:], files, strict=True):
-        waits = (name, "reward")
-        made.append(Job(f"{MEASURED}, {name}", answer, (folder, name, file), file, TAKES[MEASURED], after=waits))
-    done, names = folder / "measured.json", tuple(job.name for job in made[-len(files) :])
-    made.append(Job(MEASURED, measure_assistants, (folder, files, done), done, 2, after=(*names, *SHOWN)))
+        title, given = f"{MEASURED}, {name}", (folder, name, file)
+        made.append(Job(title, answer, given, file, TAKES[MEASURED], after=(name, "reward")))
+    done = folder / "measured.json"
+    waits = (*SHOWN, *(job.name for job in made[-len(files) :]))
+    made.append(Job(MEASURED, measure_assistants, (folder, files, done), done, 2, after=waits))
     return made
 
 
@@ -108,8 +110,9 @@ def answer(folder: Path, name: str, path: Path) -> None:
 def measure_assistants(folder: Path, files: Sequence[Path], path: Path) -> None:
     """Write into a file how well the assistants answered, as figures and as a table. files: of the sft run first."""
     found = [Answers.read(file) for file in files]
-    figures_of = {str(folder / name): figures(one, found[0]) for name, one in zip(SHOWN[1:], found, strict=True)}
-    measured, text = tabulate(figures_of)
+    names = [str(folder / name) for name in SHOWN[1:]]
+    columns = [figures(one, found[0]) for one in found]
+    measured, text = tabulate(dict(zip(names, columns, strict=True)))
     write_json(path, {**measured, "table": text})
 
 

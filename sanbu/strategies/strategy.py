@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from sanbu.config import Choice
+from sanbu.config import LARGEST, Choice, ConfigError
 from sanbu.space import Batch, Draft, Models, Space
 
 
@@ -85,6 +85,19 @@ def generate(
         if watch is not None:
             state.done |= watch(draft)
         yield draft
+
+
+def consecutive(seed: int, count: int) -> Tensor:
+    """Seeds of so many rows. Raises ConfigError for one that is out of range."""
+    if not 0 <= seed <= LARGEST - count:
+        raise ConfigError(f"seed: given {seed}, allowed: 0 to {LARGEST - count}")
+    return torch.arange(seed, seed + count)
+
+
+def rows_drawn(draft: Draft) -> float:
+    """How many rows have been drawn; a row that is not done counts by what is final of it."""
+    parts = draft.committed.flatten(1).float().mean(1)
+    return float(torch.where(draft.done, 1.0, parts).sum())
 
 
 def last(drafts: Iterator[Draft]) -> Draft:
