@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from sanbu.config import SanbuError, nearest
 from sanbu.serve.errors import APIError
@@ -44,6 +45,7 @@ class Service:
     ) -> None:
         self.runs: dict[str, HostedRun] = {}
         self.expected = {one.name: one for one in expected}
+        self.opening = Lock()
         self.single_lane, self.keys, self.draining = single_lane, keys or Keys(), False
         self.metrics = Metrics(self.runs)
         self.worker = Worker([single_lane])
@@ -79,14 +81,19 @@ class Service:
         self.runs[run.name] = run
 
     def open_finished(self) -> None:
-        """Serve the expected runs that are finished. Call it from one thread at a time."""
-        for one in self.missing():
-            if (one.folder / "finished.json").exists():
-                try:
-                    self.add(HostedRun.open(one.folder, one.name, self.single_lane))
-                except SanbuError as error:
-                    del self.expected[one.name]
-                    log.error("%s is not served: %s", one.name, error)
+        """Serve the expected runs that are finished."""
+        with self.opening:
+            for one in self.missing():
+                if (one.folder / "finished.json").exists():
+                    self.open_one(one)
+
+    def open_one(self, one: Expected) -> None:
+        """Serve an expected run; one that cannot be served is not expected any more."""
+        try:
+            self.add(HostedRun.open(one.folder, one.name, self.single_lane))
+        except SanbuError as error:
+            del self.expected[one.name]
+            log.error("%s is not served: %s", one.name, error)
 
     def missing(self) -> list[Expected]:
         """The expected runs that are not served yet."""

@@ -150,6 +150,8 @@ async def answers(
         history = histories[number]
         history.append({"role": "assistant", "content": ""})
         try:
+            if names[number] not in service.runs:
+                await asyncio.to_thread(service.open_finished)  # it may have ended a moment ago
             hosted = service.find(names[number])
             said = [message for message in history[:-1] if message["content"]][0 if how["remember"] else -1 :]
             told = [{"role": "system", "content": how["system"]}] if how["system"] else []
