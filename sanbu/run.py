@@ -16,7 +16,8 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -257,17 +258,18 @@ class Run:
         drawing.recipe.strategy.check_samples(n)
         earlier = written_before(place)
         condition = codec.condition(prompt, n, seed)
-        drafts: list[Draft] = []
+        drafts: list[Tensor] = []
+        evaluations: list[int] = []
 
         def watch(draft: Draft) -> None:
-            drafts.append(replace(draft, sample=draft.sample.clone()))
+            drafts.append(draft.sample.clone())
+            evaluations.append(int(draft.evaluations[0]))
 
         samples = [result for follower in drawing.followers(condition, seed, watch) for result in follower.results()]
-        kept = evenly([draft.sample for draft in drafts], FRAMES)
-        frames = [[codec.read(row) for row in sample] for sample in kept]
+        frames = [[codec.read(row) for row in sample] for sample in evenly(drafts, FRAMES)]
         for path in earlier:
             path.unlink()
-        return codec.export(samples, place, frames) | {"evaluations": int(drafts[-1].evaluations[0])}
+        return codec.export(samples, place, frames) | {"evaluations": evaluations[-1]}
 
     # -- beyond the folder --------------------------------------------------------------------------------------------
 
@@ -311,11 +313,11 @@ class Drawing:
     def followers(
         self, condition: Batch, seed: int, watch: Callable[[Draft], None] | None = None
     ) -> Iterator[Follower]:
-        """Draw some rows at a time, with progress; gives the reader of each part. watch: sees those of the first."""
+        """Draw some rows at a time, several with progress; yields each reader. watch: sees the first part."""
         count = row_count(condition)
         seeds = consecutive(seed, count)
         size = count if self.recipe.strategy.together else AT_ONCE
-        with progress_rows("drawing", count) as progress:
+        with progress_rows("drawing", count) if count > 1 else nullcontext(lambda rows: None) as progress:
             for start in range(0, count, size):
                 rows = {name: tensor[start : start + size] for name, tensor in condition.items()}
                 follower, drawn = self.follow(), 0.0

@@ -46,7 +46,7 @@ def chat(
         raise ConfigError(f"chat: given only {' '.join(changes)}; a run folder or the URL of a server is needed")
     remote = [name for name in folders if name.startswith(("http://", "https://"))]
     if remote and weights != "full":
-        raise ConfigError(f"--weights: given {weights}, but {remote[0]} is a server, which has chosen its own")
+        raise ConfigError(f"--weights: given {weights}, but {remote[0]} is a server; give it to sanbu serve")
     speakers: list[Speaks] = [
         RemoteSpeaker(name, changes, system) if name in remote else Speaker.open(Path(name), changes, system, weights)
         for name in folders

@@ -70,12 +70,14 @@ def generate(
 
 
 def opened(folder: Path, weights: str) -> Run:
-    """A run on the best device, with its linear layers in a format. Raises ConfigError for an unknown format."""
+    """A run on the best device, with its linear layers in a format. Raises ConfigError for a format it cannot have."""
     from sanbu.run import Run
     from sanbu.serve.weights.convert import convert, known
 
-    run = Run.open(folder).to("auto")
-    convert(run.model, known(weights))
+    run = Run.open(folder)
+    if known(weights) != "full" and run.codec.medium != "text":
+        raise ConfigError(f"--weights: given {weights}, but {folder} draws {run.codec.unit}; only text has it")
+    convert(run.to("auto").model, known(weights))
     return run
 
 

@@ -60,7 +60,7 @@ def __getattr__(name: str) -> Callable[..., Recipe]:
 def find(name: str) -> Callable[..., Recipe]:
     """The recipe of that name. Raises ConfigError with the nearest match."""
     if name in PIPELINES:
-        raise ConfigError(f"{name} is several recipes that follow each other; see: sanbu show {name}")
+        raise ConfigError(f"{name} is a pipeline of several recipes; see: sanbu show {name}")
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}; recipes: {', '.join(RECIPES)}{nearest(name, RECIPES)}")
     return getattr(import_module(f"sanbu.recipes.{RECIPES[name]}"), name.replace("-", "_"))

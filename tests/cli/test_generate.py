@@ -128,4 +128,6 @@ def test_raw_is_refused_for_pictures(tmp_path):
     run = library.train(recipe, tmp_path / "run", watchers=[])
     done = CliRunner().invoke(app, ["generate", str(run.folder), "--raw"])
     assert isinstance(done.exception, ConfigError) and "--raw" in str(done.exception)
+    halved = CliRunner().invoke(app, ["generate", str(run.folder), "--weights", "int8"])
+    assert isinstance(halved.exception, ConfigError) and "draws pictures; only text" in str(halved.exception)
     assert "draws pictures" in str(done.exception)
