@@ -199,7 +199,7 @@ def compare(data: str, seconds: float) -> Figures:
     from sanbu.data.image_rows import Images
     from sanbu.evaluation.compare import compare_contest
     from sanbu.evaluation.report import row_figures, write
-    from sanbu.recipes.contests import convolutions
+    from sanbu.recipes.contests.pictures import convolutions
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     contestants = convolutions(Images(path=data, validation=0.0, test=0.1, classes=0).resolve(), device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from sanbu.cli.app import Json, app, report
 from sanbu.config import ConfigError
+from sanbu.evaluation.figures import Entry, Report
 
 
 @app.command()
@@ -58,16 +60,18 @@ def evaluate(
 @app.command()
 def compare(
     names: Annotated[
-        list[str], typer.Argument(metavar="CONTEST|RUN...", help="digits, or run folders on the same pictures")
+        list[str], typer.Argument(metavar="CONTEST|RUN...", help="a contest and its settings, or runs on the same data")
     ],
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="folder for runs and report")] = Path(
         "runs/compare"
     ),
-    seconds: Annotated[float, typer.Option("--seconds", min=1, help="CPU seconds of training per strategy")] = 60,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="runs per strategy")] = 3,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=1, help="CPU seconds of training per row; digits: 60")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="runs per row; digits: 3")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare strategies on the same data: quality, speed, diversity.
+    """Compare on the same data: quality, speed, diversity.
 
     Writes compare.html, compare.png and compare.json into --run.
 
@@ -76,21 +80,8 @@ def compare(
     sanbu compare digits --seconds 20 --seeds 1
     sanbu compare runs/mine runs/other --run runs/report
     """
-    from sanbu.evaluation.compare import compare_contest, compare_runs, names_of
-    from sanbu.evaluation.report import table, write
-    from sanbu.recipes import contests
-    from sanbu.run import Run
-
-    missing = next((name for name in names if not (Path(name) / "recipe.json").exists()), None)
-    if missing is not None and len(names) > 1:
-        raise ConfigError(f"compare: given {' '.join(names)}, allowed: one contest or run folders; {missing} is no run")
-    if missing is None:
-        runs = [Run.open(name) for name in names]
-        rows, title = compare_runs(runs), ", ".join(names_of(runs))
-    else:
-        rows = compare_contest(contests.find(missing), run, seconds, seeds)
-        title = f"{missing}: {seconds:g} CPU seconds each, {seeds} seed{'s' if seeds > 1 else ''}"
-    content = write(rows, run, title)
+    found = compared(names, Entry(run, seconds, seeds))
+    content = found.write(run)
     if as_json:
         report(content, True, "")
         return
@@ -98,5 +89,23 @@ def compare(
 
     from sanbu.display.tables import folded, output_width
 
-    Console(width=output_width()).print(table(rows))
+    Console(width=output_width()).print(found.table())
     typer.echo("\n" + folded("\n".join(content["advice"])) + f"\n{run / 'compare.html'}")
+
+
+def compared(names: list[str], entry: Entry) -> Report:
+    """The report of a contest, or of run folders. Raises ConfigError for a mixture of both."""
+    from sanbu.evaluation.compare import compare_runs, names_of
+    from sanbu.evaluation.report import PictureReport
+    from sanbu.recipes import contests
+    from sanbu.run import Run
+
+    if names[0] in contests.CONTESTS:
+        return contests.compete(names[0], replace(entry, settings=tuple(names[1:])))
+    missing = next((name for name in names if not (Path(name) / "recipe.json").exists()), None)
+    if missing is not None and len(names) > 1:
+        raise ConfigError(f"compare: given {' '.join(names)}, allowed: one contest or run folders; {missing} is no run")
+    if missing is not None:
+        return contests.compete(missing, entry)
+    runs = [Run.open(name) for name in names]
+    return PictureReport(compare_runs(runs), ", ".join(names_of(runs)))

@@ -6,7 +6,7 @@ import base64
 import html
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,22 @@ COLUMNS: tuple[tuple[Column, Callable[[Row], str]], ...] = (  # and the text of 
     (Column("MB", 12), figure("memory_mb", 0, spread=False)),
     (Column("parameters", 9), of_models(lambda row: f"{row.parameters:,}")),
 )
+
+
+@dataclass(frozen=True)
+class PictureReport:
+    """The rows of a comparison of pictures, as a report."""
+
+    rows: Sequence[Row]
+    title: str
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write compare.json, compare.png and compare.html."""
+        return write(self.rows, folder, self.title)
+
+    def table(self) -> FittedTable:
+        """The rows for the terminal."""
+        return table(self.rows)
 
 
 def write(rows: Sequence[Row], folder: Path, title: str) -> dict[str, Any]:

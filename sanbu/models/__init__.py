@@ -21,6 +21,8 @@ KINDS = {
     "lora": "tokens.lora",
     # scorers: one number or one row of scores for a text
     "scorer": "scorers.scorer",
+    # predictors: numbers, or a score for each class, of an input
+    "mlp": "predictors.mlp",
     # pixels: piece by piece over pictures
     "pixelcnn": "pixels.pixelcnn",
     "row-lstm": "pixels.pixelrnn",

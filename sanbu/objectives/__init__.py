@@ -15,6 +15,12 @@ KINDS = {
     # denoising
     "denoising": "denoising",
     "consistency": "consistency",
+    # a number or a label of an input
+    "squared": "supervised",
+    "absolute": "supervised",
+    "quantile": "supervised",
+    "gaussian": "supervised",
+    "cross-entropy": "supervised",
     # labels and preferences
     "discriminative": "discriminative",
     "bradley-terry": "reward_model",

@@ -12,7 +12,8 @@ from sanbu.evaluation.compare import contest_jobs, read_rows
 from sanbu.evaluation.jobs import Job, Jobs, Progress
 from sanbu.evaluation.report import write
 from sanbu.files import write_json
-from sanbu.recipes import contests, pipelines
+from sanbu.recipes import pipelines
+from sanbu.recipes.contests.pictures import digits
 from sanbu.recipes.stages import Stage, split_overrides, train_stage
 from sanbu.run import Run
 
@@ -123,7 +124,7 @@ def digits_folder(folder: Path) -> Path:
 
 def digits_jobs(folder: Path, seconds: float) -> list[Job]:
     """Every way to draw digits, trained and measured, and a report at the end."""
-    shown = [replace(each, divided=(*each.divided, SAMPLED)) for each in contests.find("digits")]
+    shown = [replace(each, divided=(*each.divided, SAMPLED)) for each in digits()]
     made = contest_jobs(shown, folder, seconds, 1)
     rows = tuple(job.name for job in made if job.run is None)
     return [*made, Job("report", write_report, (folder, seconds), folder / "compare.html", 5, after=rows)]
@@ -131,4 +132,4 @@ def digits_jobs(folder: Path, seconds: float) -> list[Job]:
 
 def write_report(folder: Path, seconds: float) -> None:
     """Write compare.json, compare.png and compare.html."""
-    write(read_rows(contests.find("digits"), folder), folder, f"digits: {seconds:g} CPU seconds each")
+    write(read_rows(digits(), folder), folder, f"digits: {seconds:g} CPU seconds each")

@@ -1,4 +1,4 @@
-"""Prediction: one evaluation gives scores_BO at the last token of each input (O outputs)."""
+"""Prediction: one evaluation gives outputs_BO of an input x, or scores_BO at the last token of a text (O outputs)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 @dataclass
 class PredictionState:
-    """Inputs tokens_BT and length_B; output scores_BO, empty before the step."""
+    """inputs: the arguments of the model, x or tokens_BT and the last position; scores_BO, empty before the step."""
 
-    tokens: Tensor
-    length: Tensor
+    inputs: tuple[Tensor, ...]
     scores: Tensor
     done: Tensor
 
@@ -26,7 +25,7 @@ class Prediction(StrategyConfig):
     """No sampling: the scores that the model gives its input."""
 
     kind: Literal["prediction"] = "prediction"
-    families: ClassVar[tuple[str, ...]] = ("scorer",)
+    families: ClassVar[tuple[str, ...]] = ("scorer", "predictor")
     draws: ClassVar[bool] = False
 
     def build(self, space: Space) -> Strategy:
@@ -37,16 +36,14 @@ class PredictionStrategy:
     """One pass through the model."""
 
     def begin(self, condition: Batch, seeds: Tensor) -> PredictionState:
-        """From tokens_BT, padded on the right, and length_B. Seeds are not used."""
+        """From x, or from tokens_BT, padded on the right, and length_B. Seeds are not used."""
         empty = torch.zeros(len(seeds), 0, device=seeds.device)
-        return PredictionState(
-            condition["tokens"], condition["length"], empty, torch.zeros_like(seeds, dtype=torch.bool)
-        )
+        inputs = (condition["x"],) if "x" in condition else (condition["tokens"], condition["length"] - 1)
+        return PredictionState(inputs, empty, torch.zeros_like(seeds, dtype=torch.bool))
 
     def advance(self, models: Models, state: PredictionState) -> PredictionState:
         """Compute all scores: the only step."""
-        scores = models["model"](state.tokens, state.length - 1)
-        return PredictionState(state.tokens, state.length, scores, torch.ones_like(state.done))
+        return PredictionState(state.inputs, models["model"](*state.inputs), torch.ones_like(state.done))
 
     def draft(self, state: PredictionState) -> Draft:
         """The scores; all are committed once they are computed."""

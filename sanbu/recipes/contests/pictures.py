@@ -1,15 +1,17 @@
-"""Contests: recipes that `sanbu compare NAME` trains under one budget, and the ways to sample from each."""
+"""Pictures: recipes that are trained under one budget on the same data, and the ways to sample from each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from sanbu.config import ConfigError, nearest
+from sanbu.config import ConfigError
 from sanbu.data.image_rows import Images
+from sanbu.evaluation.compare import compare_contest
 from sanbu.evaluation.contest import Contestant
+from sanbu.evaluation.figures import Entry
+from sanbu.evaluation.report import PictureReport
 from sanbu.recipe import Recipe
 from sanbu.recipes import images
 
+SECONDS, SEEDS = 60, 3  # CPU seconds of training per strategy, and runs of each
 FLOW_STEPS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -67,13 +69,10 @@ def make_contestants(data: Images, device: str, **chosen: Recipe) -> tuple[Conte
     )
 
 
-CONTESTS: dict[str, Callable[[], tuple[Contestant, ...]]] = {"digits": digits}
-
-
-def find(name: str) -> tuple[Contestant, ...]:
-    """The contest of that name. Raises ConfigError with the nearest match."""
-    if name not in CONTESTS:
-        raise ConfigError(
-            f"{name!r} is neither a run folder nor a contest; contests: {', '.join(CONTESTS)}{nearest(name, CONTESTS)}"
-        )
-    return CONTESTS[name]()
+def compete(entry: Entry) -> PictureReport:
+    """Train and measure every strategy on the digits."""
+    if entry.settings:
+        raise ConfigError(f"compare digits: given {entry.settings[0]!r}, but this contest has no settings")
+    seconds, seeds = entry.seconds or SECONDS, entry.seeds or SEEDS
+    rows = compare_contest(digits(), entry.folder, seconds, seeds)
+    return PictureReport(rows, f"digits: {seconds:g} CPU seconds each, {seeds} seed{'s' if seeds > 1 else ''}")

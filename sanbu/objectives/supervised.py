@@ -1,0 +1,161 @@
+"""Supervised learning: inputs x with a target y, a number or a label.
+
+squared        sum_o (f(x)_o - y_o)^2
+absolute       sum_o |f(x)_o - y_o|
+quantile       sum_q max(q (y - f(x)_q), (q - 1) (y - f(x)_q))             (Koenker and Bassett, 1978)
+gaussian       -log N(y; mean(x), deviation(x)^2), outputs: mean and log deviation
+cross-entropy  -w_y log softmax(f(x))_y, over the sum of the weights
+
+Each is a mean over rows. B rows, O outputs of the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from sanbu.config import SanbuError
+from sanbu.objectives.answers import fraction
+from sanbu.objectives.objective import Loss, Metrics, Objective, ObjectiveConfig, count_rows
+from sanbu.space import Batch, Models
+
+Judge = Callable[[Tensor, Tensor], tuple[Tensor, Metrics]]  # outputs_BO, target -> the summed loss and metrics
+
+
+class SupervisedConfig(ObjectiveConfig):
+    """What all of them share: the names of the tensors in a batch."""
+
+    families: ClassVar[tuple[str, ...]] = ("predictor",)
+    input: str = Field("x", description="name of the input in a batch; image for pictures")
+    target: str = Field("y", description="name of the target in a batch; label for pictures")
+
+
+def supervised(config: SupervisedConfig, judge: Judge, outputs: int | None = None) -> Objective:
+    """The mean of a judge over rows. outputs: how many the model must have, None for any."""
+
+    def loss(models: Models, batch: Batch) -> Loss:
+        found_BO = models["model"](batch[config.input]).float()
+        if outputs is not None and found_BO.shape[1] != outputs:
+            raise SanbuError(
+                f"model.outputs: given {found_BO.shape[1]}, but the objective {config.kind!r} needs {outputs}"  # type: ignore[attr-defined]
+            )
+        total, metrics = judge(found_BO, batch[config.target])
+        return Loss({"rows": total}, metrics)
+
+    return Objective(loss, count_rows)
+
+
+def rows_of(target: Tensor) -> Tensor:
+    """The number of rows, as a tensor."""
+    return torch.tensor(float(len(target)))
+
+
+def column(outputs_BO: Tensor, target: Tensor) -> Tensor:
+    """The target as [B, O] or [B, 1]."""
+    return target.float().view(len(outputs_BO), -1)
+
+
+class Squared(SupervisedConfig):
+    """Squared error: the model learns the mean."""
+
+    kind: Literal["squared"] = "squared"
+
+    def build(self) -> Objective:
+        return supervised(self, squared)
+
+
+def squared(outputs_BO: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
+    """The squared error, summed over outputs."""
+    error = outputs_BO - column(outputs_BO, target)
+    return error.square().sum(), {"absolute_error": (error.detach().abs().sum(), rows_of(target))}
+
+
+class Absolute(SupervisedConfig):
+    """Absolute error: the model learns the median."""
+
+    kind: Literal["absolute"] = "absolute"
+
+    def build(self) -> Objective:
+        return supervised(self, absolute)
+
+
+def absolute(outputs_BO: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
+    """The absolute error, summed over outputs."""
+    error = outputs_BO - column(outputs_BO, target)
+    return error.abs().sum(), {"squared_error": (error.detach().square().sum(), rows_of(target))}
+
+
+class Quantile(SupervisedConfig):
+    """The pinball loss: each output learns a quantile, so that pairs of them are prediction intervals."""
+
+    kind: Literal["quantile"] = "quantile"
+    levels: tuple[float, ...] = Field((0.05, 0.5, 0.95), min_length=1, description="the quantile of each output")
+
+    def build(self) -> Objective:
+        return supervised(self, quantile(self.levels), len(self.levels))
+
+
+def quantile(levels: tuple[float, ...]) -> Judge:
+    """The pinball loss, summed over levels; the fraction of targets below the largest quantile minus the smallest."""
+
+    def judge(outputs_BO: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
+        error = column(outputs_BO, target) - outputs_BO
+        level_O = error.new_tensor(levels)
+        inside = (error[:, 0] >= 0) & (error[:, -1] <= 0)
+        return torch.maximum(level_O * error, (level_O - 1) * error).sum(), {"inside": fraction(inside)}
+
+    return judge
+
+
+class Gaussian(SupervisedConfig):
+    """A normal law of the target: the outputs are its mean and the logarithm of its deviation."""
+
+    kind: Literal["gaussian"] = "gaussian"
+
+    def build(self) -> Objective:
+        return supervised(self, gaussian, 2)
+
+
+def gaussian(outputs_BO: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
+    """-log p of the target."""
+    mean_B, log_deviation_B = outputs_BO.unbind(1)
+    error = target.float().view(-1) - mean_B
+    nats = 0.5 * (error * (-log_deviation_B).exp()).square() + log_deviation_B + 0.5 * math.log(2 * math.pi)
+    return nats.sum(), {"squared_error": (error.detach().square().sum(), rows_of(target))}
+
+
+class CrossEntropy(SupervisedConfig):
+    """The negative log-probability of the label."""
+
+    kind: Literal["cross-entropy"] = "cross-entropy"
+    weights: tuple[float, ...] = Field((), description="weight of each class; none: all are 1")
+
+    def build(self) -> Objective:
+        return cross_entropy(self)
+
+
+def cross_entropy(config: CrossEntropy) -> Objective:
+    """The weighted mean over rows of -log p(label)."""
+
+    def loss(models: Models, batch: Batch) -> Loss:
+        scores_BO, label_B = models["model"](batch[config.input]).float(), batch[config.target]
+        weight = scores_BO.new_tensor(config.weights) if config.weights else None
+        if weight is not None and len(weight) != scores_BO.shape[1]:
+            raise SanbuError(
+                f"objective.weights: given {len(weight)}, but there are {scores_BO.shape[1]} classes; give one for each"
+            )
+        right = fraction(scores_BO.argmax(1) == label_B)
+        return Loss({"rows": F.cross_entropy(scores_BO, label_B, weight, reduction="sum")}, {"accuracy": right})
+
+    def count(batch: Batch) -> dict[str, float]:
+        if not config.weights:
+            return count_rows(batch)
+        return {"rows": float(torch.tensor(config.weights)[batch[config.target].cpu()].sum())}
+
+    return Objective(loss, count)
