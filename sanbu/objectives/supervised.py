@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sanbu.config import SanbuError
+from sanbu.config import SanbuError, kind_of
 from sanbu.objectives.answers import fraction
 from sanbu.objectives.objective import Loss, Metrics, Objective, ObjectiveConfig, count_rows
 from sanbu.space import Batch, Models
@@ -42,9 +42,8 @@ def supervised(config: SupervisedConfig, judge: Judge, outputs: int | None = Non
     def loss(models: Models, batch: Batch) -> Loss:
         found_BO = models["model"](batch[config.input]).float()
         if outputs is not None and found_BO.shape[1] != outputs:
-            raise SanbuError(
-                f"model.outputs: given {found_BO.shape[1]}, but the objective {config.kind!r} needs {outputs}"  # type: ignore[attr-defined]
-            )
+            kind, given = kind_of(config), found_BO.shape[1]
+            raise SanbuError(f"model.outputs: given {given}, but the objective {kind!r} needs {outputs}")
         total, metrics = judge(found_BO, batch[config.target])
         return Loss({"rows": total}, metrics)
 
