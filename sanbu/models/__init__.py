@@ -18,6 +18,11 @@ KINDS = {
     "neox": "tokens.neox",
     "opt": "tokens.opt",
     "modern": "tokens.modern",
+    "rnn": "tokens.recurrent",
+    "gru": "tokens.recurrent",
+    "lstm": "tokens.recurrent",
+    "mingru": "tokens.mingru",
+    "causal-cnn": "tokens.convolution",
     "lora": "tokens.lora",
     # scorers: one number or one row of scores for a text
     "scorer": "scorers.scorer",
