@@ -62,7 +62,7 @@ def starts_within(positions_BT: Tensor | None) -> Tensor | None:
         return None
     starts = positions_BT == 0
     starts[:, 0] = False
-    return starts if bool(starts.any()) else None
+    return None if bool((~starts).all()) else starts
 
 
 def expect(cache: Sequence[Kept], reads_B: Tensor | None) -> None:

@@ -23,6 +23,7 @@ KINDS = {
     "lstm": "tokens.recurrent",
     "mingru": "tokens.mingru",
     "causal-cnn": "tokens.convolution",
+    "ngram": "tokens.ngram",
     "lora": "tokens.lora",
     # scorers: one number or one row of scores for a text
     "scorer": "scorers.scorer",

@@ -25,6 +25,9 @@ class ModelConfig(Choice):
     table: ClassVar[str] = "sanbu.models:KINDS"
 
     family: ClassVar[str] = ""  # what the model is called with; objectives and strategies name the families they accept
+    searches: ClassVar[
+        tuple[str, ...]
+    ] = ()  # kinds of search that can find it, of a model without gradient; empty: any
 
     def build(self, space: Space) -> nn.Module:
         """The module with initial weights, for samples of this space."""

@@ -27,6 +27,7 @@ RECIPES = {
     "llama": "text",
     "modern": "text",
     "shakespeare": "text",
+    "ngram": "text",
     # pictures
     "pixelcnn": "images",
     "pixelrnn": "images",

@@ -34,6 +34,12 @@ class StatefulConfig(ModelConfig):
     width: int = Field(256, ge=1, description="width; sets automatic learning rate and batch size")
     cap: float = Field(15.0, gt=0, description="bound of the logits, from tanh soft-capping")
 
+    @classmethod
+    def adopt(cls, replaced: Any) -> dict[str, Any]:
+        """As many layers and as wide as the model whose place it takes: about the same number of parameters."""
+        found = replaced if isinstance(replaced, dict) else {}
+        return {name: found[name] for name in ("layers", "width") if isinstance(found.get(name), int)}
+
 
 class Stateful(nn.Module):
     """tokens -> embedding -> layers -> norm -> head; each layer keeps a state of fixed size.
