@@ -44,6 +44,9 @@ KINDS = {
     "skip-perceptron": "denoisers.perceptron",
     "unet": "denoisers.unet",
     "dit": "denoisers.dit",
+    # columns: the cells of a table, each given others
+    "copula": "columns.copula",
+    "column-forest": "columns.forest",
     # your own nn.Module, by family
     "custom": "custom_module",
     "custom-tokens": "custom_module",

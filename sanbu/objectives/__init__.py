@@ -21,6 +21,9 @@ KINDS = {
     "quantile": "supervised",
     "gaussian": "supervised",
     "cross-entropy": "supervised",
+    # the cells of a table
+    "columns": "columns",
+    "masked-columns": "columns",
     # labels and preferences
     "discriminative": "discriminative",
     "bradley-terry": "reward_model",
