@@ -44,8 +44,10 @@ class ColumnsConfig(ModelConfig):
 
 
 def order_of(space: Space) -> tuple[int, ...]:
-    """The target first, then the columns as they stand in the table."""
-    rest = [place for place in range(len(space.columns)) if place != space.target]
+    """The target, categories by the number of their names, then numbers as they stand: what is finer comes later."""
+    columns = space.columns
+    rest = [place for place in range(len(columns)) if place != space.target]
+    rest.sort(key=lambda place: (columns[place].dense, 0 if columns[place].dense else len(columns[place].names)))
     return (*([space.target] if space.target >= 0 else []), *rest)
 
 

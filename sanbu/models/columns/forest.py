@@ -23,8 +23,8 @@ from sanbu.models.columns.ridge import ridge
 from sanbu.models.columns.trees import Array, Forest, grow
 from sanbu.space import Batch, Space
 
+MANY = 2000  # rows from which on the automatic sizes are others
 FEW = 30  # numbers that a regression needs
-INDICATED = 4  # levels that a tree of numbers also aims at
 
 
 class ColumnForest(ColumnsConfig):
@@ -32,8 +32,8 @@ class ColumnForest(ColumnsConfig):
 
     kind: Literal["column-forest"] = "column-forest"
     searches: ClassVar[tuple[str, ...]] = ("closed-form",)
-    trees: int = Field(20, ge=1, description="trees per column")
-    leaf: Positive | Auto = Field("auto", description="rows per leaf at least; auto: 5, and up to 20 for many rows")
+    trees: Positive | Auto = Field("auto", description="trees per column; auto: 20, for 2,000 rows or more 5")
+    leaf: Positive | Auto = Field("auto", description="rows per leaf at least; auto: 5, for 2,000 rows or more 10")
     quantiles: int = Field(16, ge=1, description="parts of the density of a leaf")
     linear: Literal["ridge", "none"] = Field("ridge", description="regression before the trees")
     background: float = Field(0.001, gt=0, lt=1, description="share of the column's own law in every law")
@@ -157,9 +157,10 @@ class ColumnPart(nn.Module):
         goal = level_B if not column.dense else goals(level_B, residual_B, score_B, column.levels)
         self.codes = torch.from_numpy(self.orders(cells_BC, before, goal))
         x_BF = self.features(margins, cells_BC, before).numpy()
-        trees = self.config.trees if before else 1
-        leaf = self.config.leaf if self.config.leaf != "auto" else min(20, max(5, len(x_BF) // 250))
-        grow(self.forest, x_BF, goal, level_B, residual_B, trees, leaf, seed)
+        many = len(x_BF) >= MANY
+        trees = self.config.trees if self.config.trees != "auto" else (5 if many else 20)
+        leaf = self.config.leaf if self.config.leaf != "auto" else (10 if many else 5)
+        grow(self.forest, x_BF, goal, level_B, residual_B, trees if before else 1, leaf, seed)
 
     def regress(
         self, margins: Margins, cells_BC: Tensor, before: tuple[int, ...], dense_B: Array, score_B: Array
@@ -189,11 +190,11 @@ class ColumnPart(nn.Module):
 
 
 def goals(level_B: Array, residual_B: Array, score_B: Array, levels: int) -> Array:
-    """What a tree of numbers aims at: the residual, or the score where most cells are levels; and frequent levels."""
+    """What a tree of numbers aims at: the residual, or the score where most cells are levels; and each level."""
     counts = np.bincount(level_B, minlength=levels + 1)
     main = residual_B if 2 * counts[levels] >= len(level_B) else score_B
-    frequent = [level for level in np.argsort(-counts[:levels], kind="stable")[:INDICATED] if counts[level]]
-    return np.stack([main / (main.std() or 1.0), *(2.0 * (level_B == level) for level in frequent)], 1)
+    indicators = [level_B == level for level in range(levels) if counts[level]]
+    return np.stack([main / (main.std() or 1.0), *indicators], 1)
 
 
 def ranks(group_B: Array, wide_BG: Array, groups: int) -> Array:

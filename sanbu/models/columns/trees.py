@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 Array = np.ndarray
+PURE = 3
 
 
 class Forest(nn.Module):
@@ -74,15 +75,19 @@ def below(threshold: Array) -> Array:
 def grow(
     forest: Forest, x_BF: Array, goal: Array, level_B: Array, residual_B: Array, trees: int, leaf: int, seed: int
 ) -> None:
-    """Grow trees on bootstraps of the rows towards a goal (labels, or numbers [B, G]); fill leaves with all rows."""
+    """Grow trees on bootstraps of the rows towards a goal (labels, or numbers [B, G]); fill leaves with all rows.
+
+    leaf: rows per leaf; where most cells are levels a leaf may be pure with as few as PURE.
+    """
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+    least = leaf if 2 * (level_B == forest.levels).sum() >= len(level_B) else min(leaf, PURE)
     kind = DecisionTreeClassifier if goal.ndim == 1 else DecisionTreeRegressor
     draw = np.random.default_rng(seed)
     grown, laws = [], []
     for _ in range(trees):
         rows = draw.integers(0, len(x_BF), len(x_BF)) if trees > 1 else np.arange(len(x_BF))
-        tree = kind(min_samples_leaf=leaf, random_state=int(draw.integers(2**31)))
+        tree = kind(min_samples_leaf=least, min_samples_split=2 * leaf, random_state=int(draw.integers(2**31)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree.fit(x_BF[rows], goal[rows])
