@@ -11,6 +11,7 @@ width of the cell, so that it is a density.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Protocol
 
 import torch
@@ -44,11 +45,17 @@ class ColumnsConfig(ModelConfig):
 
 
 def order_of(space: Space) -> tuple[int, ...]:
-    """The target, categories by the number of their names, then numbers as they stand: what is finer comes later."""
-    columns = space.columns
-    rest = [place for place in range(len(columns)) if place != space.target]
-    rest.sort(key=lambda place: (columns[place].dense, 0 if columns[place].dense else len(columns[place].names)))
+    """The target, categories by the number of their names, then numbers by that of their values: the finer the later."""
+    rest = [place for place in range(len(space.columns)) if place != space.target]
+    rest.sort(key=lambda place: fineness(space.columns[place]))
     return (*([space.target] if space.target >= 0 else []), *rest)
+
+
+def fineness(column: Column) -> tuple[bool, float]:
+    """A key that sorts columns: categories before numbers, few possible values before many."""
+    if not column.dense:
+        return False, len(column.names)
+    return True, (column.high - column.low) / column.step if column.step else math.inf
 
 
 def on_grid(column: Column, value: Tensor) -> Tensor:
