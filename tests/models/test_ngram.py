@@ -168,3 +168,59 @@ def test_the_recipe_counts_in_one_step_and_draws(tmp_path):
     assert Run.open(run.folder).generate("the c", temperature=0.0, max_tokens=12) == "at sat on th"
     assert run.evaluate()["loss"] < 0.2
     assert math.isclose(recipe.model.build(recipe.data.space())(torch.zeros(1, 1).long()).exp().sum(), 1, rel_tol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A run of n-grams of order 4 on a little text of several documents."""
+    from sanbu import recipes
+    from sanbu.loop import train
+
+    folder = tmp_path_factory.mktemp("ngram")
+    (folder / "texts").mkdir()
+    for number in range(6):
+        (folder / "texts" / f"{number}.txt").write_text(f"a <b> c{number} \tthe cat, the dog. " * 20, encoding="utf-8")
+    alphabet = "".join(sorted({c for path in folder.glob("texts/*.txt") for c in path.read_text(encoding="utf-8")}))
+    recipe = recipes.ngram(path=str(folder / "texts"), alphabet=alphabet).change("data.context=1024", "model.order=4")
+    return train(recipe.change(sample_every=0, evaluate_every=0), folder / "run", watchers=[])
+
+
+def test_arpa_out_and_in_gives_the_same_laws(counted, tmp_path):
+    from sanbu.interop import arpa
+
+    path = counted.export("arpa", tmp_path / "model.arpa")
+    again = arpa.import_run(path, tmp_path / "again")
+    tokens = counted.recipe.data.build().batch(0, 1)["tokens"][:, :300]
+    torch.testing.assert_close(again.model(tokens), counted.model(tokens), rtol=1e-5, atol=1e-5)
+    assert again.generate("a <b", temperature=0.0, max_tokens=9) == counted.generate(
+        "a <b", temperature=0.0, max_tokens=9
+    )
+
+
+def test_arpa_scores_are_kenlms(counted, tmp_path):
+    kenlm = pytest.importorskip("kenlm")
+    path = counted.export("arpa", tmp_path / "model.arpa")
+    peer, alphabet = kenlm.Model(str(path)), counted.recipe.data.tokenizer.alphabet
+    from sanbu.interop.arpa import word_of
+
+    text = "the cat, a <b> c3"
+    ids = torch.tensor([[len(alphabet), *(alphabet.index(c) for c in text)]])
+    ours = counted.model(ids[:, :-1])[0].gather(1, ids[0, 1:, None])[:, 0] / math.log(10)
+    theirs = [score for score, _, _ in peer.full_scores(" ".join(word_of(c.encode()) for c in text), eos=False)]
+    torch.testing.assert_close(ours, torch.tensor(theirs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\\data\\\nngram 1=1\n\n\\1-grams:\nx\ta\n\\end\\\n", r"line 5: 'x\\ta' is no 1-gram"),
+        ("\\data\\\nngram 1=3\n\n\\1-grams:\n-1\ta\n\\end\\\n", r"counts \[3\] n-grams, but the file has \[1\]"),
+        ("\\data\\\nngram 1=1\n\n\\1-grams:\n-1\tword\n\\end\\\n", "n-grams of words \\('word'\\) cannot be imported"),
+    ],
+)
+def test_a_damaged_arpa_file_is_one_line(text, said, tmp_path):
+    from sanbu.interop import arpa
+
+    (tmp_path / "bad.arpa").write_text(text, encoding="utf-8")
+    with pytest.raises(SanbuError, match=said):
+        arpa.import_run(tmp_path / "bad.arpa", tmp_path / "run")
