@@ -24,6 +24,7 @@ KINDS = {
     "mingru": "tokens.mingru",
     "causal-cnn": "tokens.convolution",
     "ngram": "tokens.ngram",
+    "ngram-mixture": "tokens.mixture",
     "lora": "tokens.lora",
     # scorers: one number or one row of scores for a text
     "scorer": "scorers.scorer",

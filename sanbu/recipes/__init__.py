@@ -28,6 +28,7 @@ RECIPES = {
     "modern": "text",
     "shakespeare": "text",
     "ngram": "text",
+    "mixture": "text",
     # pictures
     "pixelcnn": "images",
     "pixelrnn": "images",

@@ -224,3 +224,123 @@ def test_a_damaged_arpa_file_is_one_line(text, said, tmp_path):
     (tmp_path / "bad.arpa").write_text(text, encoding="utf-8")
     with pytest.raises(SanbuError, match=said):
         arpa.import_run(tmp_path / "bad.arpa", tmp_path / "run")
+
+
+def counted_by_hand(occurrences, order, given):
+    """Kneser-Ney in dictionaries: {(length, gram): count} of all n-grams, with discounts given by length. Returns p."""
+    longest = {gram: count for (length, gram), count in occurrences.items() if length == order and count}
+    counts = {order: longest}
+    for length in reversed(range(1, order)):
+        found = {}
+        for (size, gram), count in occurrences.items():
+            if size == length and count and gram[0] == 0 and length > 1:
+                found[gram] = count
+        for gram in counts[length + 1]:
+            if not (length > 1 and gram[1] == 0):
+                found[gram[1:]] = found.get(gram[1:], 0) + 1
+        counts[length] = found
+
+    def p(token, history):
+        if history is None:
+            return 1 / 5
+        length = len(history) + 1
+        below = p(token, history[1:] if history else None)
+        same = {gram: count for gram, count in counts[length].items() if gram[:-1] == history}
+        total = sum(same.values())
+        if not total:
+            return below
+        discount = lambda count: (0.0, *given[length])[min(count, 3)]
+        left = sum(map(discount, same.values())) / total
+        count = same.get((*history, token), 0)
+        return (count - discount(count)) / total + left * below
+
+    return p
+
+
+def occurrences_of(documents, order):
+    """How often each n-gram stands in the documents, each followed by the end token."""
+    found = {}
+    for document in documents:
+        stream = [*map(int, document), 0]
+        for length in range(1, order + 1):
+            for place in range(max(1, length - 1), len(stream)):
+                gram = tuple(stream[place - length + 1 : place + 1])
+                found[length, gram] = found.get((length, gram), 0) + 1
+    return found
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_laws_equal_dictionaries_with_and_without_one_occurrence(left_out):
+    """Every place of the documents: the law of the counts, and that of the counts without its own n-gram."""
+    order, model = 3, fitted(3)
+    given = {length: tuple(each.discounts.tolist()) for length, each in enumerate(model.orders, 1)}
+    whole = occurrences_of(DOCUMENTS, order)
+    for document in DOCUMENTS:
+        stream = [*map(int, document), 0]
+        for place in range(1, len(stream)):
+            history = tuple(stream[max(0, place - order + 1) : place])
+            counted, out = dict(whole), None
+            if left_out:
+                gram = (*history, stream[place])
+                counted[len(gram), gram] -= 1
+                out = torch.tensor([stream[place]])
+            p = counted_by_hand(counted, order, given)
+            window = torch.tensor([[0] * (order - 1 - len(history)) + list(history)])
+            found = model.laws(window, torch.tensor([len(history)]), out)[0]
+            expected = [p(token, history) for token in range(5)]
+            torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.double), rtol=1e-12, atol=1e-12)
+            assert float(found.sum()) == pytest.approx(1, abs=1e-12)
+
+
+def mixed():
+    """A mixture of fitted n-grams and a small network, without any zero weight, in evaluation mode."""
+    from sanbu.models.tokens.mixture import Mixed
+    from sanbu.models.tokens.recurrent import LSTM
+    from sanbu.testing import build_seeded, fill
+
+    network = build_seeded(lambda: LSTM(width=8).build(SPACE))
+    model = Mixed(fitted(3), network, 8, 3)
+    fill(model)
+    return model.eval()
+
+
+def test_a_mixture_lies_between_its_parts():
+    """g p_ngram + (1 - g) p_network sums to 1, and a gate that is open or closed gives one of the two."""
+    model, tokens = mixed(), rows()["tokens"][:, :9]
+    parts = [model.ngram(tokens), model.network(tokens).log_softmax(-1)]
+    assert (model(tokens).exp().sum(-1) - 1).abs().max() < 1e-6
+    model.gate_hidden.data.zero_(), model.gate_order.data.zero_()
+    for bias, part in zip((40.0, -40.0), parts, strict=True):
+        model.gate_bias.data.fill_(bias)
+        torch.testing.assert_close(model(tokens), part, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mixture_is_drawn_alone_as_in_a_batch():
+    condition = {"tokens": rows()["tokens"][:, :8].expand(3, 8).clone(), "length": torch.tensor([1, 8, 3])}
+    check_strategy(Autoregressive(max_tokens=10, prefill=3), {"model": mixed()}, SPACE, condition)
+
+
+def test_in_training_a_mixture_leaves_each_n_gram_out_of_its_counts():
+    model, batch = mixed(), rows(("0123412134",))
+    model.gate_hidden.data.zero_(), model.gate_order.data.zero_()
+    model.gate_bias.data.fill_(40.0)
+    windows, known = model.ngram.read(batch["tokens"], batch["positions"], None)
+    expected = model.ngram.laws(windows[:-1], known[:-1], batch["tokens"][0, 1:]).log().float()
+    found = model.train()(batch["tokens"], batch["positions"])
+    torch.testing.assert_close(found[0, :-1], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        found[0, -1], model.network(batch["tokens"])[0, -1].log_softmax(-1), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_the_mixture_recipe_begins_from_the_counts_of_its_parent(counted, tmp_path):
+    from sanbu import recipes
+    from sanbu.loop import train
+
+    data = counted.recipe.data.model_copy(update={"context": 32})
+    recipe = recipes.mixture().change(data=data, parents={"model": str(counted.folder)}, steps=3, batch=2)
+    recipe = recipe.change("model.order=4", "model.network.width=16", sample_every=0, evaluate_every=0)
+    run = train(recipe, tmp_path / "run", watchers=[])
+    ours, theirs = weights(run.model), weights(counted.model)
+    assert all(ours[f"ngram.{name}"].equal(tensor) for name, tensor in theirs.items())
+    assert Run.open(run.folder).generate("the c", temperature=0.0, max_tokens=5) == "at, t"
