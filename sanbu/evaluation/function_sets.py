@@ -147,13 +147,18 @@ def compete(competitors: Sequence[Competitor], folder: Path, seconds: float, see
             progress(now - done, ", ".join(everything.running))
             done = now
     rows = [row_of(each.name, folder, seeds) for each in competitors]
-    drawn = {row["name"]: [(int(n), 1 / s) for n, s in row["seconds_per_token"].items()] for row in rows}
+    drawn = {row["name"]: speeds(row["seconds_per_token"]) for row in rows}
     curves = {each.name: curve(folder, each.name) for each in competitors if not each.counted}
     panels = (
         Panel("CPU seconds of training", "loss on the rows that are trained on", curves, log_x=True),
         Panel("tokens in the row", "drawn tokens per second", drawn, log_x=True, log_y=True),
     )
     return Figures(title, COLUMNS, rows, advice(rows), panels, notes=NOTES)
+
+
+def speeds(seconds: dict[str, float]) -> list[tuple[float, float]]:
+    """Lengths of a row, and tokens per second."""
+    return [(int(length), 1 / value) for length, value in seconds.items()]
 
 
 def row_of(name: str, folder: Path, seeds: int) -> dict[str, Any]:

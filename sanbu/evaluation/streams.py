@@ -33,11 +33,12 @@ def carried(model: Any, stream: Tensor) -> float:
     """With the state carried along, in lanes; each lane begins without a state."""
     size = -(-(len(stream) - 1) // LANES)
     places = torch.arange(LANES)[:, None] * size + torch.arange(size + 1)
-    whole = F.pad(stream, (0, LANES * size + 1 - len(stream)), value=IGNORED)[places]
+    missing = LANES * size + 1 - len(stream)
+    whole = F.pad(stream, (0, missing), value=IGNORED)[places]
     cache, nats, tokens = model.cache(LANES, size), 0.0, 0
     for start in range(0, size, PIECE):
-        inputs, targets = whole[:, start : start + PIECE], whole[:, start + 1 : start + PIECE + 1]
-        inputs = inputs[:, : targets.shape[1]].clamp(min=0)
+        piece = whole[:, start : start + PIECE + 1]
+        inputs, targets = piece[:, :-1].clamp(min=0), piece[:, 1:]
         logits = model(inputs, torch.arange(start, start + inputs.shape[1]).expand_as(inputs), cache)
         nats += float(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
         tokens += int((targets != IGNORED).sum())

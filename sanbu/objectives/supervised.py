@@ -25,6 +25,7 @@ from sanbu.objectives.answers import fraction
 from sanbu.objectives.objective import Loss, Metrics, Objective, ObjectiveConfig, count_rows
 from sanbu.space import Batch, Models
 
+HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 Judge = Callable[[Tensor, Tensor], tuple[Tensor, Metrics]]  # outputs_BO, target -> the summed loss and metrics
 
 
@@ -125,7 +126,8 @@ def gaussian(outputs_BO: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
     """-log p of the target."""
     mean_B, log_deviation_B = outputs_BO.unbind(1)
     error = target.float().view(-1) - mean_B
-    nats = 0.5 * (error * (-log_deviation_B).exp()).square() + log_deviation_B + 0.5 * math.log(2 * math.pi)
+    scaled = error * (-log_deviation_B).exp()
+    nats = 0.5 * scaled.square() + log_deviation_B + HALF_LOG_2_PI
     return nats.sum(), {"squared_error": (error.detach().square().sum(), rows_of(target))}
 
 

@@ -37,7 +37,8 @@ class Taps(nn.Module):
             document_BT = starts_BT.cumsum(1)
             for j, offset in enumerate(self.offsets[1:], 1):
                 same = document_BT[:, offset:] == document_BT[:, : max(time - offset, 0)]
-                found[j] = found[j] * nn.functional.pad(same, (min(offset, time), 0), value=True)[..., None]
+                met = nn.functional.pad(same, (min(offset, time), 0), value=True)
+                found[j] = found[j] * met[..., None]
         if state is not None:
             state.tensors = (last(whole, reach, time if state.reads is None else state.reads),)
         return torch.cat(found, 2)

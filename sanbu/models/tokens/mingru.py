@@ -53,7 +53,8 @@ class GatedScan(nn.Module):
         drive = update * new
         if state is not None and before is not None:
             earlier = state.tensors[1]
-            drive = torch.cat((drive[:, :1] + decay[:, :1] * earlier[:, None], drive[:, 1:]), 1)
+            first = drive[:, :1] + decay[:, :1] * earlier[:, None]
+            drive = torch.cat((first, drive[:, 1:]), 1)
             hidden = scan(decay, drive)
             state.tensors = (*before.tensors, state_at(hidden, earlier, state.reads))
         else:
@@ -62,7 +63,8 @@ class GatedScan(nn.Module):
 
     def state(self, rows: int) -> State:
         """The last inputs of the convolution, and h."""
-        return State((*self.taps.state(rows, self.kernel).tensors, self.kernel.new_zeros(rows, self.new.out_features)))
+        hidden = self.kernel.new_zeros(rows, self.new.out_features)
+        return State((*self.taps.state(rows, self.kernel).tensors, hidden))
 
 
 class MinGRU(StatefulConfig):
