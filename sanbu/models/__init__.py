@@ -18,6 +18,7 @@ KINDS = {
     "neox": "tokens.neox",
     "opt": "tokens.opt",
     "modern": "tokens.modern",
+    "canon": "tokens.canon",
     "rnn": "tokens.recurrent",
     "gru": "tokens.recurrent",
     "lstm": "tokens.recurrent",
