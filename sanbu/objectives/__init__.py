@@ -22,6 +22,7 @@ KINDS = {
     "quantile": "supervised",
     "gaussian": "supervised",
     "cross-entropy": "supervised",
+    "accuracy": "supervised",
     # labels and preferences
     "discriminative": "discriminative",
     "bradley-terry": "reward_model",
