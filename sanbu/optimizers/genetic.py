@@ -52,7 +52,8 @@ class Breeding:
         self.config, self.flat = config, Flat(models)
         self.genes = self.flat.vector().expand(config.population, -1).clone()
         self.mutation = torch.full((config.population,), config.mutation, device=self.genes.device)
-        self.losses = torch.zeros(config.population, device=self.genes.device)  # equal: the first parents are alike
+        zeros = torch.zeros(config.population, dtype=torch.double, device=self.genes.device)
+        self.losses = zeros  # equal: the first parents are alike
 
     @torch.no_grad()
     def step(self, problem: Problem) -> Metrics:

@@ -71,7 +71,7 @@ def losses_of(problem: Problem, flat: Flat, members_PD: Tensor, batched: Batched
         found_P = vmap(value, chunk_size=chunk)(members_PD)
     else:
         found_P = one_by_one(problem, flat, members_PD)
-    found_P = torch.where(found_P.isfinite(), found_P, torch.inf).float()
+    found_P = torch.where(found_P.isfinite(), found_P, torch.inf).double()
     if not bool(found_P.isfinite().any()):
         raise NotFinite(f"the loss of {problem.turn.player!r} is NaN or infinite for every member of the population")
     return found_P

@@ -89,9 +89,8 @@ class Problem:
                     terms = {name: total / self._denominator(name) for name, total in loss.sums.items()}
                 total = sum(terms.values(), torch.zeros(()))
                 if not total.requires_grad:
-                    raise SanbuError(
-                        f"optimizer: the objective has no gradient; allowed: {', '.join(WITHOUT_GRADIENT)}"
-                    )
+                    allowed = ", ".join(WITHOUT_GRADIENT)
+                    raise SanbuError(f"optimizer: the objective has no gradient; allowed: {allowed}")
                 total.backward()
                 add(totals, {name: term.detach().float() for name, term in terms.items()})
                 add_pairs(pairs, loss.metrics)
