@@ -30,6 +30,8 @@ from sanbu.objectives.objective import ObjectiveConfig
 from sanbu.optimizers.search import OptimizerConfig
 from sanbu.strategies.strategy import StrategyConfig
 
+MOST_ROWS = 2**20  # of an automatic batch
+
 
 class Schedule(Config):
     """How many rounds, how many rows, and how often to evaluate, sample and save."""
@@ -123,7 +125,7 @@ class Recipe(Config):
     def resolve(self) -> Recipe:
         """This recipe with every `auto` of batch size and learning rate computed from the model's width."""
         elements = math.prod(self.data.space().shape)
-        batch = self.schedule.batch if self.schedule.batch != "auto" else auto_batch(self.model.dial(), elements)
+        batch = self.schedule.batch if self.schedule.batch != "auto" else self._auto_batch(elements)
         micro = self.schedule.micro_batch if self.schedule.micro_batch != "auto" else auto_micro_batch(elements)
         rate = auto_learning_rate(self.model.dial())
         return self.change(
@@ -133,6 +135,12 @@ class Recipe(Config):
             optimizer=self.optimizer.resolve(rate),
             players={name: optimizer.resolve(rate) for name, optimizer in self.players.items()},
         )
+
+    def _auto_batch(self, elements: int) -> int:
+        """Rows a round: all of them for a search that wants that, else by the model's width."""
+        if self.optimizer.whole:
+            return min(self.data.build().rows, MOST_ROWS)
+        return auto_batch(self.model.dial(), elements)
 
 
 def describe(value: Any) -> str:
