@@ -7,7 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sanbu.noise import GOLDEN, mix
+from sanbu.noise import MIX_1, MIX_2, mix
+
+RECENT = 16  # calls of a round, as a rule its micro-batches
 
 
 class Sums(Protocol):
@@ -34,6 +36,7 @@ class Memory:
 
     def __init__(self, most: int = 1 << 23) -> None:
         self.most, self.again = most, False  # again: whether any row came again after the forest had grown
+        self.recent: list[tuple[Tensor, int, Tensor]] = []  # inputs, trees, sums of the last calls
         self.clear()
 
     def clear(self, outputs: int = 0, device: torch.device | str = "cpu") -> None:
@@ -44,6 +47,14 @@ class Memory:
 
     def sum(self, forest: Sums, x_BF: Tensor) -> Tensor:
         """`forest.sum`, with less work."""
+        for x, grown, sums in self.recent:
+            if grown == forest.grown and x.device == x_BF.device and x.equal(x_BF):
+                return sums
+        found = self._sum(forest, x_BF)
+        self.recent = [*self.recent[-RECENT + 1 :], (x_BF, forest.grown, found)]
+        return found
+
+    def _sum(self, forest: Sums, x_BF: Tensor) -> Tensor:
         keys_B = contents(x_BF)
         if not self._learn(keys_B, forest.outputs):
             return forest.sum(x_BF)
@@ -96,6 +107,6 @@ class Memory:
 
 def contents(x_BF: Tensor) -> Tensor:
     """A hash, int64 [B], of the numbers of each row."""
-    bits_BF = x_BF.float().contiguous().view(torch.int32).long()
-    column_F = torch.arange(1, x_BF.shape[1] + 1, device=x_BF.device)
-    return mix(mix(bits_BF + GOLDEN * column_F).sum(1))
+    column_F = mix(torch.arange(1, x_BF.shape[1] + 1, device=x_BF.device) * MIX_1)
+    bits_BF = (x_BF.float().contiguous().view(torch.int32) ^ column_F) * (column_F * MIX_2 | 1)
+    return mix((bits_BF ^ (bits_BF >> 32)).sum(1))

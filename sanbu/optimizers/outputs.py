@@ -7,19 +7,21 @@ rows of all calls, O the outputs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sanbu.config import SanbuError
 from sanbu.layers.forest import Forest
-from sanbu.noise import Noise
 from sanbu.optimizers.search import Metrics, Problem
 from sanbu.space import row_count
 
+MASK = 2**63 - 1
 Change = Callable[[Tensor, int], Tensor]  # outputs of a call, and the number of rows before it -> other outputs
 
 
@@ -65,10 +67,15 @@ def recording(forest: Forest, change: Change | None = None) -> Iterator[list[Cal
 
     handle = forest.register_forward_hook(record)
     try:
-        with torch.compiler.set_stance("force_eager"), torch.enable_grad():
+        with eagerly(), torch.enable_grad():
             yield calls
     finally:
         handle.remove()
+
+
+def eagerly() -> AbstractContextManager[Any]:
+    """Without compiled code, which does not see hooks."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def gradient_at(problem: Problem, forest: Forest, change: Change | None = None) -> tuple[Look, Metrics]:
@@ -101,7 +108,8 @@ def curvature_at(problem: Problem, forest: Forest, change: Change | None = None)
     rows = row_count(problem.turn.batch)
     if not curved:
         return torch.cat([torch.zeros_like(leaf) for leaf, _ in pairs])
-    draws = [[signs(problem.noise, leaf) for leaf, _ in curved] for _ in range(2)]
+    generator = torch.Generator().manual_seed(problem.noise.key & MASK)
+    draws = [[signs(generator, leaf) for leaf, _ in curved] for _ in range(2)]
     first, second = (probe(curved, draw) for draw in draws)
     if not torch.allclose(first, second, rtol=1e-4, atol=1e-6 * float(first.abs().max())):
         columns = []
@@ -112,9 +120,9 @@ def curvature_at(problem: Problem, forest: Forest, change: Change | None = None)
     return (rows * first).clamp(min=0)
 
 
-def signs(noise: Noise, like: Tensor) -> Tensor:
+def signs(generator: torch.Generator, like: Tensor) -> Tensor:
     """Random signs in the shape of a tensor."""
-    return torch.where(noise.uniform(*like.shape).to(like.device) < 0.5, -1.0, 1.0)
+    return 2 * torch.randint(2, like.shape, generator=generator).to(like) - 1
 
 
 def probe(pairs: list[tuple[Tensor, Tensor]], draws: list[Tensor]) -> Tensor:
