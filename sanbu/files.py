@@ -241,8 +241,18 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
     return unique
 
 
+def take_shapes(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give the buffers of modules that are fitted to data (`fitted`) the shapes of the tensors that they will hold."""
+    for prefix, part in module.named_modules():
+        if getattr(part, "fitted", False):
+            for name, buffer in part.named_buffers(prefix, recurse=False):
+                if name in tensors and tensors[name].ndim == buffer.ndim:
+                    setattr(part, name.rpartition(".")[2], buffer.new_zeros(tensors[name].shape))
+
+
 def load_weights(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     """Fill a module from `weights`. Raises FileError naming the first tensor that does not fit."""
+    take_shapes(module, tensors)
     expected = weights(module)
     for name in expected.keys() ^ tensors.keys():
         which = "has no tensor" if name in expected else "has an unknown tensor"

@@ -30,14 +30,12 @@ from sanbu.objectives.objective import ObjectiveConfig
 from sanbu.optimizers.search import OptimizerConfig
 from sanbu.strategies.strategy import StrategyConfig
 
-MOST_ROWS = 2**20  # of an automatic batch
-
 
 class Schedule(Config):
     """How many rounds, how many rows, and how often to evaluate, sample and save."""
 
     steps: int = Field(1000, ge=0, description="training steps; one step is one round")
-    batch: Positive | Auto = Field("auto", description="rows per step")
+    batch: Positive | Literal["auto", "all"] = Field("auto", description="rows per step; all: every row of the data")
     micro_batch: Positive | Auto = Field(
         "auto", description="rows per forward pass (gradient accumulation); does not change the result"
     )
@@ -83,7 +81,17 @@ class Recipe(Config):
             self.strategy.check_path(path)
         self._fits("objective", self.objective)
         self._fits("strategy", self.strategy)
+        self._found_by(self.optimizer)
         return self
+
+    def _found_by(self, search: OptimizerConfig) -> None:
+        """The search must be one that can find a function without gradient."""
+        allowed, given = self.model.searches, kind_of(search)
+        if allowed and given not in allowed:
+            needed = ", ".join(allowed)
+            raise ValueError(
+                f"optimizer: given {given!r}, but the model {kind_of(self.model)!r} has no gradient; allowed: {needed}"
+            )
 
     def _fits(self, slot: str, part: ObjectiveConfig | StrategyConfig) -> None:
         """Objective and strategy must be able to call the model."""
@@ -125,7 +133,8 @@ class Recipe(Config):
     def resolve(self) -> Recipe:
         """This recipe with every `auto` of batch size and learning rate computed from the model's width."""
         elements = math.prod(self.data.space().shape)
-        batch = self.schedule.batch if self.schedule.batch != "auto" else self._auto_batch(elements)
+        batch = self.schedule.batch if self.schedule.batch != "auto" else auto_batch(self.model.dial(), elements)
+        batch = self.data.build().rows if batch == "all" else batch
         micro = self.schedule.micro_batch if self.schedule.micro_batch != "auto" else auto_micro_batch(elements)
         rate = auto_learning_rate(self.model.dial())
         return self.change(
@@ -135,12 +144,6 @@ class Recipe(Config):
             optimizer=self.optimizer.resolve(rate),
             players={name: optimizer.resolve(rate) for name, optimizer in self.players.items()},
         )
-
-    def _auto_batch(self, elements: int) -> int:
-        """Rows a round: all of them for a search that wants that, else by the model's width."""
-        if self.optimizer.whole:
-            return min(self.data.build().rows, MOST_ROWS)
-        return auto_batch(self.model.dial(), elements)
 
 
 def describe(value: Any) -> str:

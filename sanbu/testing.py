@@ -36,7 +36,7 @@ def check_model(
 ) -> None:
     """Builds the same from the same seed, and on the meta device; trains through `forward`; survives a weights file.
 
-    fit: for a model that is fitted (`ModelConfig.fitted`), fills it, so that its outputs change.
+    fit: for a model without gradient (`ModelConfig.searches`), fills it, so that its outputs change.
     """
     check_config(config)
     first, second = (build_seeded(lambda: config.build(space)) for _ in range(2))
@@ -46,7 +46,7 @@ def check_model(
     with torch.device("meta"):
         counted = sum(p.numel() for p in config.build(space).parameters())
     assert counted == sum(p.numel() for p in first.parameters()), "the meta device counts other parameters"
-    if config.fitted:
+    if config.searches:
         check_fitted(first, inputs, fit)
     else:
         for module in (first, second):

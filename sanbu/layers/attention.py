@@ -100,6 +100,13 @@ class KeyValues:
         """A view of the first `slots` slots, to read less memory."""
         return KeyValues(self.keys[:, :, :slots], self.values[:, :, :slots])
 
+    def keep(self, rows: Tensor) -> KeyValues:
+        """The keys and values of some rows."""
+        return KeyValues(self.keys[rows], self.values[rows])
+
+    def expect(self, reads_B: Tensor | None) -> None:
+        """Nothing: what is written beyond the tokens of a row is overwritten before it is read."""
+
     def write(self, positions_BT: Tensor, keys_BNTH: Tensor, values_BNTH: Tensor) -> None:
         """Write the new keys and values of each row into its slots."""
         rows = torch.arange(positions_BT.shape[0], device=positions_BT.device)[:, None]

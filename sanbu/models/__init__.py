@@ -18,6 +18,13 @@ KINDS = {
     "neox": "tokens.neox",
     "opt": "tokens.opt",
     "modern": "tokens.modern",
+    "rnn": "tokens.recurrent",
+    "gru": "tokens.recurrent",
+    "lstm": "tokens.recurrent",
+    "mingru": "tokens.mingru",
+    "causal-cnn": "tokens.convolution",
+    "ngram": "tokens.ngram",
+    "ngram-mixture": "tokens.mixture",
     "lora": "tokens.lora",
     # scorers: one number or one row of scores for a text
     "scorer": "scorers.scorer",

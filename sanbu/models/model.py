@@ -25,7 +25,9 @@ class ModelConfig(Choice):
     table: ClassVar[str] = "sanbu.models:KINDS"
 
     family: ClassVar[str] = ""  # what the model is called with; objectives and strategies name the families they accept
-    fitted: ClassVar[bool] = False  # it has no parameters: a search that fits it fills its buffers
+    searches: ClassVar[
+        tuple[str, ...]
+    ] = ()  # kinds of search that can find it, of a model without gradient; empty: any
 
     def build(self, space: Space) -> nn.Module:
         """The module with initial weights, for samples of this space."""

@@ -1,11 +1,14 @@
 """Step 3: how is the best function found? One line per kind; its file has the update rule and the config."""
 
 KINDS = {
+    # along the gradient
     "sgd": "gradient",
     "adam": "gradient",
     "adamw": "gradient",
     "muon": "muon",
-    # trees: they fill a forest, and need no gradient in weights
+    # at once
+    "closed-form": "closed_form",
+    # trees, grown by the gradient at their outputs
     "boosting": "boosting",
     "bagging": "bagging",
 }

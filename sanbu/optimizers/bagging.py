@@ -11,7 +11,7 @@ and h is the weight of the row. For classes the forest's outputs are the logarit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,6 @@ class Bagging(OptimizerConfig):
     """A forest of trees that are each fitted alone on rows drawn with replacement, for model=trees."""
 
     kind: Literal["bagging"] = "bagging"
-    whole: ClassVar[bool] = True
     trees: Positive = Field(1, description="trees per step")
     depth: Positive | None = Field(None, le=64, description="most splits between the root and a leaf; none: any")
     leaf: Positive = Field(1, description="least rows in a leaf")

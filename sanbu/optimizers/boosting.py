@@ -10,7 +10,7 @@ will do: of a regression, a classifier, a denoiser. With `rows` below 1 each tre
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -29,7 +29,6 @@ class Boosting(OptimizerConfig):
     """Trees one after another, each on what those before have left, for model=trees and model=tree-denoiser."""
 
     kind: Literal["boosting"] = "boosting"
-    whole: ClassVar[bool] = True
     learning_rate: float = Field(0.1, gt=0, le=1, description="part of a tree that is added")
     trees: Positive = Field(1, description="trees per step, each on the gradient after the one before")
     depth: Positive = Field(4, le=64, description="most splits between the root and a leaf")

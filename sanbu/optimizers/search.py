@@ -30,7 +30,6 @@ class OptimizerConfig(Choice):
     """Step 3: the search for the best function of a player."""
 
     table: ClassVar[str] = "sanbu.optimizers:KINDS"
-    whole: ClassVar[bool] = False  # whether a round takes all training rows where schedule.batch is auto
 
     def resolve(self, rate: float) -> Self:
         """This config with `rate` in place of an `auto` learning rate."""

@@ -27,6 +27,8 @@ RECIPES = {
     "llama": "text",
     "modern": "text",
     "shakespeare": "text",
+    "ngram": "text",
+    "mixture": "text",
     # pictures
     "pixelcnn": "images",
     "pixelrnn": "images",

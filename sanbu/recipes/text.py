@@ -10,8 +10,12 @@ from sanbu.config import ConfigError, nearest
 from sanbu.data.text_rows import Text
 from sanbu.models.tokens.gpt import GPT1, GPT2, GPT3
 from sanbu.models.tokens.llama import Llama
+from sanbu.models.tokens.mixture import Mixture
 from sanbu.models.tokens.modern import Modern
+from sanbu.models.tokens.ngram import NGram
+from sanbu.models.tokens.recurrent import LSTM
 from sanbu.objectives.next_token import ChunkedNextToken, NextToken
+from sanbu.optimizers.closed_form import ClosedForm
 from sanbu.optimizers.gradient import AdamW
 from sanbu.optimizers.muon import Muon
 from sanbu.optimizers.rate import CosineRate, LinearRate
@@ -175,3 +179,25 @@ def shakespeare(size: str = "nano", path: str = "builtin:python", alphabet: str 
         strategy=Autoregressive(temperature=0.8, max_tokens=256),
         schedule=Schedule(steps=2000, batch=batch, evaluate_every=500, evaluate_rows=256, sample_every=1000),
     )
+
+
+def ngram(size: str = "nano", path: str = "builtin:python", alphabet: str = "") -> Recipe:
+    """Kneser-Ney n-grams of characters, counted in seconds: the bar for any network; path=FILE, alphabet=."""
+    order = pick({"nano": 7}, size)
+    tokenizer = Characters(alphabet=alphabet) if alphabet else Byte()
+    return Recipe(
+        name="ngram",
+        data=Text(path=path, tokenizer=tokenizer, context=1024, validation=0.1),
+        model=NGram(order=order),
+        objective=NextToken(),
+        optimizer=ClosedForm(),
+        strategy=Autoregressive(temperature=0.8, max_tokens=256),
+        schedule=Schedule(steps=1, batch="all", micro_batch=16, evaluate_every=1, sample_every=1),
+    )
+
+
+def mixture(size: str = "nano", path: str = "builtin:python", alphabet: str = "") -> Recipe:
+    """n-grams and an LSTM in one model, mixed by a learned gate; parents.model=RUN of `ngram`; path=, alphabet=."""
+    width = pick({"nano": 208}, size)
+    plain = shakespeare("nano", path, alphabet)
+    return plain.change(name="mixture", model=Mixture(network=LSTM(layers=2, width=width)))

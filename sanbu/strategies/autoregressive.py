@@ -7,6 +7,7 @@ gets the same tokens in every batch. Shapes: B rows, S slots of the cache, V voc
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -15,8 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sanbu.config import SanbuError
-from sanbu.layers.attention import KeyValues
-from sanbu.models.tokens.transformer import Cache, Decoder
+from sanbu.layers.state import Kept, expect
 from sanbu.noise import uniform_at
 from sanbu.space import Batch, Draft, Models, Space
 from sanbu.strategies.filters import Sampling, draw, filters
@@ -43,7 +43,7 @@ class TokenState:
     ending: Tensor = field(default_factory=lambda: torch.zeros(0))
     end_logprob: Tensor = field(default_factory=lambda: torch.zeros(0))
     seen: Tensor | None = None
-    cache: Cache = field(default_factory=list)
+    cache: Sequence[Kept] = ()
 
 
 def begin(condition: Batch, seeds: Tensor, max_tokens: int) -> TokenState:
@@ -91,7 +91,7 @@ class AutoregressiveStrategy:
     """Draws tokens left to right. `compile` makes a step one compiled function of fixed shapes."""
 
     def __init__(self, config: Autoregressive, space: Space) -> None:
-        self.config, self.ends = config, space.ends
+        self.config, self.ends, self.vocabulary = config, space.ends, space.vocabulary
         self.filters = filters(config)
         self.step: Any = self._step
 
@@ -120,8 +120,7 @@ class AutoregressiveStrategy:
     def keep(self, state: TokenState, rows: Tensor) -> TokenState:
         """The state of some rows, by number or by a mask."""
         tensors = {name: value[rows] for name, value in vars(state).items() if isinstance(value, Tensor)}
-        cache = [KeyValues(layer.keys[rows], layer.values[rows]) for layer in state.cache]
-        return replace(state, **tensors, cache=cache)
+        return replace(state, **tensors, cache=[layer.keep(rows) for layer in state.cache])
 
     def draft(self, state: TokenState) -> Draft:
         """Tokens so far. The record holds start_B, ending_B, and log-probabilities of the unfiltered distribution."""
@@ -130,7 +129,7 @@ class AutoregressiveStrategy:
         record |= {"ending": state.ending, "end_logprob": state.end_logprob}
         return Draft(state.tokens, committed, state.done, state.evaluations, record=record)
 
-    def _step(self, model: nn.Module, state: TokenState, cache: Cache) -> None:
+    def _step(self, model: nn.Module, state: TokenState, cache: Sequence[Kept]) -> None:
         """Append one sampled token to each row that is not done. An end token ends its row and is not kept."""
         last_B1 = (state.length - 1)[:, None]
         logits_BV = model(state.tokens.gather(1, last_B1), last_B1, cache)[:, -1].float()
@@ -159,12 +158,11 @@ class AutoregressiveStrategy:
             return logits_BV.argmax(-1)
         return draw(logits_BV, uniform_at(state.seeds, state.length - state.start))
 
-    def _allocate(self, model: Decoder, state: TokenState) -> None:
+    def _allocate(self, model: Any, state: TokenState) -> None:
         allocate(model, state)
         if self.config.repetition_penalty != 1:
-            vocabulary = model.embedding.tokens.weight.shape[0]
             given_BS = valid_slots(state.tokens, state.length)
-            counts_BV = torch.zeros(len(state.tokens), vocabulary, dtype=torch.long, device=state.tokens.device)
+            counts_BV = torch.zeros(len(state.tokens), self.vocabulary, dtype=torch.long, device=state.tokens.device)
             state.seen = counts_BV.scatter_add(1, state.tokens, given_BS.long()) > 0
 
 
@@ -173,7 +171,7 @@ def valid_slots(tokens_BS: Tensor, length_B: Tensor) -> Tensor:
     return torch.arange(tokens_BS.shape[1], device=tokens_BS.device) < length_B[:, None]
 
 
-def allocate(model: Decoder, state: TokenState) -> None:
+def allocate(model: Any, state: TokenState) -> None:
     """Pad the tokens to the slots of the cache and allocate the cache. Raises SanbuError if a prompt is too long."""
     longest = int(state.length.max())
     if longest >= model.context:
@@ -199,10 +197,14 @@ def prefill(model: nn.Module, state: TokenState, chunk: int) -> TokenState:
     missing_B = (state.length - 1 - state.filled).clamp(min=0)
     width = min(chunk, int(missing_B.max()))
     positions_BT = state.filled[:, None] + torch.arange(width, device=state.filled.device)
-    # Slots after the end of a shorter prompt get wrong keys and values; they are overwritten before they are read.
+    # Slots after the end of a shorter prompt get wrong keys and values; they are overwritten before they are read. A
+    # state is told how many tokens each row reads.
     positions_BT = positions_BT.clamp(max=state.tokens.shape[1] - 1)
     tokens_BT = state.tokens.gather(1, positions_BT)
+    reads_B = missing_B.clamp(max=width)
+    expect(state.cache, reads_B)
     model(tokens_BT, positions_BT, state.cache, readout=skip_head)
-    state.filled += missing_B.clamp(max=width)
+    expect(state.cache, None)
+    state.filled += reads_B
     state.evaluations += 1
     return state

@@ -143,9 +143,7 @@ class BeamSearchStrategy:
 
     def _reorder(self, rows: TokenState, order: Tensor) -> None:
         rows.tokens, rows.length = rows.tokens[order], rows.length[order]
-        for layer in rows.cache:
-            layer.keys.copy_(layer.keys[order])
-            layer.values.copy_(layer.values[order])
+        rows.cache = [layer.keep(order) for layer in rows.cache]
 
 
 def prompts(tokens_BT: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,7 +27,7 @@ class TreeDenoiser(PathConfig):
     """Regression trees over x_t, time and label, for tables and small pictures."""
 
     kind: Literal["tree-denoiser"] = "tree-denoiser"
-    fitted: ClassVar[bool] = True
+    searches: ClassVar[tuple[str, ...]] = ("boosting",)
     trees: Positive = Field(200, description="most trees; the search grows optimizer.trees of them per step")
     leaves: int = Field(32, ge=2, description="most leaves of a tree")
     leaf: Leaf = Field("all", description="what a leaf has: a value for all outputs, or for one output, trees in turn")

@@ -25,7 +25,7 @@ class Trees(PredictorConfig):
     """Regression trees over the flattened input; missing values (NaN) are allowed."""
 
     kind: Literal["trees"] = "trees"
-    fitted: ClassVar[bool] = True
+    searches: ClassVar[tuple[str, ...]] = ("boosting", "bagging")
     trees: Positive = Field(200, description="most trees; the search grows optimizer.trees of them per step")
     leaves: int = Field(32, ge=2, description="most leaves of a tree")
     leaf: Leaf = Field("all", description="what a leaf has: a value for all outputs, or for one output, trees in turn")
