@@ -1,8 +1,8 @@
 """Growing one tree: its splits by scikit-learn's regression trees, the values of its leaves from the objective.
 
 A split lowers the squared error of the target, summed over outputs. A leaf's value is Newton's step on the sum of the
-loss over its rows, -sum g / (sum h + penalty): the mean residual for squared error. Where a step more than turns the
-gradient around, it is halved. For losses without curvature (absolute, quantile) it is the root of sum g, by bisection:
+loss over its rows, -sum g / (sum h + penalty): the mean residual for squared error. Where a step leads to
+an opposite gradient that is much larger, it is halved. For losses without curvature (absolute, quantile) it is the root of sum g, by bisection:
 a median or a quantile of the residuals (Friedman, 2001). B rows, O outputs, L nodes.
 """
 
@@ -93,9 +93,10 @@ def leaf_values(
         return root(slope_LO, slope_at)
     bend_LO = sums(chosen * curvature_BO, leaf_BO, count) + penalty
     value_LO = torch.where(bend_LO > 0, -slope_LO / bend_LO, 0.0)
+    allowed_LO = slope_LO.abs() + sums((chosen * gradient_BO).abs(), leaf_BO, count)  # other outputs move too
     for _ in range(HALVINGS):
         found_LO = slope_at(value_LO)
-        over = (found_LO * slope_LO < 0) & (found_LO.abs() > 1.0001 * slope_LO.abs())
+        over = (found_LO * slope_LO < 0) & (found_LO.abs() > allowed_LO)
         if not bool(over.any()):
             break
         value_LO = torch.where(over, value_LO / 2, value_LO)

@@ -2,7 +2,7 @@
 
 Each step is the weighted least squares of Newton's method, for squared error the exact solution in one step:
 
-    min over a, W of sum_i h_i (f_i - g_i / h_i - a - W z_i)^2 + penalty |W s|^2      s: standard deviations of z
+    min over a, W of  sum_i h_i (f_i - g_i / h_i - a - W z_i)^2 + penalty |W s|^2,   s: standard deviations of z
 
 A loss without curvature has only the constant. B rows, D columns, O outputs.
 """
@@ -32,12 +32,13 @@ def fit_linear(problem: Problem, forest: Forest, penalty: float) -> None:
         return
     before = float(problem.value().detach())
     for _ in range(STEPS):
-        step = ridge(look, curvature_BO, penalty)
-        after = take(problem, forest, step, before)
+        after = move(problem, forest, ridge(look, curvature_BO, penalty), before)
         if before - after <= ENOUGH * abs(before):
             return
-        before = after
+        before, earlier_BO = after, curvature_BO
         curvature_BO = curvature_at(problem, forest)
+        if torch.allclose(curvature_BO, earlier_BO, rtol=1e-5):
+            return  # the loss is quadratic
         look, _ = gradient_at(problem, forest)
 
 
@@ -49,9 +50,9 @@ def constant(problem: Problem, forest: Forest, look: Look) -> Tensor:
 
 
 def ridge(look: Look, curvature_BO: Tensor, penalty: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(constant_O, center_D, slope_OD), changes of the outputs that one step of Newton's method makes."""
+    """(base_O, center_D, slope_OD) after one step of Newton's method from the outputs of a linear part."""
     h_BO = curvature_BO.double().clamp(min=1e-9 * float(curvature_BO.max()))
-    aim_BO = -look.gradient.double() / h_BO
+    aim_BO = look.outputs.double() - look.gradient.double() / h_BO
     if look.z is None:
         return (h_BO * aim_BO).sum(0) / h_BO.sum(0), aim_BO.new_zeros(0), aim_BO.new_zeros(aim_BO.shape[1], 0)
     z_BD = look.z.double()
@@ -72,21 +73,19 @@ def ridge(look: Look, curvature_BO: Tensor, penalty: float) -> tuple[Tensor, Ten
     return solution_OD[:, 0], center_D, solution_OD[:, 1:] / torch.where(scale_D > 0, scale_D, 1.0)
 
 
-def take(problem: Problem, forest: Forest, step: tuple[Tensor, Tensor, Tensor], before: float) -> float:
-    """Take a step, halved until the loss does not rise. Returns the loss; after too many halvings, nothing is taken."""
-    constant_O, center_D, slope_OD = step
-    base_O, old_OD = forest.base.clone(), forest.slope.clone()
-    first = not bool(old_OD.any())
-    if first:
-        forest.center.copy_(center_D)
+def move(problem: Problem, forest: Forest, aim: tuple[Tensor, Tensor, Tensor], before: float) -> float:
+    """Move the linear part to its aim, by half the way and so on while the loss rises. Returns the loss."""
+    base_O, center_D, slope_OD = aim
+    old_O, old_OD = forest.base.clone(), forest.slope.clone()
+    forest.center.copy_(center_D)
     part = 1.0
     for _ in range(HALVINGS):
-        forest.base.copy_(base_O + part * constant_O)
-        forest.slope.copy_(old_OD + part * slope_OD)
+        forest.base.copy_(old_O + part * (base_O - old_O))
+        forest.slope.copy_(old_OD + part * (slope_OD - old_OD))
         after = float(problem.value().detach())
         if after <= before:
             return after
         part /= 2
-    forest.base.copy_(base_O)
+    forest.base.copy_(old_O)
     forest.slope.copy_(old_OD)
     return before
