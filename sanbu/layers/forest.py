@@ -87,7 +87,8 @@ class Forest(nn.Module):
             total_BO = total_BO / (grown // self.outputs if self.each else grown)
         total_BO = total_BO + self.base
         if z_BD is not None and self.slope.shape[1]:
-            total_BO = total_BO + torch.nan_to_num(z_BD.float() - self.center) @ self.slope.T
+            with torch.autocast(x_BF.device.type, enabled=False):  # columns may be large: bfloat16 has 8 bits
+                total_BO = total_BO + torch.nan_to_num(z_BD.float() - self.center) @ self.slope.T
         return total_BO.clamp(min=LEAST).log() if combined == LAWS and grown else total_BO
 
     def sum(self, x_BF: Tensor, first: int = 0) -> Tensor:

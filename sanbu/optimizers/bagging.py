@@ -11,7 +11,7 @@ and h is the weight of the row. For classes the forest's outputs are the logarit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,9 @@ class Bagging(OptimizerConfig):
     trees: Positive = Field(1, description="trees per step")
     depth: Positive | None = Field(None, le=64, description="most splits between the root and a leaf; none: any")
     leaf: Positive = Field(1, description="least rows in a leaf")
-    features: float | Literal["sqrt"] = Field("sqrt", description="part of the features that each split may use")
+    features: Annotated[float, Field(gt=0, le=1)] | Literal["sqrt"] = Field(
+        "sqrt", description="part of the features that each split may use"
+    )
 
     def build(self, models: Mapping[str, nn.Module], steps: int) -> Search:
         forest = forest_of(models, self.kind)

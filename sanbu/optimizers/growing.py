@@ -1,9 +1,9 @@
 """Growing one tree: its splits by scikit-learn's regression trees, the values of its leaves from the objective.
 
 A split lowers the squared error of the target, summed over outputs. A leaf's value is Newton's step on the sum of the
-loss over its rows, -sum g / (sum h + penalty): the mean residual for squared error. Where a step leads to
-an opposite gradient that is much larger, it is halved. For losses without curvature (absolute, quantile) it is the root of sum g, by bisection:
-a median or a quantile of the residuals (Friedman, 2001). B rows, O outputs, L nodes.
+loss over its rows, -sum g / (sum h + penalty): the mean residual for squared error. A step that leads to an opposite
+and much larger gradient is halved. For losses without curvature (absolute, quantile) the value is the root of sum g,
+by bisection: a median or a quantile of the residuals (Friedman, 2001). B rows, O outputs, L nodes.
 """
 
 from __future__ import annotations

@@ -172,6 +172,15 @@ def test_ridge_is_the_closed_form():
     assert torch.allclose(model(batch["x"]).double(), z @ weights + y.mean(0), atol=1e-4)
 
 
+def test_lower_precision_changes_no_output():
+    batch = numbers(missing=0.1)
+    model, _ = fit(Trees(trees=3, outputs=2, linear="ridge"), Boosting(), Squared(), batch, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(batch["x"]).equal(model(batch["x"])) and model(batch["x"]).dtype == torch.float32
+        low = model(batch["x"])
+    assert low.equal(model(batch["x"]))
+
+
 def test_ridge_of_classes_lowers_the_loss_and_refuses_what_has_no_curvature():
     batch = classes()
     flat = Boosting(depth=1, leaf=10**6)
