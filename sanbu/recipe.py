@@ -149,6 +149,8 @@ class Recipe(Config):
 def describe(value: Any) -> str:
     """A config as its kind and the fields that are not its defaults; other values as an override gives them."""
     if isinstance(value, tuple) and any(isinstance(part, Config) for part in value):
+        if len(value) > 3:
+            return f"{len(value)} of them"
         return f"[{', '.join(map(describe, value))}]"
     if not isinstance(value, Config):
         return plain(value)

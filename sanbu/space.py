@@ -23,6 +23,8 @@ class Space:
     For pictures the shape is C, H, W and the vocabulary counts the intensity levels of a channel. classes: how many
     labels there are; the label `classes` itself means that none is given. unlabelled: whether rows without a label
     are trained on too. other_ends: further ids that end a sample.
+
+    For tables the shape is that of the features x, and `columns` describes the cells of a row (sanbu.codecs.columns).
     """
 
     shape: tuple[int, ...]
@@ -31,6 +33,7 @@ class Space:
     classes: int = 0
     unlabelled: bool = True
     other_ends: tuple[int, ...] = ()
+    columns: tuple[Any, ...] = ()
 
     @property
     def ends(self) -> tuple[int, ...]:

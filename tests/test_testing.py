@@ -23,6 +23,8 @@ from sanbu.objectives.policy.ppo import PPO
 from sanbu.objectives.policy.rewards import Checked, Learned
 from sanbu.objectives.preference import DPO, IPO, KTO, ConservativeDPO, PairConfig
 from sanbu.objectives.reward_model import BradleyTerry, PlackettLuce
+from sanbu.optimizers.bagging import Bagging
+from sanbu.optimizers.boosting import Boosting
 from sanbu.optimizers.gradient import Adam, AdamW
 from sanbu.optimizers.muon import Muon
 from sanbu.optimizers.rate import ConstantRate
@@ -148,8 +150,9 @@ def test_objectives(kind):
     check_objective(kind(), GPT2(layers=2, heads=2, width=16, context=16).build(SPACE), BATCH)
 
 
-@pytest.mark.parametrize("kind", ours(OptimizerConfig))
+@pytest.mark.parametrize("kind", [cls for cls in ours(OptimizerConfig) if cls not in (Boosting, Bagging)])
 def test_searches(kind):
+    """Boosting and bagging, which need a forest, are checked in tests/optimizers."""
     fields = {
         Adam: {"learning_rate": 0.01},
         AdamW: {"learning_rate": 0.01},

@@ -106,7 +106,8 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """Show training rows token by token: taught, only read, or padding. Of pictures, show what
-    was read, left out or changed, with counts, the classes, and the first rows.
+    was read, left out or changed, with counts, the classes, and the first rows. Of a table,
+    show the type of each column.
 
     \b
     sanbu preview runs/chat/sft
@@ -118,6 +119,10 @@ def preview(
     from sanbu.display.tables import folded
 
     data: Any = choose(name, overrides).resolve().data.build()
+    if hasattr(data, "preview"):
+        about, lines = data.preview(rows)
+        report(about, as_json, "\n".join(lines))
+        return
     if "levels" in data.batch(0, 1):
         about, lines = picture_lines(data, rows)
         report(about, as_json, folded("\n".join(lines), "    "))

@@ -10,9 +10,10 @@ KINDS = {
     "labelled": "labelled",
     "mappings": "mappings",
     "rows": "tensor_rows",
+    "table": "tables",
 }
 
-FUNCTIONS = ("text", "images", "rows")  # data in memory: sanbu.data.text(["one document", "another"])
+FUNCTIONS = ("text", "images", "rows", "table")  # data in memory: sanbu.data.text(["one document", "another"])
 
 
 def __getattr__(name: str) -> object:

@@ -16,6 +16,8 @@ from sanbu.config import SanbuError
 from sanbu.data.cache import cache_folder
 from sanbu.data.image_rows import Images
 from sanbu.data.pictures.labels import class_numbers
+from sanbu.data.table_files import Frame, check_names, frame_of
+from sanbu.data.tables import Table
 from sanbu.data.tensor_rows import Rows
 from sanbu.data.text_rows import Text
 from sanbu.files import write_tensors
@@ -83,6 +85,30 @@ def rows(validation: float = 0.1, **tensors: Any) -> Rows:
     content = b"".join(content_of(name, found[name]) for name in sorted(found))
     path = keep("rows", content, "rows.safetensors", lambda file: write_tensors(file, found))
     return Rows(path=str(path), validation=validation)
+
+
+def table(source: Any, **fields: Any) -> Table:
+    """A table as data: a pandas DataFrame, or a dictionary of columns (lists, numpy arrays).
+
+    fields: other fields of `Table`, for example target="income", types={"id": "drop"}. Raises SanbuError for anything
+    else, and for columns of different lengths.
+    """
+    named = hasattr(source, "columns") and hasattr(source, "__getitem__")
+    if not named and not isinstance(source, dict):
+        raise SanbuError(f"data.table: given {type(source).__name__}, allowed: a DataFrame or a dictionary of columns")
+    names = list(source.columns) if named else list(source)
+    check_names([str(name) for name in names], "data.table")
+    frame = frame_of({name: source[name] for name in names}, "data.table")
+    content = json.dumps([frame.names, [column.tolist() for column in frame.columns]]).encode()
+    path = keep("table", content, "table.json", lambda file: write_frame(frame, file))
+    return Table(path=str(path), **fields)
+
+
+def write_frame(frame: Frame, file: Path) -> None:
+    """Write a frame as records, with null for a missing number."""
+    columns = [[None if cell != cell else cell for cell in column.tolist()] for column in frame.columns]
+    records = [dict(zip(frame.names, row, strict=True)) for row in zip(*columns, strict=True)]
+    file.write_text(json.dumps(records), encoding="utf-8")
 
 
 def content_of(name: str, tensor: Tensor) -> bytes:

@@ -31,6 +31,7 @@ KINDS = {
     "scorer": "scorers.scorer",
     # predictors: numbers, or a score for each class, of an input
     "mlp": "predictors.mlp",
+    "trees": "predictors.trees",
     # pixels: piece by piece over pictures
     "pixelcnn": "pixels.pixelcnn",
     "row-lstm": "pixels.pixelrnn",
@@ -46,6 +47,7 @@ KINDS = {
     "skip-perceptron": "denoisers.perceptron",
     "unet": "denoisers.unet",
     "dit": "denoisers.dit",
+    "tree-denoiser": "denoisers.trees",
     # your own nn.Module, by family
     "custom": "custom_module",
     "custom-tokens": "custom_module",

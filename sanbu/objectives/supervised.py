@@ -27,6 +27,7 @@ from sanbu.objectives.objective import Loss, Metrics, Objective, ObjectiveConfig
 from sanbu.space import Batch, Models
 
 HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
+NINETY = 1.6448536  # deviations to both sides hold 90 % of a normal law
 Judge = Callable[[Tensor, Tensor], tuple[Tensor, Metrics]]  # outputs_BO, target -> the summed loss and metrics
 
 
@@ -34,8 +35,17 @@ class SupervisedConfig(ObjectiveConfig):
     """What all of them share: the names of the tensors in a batch."""
 
     families: ClassVar[tuple[str, ...]] = ("predictor",)
+    measure: ClassVar[str] = "predictions"
     input: str = Field("x", description="name of the input in a batch; image for pictures")
     target: str = Field("y", description="name of the target in a batch; label for pictures")
+
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        """What the outputs say of each row, by name: the number itself first, or the probability of each class."""
+        raise NotImplementedError
+
+    def interval(self, outputs_BO: Tensor) -> tuple[Tensor, Tensor, float] | None:
+        """Where the target is expected, from and to, and with which probability; None for a number without spread."""
+        return None
 
 
 def supervised(config: SupervisedConfig, judge: Judge, outputs: int | None = None) -> Objective:
@@ -50,6 +60,12 @@ def supervised(config: SupervisedConfig, judge: Judge, outputs: int | None = Non
         return Loss({"rows": total}, metrics)
 
     return Objective(loss, count_rows)
+
+
+def numbered(name: str, outputs_BO: Tensor) -> dict[str, Tensor]:
+    """The outputs by a name, with a number where there are several."""
+    columns = outputs_BO.unbind(1)
+    return {name: columns[0]} if len(columns) == 1 else {f"{name} {i}": each for i, each in enumerate(columns, 1)}
 
 
 def rows_of(target: Tensor) -> Tensor:
@@ -67,6 +83,9 @@ class Squared(SupervisedConfig):
 
     kind: Literal["squared"] = "squared"
 
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        return numbered("mean", outputs_BO)
+
     def build(self) -> Objective:
         return supervised(self, squared)
 
@@ -81,6 +100,9 @@ class Absolute(SupervisedConfig):
     """Absolute error: the model learns the median."""
 
     kind: Literal["absolute"] = "absolute"
+
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        return numbered("median", outputs_BO)
 
     def build(self) -> Objective:
         return supervised(self, absolute)
@@ -97,6 +119,15 @@ class Quantile(SupervisedConfig):
 
     kind: Literal["quantile"] = "quantile"
     levels: tuple[float, ...] = Field((0.05, 0.5, 0.95), min_length=1, description="the quantile of each output")
+
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        middle = min(range(len(self.levels)), key=lambda place: abs(self.levels[place] - 0.5))
+        order = sorted(range(len(self.levels)), key=lambda place: place != middle)  # the middle first
+        return {f"{100 * self.levels[place]:g}%": outputs_BO[:, place] for place in order}
+
+    def interval(self, outputs_BO: Tensor) -> tuple[Tensor, Tensor, float] | None:
+        low, high = outputs_BO[:, 0], outputs_BO[:, -1]
+        return low, torch.maximum(low, high), max(self.levels) - min(self.levels)
 
     def build(self) -> Objective:
         return supervised(self, quantile(self.levels), len(self.levels))
@@ -118,6 +149,13 @@ class Gaussian(SupervisedConfig):
     """A normal law of the target: the outputs are its mean and the logarithm of its deviation."""
 
     kind: Literal["gaussian"] = "gaussian"
+
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        return {"mean": outputs_BO[:, 0], "deviation": outputs_BO[:, 1].exp()}
+
+    def interval(self, outputs_BO: Tensor) -> tuple[Tensor, Tensor, float] | None:
+        mean, reach = outputs_BO[:, 0], NINETY * outputs_BO[:, 1].exp()
+        return mean - reach, mean + reach, 0.9
 
     def build(self) -> Objective:
         return supervised(self, gaussian, 2)
@@ -152,6 +190,10 @@ class CrossEntropy(SupervisedConfig):
 
     kind: Literal["cross-entropy"] = "cross-entropy"
     weights: tuple[float, ...] = Field((), description="weight of each class; none: all are 1")
+
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        law_BO = outputs_BO.float().softmax(1)
+        return {f"class {number}": law_B for number, law_B in enumerate(law_BO.unbind(1))}
 
     def build(self) -> Objective:
         return cross_entropy(self)

@@ -14,6 +14,9 @@ KINDS = {
     "diagonal-cma": "cma",
     # at once
     "closed-form": "closed_form",
+    # trees, grown by the gradient at their outputs
+    "boosting": "boosting",
+    "bagging": "bagging",
 }
 
 RATES = {"constant": "rate", "linear": "rate", "cosine": "rate"}  # learning-rate schedules

@@ -29,6 +29,9 @@ RECIPES = {
     "shakespeare": "text",
     "ngram": "text",
     "mixture": "text",
+    # tables
+    "classify": "tables_supervised",
+    "regress": "tables_supervised",
     # pictures
     "pixelcnn": "images",
     "pixelrnn": "images",
