@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from sanbu.layers.forest_memory import Memory
 
 SUM, MEAN, LAWS = 0, 1, 2  # outputs: the sum of trees, their mean, the logarithm of the mean of laws over classes
+LARGEST = float(np.finfo(np.float32).max)
 LEAST = 1e-3  # of a probability, so that its logarithm is finite
 AT_ONCE = 1 << 19  # leaves looked up at once
 
@@ -37,8 +38,8 @@ class Tree:
 
 
 def rounded_down(threshold: np.ndarray) -> np.ndarray:
-    """The largest float32 that is not above each number."""
-    near = threshold.astype(np.float32)
+    """The largest finite float32 that is not above each number. An infinite threshold tells missing from other rows."""
+    near = np.minimum(threshold, LARGEST).astype(np.float32)
     return np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)
 
 
@@ -112,7 +113,7 @@ class Forest(nn.Module):
     def leaves(self, x_BF: Tensor, first: int = 0, last: int | None = None) -> Tensor:
         """The node, int32 [B, T], at which each row ends in each tree, counted as the tree was written."""
         last = self.grown if last is None else last
-        x_BF = x_BF.float().contiguous()
+        x_BF = x_BF.float().clamp(max=LARGEST).contiguous()
         feature, threshold, missing = (
             a[first:last].flatten() for a in (self.feature, self.threshold, self.missing_left)
         )
