@@ -32,10 +32,10 @@ def model():
 
 
 def test_it_learns_a_chain_of_order_two(model):
-    """The chain's entropy is 0.9 ln of its likely token and the rest: 0.92 * -ln 0.917 + 5 * 0.0167 * -ln 0.0167."""
+    """Its entropy is 0.42 nats (0.917 for one token, 0.0167 for five); a token alone leaves 1.7, a guess 1.8."""
     tokens = stream(6000)[:, 4000:]
     nats = -model(tokens[:, :-1]).gather(2, tokens[:, 1:, None]).mean()
-    assert float(nats) < 0.55 and (model(tokens[:, :9]).exp().sum(-1) - 1).abs().max() < 1e-5
+    assert float(nats) < 0.6 and (model(tokens[:, :9]).exp().sum(-1) - 1).abs().max() < 1e-5
 
 
 def test_leaves_are_those_of_scikit_learn():
