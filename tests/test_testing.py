@@ -31,6 +31,7 @@ from sanbu.objectives.policy.reinforce import Reinforce
 from sanbu.objectives.policy.rewards import Checked, Learned
 from sanbu.objectives.preference import DPO, IPO, KTO, ConservativeDPO, PairConfig
 from sanbu.objectives.reward_model import BradleyTerry, PlackettLuce
+from sanbu.objectives.supervised import SupervisedConfig
 from sanbu.optimizers.bagging import Bagging
 from sanbu.optimizers.boosting import Boosting
 from sanbu.optimizers.closed_form import ClosedForm
@@ -94,7 +95,7 @@ def test_every_kind_is_checked_somewhere():
     checked = {*of_text(ModelConfig), *(type(config) for config, _ in ALL), *map(type, ADAPTED)}
     checked |= {MLP, Trees, TreeDenoiser, Mixture}  # here below, in tests/models/test_trees.py and test_ngram.py
     assert checked | custom == {*ours(ModelConfig)}
-    aligned = {type(objective) for objective, _ in ALIGNED}
+    aligned = {type(objective) for objective, _ in ALIGNED} | {*SupervisedConfig.kinds().values()}
     assert {*of_text(ObjectiveConfig), *(type(o) for o, _ in PAIRS.values())} | aligned == {*ours(ObjectiveConfig)}
     pictures = {type(config) for config, _ in PICTURES}
     assert {*of_text(StrategyConfig), Prediction} | pictures == {*ours(StrategyConfig)}
