@@ -114,7 +114,7 @@ def lines(
         yield f"{NEVER}\t{START}\t{start:.8g}\n"
     for key, p, weight in zip(keys_N.tolist(), p_N.tolist(), weights_N.tolist(), strict=True):
         ids = [key // base ** (length - 1 - place) % base for place in range(length)]
-        spelt = [START if i == end and place == 0 and length > 1 else words[i] for place, i in enumerate(ids)]
+        spelt = [START if i == end else words[i] for i in ids]
         if ids[-1] == end:
             spelt[-1] = STOP
         tail = "" if highest or spelt[-1] == STOP else f"\t{math.log10(weight):.8g}"
@@ -189,9 +189,15 @@ def read(path: Path) -> list[Section]:
     return sections
 
 
+def piece_of(word: str) -> bytes:
+    """The bytes of a word of the format."""
+    match = BYTES.match(word)
+    return word.encode("utf-8") if match is None else bytes.fromhex(match[1])
+
+
 def tokenizer_of(words: Sequence[str], path: Path) -> TokenizerConfig:
     """Bytes or characters. Raises InteropError for words, for which there is no tokenizer here."""
-    pieces = [bytes.fromhex(match[1]) if (match := BYTES.match(word)) else word.encode("utf-8") for word in words]
+    pieces = list(map(piece_of, words))
     if {bytes([value]) for value in range(256)} == set(pieces):
         return Byte()
     characters = [piece.decode("utf-8", "replace") for piece in pieces]
@@ -207,25 +213,34 @@ def fill(model: KneserNey, sections: Sequence[Section], ids: dict[str, int]) -> 
     lower: dict[tuple[int, ...], float] = {(): 1 / base}
     weights: dict[tuple[int, ...], float]
     for length, section in enumerate(sections, 1):
-        found = {tuple(ids[word] for word in gram): values for gram, values in section.items() if UNKNOWN not in gram}
-        found = {gram: values for gram, values in found.items() if values[0] > NEVER}
-        weights = {(): 0.0} if length == 1 else {g: v[1] for g, v in entries(sections[length - 2], ids)}
-        p = {gram: 10 ** values[0] for gram, values in found.items()}
-        keys = {sum(i * base ** (length - 1 - place) for place, i in enumerate(gram)): gram for gram in p}
-        grams = [keys[key] for key in sorted(keys)]
-        weight = [10 ** weights.get(gram[:-1], 0.0) if length > 1 else 0.0 for gram in grams]
-        own = [p[gram] - w * lower[gram[1:]] for gram, w in zip(grams, weight, strict=True)]
-        backoff = {gram[:-1]: w for gram, w in zip(grams, weight, strict=True)}  # in the order of the keys
-        orders_of(model)[length - 1].set(
-            torch.tensor(sorted(keys)), doubles(own), doubles(list(backoff.values())), base
-        )
+        p = {gram: 10**value for gram, (value, _) in entries(section, ids) if value > NEVER}
+        weights = {(): -math.inf}
+        if length > 1:  # <s> and </s> are one token here, and the weight is that of <s>
+            histories_before = (pair for pair in sections[length - 2].items() if pair[0][-1] != STOP)
+            weights = {gram: weight for gram, (_, weight) in entries(dict(histories_before), ids)}
+        keys = {key_of(gram, base): gram for gram in p}
+        own, backoff = [], {}
+        for _, gram in sorted(keys.items()):
+            weight = 10 ** weights.get(gram[:-1], 0.0)
+            own.append(p[gram] - weight * lower[gram[1:]])
+            backoff[gram[:-1]] = weight
+        every = torch.tensor(sorted(keys))
+        orders_of(model)[length - 1].set(every, doubles(own), doubles(list(backoff.values())), base)
         lower = p
 
 
+def key_of(gram: tuple[int, ...], base: int) -> int:
+    """An n-gram as a number."""
+    key = 0
+    for token in gram:
+        key = key * base + token
+    return key
+
+
 def entries(section: Section, ids: dict[str, int]) -> Iterator[tuple[tuple[int, ...], tuple[float, float]]]:
-    """The n-grams of a section as ids; <s> before </s>, since a history never ends a text."""
+    """The n-grams of a section as ids, without the unknown word."""
     for gram, values in section.items():
-        if UNKNOWN not in gram and gram[-1] != STOP:
+        if UNKNOWN not in gram:
             yield tuple(ids[word] for word in gram), values
 
 

@@ -4,6 +4,7 @@ KINDS = {
     # likelihood and its bounds
     "next-token": "next_token",
     "next-token-chunked": "next_token",
+    "next-token-carried": "carried",
     "in-context": "in_context",
     "likelihood": "likelihood",
     "elbo": "elbo",
@@ -21,6 +22,7 @@ KINDS = {
     "quantile": "supervised",
     "gaussian": "supervised",
     "cross-entropy": "supervised",
+    "accuracy": "supervised",
     # labels and preferences
     "discriminative": "discriminative",
     "bradley-terry": "reward_model",

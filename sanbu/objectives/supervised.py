@@ -4,6 +4,7 @@ squared        sum_o (f(x)_o - y_o)^2
 absolute       sum_o |f(x)_o - y_o|
 quantile       sum_q max(q (y - f(x)_q), (q - 1) (y - f(x)_q))             (Koenker and Bassett, 1978)
 gaussian       -log N(y; mean(x), deviation(x)^2), outputs: mean and log deviation
+accuracy       1 where argmax f(x) is not y
 cross-entropy  -w_y log softmax(f(x))_y, over the sum of the weights
 
 Each is a mean over rows. B rows, O outputs of the model.
@@ -25,6 +26,7 @@ from sanbu.objectives.answers import fraction
 from sanbu.objectives.objective import Loss, Metrics, Objective, ObjectiveConfig, count_rows
 from sanbu.space import Batch, Models
 
+HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 NINETY = 1.6448536  # deviations to both sides hold 90 % of a normal law
 Judge = Callable[[Tensor, Tensor], tuple[Tensor, Metrics]]  # outputs_BO, target -> the summed loss and metrics
 
@@ -163,8 +165,24 @@ def gaussian(outputs_BO: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
     """-log p of the target."""
     mean_B, log_deviation_B = outputs_BO.unbind(1)
     error = target.float().view(-1) - mean_B
-    nats = 0.5 * (error * (-log_deviation_B).exp()).square() + log_deviation_B + 0.5 * math.log(2 * math.pi)
+    scaled = error * (-log_deviation_B).exp()
+    nats = 0.5 * scaled.square() + log_deviation_B + HALF_LOG_2_PI
     return nats.sum(), {"squared_error": (error.detach().square().sum(), rows_of(target))}
+
+
+class Accuracy(SupervisedConfig):
+    """The fraction of labels that are wrong: it has no gradient, and is for searches by values alone."""
+
+    kind: Literal["accuracy"] = "accuracy"
+
+    def build(self) -> Objective:
+        return supervised(self, accuracy)
+
+
+def accuracy(scores_BO: Tensor, label_B: Tensor) -> tuple[Tensor, Metrics]:
+    """The number of rows whose highest score is not that of the label."""
+    right_B = scores_BO.argmax(1) == label_B
+    return (~right_B).float().sum(), {"accuracy": fraction(right_B)}
 
 
 class CrossEntropy(SupervisedConfig):

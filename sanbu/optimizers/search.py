@@ -20,6 +20,7 @@ from sanbu.objectives.objective import Turn, add, add_pairs, ratios
 from sanbu.space import Batch, Models, row_count
 
 Metrics = dict[str, float]
+WITHOUT_GRADIENT = ("genetic", "evolution", "snes", "cma", "diagonal-cma")  # searches by values alone
 
 
 class NotFinite(SanbuError):
@@ -86,7 +87,11 @@ class Problem:
                 with self.scope():
                     loss = self.turn.loss(self.models, batch)
                     terms = {name: total / self._denominator(name) for name, total in loss.sums.items()}
-                sum(terms.values(), torch.zeros(())).backward()
+                total = sum(terms.values(), torch.zeros(()))
+                if not total.requires_grad:
+                    allowed = ", ".join(WITHOUT_GRADIENT)
+                    raise SanbuError(f"optimizer: the objective has no gradient; allowed: {allowed}")
+                total.backward()
                 add(totals, {name: term.detach().float() for name, term in terms.items()})
                 add_pairs(pairs, loss.metrics)
         return self._report(totals, pairs)

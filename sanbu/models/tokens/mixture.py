@@ -76,9 +76,11 @@ class Mixed(nn.Module):
             out_M = following(tokens_BT).flatten() if self.training and cache is None else None
             p_MV, left_KM = counted.laws(windows_MR, known_M, out_M), counted.left(windows_MR, known_M)
         p_BTV, left_BTK = p_MV.float().view_as(scores_BTV), left_KM.T.view(*tokens_BT.shape, -1)
-        gate_BT1 = (hidden_BTD.float() @ self.gate_hidden + left_BTK @ self.gate_order + self.gate_bias)[..., None]
+        by_hidden, by_order = hidden_BTD.float() @ self.gate_hidden, left_BTK @ self.gate_order
+        gate_BT1 = (by_hidden + by_order + self.gate_bias)[..., None]
         if out_M is not None:  # the token after the last is not known here, so its n-gram cannot be left out
-            gate_BT1 = torch.cat((gate_BT1[:, :-1], torch.full_like(gate_BT1[:, -1:], -30.0)), 1)
+            closed = torch.full_like(gate_BT1[:, -1:], -30.0)
+            gate_BT1 = torch.cat((gate_BT1[:, :-1], closed), 1)
         own_BTV = F.logsigmoid(-gate_BT1) + scores_BTV.float().log_softmax(-1)
         return readout(self.head, torch.logaddexp(F.logsigmoid(gate_BT1) + p_BTV.clamp(min=1e-30).log(), own_BTV))
 

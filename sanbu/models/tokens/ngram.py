@@ -102,9 +102,8 @@ class Order(nn.Module):
         place_M, known_M = self.find(history_M)
         rows = (known_M & allowed_M).nonzero()[:, 0]
         place, found = place_M[rows], lower_MV.clone()
-        first, count = self.starts[place], self.starts[place + 1] - self.starts[place]
-        each = torch.arange(len(place), device=rows.device).repeat_interleave(count)
-        entry = torch.arange(len(each), device=rows.device) - (count.cumsum(0) - count)[each] + first[each]
+        first, stop = self.starts[place], self.starts[place + 1]
+        each, entry = ranges(first, stop)
         token = self.keys[entry] - self.histories[place][each] * lower_MV.shape[1]
         own = torch.zeros(len(rows), lower_MV.shape[1], dtype=torch.double, device=rows.device)
         own[each, token] = self.probabilities[entry]
@@ -167,19 +166,8 @@ class KneserNey(nn.Module):
 
     def read(self, tokens_BT: Tensor, positions_BT: Tensor | None, state: Any) -> tuple[Tensor, Tensor]:
         """The last tokens at each place, windows_MR, and how many of them are of the document. Moves the state on."""
-        rows, time = tokens_BT.shape
-        begun: State = self.cache(rows, 0)[0] if state is None else state
-        before_BR, read_B = begun.tensors
-        whole_BS = torch.cat((before_BR, tokens_BT), 1)
-        known_BT = read_B[:, None] + torch.arange(1, time + 1, device=tokens_BT.device)
-        if state is None and positions_BT is not None:
-            known_BT = positions_BT + 1
-        reads_B = torch.full_like(read_B, time) if begun.reads is None else begun.reads
-        places_BR = reads_B[:, None] + torch.arange(self.reach, device=tokens_BT.device)
-        begun.tensors = (whole_BS.gather(1, places_BR), read_B + reads_B)
-        if not self.reach:
-            return tokens_BT.new_zeros(rows * time, 0), known_BT.flatten()
-        return whole_BS.unfold(1, self.reach, 1)[:, 1:].flatten(0, 1), known_BT.flatten()
+        begun: State = self.cache(len(tokens_BT), 0)[0] if state is None else state
+        return last_tokens(tokens_BT, positions_BT if state is None else None, begun, self.reach)
 
     def left(self, windows_MR: Tensor, known_M: Tensor) -> Tensor:
         """log g_k of each history, by order, [K, M]: what is left to shorter n-grams; 0 where a history is unknown."""
@@ -188,7 +176,8 @@ class KneserNey(nn.Module):
             place_M, known = order.find(history_M)  # type: ignore[operator]
             known = known & (known_M >= length)
             backoff: Any = order.backoff
-            found.append(torch.where(known, backoff[place_M.clamp(max=max(len(backoff) - 1, 0))], 1.0).log().float())
+            weight = torch.where(known, backoff[place_M], 1.0) if len(backoff) else torch.ones_like(known).double()
+            found.append(weight.log().float())
         return torch.stack(found)
 
     def laws(self, windows_MR: Tensor, known_M: Tensor, left_out_M: Tensor | None = None) -> Tensor:
@@ -208,7 +197,8 @@ class KneserNey(nn.Module):
         """The last 0, 1, 2, ... tokens of each window as numbers."""
         found = [windows_MR.new_zeros(len(windows_MR))]
         for length in range(1, len(self.orders)):
-            found.append(found[-1] + windows_MR[:, -length] * self.vocabulary ** (length - 1))
+            factor = self.vocabulary ** (length - 1)
+            found.append(found[-1] + windows_MR[:, -length] * factor)
         return found
 
     def left_out(self, histories: list[Tensor], known_M: Tensor, token_M: Tensor) -> list[Tensor]:
@@ -259,6 +249,34 @@ class KneserNey(nn.Module):
         return torch.where(begins, counts_N, continued)
 
 
+def last_tokens(tokens_BT: Tensor, positions_BT: Tensor | None, state: State, reach: int) -> tuple[Tensor, Tensor]:
+    """The last tokens at each place, windows_MR, and how many of them are of the document. Moves the state on.
+
+    state: the tokens before these, [B, R], and how many were read; positions_BT: where documents start within a row.
+    """
+    rows, time = tokens_BT.shape
+    before_BR, read_B = state.tensors
+    whole_BS = torch.cat((before_BR, tokens_BT), 1)
+    known_BT = read_B[:, None] + torch.arange(1, time + 1, device=tokens_BT.device)
+    if positions_BT is not None:
+        known_BT = positions_BT + 1
+    reads_B = torch.full_like(read_B, time) if state.reads is None else state.reads
+    places_BR = reads_B[:, None] + torch.arange(reach, device=tokens_BT.device)
+    state.tensors = (whole_BS.gather(1, places_BR), read_B + reads_B)
+    if not reach:
+        return tokens_BT.new_zeros(rows * time, 0), known_BT.flatten()
+    return whole_BS.unfold(1, reach, 1)[:, 1:].flatten(0, 1), known_BT.flatten()
+
+
+def ranges(first_R: Tensor, stop_R: Tensor) -> tuple[Tensor, Tensor]:
+    """The integers of first_r to stop_r - 1 for each r, one after another, and the r of each."""
+    count_R = stop_R - first_R
+    each = torch.arange(len(count_R), device=count_R.device).repeat_interleave(count_R)
+    before_R = count_R.cumsum(0) - count_R
+    number = torch.arange(len(each), device=each.device)
+    return each, number + (first_R - before_R)[each]
+
+
 def windows(batch: Batch, order: int, base: int) -> Iterator[Tensor]:
     """The keys of all n-grams of 1, 2, ... tokens in a batch: a target, after tokens of its document."""
     tokens_BT, targets_BT = batch["tokens"], batch["targets"]
@@ -287,5 +305,6 @@ def discounts(counts_N: Tensor) -> tuple[float, ...]:
     if not all(n[1:4]):
         return FALLBACK
     y = n[1] / (n[1] + 2 * n[2])
-    found = tuple(i - (i + 1) * y * n[i + 1] / n[i] for i in (1, 2, 3))
+    ratios = (n[2] / n[1], n[3] / n[2], n[4] / n[3])
+    found = tuple(i - (i + 1) * y * ratio for i, ratio in enumerate(ratios, 1))
     return found if all(0 < d < i for i, d in enumerate(found, 1)) else FALLBACK

@@ -114,7 +114,8 @@ def read(cell: nn.RNNBase, x_BTD: Tensor, state: State) -> Tensor:
     packed, after = cell(pack_padded_sequence(x_BTD, lengths, batch_first=True, enforce_sorted=False), given)
     new = after if isinstance(after, tuple) else (after,)
     some = (state.reads > 0)[:, None]
-    state.tensors = tuple(torch.where(some, b[0], a) for a, b in zip(state.tensors, new, strict=True))
+    pairs = zip(state.tensors, new, strict=True)
+    state.tensors = tuple(torch.where(some, later[0], earlier) for earlier, later in pairs)
     return pad_packed_sequence(packed, batch_first=True, total_length=x_BTD.shape[1])[0]
 
 
