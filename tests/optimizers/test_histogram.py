@@ -71,9 +71,9 @@ def test_many_values_have_cuts_at_quantiles():
 def test_missing_values_go_to_the_better_side_and_infinite_ones_to_the_ends():
     x = torch.tensor([[1.0], [2.0], [3.0], [4.0], [torch.nan], [torch.nan]])
     for side, target in ((True, [0, 0, 9, 9, 0, 0]), (False, [0, 0, 9, 9, 9, 9])):
-        tree, leaf, error = grown(x, torch.tensor(target)[:, None].double(), Limits(1, 1, 2))
+        tree, _, error = grown(x, torch.tensor(target)[:, None].double(), Limits(1, 1, 2))
         assert error == 0 and tree.missing_left[0] == side and tree.threshold[0] == 2.5
-    tree, leaf, error = grown(x, torch.tensor([0, 0, 0, 0, 9, 9])[:, None].double(), Limits(1, 1, 2))
+    tree, _, error = grown(x, torch.tensor([0, 0, 0, 0, 9, 9])[:, None].double(), Limits(1, 1, 2))
     assert error == 0
     ends = leaves_of(tree, torch.tensor([[torch.inf], [-torch.inf], [torch.nan]]))
     assert ends[0] == ends[1] != ends[2]
@@ -81,7 +81,7 @@ def test_missing_values_go_to_the_better_side_and_infinite_ones_to_the_ends():
 
 def test_the_leaves_are_limited_to_the_best_splits():
     batch = numbers(outputs=1)
-    tree, leaf, error = grown(batch["x"], batch["y"], Limits(6, 2, 5))
+    tree, leaf, _ = grown(batch["x"], batch["y"], Limits(6, 2, 5))
     assert len(leaf.unique()) == 5 and len(tree.feature) == 9
     tree, leaf, _ = grown(torch.ones(50, 2), batch["y"][:50], Limits(6, 2, 5))
     assert len(tree.feature) == 1 and tree.depth == 0
