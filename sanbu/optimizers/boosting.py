@@ -117,7 +117,8 @@ class Booster:
     def _exactly(self, x_BF: Tensor, targets: Tensor, used_B: Tensor | None, seed: int) -> tuple[list[Tree], Tensor]:
         """Trees by scikit-learn, and the leaf of each row in each."""
         x, chosen = finite(x_BF), slice(None) if used_B is None else used_B.cpu().numpy()
-        grown = [grow(x[chosen], each.cpu().numpy()[chosen], self.limits, seed) for each in targets]
+        target = targets.cpu().numpy()[:, chosen]
+        grown = [grow(x[chosen], each, self.limits, seed) for each in target]
         leaves = torch.from_numpy(np.stack([tree.apply(x) for tree in grown], 1))
         return [as_tree(tree, np.zeros(0)) for tree in grown], leaves.to(x_BF.device)
 

@@ -92,7 +92,8 @@ def grow(
         growth.depth += 1
         for split in sorted(chosen, key=lambda split: split.node):
             growth.feature[split.node] = split.feature
-            growth.threshold[split.node] = float(cuts_FC[split.feature, split.cut]) if split.cut < CUTS else LARGEST
+            cuts = cuts_FC[split.feature]
+            growth.threshold[split.node] = float(cuts[split.cut]) if split.cut < CUTS else LARGEST
             growth.missing_left[split.node] = split.missing_left
             growth.child[split.node] = (growth.leaf(), growth.leaf())
             open_nodes += growth.child[split.node]
@@ -124,7 +125,8 @@ def best_splits(
     number[torch.tensor(open_nodes, device=node_B.device)] = torch.arange(len(open_nodes), device=node_B.device)
     rows = (number[node_B] >= 0).nonzero()[:, 0]
     features, nodes = place_BF.shape[1], len(open_nodes)
-    where = (place_BF[rows] + (number[node_B[rows]] * features * BINS)[:, None]).flatten()
+    first_B = number[node_B[rows]] * features * BINS
+    where = (place_BF[rows] + first_B[:, None]).flatten()
     shape = (nodes, features, BINS)
     count = torch.bincount(where, minlength=nodes * features * BINS).view(shape).double()
     holes = bool(count[..., -1].any())
@@ -137,7 +139,8 @@ def best_splits(
         summed = torch.bincount(where, weights, minlength=nodes * features * BINS).view(shape)
         whole = summed.sum(2, keepdim=True)
         part = sides(summed, holes)
-        gains += part.square() / left.clamp(min=1) + (whole - part).square() / (total - left).clamp(min=1)
+        gains += part.square() / left.clamp(min=1)
+        gains += (whole - part).square() / (total - left).clamp(min=1)
         parent += whole[:, 0, 0].square() / total[:, 0, 0].clamp(min=1)
     allowed = (left >= limits.rows) & (total - left >= limits.rows)
     if not isinstance(limits.features, str) and limits.features < 1:
@@ -179,5 +182,6 @@ def descend(place_BF: Tensor, node_B: Tensor, chosen: list[Split], growth: Growt
     child[nodes] = torch.tensor([growth.child[split.node] for split in chosen], device=device)
     feature_B = feature[node_B]
     bin_B = place_BF.gather(1, feature_B[:, None])[:, 0] - BINS * feature_B
-    right_B = torch.where(bin_B == BINS - 1, missing_left[node_B] == 0, bin_B > cut[node_B])
+    above_B, missing_right_B = bin_B > cut[node_B], missing_left[node_B] == 0
+    right_B = torch.where(bin_B == BINS - 1, missing_right_B, above_B)
     return child[node_B].gather(1, right_B.long()[:, None])[:, 0]
