@@ -95,11 +95,11 @@ class Forest(nn.Module):
     def sum(self, x_BF: Tensor, first: int = 0) -> Tensor:
         """The sum_BO of the trees from `first` on, added up in their order."""
         grown = self.grown
-        if grown <= first:
+        if grown <= first or not len(x_BF):
             return x_BF.new_zeros(len(x_BF), self.outputs, dtype=torch.float32)
         size = max(1, AT_ONCE // (grown - first))
-        parts = [self._sum(x_BF[start : start + size], first, grown) for start in range(0, len(x_BF), size)]
-        return torch.cat(parts) if parts else x_BF.new_zeros(0, self.outputs, dtype=torch.float32)
+        parts = [self._sum(part, first, grown) for part in x_BF.split(size)]
+        return torch.cat(parts)
 
     def _sum(self, x_BF: Tensor, first: int, last: int) -> Tensor:
         node_BT = self.leaves(x_BF, first, last) + self._roots(first, last)
@@ -121,7 +121,8 @@ class Forest(nn.Module):
         child = (self.child[first:last] + roots_T[:, None, None]).flatten()
         row = torch.arange(len(x_BF), device=x_BF.device, dtype=torch.int32).mul_(x_BF.shape[1])
         row = row.repeat_interleave(last - first)
-        node, x, holes = roots_T.repeat(len(x_BF)), x_BF.flatten(), bool(x_BF.isnan().any())
+        node, x = roots_T.repeat(len(x_BF)), x_BF.flatten()
+        holes = bool(x.isnan().any())
         for _ in range(int(self.state[1])):
             value = x.index_select(0, feature.index_select(0, node) + row)
             right = value > threshold.index_select(0, node)

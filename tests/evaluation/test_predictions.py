@@ -100,7 +100,7 @@ def test_many_classes_are_not_a_matrix():
 @pytest.mark.parametrize("model", ["trees", "forest", "mlp", "linear"])
 def test_classify(model, tmp_path):
     recipe = recipes.classify(model=model)
-    steps = {"trees": 20, "forest": 20}.get(model, 150)
+    steps = {"trees": 20, "forest": 2}.get(model, 150)
     run = train(recipe.change(steps=steps, evaluate_every=0), tmp_path / "run", watchers=[])
     found, text = measure([run])
     assert found["accuracy"] > 0.9 and found["rows"] == 36 and np.trace(found["confusion"]) == 36 * found["accuracy"]
