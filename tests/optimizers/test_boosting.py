@@ -266,7 +266,7 @@ def test_refusals_in_one_line():
         Boosting().build({"model": MLP().build(space)}, 10)
     with pytest.raises(SanbuError, match="boosting grows a forest"):
         Boosting().build({"model": nn.ModuleList([Forest(1, 5, 4), nn.Linear(2, 2)])}, 5)
-    with pytest.raises(SanbuError, match="given 10, but 4 steps of 4 trees, 2 outputs need 16; set model.trees=16"):
+    with pytest.raises(SanbuError, match="given 10, but 4 steps of 2 outputs grow 16 trees; set model.trees=16"):
         Boosting(trees=2).build({"model": Trees(trees=10, outputs=2, leaf="one").build(space)}, 4)
 
 
