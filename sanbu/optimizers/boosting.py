@@ -57,9 +57,9 @@ def check_room(forest: Forest, steps: int, trees: int) -> None:
     each = forest.outputs if forest.each else 1
     needed = steps * trees * each
     if needed > forest.trees:
-        of = f", {each} outputs" if each > 1 else ""
+        of = f" of {each} outputs" if each > 1 else ""
         raise SanbuError(
-            f"model.trees: given {forest.trees}, but {steps} steps of {trees * each} trees{of} need {needed}; set"
+            f"model.trees: given {forest.trees}, but {steps} steps{of} grow {needed} trees; set"
             f" model.trees={needed}, or fewer schedule.steps"
         )
 

@@ -127,27 +127,12 @@ def best_splits(
     features, nodes = place_BF.shape[1], len(open_nodes)
     first_B = number[node_B[rows]] * features * BINS
     where = (place_BF[rows] + first_B[:, None]).flatten()
-    shape = (nodes, features, BINS)
-    count = torch.bincount(where, minlength=nodes * features * BINS).view(shape).double()
-    holes = bool(count[..., -1].any())
-    left = sides(count, holes)
-    total = count.sum(2, keepdim=True)
-    gains = torch.zeros_like(left)
-    parent = total.new_zeros(nodes)
-    for target_B in target_BO[rows].double().T:
-        weights = target_B[:, None].expand(-1, features).flatten()
-        summed = torch.bincount(where, weights, minlength=nodes * features * BINS).view(shape)
-        whole = summed.sum(2, keepdim=True)
-        part = sides(summed, holes)
-        gains += part.square() / left.clamp(min=1)
-        gains += (whole - part).square() / (total - left).clamp(min=1)
-        parent += whole[:, 0, 0].square() / total[:, 0, 0].clamp(min=1)
-    allowed = (left >= limits.rows) & (total - left >= limits.rows)
+    gains, parent_A = all_gains(where, target_BO[rows], (nodes, features, BINS), limits.rows)
     if not isinstance(limits.features, str) and limits.features < 1:
-        allowed &= some_features(nodes, features, limits.features, generator).to(allowed.device)[None, :, :, None]
-    gains = torch.where(allowed, gains - parent[None, :, None, None], -1.0).movedim(0, 3)  # [A, F, cuts, sides]
+        chosen = some_features(nodes, features, limits.features, generator).to(gains.device)
+        gains = torch.where(chosen[:, :, None, None], gains, -1.0)
     gain_A, best_A = gains.flatten(1).max(1)
-    least = LEAST * (parent + gain_A)
+    least = LEAST * (parent_A + gain_A)
     found = []
     for place, (gain, best, enough) in enumerate(zip(gain_A.tolist(), best_A.tolist(), least.tolist(), strict=True)):
         if gain > enough:
@@ -155,6 +140,27 @@ def best_splits(
             feature, cut = divmod(rest, BINS - 1)
             found.append(Split(open_nodes[place], gain, feature, cut, side == 1))
     return found
+
+
+def all_gains(where: Tensor, target_BO: Tensor, shape: tuple[int, int, int], rows: int) -> tuple[Tensor, Tensor]:
+    """The gain of each cut, [A, F, BINS - 1, sides], -1 where a side has too few rows, and G^2 / n of each node.
+
+    where: the place of each number in the histograms, in the order of rows.
+    """
+    size, features = shape[0] * shape[1] * shape[2], shape[1]
+    count = torch.bincount(where, minlength=size).view(shape).double()
+    holes = bool(count[..., -1].any())
+    left, total = sides(count, holes), count.sum(2, keepdim=True)
+    gains, parent_A = torch.zeros_like(left), total.new_zeros(shape[0])
+    for target_B in target_BO.double().T:
+        weights = target_B[:, None].expand(-1, features).flatten()
+        summed = torch.bincount(where, weights, minlength=size).view(shape)
+        whole, part = summed.sum(2, keepdim=True), sides(summed, holes)
+        gains += part.square() / left.clamp(min=1)
+        gains += (whole - part).square() / (total - left).clamp(min=1)
+        parent_A += whole[:, 0, 0].square() / total[:, 0, 0].clamp(min=1)
+    allowed = (left >= rows) & (total - left >= rows)
+    return torch.where(allowed, gains - parent_A[None, :, None, None], -1.0).movedim(0, 3), parent_A
 
 
 def sides(histogram: Tensor, holes: bool) -> Tensor:
