@@ -25,6 +25,7 @@ KINDS = {
     "mingru": "tokens.mingru",
     "causal-cnn": "tokens.convolution",
     "ngram": "tokens.ngram",
+    "token-trees": "tokens.token_trees",
     "ngram-mixture": "tokens.mixture",
     "lora": "tokens.lora",
     # scorers: one number or one row of scores for a text

@@ -32,11 +32,12 @@ KINDS = {
     "ipo": "preference",
     "kto": "preference",
     # reinforcement learning on answers sampled from the model
+    "reinforce": "policy.reinforce",
     "ppo": "policy.ppo",
     "grpo": "policy.group",
     "rloo": "policy.group",
 }
 
-REWARDS = {"learned": "policy.rewards", "checked": "policy.rewards"}  # rewards of an answer
+REWARDS = {"learned": "policy.rewards", "checked": "policy.rewards", "function": "policy.rewards"}  # of an answer
 # distributions of the times of a noise path in training
 TIMES = {"uniform": "times", "logit-normal": "times", "log-normal": "times"}

@@ -64,8 +64,9 @@ def supervised(config: SupervisedConfig, judge: Judge, outputs: int | None = Non
 
 def numbered(name: str, outputs_BO: Tensor) -> dict[str, Tensor]:
     """The outputs by a name, with a number where there are several."""
-    columns = outputs_BO.unbind(1)
-    return {name: columns[0]} if len(columns) == 1 else {f"{name} {i}": each for i, each in enumerate(columns, 1)}
+    if outputs_BO.shape[1] == 1:
+        return {name: outputs_BO[:, 0]}
+    return {f"{name} {number}": each for number, each in enumerate(outputs_BO.unbind(1), 1)}
 
 
 def rows_of(target: Tensor) -> Tensor:
