@@ -32,6 +32,13 @@ class PopulationConfig(OptimizerConfig):
     )
     chunk: Positive | Auto = Field("auto", description="members in one forward pass; auto: what fits the cache")
 
+    def size(self, parameters: int) -> int:
+        """Members per generation."""
+        return self.population
+
+    def evaluations(self, parameters: int) -> int:
+        return self.size(parameters) + 1
+
 
 class Flat:
     """The parameters of modules as one vector; tied parameters count once."""

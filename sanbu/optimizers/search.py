@@ -38,6 +38,10 @@ class OptimizerConfig(Choice):
             return self
         return self.model_copy(update={"learning_rate": rate})
 
+    def evaluations(self, parameters: int) -> int:
+        """How often a step computes the loss of a model with so many parameters; a gradient counts as one."""
+        return 1
+
     def build(self, models: Mapping[str, nn.Module], steps: int) -> Search:
         """The search over the parameters of these modules, for a run of `steps` rounds."""
         raise NotImplementedError
