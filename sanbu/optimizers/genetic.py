@@ -13,8 +13,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from sanbu.optimizers.evolution import PopulationConfig, report
-from sanbu.optimizers.population import Flat, generator_of, losses_of, normal
+from sanbu.optimizers.population import (
+    Flat,
+    PopulationConfig,
+    generator_of,
+    loss_of,
+    losses_of,
+    normal,
+    report,
+)
 from sanbu.optimizers.search import Metrics, Problem, Search
 
 
@@ -57,12 +64,14 @@ class Breeding:
 
     @torch.no_grad()
     def step(self, problem: Problem) -> Metrics:
-        """One generation. Reports the lowest and the mean loss of the population."""
+        """One generation. Reports the loss of the model, the lowest of the population, and the elite's mutation."""
+        loss = loss_of(problem)
         generator = generator_of(problem.noise, self.genes.device)
         self.genes, self.mutation = self.offspring(generator)
         self.losses = losses_of(problem, self.flat, self.genes, self.config.batched, self.config.chunk)
-        self.flat.set(self.genes[self.losses.argmin()])
-        return report(self.losses)
+        best = int(self.losses.argmin())
+        self.flat.set(self.genes[best])
+        return report(loss, self.losses) | {"mutation": float(self.mutation[best])}
 
     def offspring(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The elite, then children; the mutation of each."""
@@ -89,6 +98,10 @@ class Breeding:
         coin = lambda *shape: torch.rand(shape, generator=generator, device=first_CD.device)  # noqa: E731
         crossed_C1 = coin(len(first_CD), 1) < self.config.crossover
         return torch.where(crossed_C1 & (coin(*first_CD.shape) < 0.5), second_CD, first_CD)
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps, and what a generation has in memory: the children, parents and their mutations."""
+        return [self.genes, self.mutation, self.losses, self.genes.new_empty(3, *self.genes.shape)]
 
     def state_dict(self) -> dict[str, Any]:
         return {"genes": self.genes, "mutation": self.mutation, "losses": self.losses}

@@ -32,6 +32,8 @@ RECIPES = {
     # tables
     "classify": "tables_supervised",
     "regress": "tables_supervised",
+    # classes of pictures
+    "digits-classify": "classifiers",
     # pictures
     "pixelcnn": "images",
     "pixelrnn": "images",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 CONTESTS = {
     "digits": "pictures",  # every strategy on the same pictures
     "functions": "functions",  # every set of functions on the same text
+    "searches": "searches",  # every search on one model and the same pictures
 }
 
 
