@@ -1,4 +1,4 @@
-"""Convolutional networks for pictures: scores from the mean over pixels of the last layer (LeCun and others, 1989).
+"""Convolutional networks for pictures (LeCun and others, 1989).
 
 Group norms (Wu and He, 2018) instead of batch norms: a row is then the same alone and in any batch.
 """
@@ -37,7 +37,7 @@ class PicturePredictor(PredictorConfig):
 
 
 class CNN(PicturePredictor):
-    """A few convolutions, each of which halves the sides."""
+    """A few convolutions, and the largest value of each channel anywhere in the picture."""
 
     kind: Literal["cnn"] = "cnn"
     width: int = Field(32, ge=1, description="channels; sets automatic learning rate and batch size")
@@ -52,14 +52,18 @@ class CNN(PicturePredictor):
 
 
 def cnn(config: CNN, channels: int, outputs: int) -> nn.Sequential:
-    """x_BCHW -> scores_BO; the first convolution is 5 x 5, the others are 3 x 3."""
+    """x_BCHW -> scores_BO. The first convolution is 5 x 5, the others are 3 x 3; all but the last halve the sides.
+
+    With few labels, the largest value over pixels learns far more than their mean (docs/few-labels.md).
+    """
     parts: list[nn.Module] = []
     for number, times in enumerate(config.multipliers):
         wide, kernel = config.width * times, 3 if number else 5
-        parts.append(nn.Conv2d(channels, wide, kernel, stride=2, padding=kernel // 2, bias=False))
+        stride = 2 if number < len(config.multipliers) - 1 else 1
+        parts.append(nn.Conv2d(channels, wide, kernel, stride, padding=kernel // 2, bias=False))
         parts += [nn.GroupNorm(config.groups, wide), nn.LeakyReLU(SLOPE)]
         channels = wide
-    model = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(*parts, nn.AdaptiveMaxPool2d(1), nn.Flatten())
     model.add_module("head", nn.Linear(channels, outputs))
     return model
 
