@@ -16,7 +16,7 @@ from sanbu.codecs.labels import LabelFollower
 from sanbu.codecs.pixels import as_bytes, channels_first, fit, read_pixels
 from sanbu.config import SanbuError
 from sanbu.files import write_text
-from sanbu.space import Batch, Space
+from sanbu.space import Batch
 
 
 class PictureLabelCodec(ImageCodec):

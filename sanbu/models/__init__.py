@@ -33,6 +33,7 @@ KINDS = {
     "mlp": "predictors.mlp",
     "cnn": "predictors.cnn",
     "wide-resnet": "predictors.cnn",
+    "cnn-reconstructor": "predictors.reconstructor",
     "trees": "predictors.trees",
     # pixels: piece by piece over pictures
     "pixelcnn": "pixels.pixelcnn",

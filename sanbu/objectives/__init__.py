@@ -25,6 +25,7 @@ KINDS = {
     "accuracy": "supervised",
     # few labels, many pictures without
     "augmented": "few_labels",
+    "reconstruction": "reconstruction",
     "pseudo-label": "few_labels",
     "mean-teacher": "few_labels",
     "fixmatch": "few_labels",

@@ -208,13 +208,15 @@ def guessing(config: GuessConfig, change: Change, threshold: float | None) -> Ob
             means.follow_beliefs(law_NK)
             law_NK = means.aligned(law_NK, config.alignment)
         surest_N, guess_N = law_NK.max(1)
-        needed = torch.as_tensor(threshold, device=flat.device) if threshold is not None else means.thresholds()[guess_N]
-        sure_N = surest_N > needed
+        needed_N = torch.full_like(surest_N, threshold or 0.0)
+        if means is not None and threshold is None:
+            needed_N = means.thresholds()[guess_N]
+        sure_N = surest_N > needed_N
         chance_NK = draws(round.noise, B, U)
         view = weak if change == config.weak else views_of(change, flat, chance_NK, sure_N)
         more = {"guess": guess_N.where(sure_N, IGNORED).view(B, U), "view": view.view_as(pictures)}
         if threshold is None:
-            more["threshold"] = needed.view(B, U)
+            more["threshold"] = needed_N.view(B, U)
         return shown | more | {name: round.batch[name] for name in ("hidden",) if name in round.batch}
 
     def loss(models: Models, batch: Batch) -> Loss:

@@ -33,6 +33,8 @@ RECIPES = {
     "classify": "tables_supervised",
     "regress": "tables_supervised",
     # pictures
+    "few-labels": "labels",
+    "reconstruct": "labels",
     "pixelcnn": "images",
     "pixelrnn": "images",
     "image-gpt": "images",

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from sanbu.config import SanbuError
 from sanbu.space import Batch, Draft, Models, Space
 from sanbu.strategies.strategy import Strategy, StrategyConfig
 
@@ -37,6 +38,8 @@ class PredictionStrategy:
 
     def begin(self, condition: Batch, seeds: Tensor) -> PredictionState:
         """From x, or from tokens_BT, padded on the right, and length_B. Seeds are not used."""
+        if "x" not in condition and "tokens" not in condition:
+            raise SanbuError("this run predicts from an input and draws nothing; measure it with sanbu evaluate")
         empty = torch.zeros(len(seeds), 0, device=seeds.device)
         inputs = (condition["x"],) if "x" in condition else (condition["tokens"], condition["length"] - 1)
         return PredictionState(inputs, empty, torch.zeros_like(seeds, dtype=torch.bool))

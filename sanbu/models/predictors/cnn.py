@@ -5,6 +5,7 @@ Group norms (Wu and He, 2018) instead of batch norms: a row is then the same alo
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sanbu.config import Positive
-from sanbu.models.model import divisible
+from sanbu.models.model import Weights, divisible
 from sanbu.models.predictors.predictor import PredictorConfig
 from sanbu.space import Space
 
@@ -50,22 +51,35 @@ class CNN(PicturePredictor):
     def build(self, space: Space) -> nn.Module:
         return cnn(self, space.shape[0], self.count_outputs(space))
 
+    def begin_from(self, found: Weights, own: Weights) -> Weights:
+        """The trunk of another network; the head is new unless it fits."""
+        shared = {name: each for name, each in found.items() if name in own and each.shape == own[name].shape}
+        return own | shared if any(name.startswith("trunk.") for name in shared) else found
+
 
 def cnn(config: CNN, channels: int, outputs: int) -> nn.Sequential:
-    """x_BCHW -> scores_BO. The first convolution is 5 x 5, the others are 3 x 3; all but the last halve the sides.
+    """x_BCHW -> scores_BO.
 
     With few labels, the largest value over pixels learns far more than their mean (docs/few-labels.md).
     """
-    parts: list[nn.Module] = []
-    for number, times in enumerate(config.multipliers):
-        wide, kernel = config.width * times, 3 if number else 5
-        stride = 2 if number < len(config.multipliers) - 1 else 1
-        parts.append(nn.Conv2d(channels, wide, kernel, stride, padding=kernel // 2, bias=False))
-        parts += [nn.GroupNorm(config.groups, wide), nn.LeakyReLU(SLOPE)]
-        channels = wide
-    model = nn.Sequential(*parts, nn.AdaptiveMaxPool2d(1), nn.Flatten())
-    model.add_module("head", nn.Linear(channels, outputs))
+    model = nn.Sequential()
+    model.add_module("trunk", convolutions(channels, config.width, config.multipliers, config.groups))
+    model.add_module("largest", nn.AdaptiveMaxPool2d(1))
+    model.add_module("flat", nn.Flatten())
+    model.add_module("head", nn.Linear(config.width * config.multipliers[-1], outputs))
     return model
+
+
+def convolutions(channels: int, width: int, multipliers: tuple[int, ...], groups: int) -> nn.Sequential:
+    """Convolutions of stride 2, the last of stride 1; the first is 5 x 5, the others are 3 x 3."""
+    parts: list[nn.Module] = []
+    for number, times in enumerate(multipliers):
+        wide, kernel = width * times, 3 if number else 5
+        stride = 2 if number < len(multipliers) - 1 else 1
+        parts.append(nn.Conv2d(channels, wide, kernel, stride, padding=kernel // 2, bias=False))
+        parts += [nn.GroupNorm(groups, wide), nn.LeakyReLU(SLOPE)]
+        channels = wide
+    return nn.Sequential(*parts)
 
 
 class WideResNet(PicturePredictor):
@@ -93,7 +107,7 @@ class WideNetwork(nn.Module):
         widths = [16] + [config.width * times for times in (1, 2, 4)]
         self.first = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
         self.blocks = nn.ModuleList()
-        for stage, (before, wide) in enumerate(zip(widths, widths[1:], strict=False)):
+        for stage, (before, wide) in enumerate(pairwise(widths)):
             for number in range((config.depth - 4) // 6):
                 stride = 2 if stage and not number else 1
                 self.blocks.append(WideBlock(wide if number else before, wide, stride, config.groups))
