@@ -32,6 +32,9 @@ KINDS = {
     "scorer": "scorers.scorer",
     # predictors: numbers, or a score for each class, of an input
     "mlp": "predictors.mlp",
+    "cnn": "predictors.cnn",
+    "wide-resnet": "predictors.cnn",
+    "cnn-reconstructor": "predictors.reconstructor",
     "trees": "predictors.trees",
     # pixels: piece by piece over pictures
     "pixelcnn": "pixels.pixelcnn",

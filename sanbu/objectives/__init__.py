@@ -23,6 +23,13 @@ KINDS = {
     "gaussian": "supervised",
     "cross-entropy": "supervised",
     "accuracy": "supervised",
+    # few labels, many pictures without
+    "augmented": "few_labels",
+    "reconstruction": "reconstruction",
+    "pseudo-label": "few_labels",
+    "mean-teacher": "few_labels",
+    "fixmatch": "few_labels",
+    "freematch": "few_labels",
     # labels and preferences
     "discriminative": "discriminative",
     "bradley-terry": "reward_model",

@@ -35,6 +35,8 @@ RECIPES = {
     # classes of pictures
     "digits-classify": "classifiers",
     # pictures
+    "few-labels": "labels",
+    "reconstruct": "labels",
     "pixelcnn": "images",
     "pixelrnn": "images",
     "image-gpt": "images",
