@@ -30,6 +30,7 @@ from sanbu.optimizers.population import (
     normal,
     report,
 )
+from sanbu.optimizers.rate import CosineRate
 from sanbu.optimizers.search import Metrics, OptimizerConfig, Problem, Search
 
 
@@ -39,7 +40,7 @@ class Evolution(PopulationConfig):
     kind: Literal["evolution"] = "evolution"
     deviation: float = Field(0.05, gt=0, description="standard deviation of the perturbations")
     inner: OptimizerConfig = Field(
-        Adam(learning_rate=0.02, betas=(0.9, 0.99)),
+        Adam(learning_rate=0.02, betas=(0.9, 0.99), rate=CosineRate()),
         description="search that moves the mean along the estimated gradient, with its rate and weight decay",
     )
 

@@ -1,7 +1,8 @@
 """A genetic algorithm: the fittest members of a population are copied, crossed and mutated (Holland, 1975).
 
-Truncation selection, mutation and one elite make the algorithm of Such and others (2017). Every generation is measured
-on the rows of its round, the elite as well: a member that was lucky on other rows is no elite. P members, D parameters.
+With crossover=0 and adaptation=0 it is the algorithm of Such and others (2017). Every generation is measured on the rows
+of its round, the elite as well: a member that was lucky on other rows is no elite. Genomes are kept as they are: from
+seeds a genome costs a draw of D normals for every generation since the first. P members, C children, D parameters.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class Genetic(PopulationConfig):
     parents: int = Field(16, ge=1, description="(truncation) members that may have children")
     contest: int = Field(4, ge=1, description="(tournament) members of whom the best has a child")
     elite: int = Field(1, ge=0, description="best members that stay unchanged")
-    crossover: float = Field(0.0, ge=0, le=1, description="fraction of children with two parents")
+    crossover: float = Field(1.0, ge=0, le=1, description="fraction of children with two parents")
     mutation: float = Field(0.05, ge=0, description="standard deviation of the change of a child")
     adaptation: float = Field(
-        0.0, ge=0, description="deviation of the log of a child's own mutation, which it inherits; 0: all the same"
+        0.2, ge=0, description="deviation of the log of a child's own mutation, which it inherits; 0: all the same"
     )
 
     @model_validator(mode="after")

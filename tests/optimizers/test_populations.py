@@ -29,7 +29,8 @@ from sanbu.testing import build_seeded, check_search
 KINDS = {
     "genetic": Genetic(population=32, parents=8), "evolution": Evolution(population=32), "snes": SNES(population=32),
     "cma": CMA(), "diagonal-cma": DiagonalCMA(),
-    "tournament": Genetic(population=32, selection="tournament", crossover=0.5, adaptation=0.2, elite=2),
+    "tournament": Genetic(population=32, selection="tournament", crossover=0.5, elite=2),
+    "plain": Genetic(population=32, parents=8, crossover=0, adaptation=0),
 }  # fmt: skip
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -194,7 +195,7 @@ def test_the_elite_never_worsens_on_fixed_rows():
 
 def test_without_mutation_the_population_becomes_its_best_member():
     module = Point(4)
-    config = Genetic(population=12, parents=3, mutation=0.4)
+    config = Genetic(population=12, parents=3, mutation=0.4, adaptation=0)
     search, _ = run(config, module, sphere, 3)
     best = search.genes[search.losses.argmin()].clone()
     search.config = config.model_copy(update={"mutation": 0.0, "parents": 1})
@@ -206,7 +207,7 @@ def test_without_mutation_the_population_becomes_its_best_member():
 def test_one_parent_and_no_elite_is_a_hill_climber():
     """(1, n): the same draws in ten lines."""
     module = Point(5)
-    config = Genetic(population=8, parents=1, elite=0, mutation=0.2)
+    config = Genetic(population=8, parents=1, elite=0, mutation=0.2, crossover=0, adaptation=0)
     run(config, module, sphere, 15)
     place = Point(5).place.detach()
     for step in range(15):
