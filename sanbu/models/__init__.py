@@ -52,6 +52,9 @@ KINDS = {
     "unet": "denoisers.unet",
     "dit": "denoisers.dit",
     "tree-denoiser": "denoisers.trees",
+    # columns: the cells of a table, each given others
+    "copula": "columns.copula",
+    "column-forest": "columns.forest",
     # your own nn.Module, by family
     "custom": "custom_module",
     "custom-tokens": "custom_module",

@@ -30,6 +30,9 @@ KINDS = {
     "mean-teacher": "few_labels",
     "fixmatch": "few_labels",
     "freematch": "few_labels",
+    # the cells of a table
+    "columns": "columns",
+    "masked-columns": "columns",
     # labels and preferences
     "discriminative": "discriminative",
     "bradley-terry": "reward_model",

@@ -47,6 +47,8 @@ RECIPES = {
     "flow": "images",
     "dit": "images",
     "consistency": "images",
+    # tables
+    "table": "tables",
     # alignment
     "base": "alignment",
     "sft": "alignment",
