@@ -31,8 +31,13 @@ def check_config(config: Choice) -> None:
     assert issubclass(base, Choice) and kind_of(config) in base.kinds(), "the base class does not know the kind"
 
 
-def check_model(config: ModelConfig, space: Space, inputs: tuple[Any, ...]) -> None:
-    """Builds the same from the same seed, and on the meta device; trains through `forward`; survives a weights file."""
+def check_model(
+    config: ModelConfig, space: Space, inputs: tuple[Any, ...], fit: Callable[[nn.Module], None] | None = None
+) -> None:
+    """Builds the same from the same seed, and on the meta device; trains through `forward`; survives a weights file.
+
+    fit: for a model without gradient (`ModelConfig.searches`), fills it, so that its outputs change.
+    """
     check_config(config)
     first, second = (build_seeded(lambda: config.build(space)) for _ in range(2))
     ours, theirs = weights(first), weights(second)
@@ -41,19 +46,41 @@ def check_model(config: ModelConfig, space: Space, inputs: tuple[Any, ...]) -> N
     with torch.device("meta"):
         counted = sum(p.numel() for p in config.build(space).parameters())
     assert counted == sum(p.numel() for p in first.parameters()), "the meta device counts other parameters"
-    for module in (first, second):
-        fill(module)
-    output = first.train()(*inputs)
-    assert output.shape[0] == inputs[0].shape[0], "axis 0 of the output is not the row"
-    output.float().square().sum().backward()
-    alive = lambda parameter: parameter.grad is not None and bool(parameter.grad.isfinite().all())  # noqa: E731
-    dead = [name for name, parameter in first.named_parameters() if not alive(parameter)]
-    assert not dead, f"no gradient, or none that is finite, reaches {dead}"
+    if config.searches:
+        check_fitted(first, inputs, fit)
+    else:
+        for module in (first, second):
+            fill(module)
+        check_gradients(first, inputs)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         write_tensors(path, weights(first))
         load_weights(second, read_tensors(path), path)
     assert first.eval()(*inputs).equal(second.eval()(*inputs)), "weights read back from a file compute something else"
+
+
+def check_gradients(model: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """A finite gradient reaches every parameter."""
+    output = model.train()(*inputs)
+    assert output.shape[0] == inputs[0].shape[0], "axis 0 of the output is not the row"
+    output.float().square().sum().backward()
+    alive = lambda parameter: parameter.grad is not None and bool(parameter.grad.isfinite().all())  # noqa: E731
+    dead = [name for name, parameter in model.named_parameters() if not alive(parameter)]
+    assert not dead, f"no gradient, or none that is finite, reaches {dead}"
+
+
+def check_fitted(model: nn.Module, inputs: tuple[Any, ...], fit: Callable[[nn.Module], None] | None) -> None:
+    """It has no parameters; fitting changes its outputs; a row is the same alone and in a batch."""
+    assert not list(model.parameters()), "a fitted model has parameters, which no search would change"
+    assert fit is not None, "a fitted model needs fit=, a function that fills it"
+    before = model.eval()(*inputs)
+    fit(model)
+    after = model.eval()(*inputs)
+    assert after.shape[0] == inputs[0].shape[0], "axis 0 of the output is not the row"
+    assert not before.equal(after), "fitting changes no output"
+    rows = [[tensor[row : row + 1] for tensor in inputs] for row in range(len(after))]
+    alone = torch.cat([model(*row) for row in rows])
+    assert torch.allclose(after, alone, rtol=1e-4, atol=1e-5), "a row is another alone"
 
 
 def check_objective(
@@ -104,8 +131,11 @@ def check_additive(turn: Turn, models: Models) -> None:
         assert abs(turn.count(turn.batch)[name] - counted) < 1e-6, f"the count of {name!r} is not a sum over rows"
 
 
-def check_search(config: OptimizerConfig, steps: int = 20) -> None:
-    """The search improves a regression, and continues bit for bit from a saved state."""
+def check_search(config: OptimizerConfig, steps: int = 20, model: Callable[[], nn.Module] | None = None) -> None:
+    """The search improves a regression, and continues bit for bit from a saved state.
+
+    model: makes what is searched over, of 8 inputs and 4 outputs; by default a small network.
+    """
     check_config(config)
     inputs = Noise("check", "inputs").normal(32, 8)
     batch = {"x": inputs, "y": inputs[:, :4] - 0.5 * inputs[:, 4:]}
@@ -121,19 +151,20 @@ def check_search(config: OptimizerConfig, steps: int = 20) -> None:
         return [search.step(problem)["loss"] for problem in problems]
 
     def fresh() -> tuple[Search, nn.Module]:
-        model = build_seeded(lambda: nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4)))
-        return config.build({"model": model}, 2 * steps), model
+        network = lambda: nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))  # noqa: E731
+        made = build_seeded(model or network)
+        return config.build({"model": made}, 2 * steps), made
 
-    search, model = fresh()
-    losses = run(search, model, 0, steps)
+    search, first = fresh()
+    losses = run(search, first, 0, steps)
     assert losses[-1] < losses[0], f"the loss went from {losses[0]} to {losses[-1]}"
     tensors: dict[str, Tensor] = {}
     tree = json.loads(json.dumps(pack(search.state_dict(), tensors)))
     saved = {name: tensor.clone() for name, tensor in tensors.items()}
     other, copy = fresh()
-    copy.load_state_dict(model.state_dict())
+    copy.load_state_dict(first.state_dict())
     other.load_state_dict(unpack(tree, saved))
-    assert run(search, model, steps, 2 * steps) == run(other, copy, steps, 2 * steps), (
+    assert run(search, first, steps, 2 * steps) == run(other, copy, steps, 2 * steps), (
         "a restored search goes another way"
     )
 

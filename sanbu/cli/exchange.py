@@ -14,11 +14,13 @@ NewRun = Annotated[Path, typer.Option("--out", metavar="DIR", help="run folder t
 
 @app.command("import")
 def import_model(
-    source: Annotated[str, typer.Argument(metavar="FOLDER|NAME", help="Hugging Face folder, or name on the hub")],
+    source: Annotated[str, typer.Argument(metavar="FOLDER|NAME", help="folder, ARPA file, or name on the hub")],
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="run folder to create")],
     as_json: Json = False,
 ) -> None:
     """Make a run from weights of a text model, a U-Net, a DiT or an autoencoder.
+
+    An ARPA file of n-grams of characters or bytes is read too.
 
     Text, from a Hugging Face folder: GPT-1, GPT-2, OPT, LLaMA, Mistral, Qwen 2
     and 3, Phi-3, Gemma 2 and 3, GPT-NeoX. Pictures, from a diffusers pipeline
@@ -26,10 +28,13 @@ def import_model(
     that would be lost is refused.
     """
     from sanbu.display.tables import folded
-    from sanbu.interop import diffusers, diffusers_in, diffusers_layout, huggingface
+    from sanbu.interop import arpa, diffusers, diffusers_in, diffusers_layout, huggingface
 
     pictures = diffusers_layout.is_diffusers(Path(source))
-    made = diffusers.import_run(Path(source), run) if pictures else huggingface.import_run(source, run)
+    if arpa.is_arpa(Path(source)):
+        made = arpa.import_run(Path(source), run)
+    else:
+        made = diffusers.import_run(Path(source), run) if pictures else huggingface.import_run(source, run)
     left = diffusers_in.left_out(Path(source)) if pictures else []
     about = {"run": str(made.folder), "model": made.recipe.name, "left_out": left}
     report(about, as_json, "\n".join([str(made.folder), *map(folded, left)]))
@@ -39,7 +44,7 @@ def import_model(
 def export_run(
     run: RunFolder,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="folder to create")],
-    to: Annotated[str, typer.Option("--to", help="huggingface or diffusers")] = "huggingface",
+    to: Annotated[str, typer.Option("--to", help="huggingface, diffusers or arpa")] = "huggingface",
     label: Annotated[
         str | None, typer.Option("--label", help="(U-Net to diffusers) the label its pipeline draws; default none")
     ] = None,
@@ -50,6 +55,7 @@ def export_run(
     \b
     --to huggingface    text: AutoModelForCausalLM and AutoTokenizer
     --to diffusers      pictures: DiffusionPipeline (U-Net, DiT, autoencoder)
+    --to arpa           n-grams: one file for kenlm or SRILM
     """
     from sanbu.run import Run
 

@@ -51,6 +51,15 @@ class Features:
         """The number of features."""
         return len(self.titles)
 
+    @cached_property
+    def groups(self) -> dict[str, list[int]]:
+        """The places of the features of each column."""
+        found: dict[str, list[int]] = {}
+        for _, column in self.inputs:
+            first = sum(map(len, found.values()))
+            found[column.name] = list(range(first, first + len(self._titles(column))))
+        return found
+
     def _titles(self, column: Column) -> list[str]:
         flags = [f"{column.name} missing"] if self._flagged(column) else []
         if self._one_hot(column):

@@ -35,6 +35,16 @@ class TableCodec:
         self.features, self.columns = features, features.columns
         self.names = [column.name for column in self.columns]
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the classes of the target; nothing for a number."""
+        return self.columns[self.features.place].names if self.features.classes else ()
+
+    @property
+    def groups(self) -> dict[str, list[int]]:
+        """The features x of each column, by its name."""
+        return self.features.groups
+
     def save(self, folder: Path) -> None:
         """Nothing to save: the schema is in the recipe."""
 

@@ -3,6 +3,7 @@
 KINDS = {
     "text": "text_rows",
     "images": "image_rows",
+    "few-labels": "few_labels",
     "chat": "chat",
     "prompts": "chat",
     "rankings": "preferences",

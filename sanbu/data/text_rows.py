@@ -20,7 +20,7 @@ from sanbu.codecs.bpe import BPE
 from sanbu.codecs.codec import Codec
 from sanbu.codecs.text import TextCodec
 from sanbu.codecs.tokenizer import TextBytes, TokenizerConfig
-from sanbu.config import SanbuError, dump
+from sanbu.config import SanbuError, added, dump
 from sanbu.data import shards, sources
 from sanbu.data.cache import cache_folder
 from sanbu.data.data import Data, DataConfig, no_tokens
@@ -48,6 +48,10 @@ class Text(DataConfig):
         ge=0,
         lt=1,
         description="fraction of the text held out: whole documents, or the end of the text if there are few",
+    )
+
+    lanes: int = added(
+        0, ge=0, description="rows side by side, each continued by the row of the next step; 0 shuffles the rows"
     )
 
     def space(self) -> Space:
@@ -78,8 +82,8 @@ class TextRows:
 
     left_out: Mapping[str, int] = MappingProxyType({})  # what is not among the documents, with its reasons
 
-    def __init__(self, found: shards.Shards, codec: TextCodec, context: int, vocabulary: int) -> None:
-        self.shards, self.codec, self.context = found, codec, context
+    def __init__(self, found: shards.Shards, codec: TextCodec, context: int, vocabulary: int, lanes: int = 0) -> None:
+        self.shards, self.codec, self.context, self.lanes = found, codec, context, lanes
         self.rows = count_rows(len(found.train), context)
         self.held_out_rows = count_rows(len(found.held_out), context)
         self.fingerprint = found.folder.name
@@ -102,7 +106,16 @@ class TextRows:
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""
+        if self.lanes:
+            return self._lanes(np.arange(start, start + size))
         return self._rows(self.shards.train, shuffled(np.arange(start, start + size), self.rows, seed=0))
+
+    def _lanes(self, positions: np.ndarray) -> Batch:
+        """Row r is piece r // lanes of lane r % lanes; `continues` says whether the piece before it is of its lane."""
+        size = self.rows // self.lanes
+        lane, piece = positions % self.lanes, positions // self.lanes % size
+        batch = self._rows(self.shards.train, lane * size + piece)
+        return batch | {"lane": torch.from_numpy(lane), "continues": torch.from_numpy(piece > 0)}
 
     def held_out(self, start: int, size: int) -> Batch:
         """Held-out rows in the order of the text."""
@@ -161,9 +174,13 @@ def build(config: Text) -> TextRows:
 
     folder = cache_folder(name, make)
     found = shards.Shards.open(folder)
-    rows = TextRows(found, TextCodec(config.tokenizer.load(folder)), config.context, vocabulary)
+    rows = TextRows(found, TextCodec(config.tokenizer.load(folder)), config.context, vocabulary, config.lanes)
     if (folder / "left_out.json").exists():  # not in caches of earlier versions
         rows.left_out = read_json(folder / "left_out.json")
+    if config.lanes and not rows.single_document:
+        raise SanbuError(f"data.lanes: given {config.lanes}, but {config.path!r} has several documents; allowed: 0")
+    if config.lanes > rows.rows:
+        raise SanbuError(f"data.lanes: given {config.lanes}, but the text has {rows.rows} rows; allowed: 0 to that")
     if len(found.train) <= config.context:
         size = found.bytes["train"] + found.bytes["held_out"]
         raise SanbuError(

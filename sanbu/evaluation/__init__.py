@@ -6,4 +6,5 @@ MEASURES = {  # values of `DataConfig.measure`: the file with the function `meas
     "pictures": "compare",
     "answers": "assistant",
     "objective": "held_out",
+    "predictions": "predictions",
 }

@@ -3,4 +3,5 @@
 FORMATS = {
     "huggingface": "huggingface",
     "diffusers": "diffusers",
+    "arpa": "arpa",
 }  # what `Run.export` may name: the file with `export_folder`

@@ -18,17 +18,24 @@ KINDS = {
     "neox": "tokens.neox",
     "opt": "tokens.opt",
     "modern": "tokens.modern",
+    "canon": "tokens.canon",
     "rnn": "tokens.recurrent",
     "gru": "tokens.recurrent",
     "lstm": "tokens.recurrent",
     "mingru": "tokens.mingru",
     "causal-cnn": "tokens.convolution",
     "ngram": "tokens.ngram",
+    "token-trees": "tokens.token_trees",
+    "ngram-mixture": "tokens.mixture",
     "lora": "tokens.lora",
     # scorers: one number or one row of scores for a text
     "scorer": "scorers.scorer",
     # predictors: numbers, or a score for each class, of an input
     "mlp": "predictors.mlp",
+    "cnn": "predictors.cnn",
+    "wide-resnet": "predictors.cnn",
+    "cnn-reconstructor": "predictors.reconstructor",
+    "trees": "predictors.trees",
     # pixels: piece by piece over pictures
     "pixelcnn": "pixels.pixelcnn",
     "row-lstm": "pixels.pixelrnn",
@@ -44,6 +51,7 @@ KINDS = {
     "skip-perceptron": "denoisers.perceptron",
     "unet": "denoisers.unet",
     "dit": "denoisers.dit",
+    "tree-denoiser": "denoisers.trees",
     # columns: the cells of a table, each given others
     "copula": "columns.copula",
     "column-forest": "columns.forest",

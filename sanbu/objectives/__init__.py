@@ -4,6 +4,7 @@ KINDS = {
     # likelihood and its bounds
     "next-token": "next_token",
     "next-token-chunked": "next_token",
+    "next-token-carried": "carried",
     "in-context": "in_context",
     "likelihood": "likelihood",
     "elbo": "elbo",
@@ -21,6 +22,14 @@ KINDS = {
     "quantile": "supervised",
     "gaussian": "supervised",
     "cross-entropy": "supervised",
+    "accuracy": "supervised",
+    # few labels, many pictures without
+    "augmented": "few_labels",
+    "reconstruction": "reconstruction",
+    "pseudo-label": "few_labels",
+    "mean-teacher": "few_labels",
+    "fixmatch": "few_labels",
+    "freematch": "few_labels",
     # the cells of a table
     "columns": "columns",
     "masked-columns": "columns",
@@ -33,11 +42,12 @@ KINDS = {
     "ipo": "preference",
     "kto": "preference",
     # reinforcement learning on answers sampled from the model
+    "reinforce": "policy.reinforce",
     "ppo": "policy.ppo",
     "grpo": "policy.group",
     "rloo": "policy.group",
 }
 
-REWARDS = {"learned": "policy.rewards", "checked": "policy.rewards"}  # rewards of an answer
+REWARDS = {"learned": "policy.rewards", "checked": "policy.rewards", "function": "policy.rewards"}  # of an answer
 # distributions of the times of a noise path in training
 TIMES = {"uniform": "times", "logit-normal": "times", "log-normal": "times"}

@@ -4,6 +4,7 @@ squared        sum_o (f(x)_o - y_o)^2
 absolute       sum_o |f(x)_o - y_o|
 quantile       sum_q max(q (y - f(x)_q), (q - 1) (y - f(x)_q))             (Koenker and Bassett, 1978)
 gaussian       -log N(y; mean(x), deviation(x)^2), outputs: mean and log deviation
+accuracy       1 where argmax f(x) is not y
 cross-entropy  -w_y log softmax(f(x))_y, over the sum of the weights
 
 Each is a mean over rows. B rows, O outputs of the model.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -25,6 +26,8 @@ from sanbu.objectives.answers import fraction
 from sanbu.objectives.objective import Loss, Metrics, Objective, ObjectiveConfig, count_rows
 from sanbu.space import Batch, Models
 
+HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
+NINETY = 1.6448536  # deviations to both sides hold 90 % of a normal law
 Judge = Callable[[Tensor, Tensor], tuple[Tensor, Metrics]]  # outputs_BO, target -> the summed loss and metrics
 
 
@@ -32,22 +35,59 @@ class SupervisedConfig(ObjectiveConfig):
     """What all of them share: the names of the tensors in a batch."""
 
     families: ClassVar[tuple[str, ...]] = ("predictor",)
+    measure: ClassVar[str] = "predictions"
     input: str = Field("x", description="name of the input in a batch; image for pictures")
     target: str = Field("y", description="name of the target in a batch; label for pictures")
+
+    @classmethod
+    def adopt(cls, replaced: Any) -> dict[str, Any]:
+        """The names of the tensors, so that objective=accuracy measures what the replaced objective did."""
+        found = replaced if isinstance(replaced, dict) else {}
+        return {name: found[name] for name in ("input", "target") if name in found}
+
+    def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Input and target. Raises SanbuError for a name that the batch does not have."""
+        for field in ("input", "target"):
+            name = getattr(self, field)
+            if name not in batch:
+                raise SanbuError(f"objective.{field}: given {name!r}, allowed here: {', '.join(batch)}")
+        return batch[self.input], batch[self.target]
+
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        """What the outputs say of each row, by name: the number itself first, or the probability of each class."""
+        raise NotImplementedError
+
+    def interval(self, outputs_BO: Tensor) -> tuple[Tensor, Tensor, float] | None:
+        """Where the target is expected, from and to, and with which probability; None for a number without spread."""
+        return None
 
 
 def supervised(config: SupervisedConfig, judge: Judge, outputs: int | None = None) -> Objective:
     """The mean of a judge over rows. outputs: how many the model must have, None for any."""
 
     def loss(models: Models, batch: Batch) -> Loss:
-        found_BO = models["model"](batch[config.input]).float()
+        inputs, target = config.pair(batch)
+        found_BO = models["model"](inputs).float()
         if outputs is not None and found_BO.shape[1] != outputs:
             kind, given = kind_of(config), found_BO.shape[1]
             raise SanbuError(f"model.outputs: given {given}, but the objective {kind!r} needs {outputs}")
-        total, metrics = judge(found_BO, batch[config.target])
+        total, metrics = judge(found_BO, target)
         return Loss({"rows": total}, metrics)
 
     return Objective(loss, count_rows)
+
+
+def numbered(name: str, outputs_BO: Tensor) -> dict[str, Tensor]:
+    """The outputs by a name, with a number where there are several."""
+    if outputs_BO.shape[1] == 1:
+        return {name: outputs_BO[:, 0]}
+    return {f"{name} {number}": each for number, each in enumerate(outputs_BO.unbind(1), 1)}
+
+
+def chances(scores_BO: Tensor) -> dict[str, Tensor]:
+    """The probability of each class."""
+    law_BO = scores_BO.float().softmax(1)
+    return {f"class {number}": law_B for number, law_B in enumerate(law_BO.unbind(1))}
 
 
 def rows_of(target: Tensor) -> Tensor:
@@ -65,6 +105,9 @@ class Squared(SupervisedConfig):
 
     kind: Literal["squared"] = "squared"
 
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        return numbered("mean", outputs_BO)
+
     def build(self) -> Objective:
         return supervised(self, squared)
 
@@ -79,6 +122,9 @@ class Absolute(SupervisedConfig):
     """Absolute error: the model learns the median."""
 
     kind: Literal["absolute"] = "absolute"
+
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        return numbered("median", outputs_BO)
 
     def build(self) -> Objective:
         return supervised(self, absolute)
@@ -95,6 +141,15 @@ class Quantile(SupervisedConfig):
 
     kind: Literal["quantile"] = "quantile"
     levels: tuple[float, ...] = Field((0.05, 0.5, 0.95), min_length=1, description="the quantile of each output")
+
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        middle = min(range(len(self.levels)), key=lambda place: abs(self.levels[place] - 0.5))
+        order = sorted(range(len(self.levels)), key=lambda place: place != middle)  # the middle first
+        return {f"{100 * self.levels[place]:g}%": outputs_BO[:, place] for place in order}
+
+    def interval(self, outputs_BO: Tensor) -> tuple[Tensor, Tensor, float] | None:
+        low, high = outputs_BO[:, 0], outputs_BO[:, -1]
+        return low, torch.maximum(low, high), max(self.levels) - min(self.levels)
 
     def build(self) -> Objective:
         return supervised(self, quantile(self.levels), len(self.levels))
@@ -117,6 +172,13 @@ class Gaussian(SupervisedConfig):
 
     kind: Literal["gaussian"] = "gaussian"
 
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        return {"mean": outputs_BO[:, 0], "deviation": outputs_BO[:, 1].exp()}
+
+    def interval(self, outputs_BO: Tensor) -> tuple[Tensor, Tensor, float] | None:
+        mean, reach = outputs_BO[:, 0], NINETY * outputs_BO[:, 1].exp()
+        return mean - reach, mean + reach, 0.9
+
     def build(self) -> Objective:
         return supervised(self, gaussian, 2)
 
@@ -125,8 +187,27 @@ def gaussian(outputs_BO: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
     """-log p of the target."""
     mean_B, log_deviation_B = outputs_BO.unbind(1)
     error = target.float().view(-1) - mean_B
-    nats = 0.5 * (error * (-log_deviation_B).exp()).square() + log_deviation_B + 0.5 * math.log(2 * math.pi)
+    scaled = error * (-log_deviation_B).exp()
+    nats = 0.5 * scaled.square() + log_deviation_B + HALF_LOG_2_PI
     return nats.sum(), {"squared_error": (error.detach().square().sum(), rows_of(target))}
+
+
+class Accuracy(SupervisedConfig):
+    """The fraction of labels that are wrong: it has no gradient, and is for searches by values alone."""
+
+    kind: Literal["accuracy"] = "accuracy"
+
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        return chances(outputs_BO)
+
+    def build(self) -> Objective:
+        return supervised(self, accuracy)
+
+
+def accuracy(scores_BO: Tensor, label_B: Tensor) -> tuple[Tensor, Metrics]:
+    """The number of rows whose highest score is not that of the label."""
+    right_B = scores_BO.argmax(1) == label_B
+    return (~right_B).float().sum(), {"accuracy": fraction(right_B)}
 
 
 class CrossEntropy(SupervisedConfig):
@@ -134,6 +215,9 @@ class CrossEntropy(SupervisedConfig):
 
     kind: Literal["cross-entropy"] = "cross-entropy"
     weights: tuple[float, ...] = Field((), description="weight of each class; none: all are 1")
+
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        return chances(outputs_BO)
 
     def build(self) -> Objective:
         return cross_entropy(self)
@@ -143,7 +227,8 @@ def cross_entropy(config: CrossEntropy) -> Objective:
     """The weighted mean over rows of -log p(label)."""
 
     def loss(models: Models, batch: Batch) -> Loss:
-        scores_BO, label_B = models["model"](batch[config.input]).float(), batch[config.target]
+        inputs, label_B = config.pair(batch)
+        scores_BO = models["model"](inputs).float()
         weight = scores_BO.new_tensor(config.weights) if config.weights else None
         if weight is not None and len(weight) != scores_BO.shape[1]:
             raise SanbuError(

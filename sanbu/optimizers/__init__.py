@@ -6,8 +6,17 @@ KINDS = {
     "adam": "gradient",
     "adamw": "gradient",
     "muon": "muon",
+    # by values alone, with a population
+    "genetic": "genetic",
+    "evolution": "evolution",
+    "snes": "evolution",
+    "cma": "cma",
+    "diagonal-cma": "cma",
     # at once
     "closed-form": "closed_form",
+    # trees, grown by the gradient at their outputs
+    "boosting": "boosting",
+    "bagging": "bagging",
 }
 
 RATES = {"constant": "rate", "linear": "rate", "cosine": "rate"}  # learning-rate schedules

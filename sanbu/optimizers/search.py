@@ -20,6 +20,7 @@ from sanbu.objectives.objective import Turn, add, add_pairs, ratios
 from sanbu.space import Batch, Models, row_count
 
 Metrics = dict[str, float]
+WITHOUT_GRADIENT = ("genetic", "evolution", "snes", "cma", "diagonal-cma")  # searches by values alone
 
 
 class NotFinite(SanbuError):
@@ -36,6 +37,10 @@ class OptimizerConfig(Choice):
         if getattr(self, "learning_rate", None) != "auto":
             return self
         return self.model_copy(update={"learning_rate": rate})
+
+    def evaluations(self, parameters: int) -> int:
+        """How often a step computes the loss of a model with so many parameters; a gradient counts as one."""
+        return 1
 
     def build(self, models: Mapping[str, nn.Module], steps: int) -> Search:
         """The search over the parameters of these modules, for a run of `steps` rounds."""
@@ -86,7 +91,11 @@ class Problem:
                 with self.scope():
                     loss = self.turn.loss(self.models, batch)
                     terms = {name: total / self._denominator(name) for name, total in loss.sums.items()}
-                sum(terms.values(), torch.zeros(())).backward()
+                total = sum(terms.values(), torch.zeros(()))
+                if not total.requires_grad:
+                    allowed = ", ".join(WITHOUT_GRADIENT)
+                    raise SanbuError(f"optimizer: the objective has no gradient; allowed: {allowed}")
+                total.backward()
                 add(totals, {name: term.detach().float() for name, term in terms.items()})
                 add_pairs(pairs, loss.metrics)
         return self._report(totals, pairs)
@@ -102,13 +111,17 @@ class Problem:
                 total = total + sum(term / self._denominator(name) for name, term in sums.items())
         return torch.as_tensor(total)
 
+    def rows_at_once(self) -> int:
+        """The number of rows in a forward pass."""
+        rows = row_count(self.turn.batch)
+        return min(self.micro_batch or rows, rows)
+
     def _denominator(self, name: str) -> float:
         return max(self.counts[name], 1e-12)
 
     def _split(self) -> Iterator[Batch]:
-        rows = row_count(self.turn.batch)
-        size = min(self.micro_batch or rows, rows)
-        for start in range(0, rows, size):
+        size = self.rows_at_once()
+        for start in range(0, row_count(self.turn.batch), size):
             yield {name: tensor[start : start + size] for name, tensor in self.turn.batch.items()}
 
     def _report(self, totals: dict[str, Tensor], pairs: dict[str, tuple[Tensor, Tensor]]) -> Metrics:

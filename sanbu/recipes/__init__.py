@@ -28,7 +28,15 @@ RECIPES = {
     "modern": "text",
     "shakespeare": "text",
     "ngram": "text",
+    "mixture": "text",
+    # tables
+    "classify": "tables_supervised",
+    "regress": "tables_supervised",
+    # classes of pictures
+    "digits-classify": "classifiers",
     # pictures
+    "few-labels": "labels",
+    "reconstruct": "labels",
     "pixelcnn": "images",
     "pixelrnn": "images",
     "image-gpt": "images",

@@ -8,16 +8,20 @@ from sanbu.codecs.bpe import BPE
 from sanbu.codecs.tokenizer import Byte, Characters
 from sanbu.config import ConfigError, nearest
 from sanbu.data.text_rows import Text
+from sanbu.models.tokens.canon import Canon
 from sanbu.models.tokens.gpt import GPT1, GPT2, GPT3
 from sanbu.models.tokens.llama import Llama
+from sanbu.models.tokens.mixture import Mixture
 from sanbu.models.tokens.modern import Modern
 from sanbu.models.tokens.ngram import NGram
+from sanbu.models.tokens.recurrent import LSTM
 from sanbu.objectives.next_token import ChunkedNextToken, NextToken
 from sanbu.optimizers.closed_form import ClosedForm
 from sanbu.optimizers.gradient import AdamW
 from sanbu.optimizers.muon import Muon
 from sanbu.optimizers.rate import CosineRate, LinearRate
 from sanbu.recipe import Recipe, Schedule
+from sanbu.run import Run
 from sanbu.strategies.autoregressive import Autoregressive
 
 TALK = Autoregressive(temperature=0.7, top_p=0.9)
@@ -169,10 +173,13 @@ def shakespeare(size: str = "nano", path: str = "builtin:python", alphabet: str 
         data=Text(
             path=path, tokenizer=Characters(alphabet=alphabet) if alphabet else Byte(), context=context, validation=0.1
         ),
-        model=Modern(layers=layers, heads=heads, width=width, context=context),
+        model=Canon(layers=layers, heads=heads, width=width, context=context),
         objective=NextToken(),
         optimizer=Muon(
-            learning_rate=0.02, rest=AdamW(learning_rate=5e-3, weight_decay=0.0, clip=None, rate=LinearRate())
+            learning_rate=0.02,
+            momentum=0.85,
+            rate=LinearRate(hold=0.4),
+            rest=AdamW(learning_rate=5e-3, weight_decay=0.0, clip=None, rate=LinearRate(hold=0.4)),
         ),
         strategy=Autoregressive(temperature=0.8, max_tokens=256),
         schedule=Schedule(steps=2000, batch=batch, evaluate_every=500, evaluate_rows=256, sample_every=1000),
@@ -191,4 +198,20 @@ def ngram(size: str = "nano", path: str = "builtin:python", alphabet: str = "") 
         optimizer=ClosedForm(),
         strategy=Autoregressive(temperature=0.8, max_tokens=256),
         schedule=Schedule(steps=1, batch="all", micro_batch=16, evaluate_every=1, sample_every=1),
+    )
+
+
+def mixture(size: str = "nano", ngram: str = "") -> Recipe:
+    """n-grams and an LSTM in one model, mixed by a learned gate; ngram=RUN (of the recipe `ngram`)."""
+    width, plain = pick({"nano": 208}, size), shakespeare("nano")
+    model = Mixture(network=LSTM(layers=2, width=width))
+    if not ngram:
+        return plain.change(name="mixture", model=model)
+    counted = Run.open(ngram).recipe
+    order = getattr(counted.model, "order", model.order)
+    return plain.change(
+        name="mixture",
+        data=counted.data.model_copy(update={"context": plain.data.space().shape[0]}),
+        model=model.model_copy(update={"order": order}),
+        parents={"model": ngram},
     )

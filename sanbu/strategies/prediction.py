@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from sanbu.config import SanbuError
 from sanbu.space import Batch, Draft, Models, Space
 from sanbu.strategies.strategy import Strategy, StrategyConfig
 
@@ -36,7 +37,12 @@ class PredictionStrategy:
     """One pass through the model."""
 
     def begin(self, condition: Batch, seeds: Tensor) -> PredictionState:
-        """From x, or from tokens_BT, padded on the right, and length_B. Seeds are not used."""
+        """From x, or from tokens_BT, padded on the right, and length_B. Seeds are not used.
+
+        Raises SanbuError for a condition without input: a label, for example.
+        """
+        if not {"x", "tokens"} & condition.keys():
+            raise SanbuError("strategy: prediction gives scores of an input, not samples; use `sanbu evaluate`")
         empty = torch.zeros(len(seeds), 0, device=seeds.device)
         inputs = (condition["x"],) if "x" in condition else (condition["tokens"], condition["length"] - 1)
         return PredictionState(inputs, empty, torch.zeros_like(seeds, dtype=torch.bool))

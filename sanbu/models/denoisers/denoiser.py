@@ -11,12 +11,12 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from sanbu.models.model import PictureConfig, one_picture
+from sanbu.models.model import ModelConfig, PictureConfig, one_picture
 from sanbu.paths import TARGETS, LinearPath, NoisePath, Pair, TargetName, solve, spread
 from sanbu.space import Space
 
 
-class DenoiserConfig(PictureConfig):
+class PathConfig(ModelConfig):
     """A network with its noise path and prediction target."""
 
     family: ClassVar[str] = "denoiser"
@@ -25,15 +25,10 @@ class DenoiserConfig(PictureConfig):
     deviation: float = Field(0.5, gt=0, description="standard deviation of the data, for target=preconditioned")
 
     def check(self, space: Space) -> None:
-        super().check(space)
         if isinstance(self.path, LinearPath) and self.target == "noise":
             raise ValueError(
                 "model.target: given noise, but at the noisy end of the linear path x_t is the noise; use velocity"
             )
-
-    def example(self, space: Space) -> tuple[Tensor, ...]:
-        picture, label = one_picture(space)
-        return picture, picture.new_ones(1), label
 
     def network(self, space: Space) -> nn.Module:
         """The network alone."""
@@ -43,10 +38,22 @@ class DenoiserConfig(PictureConfig):
         return Denoiser(self.network(space), self)
 
 
+class DenoiserConfig(PathConfig, PictureConfig):
+    """A network for pictures."""
+
+    def check(self, space: Space) -> None:
+        PictureConfig.check(self, space)
+        PathConfig.check(self, space)
+
+    def example(self, space: Space) -> tuple[Tensor, ...]:
+        picture, label = one_picture(space)
+        return picture, picture.new_ones(1), label
+
+
 class Denoiser(nn.Module):
     """A network with its noise path, its target, and the deviation of the data (for target=preconditioned)."""
 
-    def __init__(self, network: nn.Module, config: DenoiserConfig) -> None:
+    def __init__(self, network: nn.Module, config: PathConfig) -> None:
         super().__init__()
         self.network = network
         self.path: NoisePath = config.path

@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from sanbu.models.predictors.predictor import PredictorConfig
 from sanbu.space import Space
@@ -19,9 +19,22 @@ class MLP(PredictorConfig):
     layers: int = Field(2, ge=0, description="hidden layers; 0 is linear")
     width: int = Field(64, ge=1, description="width; sets automatic learning rate and batch size")
     dropout: float = Field(0.0, ge=0, lt=1)
+    center: float = Field(0.0, description="added to the outputs, for targets far from 0")
+    spread: float = Field(1.0, gt=0, description="factor of the outputs, for targets with another unit")
 
     def build(self, space: Space) -> nn.Module:
         return mlp(self, math.prod(space.shape), self.count_outputs(space))
+
+
+class Scaled(nn.Module):
+    """A fixed linear map of the outputs."""
+
+    def __init__(self, center: float, spread: float) -> None:
+        super().__init__()
+        self.center, self.spread = center, spread
+
+    def forward(self, outputs_BO: Tensor) -> Tensor:
+        return self.center + self.spread * outputs_BO
 
 
 def mlp(config: MLP, inputs: int, outputs: int) -> nn.Sequential:
@@ -32,4 +45,6 @@ def mlp(config: MLP, inputs: int, outputs: int) -> nn.Sequential:
         inputs = config.width
     model = nn.Sequential(*parts)
     model.add_module("head", nn.Linear(inputs, outputs))
+    if (config.center, config.spread) != (0.0, 1.0):
+        model.add_module("scaled", Scaled(config.center, config.spread))
     return model

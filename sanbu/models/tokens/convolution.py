@@ -22,13 +22,13 @@ from sanbu.space import Space
 
 
 class Taps(nn.Module):
-    """x_BTD with the tokens d, 2d, ... before each: [B, T, k D]. Tokens of an earlier document count as zero."""
+    """x_BTD, and x of the tokens d, 2d, ... before each: k tensors. Tokens of an earlier document count as zero."""
 
     def __init__(self, width: int, kernel: int, dilation: int) -> None:
         super().__init__()
         self.width, self.offsets = width, [j * dilation for j in range(kernel)]
 
-    def forward(self, x_BTD: Tensor, starts_BT: Tensor | None, state: State | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, starts_BT: Tensor | None, state: State | None) -> list[Tensor]:
         time, reach = x_BTD.shape[1], self.offsets[-1]
         before = x_BTD.new_zeros(len(x_BTD), reach, self.width) if state is None else state.tensors[0]
         whole = torch.cat((before, x_BTD), 1)
@@ -37,10 +37,11 @@ class Taps(nn.Module):
             document_BT = starts_BT.cumsum(1)
             for j, offset in enumerate(self.offsets[1:], 1):
                 same = document_BT[:, offset:] == document_BT[:, : max(time - offset, 0)]
-                found[j] = found[j] * nn.functional.pad(same, (min(offset, time), 0), value=True)[..., None]
+                met = nn.functional.pad(same, (min(offset, time), 0), value=True)
+                found[j] = found[j] * met[..., None]
         if state is not None:
             state.tensors = (last(whole, reach, time if state.reads is None else state.reads),)
-        return torch.cat(found, 2)
+        return found
 
     def state(self, rows: int, like: Tensor) -> State:
         """Zeros in the place of the tokens before the first."""
@@ -55,6 +56,27 @@ def last(whole_BSD: Tensor, reach: int, reads: int | Tensor) -> Tensor:
     return whole_BSD[torch.arange(len(whole_BSD), device=whole_BSD.device)[:, None], places_BR]
 
 
+class ShortConvolution(nn.Module):
+    """y_t = sum_j w_j * x_{t-j}, a weight per channel and tap; it begins as y = x."""
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.taps = Taps(width, kernel, 1)
+        self.kernel = nn.Parameter(torch.zeros(kernel, width))
+        self.kernel.data[0] = 1.0
+
+    def forward(self, x_BTD: Tensor, starts_BT: Tensor | None, state: State | None) -> Tensor:
+        taps = self.taps(x_BTD, starts_BT, state)
+        mixed = taps[0] * self.kernel[0]
+        for weight, tap in zip(self.kernel[1:], taps[1:], strict=True):
+            mixed = mixed + weight * tap
+        return mixed
+
+    def state(self, rows: int) -> State:
+        """The empty state."""
+        return self.taps.state(rows, self.kernel)
+
+
 class GatedConvolution(nn.Module):
     """W (a * sigmoid(b)) of the taps."""
 
@@ -65,7 +87,7 @@ class GatedConvolution(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(self, x_BTD: Tensor, starts_BT: Tensor | None, state: State | None) -> Tensor:
-        value, gate = self.both(self.taps(x_BTD, starts_BT, state)).chunk(2, 2)
+        value, gate = self.both(torch.cat(self.taps(x_BTD, starts_BT, state), 2)).chunk(2, 2)
         return self.out(value * gate.sigmoid())
 
     def state(self, rows: int) -> State:

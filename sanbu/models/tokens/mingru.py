@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sanbu.layers.state import State, state_at
-from sanbu.models.tokens.convolution import MixerBlock, Taps, initialised
+from sanbu.models.tokens.convolution import MixerBlock, ShortConvolution, initialised
 from sanbu.models.tokens.recurrent import Stateful, StatefulConfig
 from sanbu.space import Space
 
@@ -36,9 +36,7 @@ class GatedScan(nn.Module):
 
     def __init__(self, width: int, hidden: int, kernel: int) -> None:
         super().__init__()
-        self.taps = Taps(width, kernel, 1)
-        self.kernel = nn.Parameter(torch.zeros(kernel, width))
-        self.kernel.data[0] = 1.0
+        self.convolution = ShortConvolution(width, kernel)
         self.update = nn.Linear(width, hidden)
         self.new = nn.Linear(width, hidden, bias=False)
         self.gate = nn.Linear(width, hidden, bias=False)
@@ -46,14 +44,14 @@ class GatedScan(nn.Module):
 
     def forward(self, x_BTD: Tensor, starts_BT: Tensor | None, state: State | None) -> Tensor:
         before = None if state is None else State(state.tensors[:1], state.reads)
-        taps = self.taps(x_BTD, starts_BT, before).unflatten(2, self.kernel.shape)
-        mixed = (taps * self.kernel).sum(2)
+        mixed = self.convolution(x_BTD, starts_BT, before)
         update, new = self.update(mixed).sigmoid(), self.new(mixed)
         decay = 1 - update if starts_BT is None else (1 - update) * ~starts_BT[..., None]
         drive = update * new
         if state is not None and before is not None:
             earlier = state.tensors[1]
-            drive = torch.cat((drive[:, :1] + decay[:, :1] * earlier[:, None], drive[:, 1:]), 1)
+            first = drive[:, :1] + decay[:, :1] * earlier[:, None]
+            drive = torch.cat((first, drive[:, 1:]), 1)
             hidden = scan(decay, drive)
             state.tensors = (*before.tensors, state_at(hidden, earlier, state.reads))
         else:
@@ -62,7 +60,8 @@ class GatedScan(nn.Module):
 
     def state(self, rows: int) -> State:
         """The last inputs of the convolution, and h."""
-        return State((*self.taps.state(rows, self.kernel).tensors, self.kernel.new_zeros(rows, self.new.out_features)))
+        inputs = self.convolution.state(rows).tensors
+        return State((*inputs, inputs[0].new_zeros(rows, self.new.out_features)))
 
 
 class MinGRU(StatefulConfig):

@@ -69,10 +69,9 @@ class CappedHead(nn.Linear):
         return self.cap * torch.tanh(super().forward(x_BTD) / self.cap)
 
 
-class Modern(TransformerConfig):
-    """RMSNorm, rotary positions, QK-norm, squared ReLU, zero projections, residual scalars, logit soft-cap."""
+class ModernConfig(TransformerConfig):
+    """The fields of `modern` and of what is built on it."""
 
-    kind: Literal["modern"] = "modern"
     cap: float = Field(15.0, gt=0, description="bound of the logits, from tanh soft-capping")
 
     def check(self, space: Space) -> None:
@@ -82,11 +81,17 @@ class Modern(TransformerConfig):
                 f"model.width: {self.width} over {self.heads} heads is odd; rotary positions need an even head"
             )
 
+
+class Modern(ModernConfig):
+    """RMSNorm, rotary positions, QK-norm, squared ReLU, zero projections, residual scalars, logit soft-cap."""
+
+    kind: Literal["modern"] = "modern"
+
     def build(self, space: Space) -> nn.Module:
         return modern(self, space)
 
 
-def modern(config: Modern, space: Space) -> Decoder:
+def modern(config: ModernConfig, space: Space) -> Decoder:
     """The decoder. Matrices start uniform with deviation 1/sqrt(width), output projections and head at zero."""
     width, heads = config.width, config.heads
     rotate = Rotary(width // heads)

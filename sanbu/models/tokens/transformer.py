@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sanbu.layers.attention import Attention, KeyValues, LayerCache, Sight, causal
+from sanbu.layers.attention import Attention, KeyValues, LayerCache, Pattern, Sight, causal
 from sanbu.models.model import ModelConfig
 from sanbu.space import Space
 
@@ -83,7 +83,8 @@ class Decoder(nn.Module):
         positions_BT: position of each token in its document; 0 starts a new document, which attends to none before it.
         cache: KV cache of earlier tokens; it requires positions_BT, and each row holds one document.
         """
-        sight = self._see(tokens_BT, positions_BT, cache)
+        patterns = {block.attention.pattern for block in self.blocks.values()}
+        sight = see(patterns, tokens_BT, positions_BT, cache)
         x_BTD = self.embedding(tokens_BT, sight.positions_BT)
         for index, block in self.blocks.items():
             x_BTD = block(x_BTD, sight, None if cache is None else cache[int(index)])
@@ -91,12 +92,8 @@ class Decoder(nn.Module):
 
     def cache(self, rows: int, slots: int) -> Cache:
         """An empty KV cache for `rows` rows and `slots` positions, on the device of the model."""
-        made, like = [], self.embedding.tokens.weight.new_zeros(0, dtype=self.cached)
-        for block in self.blocks.values():
-            attention = block.attention
-            shape = (rows, attention.key.out_features // attention.head_width, slots, attention.head_width)
-            made.append(KeyValues(like.new_zeros(shape), like.new_zeros(shape)))
-        return made
+        like = self.embedding.tokens.weight.new_zeros(0, dtype=self.cached)
+        return [keys_and_values(block.attention, like, rows, slots) for block in self.blocks.values()]
 
     def tie(self) -> None:
         """Share the matrix of the embedding with the head."""
@@ -110,18 +107,28 @@ class Decoder(nn.Module):
             self.tie()
         return self
 
-    def _see(self, tokens_BT: Tensor, positions_BT: Tensor | None, cache: Sequence[LayerCache] | None) -> Sight:
-        time = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        patterns = {block.attention.pattern for block in self.blocks.values()}
-        if cache is not None:
-            assert positions_BT is not None, "a cache needs positions"
-            return cache[0].see(positions_BT, patterns)
-        if positions_BT is None:
-            alone = {pattern: None if pattern is causal else pattern(time[:, None], time) for pattern in patterns}
-            return Sight(time.expand_as(tokens_BT), alone)
-        documents_BT = (positions_BT == 0).cumsum(1)
-        together = documents_BT[:, None, :, None] == documents_BT[:, None, None, :]
-        return Sight(positions_BT, {pattern: pattern(time[:, None], time) & together for pattern in patterns})
+
+def see(
+    patterns: set[Pattern], tokens_BT: Tensor, positions_BT: Tensor | None, cache: Sequence[LayerCache] | None
+) -> Sight:
+    """The positions of the tokens and a mask per attention pattern; documents within a row do not see each other."""
+    time = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+    if cache is not None:
+        assert positions_BT is not None, "a cache needs positions"
+        return cache[0].see(positions_BT, patterns)
+    if positions_BT is None:
+        alone = {pattern: None if pattern is causal else pattern(time[:, None], time) for pattern in patterns}
+        return Sight(time.expand_as(tokens_BT), alone)
+    documents_BT = (positions_BT == 0).cumsum(1)
+    together = documents_BT[:, None, :, None] == documents_BT[:, None, None, :]
+    return Sight(positions_BT, {pattern: pattern(time[:, None], time) & together for pattern in patterns})
+
+
+def keys_and_values(attention: Attention, like: Tensor, rows: int, slots: int) -> KeyValues:
+    """An empty KV cache for a layer, of the type and device of `like`."""
+    heads = attention.key.out_features // attention.head_width
+    shape = (rows, heads, slots, attention.head_width)
+    return KeyValues(like.new_zeros(shape), like.new_zeros(shape))
 
 
 class Embedding(nn.Module):

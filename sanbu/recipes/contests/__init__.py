@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 CONTESTS = {
     "digits": "pictures",  # every strategy on the same pictures
+    "few-labels": "few_labels",  # learning from few labels, with and without the other pictures
+    "functions": "functions",  # every set of functions on the same text
+    "searches": "searches",  # every search on one model and the same pictures
 }
 
 
