@@ -25,7 +25,7 @@ class LeafLaw:
         self.column, self.place, self.margins, self.forest = column, place, margins, forest
         self.x, self.mean, self.share, self.background = x_BF, mean_B, share_L, background
 
-    def draw(self, uniform_B: Tensor) -> Tensor:
+    def draw(self, uniform_B: Tensor, missing: bool = True) -> Tensor:
         """A tree, its leaf, and then a level or a number; one uniform gives all three."""
         rest_B = uniform_B / self.background
         own_B = rest_B < 1
@@ -35,7 +35,8 @@ class LeafLaw:
         leaf_B = self.forest.leaf(self.x, tree_B)
         law_BL = self.forest.law[tree_B, leaf_B].double()
         law_BL = torch.where(own_B[:, None], self.share, law_BL)
-        law_BL = law_BL / law_BL.sum(1, keepdim=True)
+        if self.column.missing and not missing:
+            law_BL = present(law_BL, self.share, self.column.levels - 1)
         level_B, within_B = pick(law_BL, rest_B)
         quantiles_BQ = self.forest.quantiles[tree_B, leaf_B].double()
         score_B = self.mean + at(quantiles_BQ, within_B)
@@ -74,6 +75,13 @@ class LeafLaw:
         dense_B = dense_B + self.background * self.share[-1] * own_B
         number_B = (mass_B + dense_B) / per_width(self.column)
         return torch.where(cell_B.isnan(), mass_B, number_B).log()
+
+
+def present(law_BL: Tensor, share_L: Tensor, missing: int) -> Tensor:
+    """The law without its missing cell; where nothing else is left, that of the column."""
+    there_L = torch.arange(len(share_L), device=share_L.device) != missing
+    law_BL = law_BL * there_L
+    return torch.where(law_BL.sum(1, keepdim=True) > 0, law_BL, share_L * there_L)
 
 
 def pick(law_BL: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
