@@ -41,7 +41,8 @@ def impute(
     write_lines(lines, out)
     rows = (len(lines) - 1) // draws
     about = {"run": str(run), "out": str(out), "rows": rows, "filled": holes, "draws": draws}
-    report(about, as_json, f"{out}: {holes:,} cells of {rows:,} rows filled" + (f", {draws} draws" * (draws > 1)))
+    times = f", {draws} draws" if draws > 1 else ""
+    report(about, as_json, f"{out}: {holes:,} cells of {rows:,} rows filled{times}")
 
 
 @app.command()
@@ -64,7 +65,8 @@ def predict(
     check(out)
     lines = answer(Run.open(run), file, seed)
     write_lines(lines, out)
-    report({"run": str(run), "out": str(out), "rows": len(lines) - 1}, as_json, f"{out}: {len(lines) - 1:,} rows")
+    rows = len(lines) - 1
+    report({"run": str(run), "out": str(out), "rows": rows}, as_json, f"{out}: {rows:,} rows")
 
 
 def check(out: Path) -> None:

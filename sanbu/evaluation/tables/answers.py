@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,17 +72,20 @@ def impute(run: Run, path: str, draws: int = 1, seed: int = 0) -> tuple[Lines, i
         )
     new = [name for name in codec.names if name not in rows.frame.names]
     texts = rows.texts()
-    lines: Lines = [[*["draw"] * (draws > 1), *rows.frame.names, *new]]
+    names = [*rows.frame.names, *new]
+    lines: Lines = [["draw", *names] if draws > 1 else names]
     holes = 0
     for number in range(draws):
         filled = sample(run, rows, seed + number * len(texts))
         for text, cells in zip(texts, filled.tolist(), strict=True):
             written = dict(zip(rows.frame.names, text, strict=True))
-            for column, cell in zip(codec.columns, cells, strict=True):
+            drawn = dict(zip(codec.names, cells, strict=True))
+            for column in codec.columns:
                 if is_missing(written.get(column.name, "")):
-                    written[column.name] = column.write(cell)
+                    written[column.name] = column.write(drawn[column.name])
                     holes += 1
-            lines.append([*[str(number + 1)] * (draws > 1), *(written[name] for name in (*rows.frame.names, *new))])
+            line = [written[name] for name in (*rows.frame.names, *new)]
+            lines.append([str(number + 1), *line] if draws > 1 else line)
     return lines, holes // draws
 
 
@@ -89,10 +93,8 @@ def sample(run: Run, rows: Rows, seed: int) -> Tensor:
     """cells_BC of the rows, with what is missing drawn."""
     drawing = run.drawing(fields={"missing": "never"})
     condition = table_codec(run).complete(rows.cells, rows.given)
-    parts: list[Tensor] = []
-    for follower in drawing.followers(condition, seed):
-        parts.append(follower.sample)  # type: ignore[attr-defined]
-    return torch.cat(parts)
+    followers: list[Any] = list(drawing.followers(condition, seed))
+    return torch.cat([follower.sample for follower in followers])
 
 
 def predict(run: Run, path: str, seed: int = 0) -> Lines:
@@ -114,21 +116,27 @@ def predict(run: Run, path: str, seed: int = 0) -> Lines:
 
 def outputs(run: Run, rows: Rows) -> tuple[list[str], Lines]:
     """The answers of a predictor, as its objective reads them."""
-    codec, objective = table_codec(run), run.recipe.objective
-    drawing = run.drawing()
-    parts = [follower.sample for follower in drawing.followers(codec.complete(rows.cells, rows.given), 0)]  # type: ignore[attr-defined]
-    found = objective.read(torch.cat(parts))  # type: ignore[attr-defined]
+    codec = table_codec(run)
+    objective: Any = run.recipe.objective
+    followers: list[Any] = list(run.drawing().followers(codec.complete(rows.cells, rows.given), 0))
+    found = objective.read(torch.cat([follower.sample for follower in followers]))
     values = torch.stack(list(found.values()), 1)
     if codec.features.classes:
         return classes_of(codec, values)
-    return [f"predicted {name}" for name in found], [[f"{value:.6g}" for value in row] for row in values.tolist()]
+    titles = [f"predicted {name}" for name in found]
+    return titles, [as_text(row) for row in values.tolist()]
+
+
+def as_text(row: Sequence[float]) -> list[str]:
+    """Numbers as six digits."""
+    return [f"{value:.6g}" for value in row]
 
 
 def classes_of(codec: TableCodec, chance_BK: Tensor) -> tuple[list[str], Lines]:
     """The likeliest class, and the probability of each."""
     names, target = codec.classes, codec.features.target
     best = [names[place] for place in chance_BK.argmax(1).tolist()]
-    lines = [[name, *(f"{value:.4f}" for value in row)] for name, row in zip(best, chance_BK.tolist(), strict=True)]
+    lines = [[name, *as_text(row)] for name, row in zip(best, chance_BK.tolist(), strict=True)]
     return [f"predicted {target}", *(f"p({name})" for name in names)], lines
 
 
@@ -144,5 +152,4 @@ def drawn_target(run: Run, rows: Rows, seed: int) -> tuple[list[str], Lines]:
         kinds = torch.arange(codec.features.classes)
         return classes_of(codec, (drawn_DB[:, :, None] == kinds).double().mean(0))
     titles = [f"predicted {codec.features.target}", "deviation"]
-    values: Sequence[tuple[float, float]] = list(zip(drawn_DB.mean(0).tolist(), drawn_DB.std(0).tolist(), strict=True))
-    return titles, [[f"{mean:.6g}", f"{deviation:.6g}"] for mean, deviation in values]
+    return titles, [as_text(row) for row in torch.stack((drawn_DB.mean(0), drawn_DB.std(0)), 1).tolist()]
