@@ -38,7 +38,7 @@ class Change(Config):
         return self.turn > 0 or self.scale > 0 or self.shear > 0
 
 
-WEAK = Change(shift=0.08)
+WEAK = Change(shift=0.125)
 STRONG = Change(shift=0.15, turn=25.0, scale=0.15, shear=0.15, brightness=0.2, contrast=0.3, hole=0.3)
 
 
