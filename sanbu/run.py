@@ -37,7 +37,7 @@ from sanbu.recipe import Recipe
 from sanbu.space import Batch, Draft, row_count
 from sanbu.strategies.strategy import consecutive, generate, rows_drawn
 
-AT_ONCE, FRAMES = 100, 60  # samples drawn together for an export; frames of its animation at most
+FRAMES = 60  # of the animation of an export, at most
 
 
 class Run:
@@ -316,7 +316,7 @@ class Drawing:
         """Draw some rows at a time, several with progress; yields each reader. watch: sees the first part."""
         count = row_count(condition)
         seeds = consecutive(seed, count)
-        size = count if self.recipe.strategy.together else AT_ONCE
+        size = count if self.recipe.strategy.together else self.recipe.strategy.at_once
         with progress_rows("drawing", count) if count > 1 else nullcontext(lambda rows: None) as progress:
             for start in range(0, count, size):
                 rows = {name: tensor[start : start + size] for name, tensor in condition.items()}

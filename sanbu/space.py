@@ -24,7 +24,8 @@ class Space:
     labels there are; the label `classes` itself means that none is given. unlabelled: whether rows without a label
     are trained on too. other_ends: further ids that end a sample.
 
-    For tables the shape is that of the features x, and `columns` describes the cells of a row (sanbu.codecs.columns).
+    For tables the shape is that of the features x, `columns` describes the cells of a row (sanbu.codecs.columns), and
+    `target` is the place of the column to predict, -1 without one.
     """
 
     shape: tuple[int, ...]
@@ -34,6 +35,7 @@ class Space:
     unlabelled: bool = True
     other_ends: tuple[int, ...] = ()
     columns: tuple[Any, ...] = ()
+    target: int = -1
 
     @property
     def ends(self) -> tuple[int, ...]:

@@ -78,7 +78,8 @@ def check_fitted(model: nn.Module, inputs: tuple[Any, ...], fit: Callable[[nn.Mo
     after = model.eval()(*inputs)
     assert after.shape[0] == inputs[0].shape[0], "axis 0 of the output is not the row"
     assert not before.equal(after), "fitting changes no output"
-    alone = torch.cat([model(*(tensor[row : row + 1] for tensor in inputs)) for row in range(len(after))])
+    rows = [[tensor[row : row + 1] for tensor in inputs] for row in range(len(after))]
+    alone = torch.cat([model(*row) for row in rows])
     assert torch.allclose(after, alone, rtol=1e-4, atol=1e-5), "a row is another alone"
 
 

@@ -257,6 +257,11 @@ def check_parents(recipe: Recipe, parents: dict[str, Run], data: Data) -> None:
             raise SanbuError(
                 f"parents.{name}: the objective {kind_of(recipe.objective)!r} needs a run here: parents.{name}=RUN"
             )
+    for name in recipe.model.parents:
+        if name not in parents:
+            raise SanbuError(
+                f"parents.{name}: the model {kind_of(recipe.model)!r} needs a run here: parents.{name}=RUN"
+            )
     ours = data.codec.vocabulary()
     for name, run in parents.items():
         theirs = run.codec.vocabulary()

@@ -7,24 +7,34 @@ import torch
 
 from sanbu.models.custom_module import CustomConfig, CustomDenoiser
 from sanbu.models.denoisers.perceptron import PerceptronDenoiser
+from sanbu.models.denoisers.trees import TreeDenoiser
 from sanbu.models.generators.gan import PerceptronGAN
 from sanbu.models.latents.vae import PerceptronVAE
 from sanbu.models.model import AdaptedConfig, ModelConfig
 from sanbu.models.pixels.pixelcnn import PixelCNN
+from sanbu.models.predictors.mlp import MLP
+from sanbu.models.predictors.trees import Trees
 from sanbu.models.scorers.scorer import Scorer
 from sanbu.models.tokens.gpt import GPT2
 from sanbu.models.tokens.lora import LoRA
+from sanbu.models.tokens.mixture import Mixture
+from sanbu.models.tokens.ngram import NGram
+from sanbu.models.tokens.recurrent import LSTM, StatefulConfig
+from sanbu.objectives.carried import CarriedNextToken
 from sanbu.objectives.discriminative import Discriminative
 from sanbu.objectives.in_context import InContext
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig
 from sanbu.objectives.policy.group import GRPO, RLOO
 from sanbu.objectives.policy.policy import PolicyConfig
 from sanbu.objectives.policy.ppo import PPO
+from sanbu.objectives.policy.reinforce import Reinforce
 from sanbu.objectives.policy.rewards import Checked, Learned
 from sanbu.objectives.preference import DPO, IPO, KTO, ConservativeDPO, PairConfig
 from sanbu.objectives.reward_model import BradleyTerry, PlackettLuce
+from sanbu.objectives.supervised import SupervisedConfig
 from sanbu.optimizers.bagging import Bagging
 from sanbu.optimizers.boosting import Boosting
+from sanbu.optimizers.closed_form import ClosedForm
 from sanbu.optimizers.gradient import Adam, AdamW
 from sanbu.optimizers.muon import Muon
 from sanbu.optimizers.rate import ConstantRate
@@ -50,7 +60,9 @@ def of_text(base):
     """Kinds for text; kinds for pictures are checked in tests/models and tests/objectives/test_picture*.py."""
     found = [cls for cls in ours(base) if "tokens" in (getattr(cls, "family", ""), *getattr(cls, "families", ()))]
     return [
-        cls for cls in found if not issubclass(cls, (AdaptedConfig, CustomConfig, PairConfig, PolicyConfig, InContext))
+        cls
+        for cls in found
+        if not issubclass(cls, (AdaptedConfig, CustomConfig, PairConfig, PolicyConfig, Reinforce, InContext))
     ]
 
 
@@ -67,6 +79,7 @@ ALIGNED = [
     (PPO(rewards=(Learned(), Checked()), kl_target=1.0, whiten_rewards=True), TALE),
     (GRPO(samples=3), TALE),
     (RLOO(samples=3), TALE),
+    (Reinforce(samples=2), TALE),
     (Discriminative(), Scorer(trunk=TALE, outputs=3)),
     (Discriminative(judge="choose"), Scorer(trunk=TALE)),
     (Discriminative(judge="regress"), Scorer(trunk=TALE)),
@@ -80,8 +93,9 @@ def test_every_kind_is_checked_somewhere():
 
     custom = {*CustomConfig.__subclasses__(), CustomDenoiser}  # checked in tests/test_python.py
     checked = {*of_text(ModelConfig), *(type(config) for config, _ in ALL), *map(type, ADAPTED)}
+    checked |= {MLP, Trees, TreeDenoiser, Mixture}  # here below, in tests/models/test_trees.py and test_ngram.py
     assert checked | custom == {*ours(ModelConfig)}
-    aligned = {type(objective) for objective, _ in ALIGNED}
+    aligned = {type(objective) for objective, _ in ALIGNED} | {*SupervisedConfig.kinds().values()}
     assert {*of_text(ObjectiveConfig), *(type(o) for o, _ in PAIRS.values())} | aligned == {*ours(ObjectiveConfig)}
     pictures = {type(config) for config, _ in PICTURES}
     assert {*of_text(StrategyConfig), Prediction} | pictures == {*ours(StrategyConfig)}
@@ -119,7 +133,7 @@ def test_objectives_of_alignment(number):
     model = config.build(SPACE)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    if isinstance(objective, PolicyConfig):
+    if isinstance(objective, (PolicyConfig, Reinforce)):
         asked = asking(model, None, space=SPACE)
         batch, others = QUESTIONS, {**asked.models, "reward": Scorer(trunk=TALE).build(SPACE)}
         check_objective(objective, model, batch, others, asked.draw, asked.read)
@@ -142,17 +156,29 @@ def test_a_prediction():
 
 @pytest.mark.parametrize("kind", of_text(ModelConfig))
 def test_models(kind):
-    check_model(kind(layers=2, heads=2, width=16, context=16), SPACE, (TOKENS,))
+    if kind.searches:
+        config = NGram(order=3) if kind is NGram else kind(trees=2, leaves=8, leaf=1)
+        check_model(config, SPACE, (TOKENS,), lambda model: model.fit(BATCH))
+    elif issubclass(kind, StatefulConfig):
+        check_model(kind(layers=2, width=16), SPACE, (TOKENS,))
+    else:
+        check_model(kind(layers=2, heads=2, width=16, context=16), SPACE, (TOKENS,))
+
+
+def test_a_multilayer_perceptron():
+    check_model(MLP(layers=2, width=8, outputs=3), Space((2, 3)), (torch.randn(4, 2, 3),))
 
 
 @pytest.mark.parametrize("kind", of_text(ObjectiveConfig))
 def test_objectives(kind):
-    check_objective(kind(), GPT2(layers=2, heads=2, width=16, context=16).build(SPACE), BATCH)
+    lanes = {"lane": torch.arange(4), "continues": torch.zeros(4, dtype=torch.bool)}
+    config = LSTM(layers=2, width=16) if kind is CarriedNextToken else GPT2(layers=2, heads=2, width=16, context=16)
+    check_objective(kind(), config.build(SPACE), BATCH | lanes)
 
 
-@pytest.mark.parametrize("kind", [cls for cls in ours(OptimizerConfig) if cls not in (Boosting, Bagging)])
+@pytest.mark.parametrize("kind", [cls for cls in ours(OptimizerConfig) if cls not in (Boosting, Bagging, ClosedForm)])
 def test_searches(kind):
-    """Boosting and bagging, which need a forest, are checked in tests/optimizers."""
+    """Boosting and bagging need a forest, closed form a model that fits itself: they have tests of their own."""
     fields = {
         Adam: {"learning_rate": 0.01},
         AdamW: {"learning_rate": 0.01},

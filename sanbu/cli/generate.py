@@ -72,13 +72,9 @@ def generate(
 def opened(folder: Path, weights: str) -> Run:
     """A run on the best device, with its linear layers in a format. Raises ConfigError for a format it cannot have."""
     from sanbu.run import Run
-    from sanbu.serve.weights.convert import convert, known
+    from sanbu.serve.weights.convert import convert_run
 
-    run = Run.open(folder)
-    if known(weights) != "full" and run.codec.medium != "text":
-        raise ConfigError(f"--weights: given {weights}, but {folder} draws {run.codec.unit}; only text has it")
-    convert(run.to("auto").model, known(weights))
-    return run
+    return convert_run(Run.open(folder).to("auto"), weights)
 
 
 def plain(run: Run, prompt: Any) -> Any:

@@ -38,13 +38,12 @@ class Speaker:
         cls, folder: Path, overrides: tuple[str, ...] = (), system: str | None = None, weights: str = "full"
     ) -> Speaker:
         """Open a run folder. Raises SanbuError when its model does not write text."""
-        from sanbu.serve.weights.convert import convert, known
+        from sanbu.serve.weights.convert import convert_run
 
         run = Run.open(folder)
         if run.codec.medium != "text" or not run.recipe.strategy.draws:
             raise SanbuError(f"{folder} does not write text: its model is {kind_of(run.recipe.model)!r}")
-        convert(run.to("auto").model, known(weights))
-        return cls(run, overrides, system)
+        return cls(convert_run(run.to("auto"), weights), overrides, system)
 
     def answer(self, words: str, seed: int) -> Iterator[str]:
         """The answer, piece by piece; then it joins the conversation."""

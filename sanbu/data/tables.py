@@ -52,7 +52,7 @@ class Table(DataConfig):
         found = self.resolve()
         assert found.columns != "auto"
         features = found.features()
-        return Space((features.width,), classes=features.classes, columns=found.columns)
+        return Space((features.width,), classes=features.classes, columns=found.columns, target=features.place)
 
     def features(self) -> Features:
         """How the columns of a resolved config become features and a target."""

@@ -45,7 +45,8 @@ def draw_reliability(axes: Any, target: np.ndarray, law: np.ndarray) -> None:
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     count = np.bincount(place, minlength=BINS)
     full = count > 0
-    mean, accuracy = (np.bincount(place, value, minlength=BINS)[full] / count[full] for value in (confidence, right))
+    mean = np.bincount(place, confidence, minlength=BINS)[full] / count[full]
+    accuracy = np.bincount(place, right, minlength=BINS)[full] / count[full]
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     axes.plot(mean, accuracy, color="C0", linewidth=1)
     axes.scatter(mean, accuracy, s=20 + 200 * count[full] / count.sum(), color="C0")
@@ -73,7 +74,8 @@ def draw_numbers(
 ) -> None:
     """Predictions against targets, with their intervals."""
     first = target.reshape(len(target), -1)[:, 0]
-    ends = [min(first.min(), predicted[:, 0].min()), max(first.max(), predicted[:, 0].max())]
+    every = np.concatenate((first, predicted[:, 0]))
+    ends = [every.min(), every.max()]
     axes.plot(ends, ends, color="0.7", linewidth=1)
     if interval is not None:
         axes.vlines(first, interval[0], interval[1], color="C0", alpha=0.3, linewidth=1)

@@ -9,7 +9,7 @@ importance how much the loss rises when a column is shuffled among rows, mean of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,8 +106,8 @@ def classes_of(run: Run, target: np.ndarray, outputs_BO: Tensor) -> Sequence[str
     """The names of the classes; numbers where the data has no names; nothing for targets that are numbers."""
     if np.issubdtype(target.dtype, np.floating):
         return ()
-    names = tuple(getattr(run.codec, "classes", ()))
-    return names if len(names) == outputs_BO.shape[1] else tuple(map(str, range(outputs_BO.shape[1])))
+    names, count = tuple(getattr(run.codec, "classes", ())), outputs_BO.shape[1]
+    return names if len(names) == count else tuple(map(str, range(count)))
 
 
 def groups_of(run: Run, x: Tensor) -> Mapping[str, list[int]]:
@@ -146,7 +146,8 @@ def area(one_hot: np.ndarray, law: np.ndarray) -> float | None:
     """The mean area under the ROC curve of each class that is there, against the rest; None with one class alone."""
     from sklearn import metrics
 
-    there = [k for k in range(law.shape[1]) if 0 < one_hot[:, k].sum() < len(one_hot)]
+    share = one_hot.mean(0)
+    there = [k for k in range(law.shape[1]) if 0 < share[k] < 1]
     areas = [float(metrics.roc_auc_score(one_hot[:, k], law[:, k])) for k in there]
     return sum(areas) / len(areas) if areas else None
 
@@ -180,7 +181,10 @@ def of_numbers(found: Predicted) -> dict[str, Any]:
 def intervals(found: Predicted) -> tuple[np.ndarray, np.ndarray, float] | None:
     """The prediction interval of each row, and its nominal probability, where the objective has one."""
     known = None if found.classes else found.objective.interval(found.outputs)
-    return None if known is None else (known[0].double().numpy(), known[1].double().numpy(), known[2])
+    if known is None:
+        return None
+    low, high, nominal = known
+    return low.double().numpy(), high.double().numpy(), nominal
 
 
 def importances(model: nn.Module, found: Predicted, groups: Mapping[str, list[int]]) -> dict[str, float]:
@@ -188,7 +192,7 @@ def importances(model: nn.Module, found: Predicted, groups: Mapping[str, list[in
     if len(groups) > MOST_COLUMNS or len(found.target) < 2:
         return {}
     rows = min(len(found.target), MOST_ROWS)
-    part = Predicted(found.x[:rows], found.outputs[:rows], found.target[:rows], found.objective, found.classes)
+    part = replace(found, x=found.x[:rows], outputs=found.outputs[:rows], target=found.target[:rows])
     name, before = "log_loss" if found.classes else "rmse", figures_of(part)
     rises = {}
     for number, (column, places) in enumerate(groups.items()):
@@ -198,8 +202,7 @@ def importances(model: nn.Module, found: Predicted, groups: Mapping[str, list[in
             x = part.x.flatten(1).clone()
             x[:, places] = x[order][:, places]
             outputs = outputs_of(model, x.view_as(part.x))
-            moved = Predicted(x, outputs, part.target, part.objective, part.classes)
-            total += figures_of(moved)[name] - before[name]
+            total += figures_of(replace(part, outputs=outputs))[name] - before[name]
         rises[column] = total / SHUFFLES
     return dict(sorted(rises.items(), key=lambda pair: -pair[1]))
 
@@ -217,11 +220,12 @@ def confusion(found: Predicted) -> np.ndarray:
 def confusion_text(matrix: np.ndarray, classes: Sequence[str]) -> str:
     """The confusion matrix as a table, or the most frequent confusions of many classes."""
     if len(classes) > MOST_CLASSES:
-        wrong = [(int(matrix[i, j]), i, j) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j]
-        lines = [f"{count} of {classes[i]} taken for {classes[j]}" for count, i, j in sorted(wrong, reverse=True)[:10]]
+        wrong = [(int(matrix[i, j]), i, j) for i, j in np.argwhere(matrix) if i != j]
+        worst = sorted(wrong, reverse=True)[:10]
+        lines = [f"{count} of {classes[i]} taken for {classes[j]}" for count, i, j in worst]
         return "\n".join(["most frequent confusions", *lines])
     columns = [Column("is, taken for", number=False), *(Column(name) for name in classes)]
-    rows = [[name, *map(str, counts)] for name, counts in zip(classes, matrix.tolist(), strict=True)]
+    rows = [[name, *map(str, matrix[number])] for number, name in enumerate(classes)]
     return str(FittedTable(columns, rows))
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from sanbu.layers.forest_memory import Memory
 
 SUM, MEAN, LAWS = 0, 1, 2  # outputs: the sum of trees, their mean, the logarithm of the mean of laws over classes
+LARGEST = float(np.finfo(np.float32).max)
 LEAST = 1e-3  # of a probability, so that its logarithm is finite
 AT_ONCE = 1 << 19  # leaves looked up at once
 
@@ -37,8 +38,8 @@ class Tree:
 
 
 def rounded_down(threshold: np.ndarray) -> np.ndarray:
-    """The largest float32 that is not above each number."""
-    near = threshold.astype(np.float32)
+    """The largest finite float32 that is not above each number. An infinite threshold tells missing from other rows."""
+    near = np.minimum(threshold, LARGEST).astype(np.float32)
     return np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)
 
 
@@ -94,11 +95,11 @@ class Forest(nn.Module):
     def sum(self, x_BF: Tensor, first: int = 0) -> Tensor:
         """The sum_BO of the trees from `first` on, added up in their order."""
         grown = self.grown
-        if grown <= first:
+        if grown <= first or not len(x_BF):
             return x_BF.new_zeros(len(x_BF), self.outputs, dtype=torch.float32)
         size = max(1, AT_ONCE // (grown - first))
-        parts = [self._sum(x_BF[start : start + size], first, grown) for start in range(0, len(x_BF), size)]
-        return torch.cat(parts) if parts else x_BF.new_zeros(0, self.outputs, dtype=torch.float32)
+        parts = [self._sum(part, first, grown) for part in x_BF.split(size)]
+        return torch.cat(parts)
 
     def _sum(self, x_BF: Tensor, first: int, last: int) -> Tensor:
         node_BT = self.leaves(x_BF, first, last) + self._roots(first, last)
@@ -112,7 +113,7 @@ class Forest(nn.Module):
     def leaves(self, x_BF: Tensor, first: int = 0, last: int | None = None) -> Tensor:
         """The node, int32 [B, T], at which each row ends in each tree, counted as the tree was written."""
         last = self.grown if last is None else last
-        x_BF = x_BF.float().contiguous()
+        x_BF = x_BF.float().clamp(max=LARGEST).contiguous()
         feature, threshold, missing = (
             a[first:last].flatten() for a in (self.feature, self.threshold, self.missing_left)
         )
@@ -120,7 +121,8 @@ class Forest(nn.Module):
         child = (self.child[first:last] + roots_T[:, None, None]).flatten()
         row = torch.arange(len(x_BF), device=x_BF.device, dtype=torch.int32).mul_(x_BF.shape[1])
         row = row.repeat_interleave(last - first)
-        node, x, holes = roots_T.repeat(len(x_BF)), x_BF.flatten(), bool(x_BF.isnan().any())
+        node, x = roots_T.repeat(len(x_BF)), x_BF.flatten()
+        holes = bool(x.isnan().any())
         for _ in range(int(self.state[1])):
             value = x.index_select(0, feature.index_select(0, node) + row)
             right = value > threshold.index_select(0, node)

@@ -78,7 +78,8 @@ class Memory:
         for tree in range(first, grown):
             lacking_B = through_B <= tree
             column = slice(tree % forest.outputs, tree % forest.outputs + 1) if forest.each else slice(None)
-            total_BO[lacking_B, column] += forest.values[tree].index_select(0, leaf_BT[lacking_B, tree - first])
+            leaf = leaf_BT[lacking_B, tree - first]
+            total_BO[lacking_B, column] += forest.values[tree].index_select(0, leaf)
         self.sums[place_B] = total_BO
 
     def _find(self, keys_B: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ KINDS = {
     "mingru": "tokens.mingru",
     "causal-cnn": "tokens.convolution",
     "ngram": "tokens.ngram",
+    "token-trees": "tokens.token_trees",
     "ngram-mixture": "tokens.mixture",
     "lora": "tokens.lora",
     # scorers: one number or one row of scores for a text
@@ -51,6 +52,9 @@ KINDS = {
     "unet": "denoisers.unet",
     "dit": "denoisers.dit",
     "tree-denoiser": "denoisers.trees",
+    # columns: the cells of a table, each given others
+    "copula": "columns.copula",
+    "column-forest": "columns.forest",
     # your own nn.Module, by family
     "custom": "custom_module",
     "custom-tokens": "custom_module",

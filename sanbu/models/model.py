@@ -25,6 +25,7 @@ class ModelConfig(Choice):
     table: ClassVar[str] = "sanbu.models:KINDS"
 
     family: ClassVar[str] = ""  # what the model is called with; objectives and strategies name the families they accept
+    parents: ClassVar[tuple[str, ...]] = ()  # runs that it cannot do without, by their names in recipe.parents
     searches: ClassVar[
         tuple[str, ...]
     ] = ()  # kinds of search that can find it, of a model without gradient; empty: any

@@ -30,6 +30,9 @@ KINDS = {
     "mean-teacher": "few_labels",
     "fixmatch": "few_labels",
     "freematch": "few_labels",
+    # the cells of a table
+    "columns": "columns",
+    "masked-columns": "columns",
     # labels and preferences
     "discriminative": "discriminative",
     "bradley-terry": "reward_model",
@@ -39,11 +42,12 @@ KINDS = {
     "ipo": "preference",
     "kto": "preference",
     # reinforcement learning on answers sampled from the model
+    "reinforce": "policy.reinforce",
     "ppo": "policy.ppo",
     "grpo": "policy.group",
     "rloo": "policy.group",
 }
 
-REWARDS = {"learned": "policy.rewards", "checked": "policy.rewards"}  # rewards of an answer
+REWARDS = {"learned": "policy.rewards", "checked": "policy.rewards", "function": "policy.rewards"}  # of an answer
 # distributions of the times of a noise path in training
 TIMES = {"uniform": "times", "logit-normal": "times", "log-normal": "times"}

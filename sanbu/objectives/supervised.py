@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -39,6 +39,20 @@ class SupervisedConfig(ObjectiveConfig):
     input: str = Field("x", description="name of the input in a batch; image for pictures")
     target: str = Field("y", description="name of the target in a batch; label for pictures")
 
+    @classmethod
+    def adopt(cls, replaced: Any) -> dict[str, Any]:
+        """The names of the tensors, so that objective=accuracy measures what the replaced objective did."""
+        found = replaced if isinstance(replaced, dict) else {}
+        return {name: found[name] for name in ("input", "target") if name in found}
+
+    def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Input and target. Raises SanbuError for a name that the batch does not have."""
+        for field in ("input", "target"):
+            name = getattr(self, field)
+            if name not in batch:
+                raise SanbuError(f"objective.{field}: given {name!r}, allowed here: {', '.join(batch)}")
+        return batch[self.input], batch[self.target]
+
     def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
         """What the outputs say of each row, by name: the number itself first, or the probability of each class."""
         raise NotImplementedError
@@ -52,11 +66,12 @@ def supervised(config: SupervisedConfig, judge: Judge, outputs: int | None = Non
     """The mean of a judge over rows. outputs: how many the model must have, None for any."""
 
     def loss(models: Models, batch: Batch) -> Loss:
-        found_BO = models["model"](batch[config.input]).float()
+        inputs, target = config.pair(batch)
+        found_BO = models["model"](inputs).float()
         if outputs is not None and found_BO.shape[1] != outputs:
             kind, given = kind_of(config), found_BO.shape[1]
             raise SanbuError(f"model.outputs: given {given}, but the objective {kind!r} needs {outputs}")
-        total, metrics = judge(found_BO, batch[config.target])
+        total, metrics = judge(found_BO, target)
         return Loss({"rows": total}, metrics)
 
     return Objective(loss, count_rows)
@@ -64,8 +79,15 @@ def supervised(config: SupervisedConfig, judge: Judge, outputs: int | None = Non
 
 def numbered(name: str, outputs_BO: Tensor) -> dict[str, Tensor]:
     """The outputs by a name, with a number where there are several."""
-    columns = outputs_BO.unbind(1)
-    return {name: columns[0]} if len(columns) == 1 else {f"{name} {i}": each for i, each in enumerate(columns, 1)}
+    if outputs_BO.shape[1] == 1:
+        return {name: outputs_BO[:, 0]}
+    return {f"{name} {number}": each for number, each in enumerate(outputs_BO.unbind(1), 1)}
+
+
+def chances(scores_BO: Tensor) -> dict[str, Tensor]:
+    """The probability of each class."""
+    law_BO = scores_BO.float().softmax(1)
+    return {f"class {number}": law_B for number, law_B in enumerate(law_BO.unbind(1))}
 
 
 def rows_of(target: Tensor) -> Tensor:
@@ -175,6 +197,9 @@ class Accuracy(SupervisedConfig):
 
     kind: Literal["accuracy"] = "accuracy"
 
+    def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
+        return chances(outputs_BO)
+
     def build(self) -> Objective:
         return supervised(self, accuracy)
 
@@ -192,8 +217,7 @@ class CrossEntropy(SupervisedConfig):
     weights: tuple[float, ...] = Field((), description="weight of each class; none: all are 1")
 
     def read(self, outputs_BO: Tensor) -> dict[str, Tensor]:
-        law_BO = outputs_BO.float().softmax(1)
-        return {f"class {number}": law_B for number, law_B in enumerate(law_BO.unbind(1))}
+        return chances(outputs_BO)
 
     def build(self) -> Objective:
         return cross_entropy(self)
@@ -203,7 +227,8 @@ def cross_entropy(config: CrossEntropy) -> Objective:
     """The weighted mean over rows of -log p(label)."""
 
     def loss(models: Models, batch: Batch) -> Loss:
-        scores_BO, label_B = models["model"](batch[config.input]).float(), batch[config.target]
+        inputs, label_B = config.pair(batch)
+        scores_BO = models["model"](inputs).float()
         weight = scores_BO.new_tensor(config.weights) if config.weights else None
         if weight is not None and len(weight) != scores_BO.shape[1]:
             raise SanbuError(

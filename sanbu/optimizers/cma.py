@@ -14,29 +14,37 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from sanbu.config import Auto, SanbuError
-from sanbu.optimizers.evolution import report
-from sanbu.optimizers.population import Batched, Flat, generator_of, losses_of, normal
-from sanbu.optimizers.search import Metrics, OptimizerConfig, Problem, Search
+from sanbu.optimizers.population import (
+    Flat,
+    PopulationConfig,
+    generator_of,
+    loss_of,
+    losses_of,
+    normal,
+    precise,
+    report,
+)
+from sanbu.optimizers.search import Metrics, Problem, Search
 
 MOST = 5_000  # parameters whose whole covariance is kept: 200 MB
 LARGEST = 1e32  # of the step size
 TINY = 1e-8
 
 
-class CMAConfig(OptimizerConfig):
+class CMAConfig(PopulationConfig):
     """The fields that both share."""
 
-    population: int | Auto = Field("auto", description="members per generation; auto: 4 + 3 ln D")
+    population: Annotated[int, Field(ge=4)] | Auto = Field(  # type: ignore[assignment]
+        "auto", description="members per generation; auto: 4 + 3 ln D"
+    )
     deviation: float = Field(0.1, gt=0, description="standard deviation of each parameter at first")
-    batched: Batched = Field("auto", description="members at once (vmap) or one by one (loop)")
-    chunk: int = Field(32, ge=1, description="members at once")
 
     def size(self, parameters: int) -> int:
         """Members per generation."""
@@ -117,7 +125,16 @@ class Full:
             raise SanbuError(
                 f"optimizer: given 'cma' for {size:,} parameters, allowed: up to {MOST:,}; use optimizer=diagonal-cma"
             )
-        self.matrix = torch.eye(size, dtype=torch.double, device=like.device)
+        self.matrix = torch.eye(size, dtype=like.dtype, device=like.device)
+        self.vectors, self.roots = self.matrix, self.matrix.diagonal()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds."""
+        return {"covariance": self.matrix, "vectors": self.vectors, "roots": self.roots}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up `tensors`."""
+        self.matrix, self.vectors, self.roots = state["covariance"], state["vectors"], state["roots"]
 
     def decompose(self) -> None:
         """Eigenvectors and eigenvalues of the matrix as it is."""
@@ -145,7 +162,15 @@ class Diagonal:
     """The diagonal of the covariance, C_D."""
 
     def __init__(self, size: int, like: Tensor) -> None:
-        self.matrix = torch.ones(size, dtype=torch.double, device=like.device)
+        self.matrix = torch.ones(size, dtype=like.dtype, device=like.device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds."""
+        return {"covariance": self.matrix}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up `tensors`."""
+        self.matrix = state["covariance"]
 
     def decompose(self) -> None:
         """The square roots."""
@@ -169,33 +194,41 @@ class Adapting:
 
     def __init__(self, config: CMAConfig, models: Mapping[str, nn.Module], rates: Any, covariance: Any) -> None:
         self.config, self.flat, self.updates = config, Flat(models), 0
-        self.mean = self.flat.vector().double()
+        vector_D = self.flat.vector()
+        self.mean = vector_D.to(precise(vector_D))
         size = len(self.mean)
         self.population = config.size(size)
         self.rates: Rates = rates(self.population, size)
         self.covariance: Full | Diagonal = covariance(size, self.mean)
+        change = self.rates.one + self.rates.many  # of the covariance per generation
+        self.every = max(1, int(1 / (10 * size * change))) if isinstance(self.covariance, Full) else 1
         self.step_size = config.deviation
         self.path, self.covariance_path = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
         self.expected = math.sqrt(size) * (1 - 1 / (4 * size) + 1 / (21 * size**2))  # E|N(0, I)|
 
     @torch.no_grad()
     def step(self, problem: Problem) -> Metrics:
-        """One generation. Reports the lowest and the mean loss of the population, and the step size."""
-        self.covariance.decompose()
+        """One generation. Reports the loss of the model, the lowest of the population, and the step size.
+
+        The covariance is decomposed anew once it can have changed by a tenth.
+        """
+        loss = loss_of(problem)
+        if self.updates % self.every == 0:
+            self.covariance.decompose()
         noise_PD = normal(generator_of(problem.noise, self.mean.device), self.mean, self.population, len(self.mean))
         y_PD = self.covariance.colour(noise_PD)
-        members_PD = (self.mean + self.step_size * y_PD).to(self.flat.parameters[0].dtype)
+        members_PD = (self.mean + self.step_size * y_PD).to(self.flat.vector())
         losses_P = losses_of(problem, self.flat, members_PD, self.config.batched, self.config.chunk)
         self.tell(y_PD[losses_P.argsort(stable=True)])
-        self.flat.set(self.mean.to(members_PD.dtype))
-        return report(losses_P) | {"step_size": self.step_size}
+        self.flat.set(self.mean)
+        return report(loss, losses_P) | {"step_size": self.step_size}
 
     def tell(self, y_PD: Tensor) -> None:
         """Move the law; y_PD of the members, the best first."""
         rates, size = self.rates, len(self.mean)
         self.updates += 1
         half = self.population // 2
-        moved_D = rates.weights[:half].to(y_PD.device) @ y_PD[:half]
+        moved_D = rates.weights[:half].to(y_PD) @ y_PD[:half]
         self.mean = self.mean + self.step_size * moved_D
         gain = math.sqrt(rates.path * (2 - rates.path) * rates.effective)
         self.path = (1 - rates.path) * self.path + gain * self.covariance.whiten(moved_D[None])[0]
@@ -208,16 +241,28 @@ class Adapting:
         gain = steady * math.sqrt(cumulation * (2 - cumulation) * rates.effective)
         self.covariance_path = (1 - cumulation) * self.covariance_path + gain * moved_D
         lost = rates.one * (1 - steady) * cumulation * (2 - cumulation)
-        weights_P = rates.weights.to(y_PD.device)
+        weights_P = rates.weights.to(y_PD)
         decay = 1 + lost - rates.one - rates.many * float(weights_P.sum())
         self.covariance.update(decay, rates.one, self.covariance_path, rates.many, weights_P, y_PD)
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps, and what a generation has in memory: draws, steps and members."""
+        kept = self.covariance.tensors().values()
+        return [
+            self.mean,
+            self.path,
+            self.covariance_path,
+            *kept,
+            self.mean.new_empty(3 * self.population, len(self.mean)),
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         numbers = {"updates": self.updates, "step_size": self.step_size}
         paths = {"path": self.path, "covariance_path": self.covariance_path}
-        return {**numbers, **paths, "mean": self.mean, "covariance": self.covariance.matrix}
+        return {**numbers, **paths, "mean": self.mean, **self.covariance.tensors()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.updates, self.step_size = state["updates"], state["step_size"]
         self.path, self.covariance_path = state["path"], state["covariance_path"]
-        self.mean, self.covariance.matrix = state["mean"], state["covariance"]
+        self.mean = state["mean"]
+        self.covariance.load(state)

@@ -1,6 +1,6 @@
 """Evolution strategies: a normal law over parameters that moves towards lower loss.
 
-OpenAI-ES  g = 1 / (n sigma) sum_i (r(m + sigma e_i) - r(m - sigma e_i)) e_i,  m by Adam along g    (Salimans, 2017)
+OpenAI-ES  g = 1 / (2 n sigma) sum_i (r(m + sigma e_i) - r(m - sigma e_i)) e_i,  m along g by Adam  (Salimans, 2017)
 SNES       m <- m + a s sum_i u_i e_i;  s <- s exp(b / 2 sum_i u_i (e_i^2 - 1))                    (Schaul, 2011)
 
 r are centred ranks of the losses and u weights by rank, so that any increasing function of the loss moves the law
@@ -11,34 +11,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from sanbu.optimizers.population import Batched, Flat, centred_ranks, expected_by_rank, generator_of, losses_of, normal
-from sanbu.optimizers.rate import ConstantRate, RateConfig
+from sanbu.config import SanbuError, kind_of
+from sanbu.optimizers.gradient import Adam, GradientSearch
+from sanbu.optimizers.population import (
+    Flat,
+    PopulationConfig,
+    centred_ranks,
+    expected_by_rank,
+    generator_of,
+    loss_of,
+    losses_of,
+    normal,
+    report,
+)
+from sanbu.optimizers.rate import CosineRate
 from sanbu.optimizers.search import Metrics, OptimizerConfig, Problem, Search
-
-
-class PopulationConfig(OptimizerConfig):
-    """What searches with a population share."""
-
-    population: int = Field(256, ge=2, description="members per generation")
-    batched: Batched = Field("auto", description="members at once (vmap) or one by one (loop)")
-    chunk: int = Field(32, ge=1, description="members at once")
 
 
 class Evolution(PopulationConfig):
     """OpenAI's evolution strategy (Salimans and others, 2017): antithetic pairs, ranks, Adam."""
 
     kind: Literal["evolution"] = "evolution"
-    learning_rate: float = Field(0.02, gt=0)
     deviation: float = Field(0.05, gt=0, description="standard deviation of the perturbations")
-    weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.99)
-    rate: RateConfig = ConstantRate()
+    inner: OptimizerConfig = Field(
+        Adam(learning_rate=0.02, betas=(0.9, 0.99), rate=CosineRate()),
+        description="search that moves the mean along the estimated gradient, with its rate and weight decay",
+    )
 
     @field_validator("population")
     @classmethod
@@ -47,8 +51,15 @@ class Evolution(PopulationConfig):
             raise ValueError(f"given {population}, but the members are pairs; give an even number")
         return population
 
+    def resolve(self, rate: float) -> Self:
+        return self.model_copy(update={"inner": self.inner.resolve(rate)})
+
     def build(self, models: Mapping[str, nn.Module], steps: int) -> Search:
-        return Antithetic(self, models, steps)
+        inner = self.inner.build(models, steps)
+        if not isinstance(inner, GradientSearch):
+            given = kind_of(self.inner)
+            raise SanbuError(f"optimizer.inner: given {given!r}, allowed: a search along the gradient, such as adam")
+        return Antithetic(self, models, inner)
 
 
 def slope(directions_ND: Tensor, better_N: Tensor, worse_N: Tensor, deviation: float) -> Tensor:
@@ -61,44 +72,36 @@ def slope(directions_ND: Tensor, better_N: Tensor, worse_N: Tensor, deviation: f
 
 
 class Antithetic:
-    """The mean is the model; Adam moves it."""
+    """The mean is the model; the inner search moves it along the estimated gradient."""
 
-    def __init__(self, config: Evolution, models: Mapping[str, nn.Module], steps: int) -> None:
-        self.config, self.flat, self.updates = config, Flat(models), 0
-        self.mean = nn.Parameter(self.flat.vector())
-        self.adam = torch.optim.Adam([self.mean], config.learning_rate, betas=config.betas)
-        self.rate = config.rate.build(steps)
+    def __init__(self, config: Evolution, models: Mapping[str, nn.Module], inner: GradientSearch) -> None:
+        self.config, self.flat, self.inner = config, Flat(models), inner
+        self.pairs = inner.pairs
 
     @torch.no_grad()
     def step(self, problem: Problem) -> Metrics:
-        """One generation. Reports the lowest and the mean loss of the population."""
-        config, mean_D = self.config, self.flat.vector()
+        """One generation. Reports the losses of the model and of the best member, and the rate of the inner search."""
+        config, loss, mean_D = self.config, loss_of(problem), self.flat.vector()
         pairs = config.population // 2
         directions_ND = normal(generator_of(problem.noise, mean_D.device), mean_D, pairs, len(mean_D))
         members_PD = torch.cat((mean_D + config.deviation * directions_ND, mean_D - config.deviation * directions_ND))
         losses_P = losses_of(problem, self.flat, members_PD, config.batched, config.chunk)
-        ranks_P = centred_ranks(losses_P)
-        self.mean.data.copy_(mean_D)
-        self.mean.grad = slope(directions_ND, ranks_P[:pairs], ranks_P[pairs:], config.deviation)
-        rate = config.learning_rate * self.rate(self.updates)
-        self.adam.param_groups[0]["lr"] = rate
-        self.adam.step()
-        self.flat.set(self.mean.data * (1 - rate * config.weight_decay))
-        self.updates += 1
-        return report(losses_P)
+        better_N, worse_N = centred_ranks(losses_P).chunk(2)
+        self.flat.set_gradient(slope(directions_ND, better_N, worse_N, config.deviation))
+        metrics = self.inner.follow(report(loss, losses_P), problem.round)
+        for parameter in self.flat.parameters:
+            parameter.grad = None
+        return metrics
+
+    def tensors(self) -> list[Tensor]:
+        """What a generation keeps in memory: the directions and the members."""
+        return [self.flat.vector().new_empty(3 * self.config.population // 2, sum(self.flat.sizes))]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"updates": self.updates, "adam": self.adam.state_dict()}
+        return self.inner.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.updates = state["updates"]
-        self.adam.load_state_dict(state["adam"])
-
-
-def report(losses_P: Tensor) -> Metrics:
-    """The mean loss of the members that have a finite one, and the lowest."""
-    finite = losses_P[losses_P.isfinite()]
-    return {"loss": float(finite.mean()), "lowest": float(finite.min())}
+        self.inner.load_state_dict(state)
 
 
 class SNES(PopulationConfig):
@@ -132,15 +135,21 @@ class Separable:
 
     @torch.no_grad()
     def step(self, problem: Problem) -> Metrics:
-        """One generation. Reports the lowest and the mean loss of the population."""
-        config, mean_D = self.config, self.flat.vector()
+        """One generation. Reports the loss of the model, the lowest of the population, and the mean deviation."""
+        config, loss, mean_D = self.config, loss_of(problem), self.flat.vector()
         noise_PD = normal(generator_of(problem.noise, mean_D.device), mean_D, config.population, len(mean_D))
         members_PD = mean_D + self.deviation * noise_PD
         losses_P = losses_of(problem, self.flat, members_PD, config.batched, config.chunk)
-        weights_P = expected_by_rank(losses_P, utilities(config.population).to(mean_D.device)).to(mean_D.dtype)
+        weights_P = expected_by_rank(losses_P, utilities(config.population).to(losses_P)).to(mean_D)
+        if bool((losses_P == losses_P[0]).all()):
+            weights_P.zero_()  # their sum is 0 only up to rounding
         self.flat.set(mean_D + config.learning_rate * self.deviation * (weights_P @ noise_PD))
         self.deviation = self.deviation * (self.spread / 2 * (weights_P @ (noise_PD.square() - 1))).exp()
-        return report(losses_P)
+        return report(loss, losses_P) | {"deviation": float(self.deviation.mean())}
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps, and what a generation has in memory: draws and members."""
+        return [self.deviation, self.deviation.new_empty(2 * self.config.population, len(self.deviation))]
 
     def state_dict(self) -> dict[str, Any]:
         return {"deviation": self.deviation}

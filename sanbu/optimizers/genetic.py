@@ -1,7 +1,8 @@
 """A genetic algorithm: the fittest members of a population are copied, crossed and mutated (Holland, 1975).
 
-Truncation selection, mutation and one elite make the algorithm of Such and others (2017). Every generation is measured
-on the rows of its round, the elite as well: a member that was lucky on other rows is no elite. P members, D parameters.
+With crossover=0 and adaptation=0 it is the algorithm of Such and others (2017). Every generation is measured on the
+rows of its round, the elite as well: a member that was lucky on other rows is no elite. Genomes are kept as they are:
+from seeds a genome costs a draw of D normals for every generation since the first. P members, C children, D parameters.
 """
 
 from __future__ import annotations
@@ -13,8 +14,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from sanbu.optimizers.evolution import PopulationConfig, report
-from sanbu.optimizers.population import Flat, generator_of, losses_of, normal
+from sanbu.optimizers.population import (
+    Flat,
+    PopulationConfig,
+    generator_of,
+    loss_of,
+    losses_of,
+    normal,
+    report,
+)
 from sanbu.optimizers.search import Metrics, Problem, Search
 
 
@@ -26,10 +34,10 @@ class Genetic(PopulationConfig):
     parents: int = Field(16, ge=1, description="(truncation) members that may have children")
     contest: int = Field(4, ge=1, description="(tournament) members of whom the best has a child")
     elite: int = Field(1, ge=0, description="best members that stay unchanged")
-    crossover: float = Field(0.0, ge=0, le=1, description="fraction of children with two parents")
+    crossover: float = Field(1.0, ge=0, le=1, description="fraction of children with two parents")
     mutation: float = Field(0.05, ge=0, description="standard deviation of the change of a child")
     adaptation: float = Field(
-        0.0, ge=0, description="deviation of the log of a child's own mutation, which it inherits; 0: all the same"
+        0.2, ge=0, description="deviation of the log of a child's own mutation, which it inherits; 0: all the same"
     )
 
     @model_validator(mode="after")
@@ -57,12 +65,14 @@ class Breeding:
 
     @torch.no_grad()
     def step(self, problem: Problem) -> Metrics:
-        """One generation. Reports the lowest and the mean loss of the population."""
+        """One generation. Reports the loss of the model, the lowest of the population, and the elite's mutation."""
+        loss = loss_of(problem)
         generator = generator_of(problem.noise, self.genes.device)
         self.genes, self.mutation = self.offspring(generator)
         self.losses = losses_of(problem, self.flat, self.genes, self.config.batched, self.config.chunk)
-        self.flat.set(self.genes[self.losses.argmin()])
-        return report(self.losses)
+        best = int(self.losses.argmin())
+        self.flat.set(self.genes[best])
+        return report(loss, self.losses) | {"mutation": float(self.mutation[best])}
 
     def offspring(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The elite, then children; the mutation of each."""
@@ -89,6 +99,10 @@ class Breeding:
         coin = lambda *shape: torch.rand(shape, generator=generator, device=first_CD.device)  # noqa: E731
         crossed_C1 = coin(len(first_CD), 1) < self.config.crossover
         return torch.where(crossed_C1 & (coin(*first_CD.shape) < 0.5), second_CD, first_CD)
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps, and what a generation has in memory: the children, parents and their mutations."""
+        return [self.genes, self.mutation, self.losses, self.genes.new_empty(3, *self.genes.shape)]
 
     def state_dict(self) -> dict[str, Any]:
         return {"genes": self.genes, "mutation": self.mutation, "losses": self.losses}

@@ -30,13 +30,16 @@ class GradientSearch:
 
     def step(self, problem: Problem) -> Metrics:
         """Backward, clip, update. Reports the gradient norm if clipped, and the first optimizer's learning rate."""
-        metrics = problem.backward()
+        return self.follow(problem.backward(), problem.round)
+
+    def follow(self, metrics: Metrics, round: int | None) -> Metrics:
+        """Clip and update by the gradient that the parameters hold; adds to the metrics."""
         if self.clip is not None:
             parameters = [p for optimizer, _ in self.pairs for group in optimizer.param_groups for p in group["params"]]
             metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(parameters, self.clip))
             if not math.isfinite(metrics["gradient_norm"]):
                 raise NotFinite(f"the gradient became NaN or infinite (norm {metrics['gradient_norm']})")
-        step = self.updates if problem.round is None else problem.round
+        step = self.updates if round is None else round
         for (optimizer, rate), peaks in zip(self.pairs, self.peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * rate(step)

@@ -54,12 +54,14 @@ def ridge(look: Look, curvature_BO: Tensor, penalty: float) -> tuple[Tensor, Ten
     h_BO = curvature_BO.double().clamp(min=1e-9 * float(curvature_BO.max()))
     aim_BO = look.outputs.double() - look.gradient.double() / h_BO
     if look.z is None:
-        return (h_BO * aim_BO).sum(0) / h_BO.sum(0), aim_BO.new_zeros(0), aim_BO.new_zeros(aim_BO.shape[1], 0)
+        mean_O = (h_BO * aim_BO).sum(0) / h_BO.sum(0)
+        return mean_O, mean_O[:0], mean_O[:, None][:, :0]
     z_BD = look.z.double()
     center_D = z_BD.nanmean(0).nan_to_num()
     z_BD = torch.nan_to_num(z_BD - center_D)
     scale_D = z_BD.square().mean(0).sqrt()
-    z_BD = z_BD / torch.where(scale_D > 0, scale_D, 1.0)
+    scale_D = torch.where(scale_D > 0, scale_D, 1.0)
+    z_BD = z_BD / scale_D
     z_BD = torch.cat((torch.ones_like(z_BD[:, :1]), z_BD), 1)  # the constant is not penalised
     penalty_D = torch.full_like(z_BD[0], penalty + 1e-9 * float(h_BO.sum(0).max()))
     penalty_D[0] = 0
@@ -70,7 +72,7 @@ def ridge(look: Look, curvature_BO: Tensor, penalty: float) -> tuple[Tensor, Ten
         for weight_B, aim in zip(weights.T, [aim_BO] if same else aim_BO.T[:, :, None], strict=True)
     ]
     solution_OD = torch.cat(found, 1).T
-    return solution_OD[:, 0], center_D, solution_OD[:, 1:] / torch.where(scale_D > 0, scale_D, 1.0)
+    return solution_OD[:, 0], center_D, solution_OD[:, 1:] / scale_D
 
 
 def move(problem: Problem, forest: Forest, aim: tuple[Tensor, Tensor, Tensor], before: float) -> float:

@@ -86,10 +86,15 @@ def gradient_at(problem: Problem, forest: Forest, change: Change | None = None) 
     if not used:
         raise SanbuError("optimizer: the loss does not depend on the outputs of the forest, so no tree can lower it")
     rows = row_count(problem.turn.batch)
-    z = torch.cat([z for _, z, _ in used if z is not None]) if used[0][1] is not None else None
-    gradient = torch.cat([rows * outputs.grad for _, _, outputs in used if outputs.grad is not None])
-    outputs = torch.cat([outputs.detach() for _, _, outputs in used])
-    return Look(torch.cat([x for x, _, _ in used]), z, outputs, gradient.detach()), metrics
+    columns = [z for _, z, _ in used if z is not None]
+    slopes = [outputs.grad for _, _, outputs in used if outputs.grad is not None]
+    look = Look(
+        x=torch.cat([x for x, _, _ in used]),
+        z=torch.cat(columns) if columns else None,
+        outputs=torch.cat([outputs.detach() for _, _, outputs in used]),
+        gradient=rows * torch.cat(slopes),
+    )
+    return look, metrics
 
 
 def curvature_at(problem: Problem, forest: Forest, change: Change | None = None) -> Tensor:
@@ -112,11 +117,7 @@ def curvature_at(problem: Problem, forest: Forest, change: Change | None = None)
     draws = [[signs(generator, leaf) for leaf, _ in curved] for _ in range(2)]
     first, second = (probe(curved, draw) for draw in draws)
     if not torch.allclose(first, second, rtol=1e-4, atol=1e-6 * float(first.abs().max())):
-        columns = []
-        for output in range(first.shape[1]):
-            only = torch.arange(first.shape[1], device=first.device) == output
-            columns.append(probe(curved, [draw[:, :1] * only for draw in draws[0]])[:, output])
-        first = torch.stack(columns, 1)
+        first = torch.stack([probe_one(curved, draws[0], output) for output in range(first.shape[1])], 1)
     return (rows * first).clamp(min=0)
 
 
@@ -127,10 +128,17 @@ def signs(generator: torch.Generator, like: Tensor) -> Tensor:
 
 def probe(pairs: list[tuple[Tensor, Tensor]], draws: list[Tensor]) -> Tensor:
     """s * (H s) for outputs with their gradients, of all calls."""
-    total = sum(((each * draw).sum() for (_, each), draw in zip(pairs, draws, strict=True)), torch.zeros(()))
-    leaves = [leaf for leaf, _ in pairs]
-    found = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
+    leaves, gradients = [leaf for leaf, _ in pairs], [each for _, each in pairs]
+    found = torch.autograd.grad(gradients, leaves, draws, retain_graph=True, allow_unused=True, materialize_grads=True)
     return torch.cat([draw * each for each, draw in zip(found, draws, strict=True)])
+
+
+def probe_one(pairs: list[tuple[Tensor, Tensor]], draws: list[Tensor], output: int) -> Tensor:
+    """The same for one output alone, with a sign per row."""
+    only = [torch.zeros_like(draw) for draw in draws]
+    for one, draw in zip(only, draws, strict=True):
+        one[:, output] = draw[:, output]
+    return probe(pairs, only)[:, output]
 
 
 def shifted(shift_BO: Tensor) -> Change:

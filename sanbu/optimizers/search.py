@@ -38,6 +38,10 @@ class OptimizerConfig(Choice):
             return self
         return self.model_copy(update={"learning_rate": rate})
 
+    def evaluations(self, parameters: int) -> int:
+        """How often a step computes the loss of a model with so many parameters; a gradient counts as one."""
+        return 1
+
     def build(self, models: Mapping[str, nn.Module], steps: int) -> Search:
         """The search over the parameters of these modules, for a run of `steps` rounds."""
         raise NotImplementedError
@@ -107,13 +111,17 @@ class Problem:
                 total = total + sum(term / self._denominator(name) for name, term in sums.items())
         return torch.as_tensor(total)
 
+    def rows_at_once(self) -> int:
+        """The number of rows in a forward pass."""
+        rows = row_count(self.turn.batch)
+        return min(self.micro_batch or rows, rows)
+
     def _denominator(self, name: str) -> float:
         return max(self.counts[name], 1e-12)
 
     def _split(self) -> Iterator[Batch]:
-        rows = row_count(self.turn.batch)
-        size = min(self.micro_batch or rows, rows)
-        for start in range(0, rows, size):
+        size = self.rows_at_once()
+        for start in range(0, row_count(self.turn.batch), size):
             yield {name: tensor[start : start + size] for name, tensor in self.turn.batch.items()}
 
     def _report(self, totals: dict[str, Tensor], pairs: dict[str, tuple[Tensor, Tensor]]) -> Metrics:

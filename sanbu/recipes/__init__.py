@@ -32,6 +32,8 @@ RECIPES = {
     # tables
     "classify": "tables_supervised",
     "regress": "tables_supervised",
+    # classes of pictures
+    "digits-classify": "classifiers",
     # pictures
     "few-labels": "labels",
     "reconstruct": "labels",
@@ -45,6 +47,8 @@ RECIPES = {
     "flow": "images",
     "dit": "images",
     "consistency": "images",
+    # tables
+    "table": "tables",
     # alignment
     "base": "alignment",
     "sft": "alignment",

@@ -39,10 +39,11 @@ def ways(classes: bool) -> Mapping[str, Way]:
     boosting = Boosting(**{"learning_rate": 0.1, "rows": 0.5, "features": 0.5, **gentle})  # type: ignore[arg-type]
     features: float | Literal["sqrt"] = "sqrt" if classes else 0.33
     steps = 150 if classes else 100
+    bagging = Bagging(trees=10, features=features, leaf=1 if classes else 3)
     adam = AdamW(learning_rate=3e-3, weight_decay=0.1, rate=CosineRate())
     return {
         "trees": Way(Trees(trees=steps, leaves=16, linear="ridge"), boosting, steps),
-        "forest": Way(Trees(trees=100, leaves=4096), Bagging(features=features, leaf=1 if classes else 3), 100),
+        "forest": Way(Trees(trees=100, leaves=4096), bagging, 10),
         "mlp": Way(MLP(layers=2, width=64, dropout=0.1), adam, 1000, 64, "flag"),
         "linear": Way(MLP(layers=0), AdamW(learning_rate=0.03, weight_decay=0.0), 1000, 64, "flag"),
     }

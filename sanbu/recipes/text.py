@@ -20,6 +20,7 @@ from sanbu.optimizers.gradient import AdamW
 from sanbu.optimizers.muon import Muon
 from sanbu.optimizers.rate import CosineRate, LinearRate
 from sanbu.recipe import Recipe, Schedule
+from sanbu.run import Run
 from sanbu.strategies.autoregressive import Autoregressive
 
 TALK = Autoregressive(temperature=0.7, top_p=0.9)
@@ -196,8 +197,17 @@ def ngram(size: str = "nano", path: str = "builtin:python", alphabet: str = "") 
     )
 
 
-def mixture(size: str = "nano", path: str = "builtin:python", alphabet: str = "") -> Recipe:
-    """n-grams and an LSTM in one model, mixed by a learned gate; parents.model=RUN of `ngram`; path=, alphabet=."""
-    width = pick({"nano": 208}, size)
-    plain = shakespeare("nano", path, alphabet)
-    return plain.change(name="mixture", model=Mixture(network=LSTM(layers=2, width=width)))
+def mixture(size: str = "nano", ngram: str = "") -> Recipe:
+    """n-grams and an LSTM in one model, mixed by a learned gate; ngram=RUN (of the recipe `ngram`)."""
+    width, plain = pick({"nano": 208}, size), shakespeare("nano")
+    model = Mixture(network=LSTM(layers=2, width=width))
+    if not ngram:
+        return plain.change(name="mixture", model=model)
+    counted = Run.open(ngram).recipe
+    order = getattr(counted.model, "order", model.order)
+    return plain.change(
+        name="mixture",
+        data=counted.data.model_copy(update={"context": plain.data.space().shape[0]}),
+        model=model.model_copy(update={"order": order}),
+        parents={"model": ngram},
+    )

@@ -7,6 +7,7 @@ KINDS = {
     "one-shot": "one_shot",
     "refinement": "refinement",
     "prediction": "prediction",
+    "cells": "cells",
 }
 
 FUNCTIONS = {  # samplers and filters that need no recipe: sanbu.strategies.sample_heun(denoise, noise, times)

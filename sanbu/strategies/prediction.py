@@ -37,9 +37,12 @@ class PredictionStrategy:
     """One pass through the model."""
 
     def begin(self, condition: Batch, seeds: Tensor) -> PredictionState:
-        """From x, or from tokens_BT, padded on the right, and length_B. Seeds are not used."""
-        if "x" not in condition and "tokens" not in condition:
-            raise SanbuError("this run predicts from an input and draws nothing; measure it with sanbu evaluate")
+        """From x, or from tokens_BT, padded on the right, and length_B. Seeds are not used.
+
+        Raises SanbuError for a condition without input: a label, for example.
+        """
+        if not {"x", "tokens"} & condition.keys():
+            raise SanbuError("strategy: prediction gives scores of an input, not samples; use `sanbu evaluate`")
         empty = torch.zeros(len(seeds), 0, device=seeds.device)
         inputs = (condition["x"],) if "x" in condition else (condition["tokens"], condition["length"] - 1)
         return PredictionState(inputs, empty, torch.zeros_like(seeds, dtype=torch.bool))

@@ -24,6 +24,7 @@ class StrategyConfig(Choice):
     table: ClassVar[str] = "sanbu.strategies:KINDS"
     families: ClassVar[tuple[str, ...]] = ()  # model families it can sample from; empty: any
     draws: ClassVar[bool] = True  # False if the result is a prediction about the input, not a sample
+    at_once: ClassVar[int] = 100  # samples that are drawn together
     together: ClassVar[bool] = False  # True if samples of one prompt depend on each other, so that none is drawn alone
 
     def check(self, space: Space) -> None:

@@ -129,5 +129,7 @@ def test_raw_is_refused_for_pictures(tmp_path):
     done = CliRunner().invoke(app, ["generate", str(run.folder), "--raw"])
     assert isinstance(done.exception, ConfigError) and "--raw" in str(done.exception)
     halved = CliRunner().invoke(app, ["generate", str(run.folder), "--weights", "int8"])
-    assert isinstance(halved.exception, ConfigError) and "draws pictures; only text" in str(halved.exception)
+    assert isinstance(halved.exception, ConfigError) and "is a 'skip-perceptron'; only transformers have it" in str(
+        halved.exception
+    )
     assert "draws pictures" in str(done.exception)

@@ -28,7 +28,13 @@ QUIET = [
     "schedule.patience=0",
 ]  # fmt: skip
 SMALLER = {"ppo": ["schedule.batch=32"], "grpo": ["schedule.batch=8"], "pixelrnn": ["schedule.batch=16"]}
-PARENTS = {"sft": "sft", "base": "base", "reward": "reward", "teacher": "edm"}  # recipe argument: the run passed for it
+PARENTS = {
+    "sft": "sft",
+    "base": "base",
+    "reward": "reward",
+    "teacher": "edm",
+    "ngram": "ngram",
+}  # recipe argument: the run passed for it
 SAMPLES = {
     "autoregressive": (
         "gpt2",
@@ -98,7 +104,7 @@ def train_all(folder, wanted):
 
 def order(name):
     """The recipes sorted so that parents come first."""
-    first = ("base", "sft", "reward", "edm")
+    first = ("base", "sft", "reward", "edm", "ngram")
     return (first.index(name) if name in first else len(first), name)
 
 

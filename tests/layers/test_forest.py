@@ -74,6 +74,16 @@ def test_rounding_down_decides_as_float64_does():
         assert np.array_equal(near.astype(np.float64) <= cuts, near <= rounded)
 
 
+def test_a_split_between_missing_and_all_other_rows():
+    x = np.array([[1], [2], [np.nan], [np.nan]], np.float32)
+    tree = DecisionTreeRegressor().fit(x, [1.0, 1.0, 2.0, 2.0])
+    forest = Forest(1, 1, 2)
+    forest.write(as_tree(tree, tree.tree_.value[:, :, 0]))
+    assert np.isinf(tree.tree_.threshold[0]) and bool(forest.threshold.isfinite().all())
+    rows = torch.tensor([[1.0], [1e38], [float("inf")], [-float("inf")], [float("nan")]])
+    assert forest(rows).flatten().tolist() == [1, 1, 1, 1, 2]
+
+
 def test_infinite_inputs_go_to_the_ends():
     x = inputs(missing=0)
     forest, _ = grown(x)

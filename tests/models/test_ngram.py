@@ -337,9 +337,9 @@ def test_the_mixture_recipe_begins_from_the_counts_of_its_parent(counted, tmp_pa
     from sanbu import recipes
     from sanbu.loop import train
 
-    data = counted.recipe.data.model_copy(update={"context": 32})
-    recipe = recipes.mixture().change(data=data, parents={"model": str(counted.folder)}, steps=3, batch=2)
-    recipe = recipe.change("model.order=4", "model.network.width=16", sample_every=0, evaluate_every=0)
+    recipe = recipes.mixture(ngram=str(counted.folder)).change("data.context=32", steps=3, batch=2)
+    recipe = recipe.change("model.network.width=16", sample_every=0, evaluate_every=0)
+    assert recipe.model.order == 4
     run = train(recipe, tmp_path / "run", watchers=[])
     ours, theirs = weights(run.model), weights(counted.model)
     assert all(ours[f"ngram.{name}"].equal(tensor) for name, tensor in theirs.items())

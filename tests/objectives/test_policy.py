@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from sanbu.config import SanbuError
 from sanbu.models.tokens.gpt import GPT2
 from sanbu.noise import Noise
 from sanbu.objectives.answers import by_length, logprobs
@@ -24,7 +25,8 @@ from sanbu.objectives.policy.policy import (
     whitened,
 )
 from sanbu.objectives.policy.ppo import PPO, token_rewards
-from sanbu.objectives.policy.rewards import Checked, RewardConfig
+from sanbu.objectives.policy.reinforce import Reinforce, against_the_others
+from sanbu.objectives.policy.rewards import Checked, Function, RewardConfig
 from sanbu.objectives.policy.rollout import draw_answers
 from sanbu.objectives.preference import DPO
 from sanbu.space import Space
@@ -305,7 +307,7 @@ def rounds(objective, policy, models, steps, rate, batch):
         decay.step()
 
 
-@pytest.mark.parametrize("kind", ["ppo", "grpo"])
+@pytest.mark.parametrize("kind", ["ppo", "grpo", "reinforce"])
 def test_a_bandit_is_solved(kind):
     """To 1% in total variation; the KL term is part of the reward in PPO and of the loss in GRPO."""
     reference = Table(torch.tensor([0.5, 0.0, -0.5, 0.2]))
@@ -318,7 +320,8 @@ def test_a_bandit_is_solved(kind):
         models |= objective.attach(policy_table)
         models["value"] = Value()
     else:
-        objective = RLOO(rewards=(Arms(),), samples=2048, kl=beta, unfinished=0.0).build()
+        group = RLOO if kind == "grpo" else Reinforce
+        objective = group(rewards=(Arms(),), samples=2048, kl=beta, unfinished=0.0).build()
         models |= objective.attach(policy_table)
     questions = {
         "tokens": torch.full((2048 if kind == "ppo" else 1, 1), 5),
@@ -383,3 +386,25 @@ def drawn(table):
         return Draft(tokens, committed, torch.ones(rows).bool(), torch.ones(rows), record=record)
 
     return draw
+
+
+def test_the_baseline_of_reinforce_is_the_mean_of_the_others():
+    assert against_the_others(torch.tensor([1.0, 2.0, 6.0])).tolist() == [1 - 4, 2 - 3.5, 6 - 1.5]
+    assert against_the_others(torch.tensor([5.0])).tolist() == [0.0]
+
+
+def shorter_is_better(questions, answers, known):
+    """A reward that a user might write."""
+    return [-float(len(answer)) for answer in answers]
+
+
+def test_any_function_of_texts_is_a_reward():
+    rollout = {
+        "tokens": torch.tensor([[5, 1, 2, 3], [5, 1, 0, 0]]), "start": torch.tensor([1, 1]),
+        "length": torch.tensor([4, 2]), "answer": torch.full((2, 1), -1),
+    }  # fmt: skip
+    round = Round({}, rollout, Noise("reward"), read=lambda ids: "".join(map(str, ids.tolist())))
+    config = Function(target=f"{__name__}:shorter_is_better", weight=0.5)
+    assert config.build()(round, rollout).tolist() == [-1.5, -0.5]
+    with pytest.raises(SanbuError, match=r"given 'nowhere:f', which cannot be imported; write module:function"):
+        Function(target="nowhere:f").build()

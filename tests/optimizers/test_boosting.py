@@ -93,12 +93,13 @@ def test_leaves_are_steps_of_newton(objective, leaf):
             assert torch.allclose(found, 0.5 * step[columns], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("micro", [None, 70])
 @pytest.mark.parametrize("objective", [Absolute(), Quantile(levels=(0.1, 0.9))])
-def test_leaves_without_curvature_are_quantiles(objective):
+def test_leaves_without_curvature_are_quantiles(objective, micro):
     batch = numbers(outputs=1)
     levels = np.array(getattr(objective, "levels", (0.5,)))
     config = Trees(trees=1, leaves=4, outputs=len(levels))
-    model, _ = fit(config, Boosting(depth=2, leaf=20, learning_rate=1.0), objective, batch)
+    model, _ = fit(config, Boosting(depth=2, leaf=20, learning_rate=1.0), objective, batch, micro=micro)
     leaf = model.forest.leaves(batch["x"])[:, 0]
     for node in leaf.unique():
         y, found = batch["y"][leaf == node, 0].numpy(), model(batch["x"])[leaf == node][0].numpy()
@@ -265,7 +266,7 @@ def test_refusals_in_one_line():
         Boosting().build({"model": MLP().build(space)}, 10)
     with pytest.raises(SanbuError, match="boosting grows a forest"):
         Boosting().build({"model": nn.ModuleList([Forest(1, 5, 4), nn.Linear(2, 2)])}, 5)
-    with pytest.raises(SanbuError, match="given 10, but 4 steps of 4 trees, 2 outputs need 16; set model.trees=16"):
+    with pytest.raises(SanbuError, match="given 10, but 4 steps of 2 outputs grow 16 trees; set model.trees=16"):
         Boosting(trees=2).build({"model": Trees(trees=10, outputs=2, leaf="one").build(space)}, 4)
 
 

@@ -13,7 +13,7 @@ from sanbu.objectives.objective import Loss, Turn
 from sanbu.optimizers.cma import CMA, Adapting, DiagonalCMA, Full, diagonal_rates, full_rates
 from sanbu.optimizers.evolution import SNES, Evolution, slope, utilities
 from sanbu.optimizers.genetic import Genetic
-from sanbu.optimizers.gradient import SGD
+from sanbu.optimizers.gradient import SGD, AdamW
 from sanbu.optimizers.population import (
     Flat,
     average_ranks,
@@ -29,7 +29,8 @@ from sanbu.testing import build_seeded, check_search
 KINDS = {
     "genetic": Genetic(population=32, parents=8), "evolution": Evolution(population=32), "snes": SNES(population=32),
     "cma": CMA(), "diagonal-cma": DiagonalCMA(),
-    "tournament": Genetic(population=32, selection="tournament", crossover=0.5, adaptation=0.2, elite=2),
+    "tournament": Genetic(population=32, selection="tournament", crossover=0.5, elite=2),
+    "plain": Genetic(population=32, parents=8, crossover=0, adaptation=0),
 }  # fmt: skip
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -71,7 +72,7 @@ def test_conformance(kind):
 def test_it_finds_the_minimum_of_a_sphere(kind):
     module = Point(4)
     run(KINDS[kind], module, sphere, 400)
-    assert float(sphere(module.place)) < 0.02
+    assert float(sphere(module.place.detach())) < 0.02
 
 
 @pytest.mark.parametrize("kind", ["evolution", "snes", "cma", "diagonal-cma"])
@@ -81,6 +82,14 @@ def test_a_flat_loss_moves_nothing(kind):
     run(KINDS[kind], module, lambda x: (x * 0).sum() + 1.0, 1)
     if kind in ("evolution", "snes"):
         assert module.place.equal(before)
+
+
+def test_a_flat_loss_moves_nothing_for_any_number_of_members():
+    """The weights of SNES sum to 0 only up to rounding, for 27 members for example."""
+    module = Point(6)
+    before = module.place.detach().clone()
+    search, _ = run(SNES(population=27), module, lambda x: (x * 0).sum() + 1.0, 3)
+    assert module.place.equal(before) and (search.deviation == 0.05).all()
 
 
 @every_kind
@@ -131,6 +140,39 @@ def test_antithetic_differences_of_an_even_function_are_zero():
     assert slope(directions, value(directions), value(-directions), 0.1).abs().max() == 0
 
 
+@pytest.mark.parametrize(
+    "inner", [SGD(learning_rate=0.1, weight_decay=0.5), AdamW(learning_rate=0.1, weight_decay=0.5)]
+)
+def test_weight_decay_is_on_the_mean(inner):
+    """A flat loss leaves the decay alone: m <- (1 - rate decay) m. AdamW warms up: its first rate is 1 / 20."""
+    module = nn.Linear(2, 2, bias=False).double()
+    before = module.weight.detach().clone()
+    function = lambda weights: 0 * weights.sum()
+    Evolution(population=6, inner=inner).build({"model": module}, 1000).step(problem_of_layer(module, function))
+    rate = 0.1 if isinstance(inner, SGD) else 0.1 / 20
+    torch.testing.assert_close(module.weight.detach(), before * (1 - 0.5 * rate), rtol=1e-12, atol=1e-12)
+
+
+def problem_of_layer(module, function):
+    """A problem whose loss is a function of the output for ones."""
+    loss = lambda models, batch: Loss({"rows": function(models["model"](batch["x"]))})
+    turn = Turn("model", {"x": torch.ones(1, 2).double()}, loss, lambda batch: {"rows": 1.0})
+    return Problem({"model": module}, turn, {"model": module}, Noise("search", 0))
+
+
+def test_the_inner_search_moves_the_mean_by_the_estimate():
+    module = Point(5)
+    before = module.place.detach().clone()
+    run(Evolution(population=8, deviation=0.1, inner=SGD(learning_rate=0.3)), module, sphere, 1)
+    directions = normal(generator_of(Noise("search", 0), before.device), before, 4, 5)
+    members = torch.cat((before + 0.1 * directions, before - 0.1 * directions))
+    ranks = centred_ranks(torch.stack([sphere(x) for x in members]))
+    expected = before - 0.3 * slope(directions, ranks[:4], ranks[4:], 0.1)
+    torch.testing.assert_close(module.place.detach(), expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(SanbuError, match="optimizer.inner: given 'snes', allowed: a search along the gradient"):
+        Evolution(inner=SNES()).build({"model": Point(3)}, 1)
+
+
 def test_ranks():
     assert average_ranks(torch.tensor([3.0, 1.0, 3.0, torch.inf])).tolist() == [1.5, 0.0, 1.5, 3.0]
     assert centred_ranks(torch.ones(4)).tolist() == [0.0] * 4
@@ -148,12 +190,12 @@ def test_the_elite_never_worsens_on_fixed_rows():
     _, found = run(Genetic(population=16, parents=4, mutation=0.3), module, sphere, 40)
     lowest = [metrics["lowest"] for metrics in found]
     assert lowest == sorted(lowest, reverse=True) and lowest[-1] < lowest[0]
-    assert float(sphere(module.place)) == pytest.approx(lowest[-1])
+    assert float(sphere(module.place.detach())) == pytest.approx(lowest[-1])
 
 
 def test_without_mutation_the_population_becomes_its_best_member():
     module = Point(4)
-    config = Genetic(population=12, parents=3, mutation=0.4)
+    config = Genetic(population=12, parents=3, mutation=0.4, adaptation=0)
     search, _ = run(config, module, sphere, 3)
     best = search.genes[search.losses.argmin()].clone()
     search.config = config.model_copy(update={"mutation": 0.0, "parents": 1})
@@ -165,7 +207,7 @@ def test_without_mutation_the_population_becomes_its_best_member():
 def test_one_parent_and_no_elite_is_a_hill_climber():
     """(1, n): the same draws in ten lines."""
     module = Point(5)
-    config = Genetic(population=8, parents=1, elite=0, mutation=0.2)
+    config = Genetic(population=8, parents=1, elite=0, mutation=0.2, crossover=0, adaptation=0)
     run(config, module, sphere, 15)
     place = Point(5).place.detach()
     for step in range(15):
@@ -175,6 +217,20 @@ def test_one_parent_and_no_elite_is_a_hill_climber():
         losses = torch.stack([sphere(child) for child in children])
         place = children[losses.argmin()]
     assert module.place.equal(place)
+
+
+def test_a_generation_is_rebuilt_from_its_parents_and_the_key():
+    """Genomes from seeds are the genomes: all draws follow from the key of the step."""
+    module = Point(6)
+    search, _ = run(KINDS["tournament"], module, sphere, 3)
+    before = copy.deepcopy(search.state_dict())
+    run(None, module, sphere, 1, 3, search)
+    again = KINDS["tournament"].build({"model": Point(6)}, 1)
+    again.load_state_dict(before)
+    genes, mutation = again.offspring(generator_of(Noise("search", 3), search.genes.device))
+    assert genes.equal(search.genes) and mutation.equal(search.mutation)
+    other, _ = again.offspring(generator_of(Noise("search", 4), search.genes.device))
+    assert not other[2:].equal(genes[2:])
 
 
 def test_crossover_takes_each_gene_from_one_of_two_parents():
@@ -246,6 +302,23 @@ def test_a_linear_function_lengthens_the_steps():
     assert search.step_size > 1.0
 
 
+def test_a_covariance_that_changes_slowly_is_decomposed_now_and_then():
+    """Few members and many parameters: every 17 generations. A search that is saved in between goes on bit for bit."""
+    assert CMA().build({"model": Point(2410)}, 1).every == 17 and CMA().build({"model": Point(10)}, 1).every == 1
+    module, other = Point(5), Point(5)
+    search, again = (CMA(population=8).build({"model": point}, 1) for point in (module, other))
+    search.every = again.every = 4
+    run(None, module, sphere, 6, 0, search)
+    kept = search.covariance.vectors.clone()
+    other.load_state_dict(module.state_dict())
+    again.load_state_dict(copy.deepcopy(search.state_dict()))
+    for point, each in ((module, search), (other, again)):
+        run(None, point, sphere, 2, 6, each)
+    assert module.place.equal(other.place) and search.covariance.vectors.equal(kept)
+    run(None, module, sphere, 1, 8, search)
+    assert not search.covariance.vectors.equal(kept)
+
+
 def test_weights_of_the_tutorial():
     rates = full_rates(10, 8)
     positive, negative = rates.weights[rates.weights > 0], rates.weights[rates.weights < 0]
@@ -289,6 +362,67 @@ def test_tied_parameters_count_once_and_a_vector_comes_back():
     assert not flat.vector().any()
     flat.set(before)
     assert flat.vector().equal(before)
+
+
+class Counting(nn.Module):
+    """Batch norm in training, dropout, and a layer in another precision."""
+
+    def __init__(self, dropout):
+        super().__init__()
+        self.layer, self.norm, self.drop = nn.Linear(3, 8).double(), nn.BatchNorm1d(8), nn.Dropout(dropout)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.drop(self.norm(self.layer(x.double()).float().tanh())))
+
+
+def test_buffers_are_the_same_before_each_member_and_afterwards():
+    torch.manual_seed(0)
+    module = Counting(0.0)
+    flat = Flat({"model": module})
+    assert flat.vector().dtype == torch.double
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    members = flat.vector() + 0.1 * torch.randn(4, len(flat.vector()))
+    problem = regression(module)
+    problem.micro_batch = 4
+    found = losses_of(problem, flat, members)
+    assert all(buffer.equal(before[name]) for name, buffer in module.named_buffers())
+    assert losses_of(problem, flat, members.flip(0)).equal(found.flip(0))
+    Genetic(population=4, parents=2).build({"model": module}, 1).step(problem)
+    assert int(module.norm.num_batches_tracked) == 4  # micro-batches of the model as it was
+    with pytest.raises(SanbuError, match="given 'vmap', which cannot compute BatchNorm1d; allowed: auto, loop"):
+        losses_of(problem, flat, members, "vmap")
+
+
+def test_dropout_is_the_same_for_every_member_at_once_and_one_by_one():
+    module = nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.5), nn.Linear(16, 2))
+    flat = Flat({"model": module})
+    members = flat.vector() + 0.1 * torch.randn(6, len(flat.vector()))
+    members[3] = members[0]
+    problem = regression(module)
+    problem.seed = lambda micro: torch.manual_seed(micro)
+    at_once, alone = (losses_of(problem, flat, members, way, 4) for way in ("vmap", "loop"))
+    torch.testing.assert_close(at_once, alone, rtol=1e-6, atol=1e-6)
+    assert at_once[0] == at_once[3]
+    problem.seed = lambda micro: torch.manual_seed(micro + 100)
+    assert not torch.allclose(losses_of(problem, flat, members, "vmap", 4), at_once, rtol=1e-3)
+
+
+def test_an_objective_that_uses_more_than_the_output_goes_one_by_one():
+    module = net()
+    module.scale = 3.0
+    flat = Flat({"model": module})
+    members = flat.vector() + 0.1 * torch.randn(5, len(flat.vector()))
+    problem = regression(module)
+    method = lambda models, b: Loss({"rows": (models["model"].forward(b["x"]) - b["y"]).square().sum()})
+    plain, problem.turn = problem.turn, Turn("model", problem.turn.batch, method, problem.turn.count)
+    assert losses_of(problem, flat, members).equal(losses_of(regression(module), flat, members, "loop"))
+    with pytest.raises(SanbuError, match="this objective: forward of the model is used"):
+        losses_of(problem, flat, members, "vmap")
+    number = lambda models, b: Loss({"rows": models["model"].scale * models["model"](b["x"]).square().sum()})
+    problem.turn = Turn("model", plain.batch, number, plain.count)
+    found = [losses_of(problem, flat, members, way) for way in ("vmap", "loop")]
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-6)
 
 
 def test_a_member_that_is_not_finite_is_the_worst():

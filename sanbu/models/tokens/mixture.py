@@ -29,6 +29,7 @@ class Mixture(AdaptedConfig):
 
     kind: Literal["ngram-mixture"] = "ngram-mixture"
     family: ClassVar[str] = "tokens"
+    parents: ClassVar[tuple[str, ...]] = ("model",)
     order: int = Field(7, ge=1, description="order of the n-grams in parents.model")
     network: ModelConfig = LSTM(layers=2, width=208)
 

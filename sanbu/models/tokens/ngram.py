@@ -166,19 +166,8 @@ class KneserNey(nn.Module):
 
     def read(self, tokens_BT: Tensor, positions_BT: Tensor | None, state: Any) -> tuple[Tensor, Tensor]:
         """The last tokens at each place, windows_MR, and how many of them are of the document. Moves the state on."""
-        rows, time = tokens_BT.shape
-        begun: State = self.cache(rows, 0)[0] if state is None else state
-        before_BR, read_B = begun.tensors
-        whole_BS = torch.cat((before_BR, tokens_BT), 1)
-        known_BT = read_B[:, None] + torch.arange(1, time + 1, device=tokens_BT.device)
-        if state is None and positions_BT is not None:
-            known_BT = positions_BT + 1
-        reads_B = torch.full_like(read_B, time) if begun.reads is None else begun.reads
-        places_BR = reads_B[:, None] + torch.arange(self.reach, device=tokens_BT.device)
-        begun.tensors = (whole_BS.gather(1, places_BR), read_B + reads_B)
-        if not self.reach:
-            return tokens_BT.new_zeros(rows * time, 0), known_BT.flatten()
-        return whole_BS.unfold(1, self.reach, 1)[:, 1:].flatten(0, 1), known_BT.flatten()
+        begun: State = self.cache(len(tokens_BT), 0)[0] if state is None else state
+        return last_tokens(tokens_BT, positions_BT if state is None else None, begun, self.reach)
 
     def left(self, windows_MR: Tensor, known_M: Tensor) -> Tensor:
         """log g_k of each history, by order, [K, M]: what is left to shorter n-grams; 0 where a history is unknown."""
@@ -258,6 +247,25 @@ class KneserNey(nn.Module):
             begins = keys_N // (size // self.vocabulary) == self.end
         continued = torch.where(met, different[place], 1) if len(suffixes) else counts_N  # 1: cut by the row's start
         return torch.where(begins, counts_N, continued)
+
+
+def last_tokens(tokens_BT: Tensor, positions_BT: Tensor | None, state: State, reach: int) -> tuple[Tensor, Tensor]:
+    """The last tokens at each place, windows_MR, and how many of them are of the document. Moves the state on.
+
+    state: the tokens before these, [B, R], and how many were read; positions_BT: where documents start within a row.
+    """
+    rows, time = tokens_BT.shape
+    before_BR, read_B = state.tensors
+    whole_BS = torch.cat((before_BR, tokens_BT), 1)
+    known_BT = read_B[:, None] + torch.arange(1, time + 1, device=tokens_BT.device)
+    if positions_BT is not None:
+        known_BT = positions_BT + 1
+    reads_B = torch.full_like(read_B, time) if state.reads is None else state.reads
+    places_BR = reads_B[:, None] + torch.arange(reach, device=tokens_BT.device)
+    state.tensors = (whole_BS.gather(1, places_BR), read_B + reads_B)
+    if not reach:
+        return tokens_BT.new_zeros(rows * time, 0), known_BT.flatten()
+    return whole_BS.unfold(1, reach, 1)[:, 1:].flatten(0, 1), known_BT.flatten()
 
 
 def ranges(first_R: Tensor, stop_R: Tensor) -> tuple[Tensor, Tensor]:

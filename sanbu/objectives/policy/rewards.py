@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Literal
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sanbu.config import Choice
+from sanbu.config import Choice, SanbuError
 from sanbu.objectives.answers import by_length
 from sanbu.objectives.objective import Round
 from sanbu.space import Batch
@@ -75,13 +77,40 @@ def checked_reward(weight: float) -> Reward:
     return reward
 
 
-def text_reward(function: Callable[[list[str], list[str], list[str]], list[float]]) -> Reward:
+class Function(RewardConfig):
+    """Any Python function of texts: score(questions, answers, known answers) -> a number for each answer."""
+
+    kind: Literal["function"] = "function"
+    target: str = Field(description="where the function is defined, module:name")
+
+    def build(self) -> Reward:
+        return text_reward(function_at(self.target), self.weight)
+
+
+Scores = Callable[[list[str], list[str], list[str]], Sequence[float]]
+
+
+def function_at(place: str) -> Scores:
+    """Import a function (module:name). Raises SanbuError if that fails."""
+    file, _, name = place.partition(":")
+    try:
+        found = getattr(sys.modules.get(file) or import_module(file), name)
+    except (ImportError, AttributeError, ValueError):
+        raise SanbuError(f"rewards.target: given {place!r}, which cannot be imported; write module:function") from None
+    if not callable(found):
+        raise SanbuError(f"rewards.target: {place} is {type(found).__name__}, but a function is needed")
+    return cast(Scores, found)
+
+
+def text_reward(function: Scores, weight: float = 1.0) -> Reward:
     """The reward of a function of questions, answers and known answers, all as text."""
 
     def reward(round: Round, rollout: Batch) -> Tensor:
         known = [round.read(row[row >= 0]) for row in rollout["answer"]]
         values = function(questions(round, rollout), answers(round, rollout), known)
-        return torch.tensor(values, dtype=torch.float32, device=rollout["tokens"].device)
+        if len(values) != len(known):
+            raise SanbuError(f"rewards: the function gave {len(values)} numbers for {len(known)} answers")
+        return weight * torch.tensor(list(values), dtype=torch.float32, device=rollout["tokens"].device)
 
     return reward
 

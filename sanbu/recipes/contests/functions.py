@@ -1,4 +1,4 @@
-"""Sets of functions for text side by side: n-grams, recurrent and convolutional networks, a transformer."""
+"""Sets of functions for text side by side: n-grams, trees, recurrent and convolutional networks, a transformer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from sanbu.config import ConfigError, nearest
 from sanbu.evaluation.figures import Entry, Figures
 from sanbu.evaluation.function_sets import Competitor
 from sanbu.evaluation.function_sets import compete as compete_in
+from sanbu.models.tokens.token_trees import TokenTrees
 from sanbu.recipe import Recipe
 from sanbu.recipes.text import ngram, shakespeare
 
@@ -39,7 +40,8 @@ def competitors(path: str, alphabet: str, tokens: int) -> list[Competitor]:
     """Every set of functions as a recipe."""
     counted = ngram("nano", path, alphabet).change(*QUIET)
     networks = {name: shakespeare("nano", path, alphabet).change(*QUIET, *shape) for name, shape in SHAPES.items()}
-    found = [Competitor("ngram", counted, 1, counted=True)]
+    grown = counted.change(model=TokenTrees(), name="trees")
+    found = [Competitor("ngram", counted, 1, counted=True), Competitor("trees", grown, 1, counted=True)]
     for name, recipe in networks.items():
         found.append(Competitor(name, recipe, steps_for(recipe, tokens)))
     return found

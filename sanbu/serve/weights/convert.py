@@ -6,8 +6,9 @@ from typing import Literal, cast, get_args
 
 from torch import nn
 
-from sanbu.config import ConfigError, nearest
+from sanbu.config import ConfigError, kind_of, nearest
 from sanbu.models.tokens.transformer import Decoder
+from sanbu.run import Run
 from sanbu.serve.weights.int8 import quantize
 from sanbu.serve.weights.packed import pack, pack_bfloat16
 
@@ -20,6 +21,16 @@ def known(weights: str) -> Weights:
     if weights not in names:
         raise ConfigError(f"--weights: given {weights!r}, allowed: {', '.join(names)}{nearest(weights, names)}")
     return cast(Weights, weights)
+
+
+def convert_run(run: Run, weights: str) -> Run:
+    """Convert the model of a run in place. Raises ConfigError for a format that it cannot have."""
+    chosen = known(weights)
+    if chosen != "full" and not isinstance(run.model, Decoder):
+        kind = kind_of(run.recipe.model)
+        raise ConfigError(f"--weights: given {weights}, but {run.folder} is a {kind!r}; only transformers have it")
+    convert(run.model, chosen)
+    return run
 
 
 def convert(model: nn.Module, weights: Weights) -> None:

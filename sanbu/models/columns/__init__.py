@@ -1,0 +1,1 @@
+"""Models of the cells of a table: each column given others. `columns.py` has the contract."""

@@ -1,0 +1,124 @@
+"""One forest for one column: trees grown by scikit-learn, kept as arrays, with the empirical law of each leaf.
+
+The law of a leaf has a probability for each level of the column (spikes, names, missing) and one for the density, and
+Q + 1 quantiles of the residuals of its rows: fixed sizes, and no row of the data.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Array = np.ndarray
+PURE = 3
+
+
+class Forest(nn.Module):
+    """T trees of at most N nodes. law_TNL: probabilities of the levels and of the density; quantiles_TNQ."""
+
+    fitted = True
+    feature: Tensor
+    threshold: Tensor
+    sides: Tensor
+    law: Tensor
+    quantiles: Tensor
+
+    def __init__(self, levels: int, quantiles: int) -> None:
+        super().__init__()
+        self.levels, self.parts = levels, quantiles
+        self.register_buffer("feature", torch.full((1, 1), -1, dtype=torch.int32))
+        self.register_buffer("threshold", torch.zeros(1, 1))
+        self.register_buffer("sides", torch.zeros(1, 1, 2, dtype=torch.int32))
+        self.register_buffer("law", torch.full((1, 1, levels + 1), 1 / (levels + 1)))
+        self.register_buffer("quantiles", torch.zeros(1, 1, quantiles + 1))
+
+    def leaf(self, x_BF: Tensor, tree: Tensor) -> Tensor:
+        """The leaf of each row in the tree of its number; both [B]."""
+        rows = torch.arange(len(x_BF), device=x_BF.device)
+        node = torch.zeros_like(tree)
+        while True:
+            feature = self.feature[tree, node].long()
+            inner = feature >= 0
+            if not bool(inner.any()):
+                return node
+            right = x_BF[rows, feature.clamp(min=0)] > self.threshold[tree, node]
+            node = torch.where(inner, self.sides[tree, node, right.long()].long(), node)
+
+    def set(self, trees: list[Any], laws: list[tuple[Array, Array]]) -> None:
+        """Take up trees of scikit-learn and the laws of their nodes."""
+        nodes = max(tree.node_count for tree in trees)
+
+        def padded(arrays: list[Array], fill: float) -> Array:
+            made = np.full((len(arrays), nodes, *arrays[0].shape[1:]), fill, dtype=arrays[0].dtype)
+            for place, array in enumerate(arrays):
+                made[place, : len(array)] = array
+            return made
+
+        self.feature = torch.from_numpy(padded([tree.feature.astype(np.int32) for tree in trees], -1))
+        self.threshold = torch.from_numpy(padded([below(tree.threshold) for tree in trees], 0.0))
+        pairs = [np.stack((tree.children_left, tree.children_right), 1).astype(np.int32) for tree in trees]
+        self.sides = torch.from_numpy(padded(pairs, 0)).clamp(min=0)
+        self.law = torch.from_numpy(padded([law for law, _ in laws], 0.0))
+        self.quantiles = torch.from_numpy(padded([quantiles for _, quantiles in laws], 0.0))
+
+
+def below(threshold: Array) -> Array:
+    """The largest float32 that is not above each float64: x <= t is then the same for every float32 x."""
+    near = threshold.astype(np.float32)
+    return np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)
+
+
+def grow(
+    forest: Forest, x_BF: Array, goal: Array, level_B: Array, residual_B: Array, trees: int, leaf: int, seed: int
+) -> None:
+    """Grow trees on bootstraps of the rows towards a goal (labels, or numbers [B, G]); fill leaves with all rows.
+
+    leaf: rows per leaf; where most cells are levels a leaf may be pure with as few as PURE.
+    """
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    least = leaf if 2 * (level_B == forest.levels).sum() >= len(level_B) else min(leaf, PURE)
+    kind = DecisionTreeClassifier if goal.ndim == 1 else DecisionTreeRegressor
+    draw = np.random.default_rng(seed)
+    grown, laws = [], []
+    for _ in range(trees):
+        rows = draw.integers(0, len(x_BF), len(x_BF)) if trees > 1 else np.arange(len(x_BF))
+        tree = kind(min_samples_leaf=least, min_samples_split=2 * leaf, random_state=int(draw.integers(2**31)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree.fit(x_BF[rows], goal[rows])
+        grown.append(tree.tree_)
+        laws.append(leaf_laws(tree.tree_, tree.apply(x_BF), level_B, residual_B, forest))
+    forest.set(grown, laws)
+
+
+def leaf_laws(tree: Any, leaf_B: Array, level_B: Array, residual_B: Array, forest: Forest) -> tuple[Array, Array]:
+    """law_NL and quantiles_NQ of each node; of inner nodes, and of leaves that no row reaches, those of all rows."""
+    law = np.zeros((tree.node_count, forest.levels + 1))
+    np.add.at(law, (leaf_B, level_B), 1.0)
+    empty = law.sum(1) == 0
+    law[empty] = np.bincount(level_B, minlength=forest.levels + 1)
+    law /= law.sum(1, keepdims=True)
+    quantiles = np.zeros((tree.node_count, forest.parts + 1), dtype=np.float32)
+    dense = np.flatnonzero(level_B == forest.levels)
+    if len(dense):
+        quantiles[:] = spread(np.sort(residual_B[dense]), forest.parts)
+        order = dense[np.lexsort((residual_B[dense], leaf_B[dense]))]
+        leaves, starts = np.unique(leaf_B[order], return_index=True)
+        for node, values in zip(leaves, np.split(residual_B[order], starts[1:]), strict=True):
+            quantiles[node] = spread(values, forest.parts)
+    return law.astype(np.float32), quantiles
+
+
+def spread(values_N: Array, parts: int) -> Array:
+    """Quantiles 0, 1/parts, ..., 1 of sorted values, each of which is spread half-way to its neighbours."""
+    if len(values_N) == 1:
+        return np.full(parts + 1, values_N[0])
+    middles = (values_N[1:] + values_N[:-1]) / 2
+    ends = values_N[0] - (middles[0] - values_N[0]), values_N[-1] + (values_N[-1] - middles[-1])
+    edges = np.concatenate((ends[:1], middles, ends[1:]))
+    return np.interp(np.linspace(0, 1, parts + 1), np.linspace(0, 1, len(edges)), edges)

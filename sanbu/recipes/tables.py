@@ -1,0 +1,35 @@
+"""Tables: rows that look like those of a table, conditions on any cells, and the filling of holes."""
+
+from __future__ import annotations
+
+import json
+
+from sanbu.config import ConfigError
+from sanbu.data.schema import Wanted
+from sanbu.data.tables import Table
+from sanbu.models.columns.forest import ColumnForest
+from sanbu.objectives.columns import Columns
+from sanbu.optimizers.closed_form import ClosedForm
+from sanbu.recipe import Recipe, Schedule
+from sanbu.strategies.cells import Cells
+
+
+def table(path: str = "iris", target: str = "auto", types: str = "{}") -> Recipe:
+    """Rows of a table by a forest per column; path=FILE, target=COLUMN, types={"age":"category","id":"drop"}."""
+    data = Table(path=path, target=target, types=wanted(types))
+    schedule = Schedule(steps=1, batch="all", micro_batch=1000, evaluate_every=1, evaluate_rows=10_000)
+    return Recipe(
+        name="table", data=data, model=ColumnForest(), objective=Columns(), optimizer=ClosedForm(), strategy=Cells(),
+        schedule=schedule,
+    )  # fmt: skip
+
+
+def wanted(types: str) -> dict[str, Wanted]:
+    """Types of columns from JSON. Raises ConfigError."""
+    try:
+        found = json.loads(types)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(f'types: given {types!r}, allowed: JSON such as {{"age":"category","id":"drop"}}')
+    return found
