@@ -30,6 +30,7 @@ from sanbu.objectives.policy.ppo import PPO
 from sanbu.objectives.policy.reinforce import Reinforce
 from sanbu.objectives.policy.rewards import Checked, Learned
 from sanbu.objectives.preference import DPO, IPO, KTO, ConservativeDPO, PairConfig
+from sanbu.objectives.reconstruction import Reconstruction
 from sanbu.objectives.reward_model import BradleyTerry, PlackettLuce
 from sanbu.objectives.supervised import SupervisedConfig
 from sanbu.optimizers.bagging import Bagging
@@ -88,14 +89,16 @@ ALIGNED = [
 
 
 def test_every_kind_is_checked_somewhere():
+    from tests.models.test_cnn import KINDS as CONVOLUTIONS
     from tests.models.test_pictures import ALL
     from tests.objectives.test_picture_objectives import PAIRS
 
     custom = {*CustomConfig.__subclasses__(), CustomDenoiser}  # checked in tests/test_python.py
     checked = {*of_text(ModelConfig), *(type(config) for config, _ in ALL), *map(type, ADAPTED)}
+    checked |= {type(config) for config in CONVOLUTIONS}
     checked |= {MLP, Trees, TreeDenoiser, Mixture}  # here below, in tests/models/test_trees.py and test_ngram.py
     assert checked | custom == {*ours(ModelConfig)}
-    aligned = {type(objective) for objective, _ in ALIGNED} | {*SupervisedConfig.kinds().values()}
+    aligned = {type(objective) for objective, _ in ALIGNED} | {*SupervisedConfig.kinds().values(), Reconstruction}
     assert {*of_text(ObjectiveConfig), *(type(o) for o, _ in PAIRS.values())} | aligned == {*ours(ObjectiveConfig)}
     pictures = {type(config) for config, _ in PICTURES}
     assert {*of_text(StrategyConfig), Prediction} | pictures == {*ours(StrategyConfig)}

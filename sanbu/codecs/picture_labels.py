@@ -29,6 +29,11 @@ class PictureLabelCodec(ImageCodec):
         """The names of the classes."""
         return [self.label_name(number) for number in range(self.space.classes)]
 
+    @property
+    def groups(self) -> dict[str, list[int]]:
+        """No columns, of which `sanbu evaluate` would tell the importance."""
+        return {}
+
     def request(self, prompt: str | None, label: str | None) -> Any:
         if label is not None:
             raise SanbuError(f"--label: given {label}, but this run finds labels; leave --label out")

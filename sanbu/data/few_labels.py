@@ -154,7 +154,7 @@ class FewLabelRows:
         if self.more is None:
             return pictures, hidden
         others = self.more.take(self.more.places["train"][places[~own] - len(self.hidden)])["image"]
-        order = torch.from_numpy(np.concatenate((np.flatnonzero(own), np.flatnonzero(~own)))).argsort()
+        order = torch.from_numpy((~own).argsort(kind="stable").argsort(kind="stable"))
         none = torch.full((len(others),), IGNORED)
         return torch.cat((pictures, others))[order], torch.cat((hidden, none))[order]
 
@@ -184,7 +184,8 @@ def choose(config: FewLabels, pictures: ImageRows) -> np.ndarray:
     order, labels = train[chances.argsort(kind="stable")], pictures.labels
     by_class = [order[labels[order] == number] for number in range(classes)]
     counts = shares(config.labels, [len(places) for places in by_class], config.draw)
-    return np.sort(np.concatenate([places[:count] for places, count in zip(by_class, counts, strict=True)]))
+    chosen = [places[:count] for places, count in zip(by_class, counts, strict=True)]
+    return np.sort(np.concatenate(chosen))
 
 
 def shares(labels: int, sizes: list[int], draw: int) -> list[int]:

@@ -85,7 +85,8 @@ def jobs_of(learners: Sequence[Learner], folder: Path, seconds: float, draws: in
             recipe = each.recipe.change(f"data.draw={draw}", f"schedule.seed={draw}")
             first = each.first.change(f"schedule.seed={draw}") if each.first is not None else None
             values = json.dumps([dump(one) for one in (first, recipe) if one is not None])
-            jobs.append(Job(f"{each.name}-{draw}", learn, (values, str(place), seconds), made, seconds + 5, place))
+            arguments = values, str(place), seconds
+            jobs.append(Job(place.name, learn, arguments, made, seconds + 5, place))
     return jobs
 
 
@@ -168,7 +169,7 @@ def row_of(learner: Learner, folder: Path, draws: int) -> dict[str, Any]:
         values = [one[name] for one in found if name in one]
         row[name] = mean(values) if values else None
     points = zip(*(one["curve"] for one in found), strict=False)
-    curve = [(mean(p[0] for p in several), mean(p[1] for p in several)) for several in points]
+    curve = [tuple(map(mean, zip(*several, strict=True))) for several in points]
     return row | {"each": each, "curve": curve}
 
 

@@ -113,7 +113,7 @@ def classes_of(run: Run, target: np.ndarray, outputs_BO: Tensor) -> Sequence[str
 def groups_of(run: Run, x: Tensor) -> Mapping[str, list[int]]:
     """The features of each column of a table; of other inputs, each number by its place."""
     known = getattr(run.codec, "groups", None)
-    return known or {str(place): [place] for place in range(x.flatten(1).shape[1])}
+    return known if known is not None else {str(place): [place] for place in range(x.flatten(1).shape[1])}
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------

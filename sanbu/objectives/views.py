@@ -38,7 +38,7 @@ class Change(Config):
         return self.turn > 0 or self.scale > 0 or self.shear > 0
 
 
-WEAK = Change(shift=0.08)
+WEAK = Change(shift=0.125)
 STRONG = Change(shift=0.15, turn=25.0, scale=0.15, shear=0.15, brightness=0.2, contrast=0.3, hole=0.3)
 
 
@@ -52,37 +52,53 @@ def views(change: Change, pictures_NCHW: Tensor, chance_NK: Tensor) -> Tensor:
         grid = F.affine_grid(maps(change, sign_NK, x.shape[2:]), list(x.shape), align_corners=False)
         x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
     if change.brightness or change.contrast:
-        mean = x.mean((1, 2, 3), keepdim=True)
-        factor, more = (sign_NK[:, i].view(-1, 1, 1, 1) for i in (7, 8))
-        x = (mean + (x - mean) * (1 + change.contrast * factor) + 2 * change.brightness * more).clamp(-1, 1)
+        factor = 1 + change.contrast * sign_NK[:, 7]
+        x = light(x, factor, 2 * change.brightness * sign_NK[:, 8])
     return hide(x, change.hole, chance_NK[:, 9], chance_NK[:, 10]) if change.hole else x
 
 
 def maps(change: Change, sign_NK: Tensor, sides: torch.Size) -> Tensor:
     """The affine maps [N, 2, 3] from a view to its picture, both from -1 to 1."""
     height, width = sides
-    mirror = torch.where(sign_NK[:, 0] < 0, -1.0, 1.0) if change.flip else torch.ones_like(sign_NK[:, 0])
-    down, right = (
-        2 * (sign_NK[:, 1 + axis] * (math.floor(change.shift * side) + 0.5)).round() / side
-        for axis, side in enumerate((height, width))
-    )
-    angle, slope = math.radians(change.turn) * sign_NK[:, 3], change.shear * sign_NK[:, 4]
-    tall, wide = (1 + change.scale * sign_NK[:, i] for i in (5, 6))
+    down = shifts(change.shift, height, sign_NK[:, 1])
+    right = shifts(change.shift, width, sign_NK[:, 2])
+    angle = math.radians(change.turn) * sign_NK[:, 3]
+    slope = change.shear * sign_NK[:, 4]
+    tall, wide = 1 + change.scale * sign_NK[:, 5], 1 + change.scale * sign_NK[:, 6]
+    if change.flip:
+        wide = wide * sign_NK[:, 0].sign()
     sine, cosine = angle.sin(), angle.cos()
-    first = torch.stack((mirror * wide * cosine, (slope * cosine - sine) * height / width, right), 1)
-    second = torch.stack((mirror * sine * width / height, tall * (cosine + slope * sine), down), 1)
-    return torch.stack((first, second), 1)
+    across = wide * cosine
+    upright = tall * (cosine + slope * sine)
+    sideways = (slope * cosine - sine) * (height / width)
+    rising = wide * sine * (width / height)
+    return torch.stack((across, sideways, right, rising, upright, down), 1).view(-1, 2, 3)
+
+
+def shifts(most: float, side: int, sign_N: Tensor) -> Tensor:
+    """Shifts of whole pixels, as a part of half a side; all from -most to most are equally likely."""
+    pixels = math.floor(most * side)
+    return (sign_N * (pixels + 0.5)).round() * (2 / side)
+
+
+def light(x_NCHW: Tensor, factor_N: Tensor, more_N: Tensor) -> Tensor:
+    """Differences from the mean times a factor, and an amount more; from -1 to 1."""
+    mean = x_NCHW.mean((1, 2, 3), keepdim=True)
+    factor, more = factor_N.view(-1, 1, 1, 1), more_N.view(-1, 1, 1, 1)
+    return (mean + (x_NCHW - mean) * factor + more).clamp(-1, 1)
 
 
 def hide(x_NCHW: Tensor, hole: float, down_N: Tensor, right_N: Tensor) -> Tensor:
     """Pictures with a square set to their mean; its centre is anywhere, so a part of it may be outside."""
-    inside = []
-    for axis, chance_N in ((2, down_N), (3, right_N)):
-        side = x_NCHW.shape[axis]
-        places = torch.arange(side, device=x_NCHW.device) + 0.5
-        inside.append((places - side * chance_N[:, None]).abs() < hole * side / 2)
-    hidden = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
-    return torch.where(hidden, x_NCHW.mean((2, 3), keepdim=True), x_NCHW)
+    rows = near(x_NCHW.shape[2], hole, down_N).view(-1, 1, x_NCHW.shape[2], 1)
+    columns = near(x_NCHW.shape[3], hole, right_N).view(-1, 1, 1, x_NCHW.shape[3])
+    return torch.where(rows & columns, x_NCHW.mean((2, 3), keepdim=True), x_NCHW)
+
+
+def near(side: int, hole: float, chance_N: Tensor) -> Tensor:
+    """Which places of a side the square covers, bool [N, side]."""
+    places = torch.arange(side, device=chance_N.device) + 0.5
+    return (places - side * chance_N[:, None]).abs() < hole * side / 2
 
 
 def draws(noise: Noise, rows: int, each: int = 1) -> Tensor:
