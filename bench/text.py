@@ -364,11 +364,11 @@ def shakespeare(source: Path) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "shakespeare.txt"
         path.write_text(text, encoding="utf-8")
-        ours = [play(path, "modern + Muon", [], seed) for seed in (0, 1)]
+        ours = [play(path, "canon + Muon", [], seed) for seed in (0, 1)]
         preset = play(path, "nanoGPT's preset, here", NANOGPT, 0)
         tuned = play(path, "nanoGPT's preset, rate 3e-3", [*NANOGPT, "optimizer.learning_rate=0.003"], 0)
         steps = round(2000 * preset[1] / min(seconds for _, seconds in ours))
-        equal_time = play(path, f"modern + Muon, {steps} steps (equal time)", [f"schedule.steps={steps}"], 0)
+        equal_time = play(path, f"canon + Muon, {steps} steps (equal time)", [f"schedule.steps={steps}"], 0)
     return {
         "shakespeare.val_loss": sum(loss for loss, _ in ours) / 2,
         "shakespeare.seeds": [loss for loss, _ in ours],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "Learn": ("list", "show", "train", "preview", "demo"),
-    "Use": ("generate", "chat"),
+    "Use": ("generate", "chat", "impute", "predict"),
     "Compare": ("evaluate", "compare"),
     "Serve": ("serve", "key"),
     "Exchange": ("import", "export", "merge", "average", "rank"),

@@ -35,13 +35,20 @@ def generate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FOLDER", help="write each sample to a file; default for pictures RUN/generated"),
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="write each sample to a file; default for pictures RUN/generated; (tables) a .csv or .tsv file",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="COLUMN=VALUE,...", help="(tables) cells that every row has")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="sample i is drawn with seed + i")] = 0,
     weights: Weights = "full",
     as_json: Json = False,
 ) -> None:
-    """Draw samples: text to the terminal, pictures to a folder.
+    """Draw samples: text and rows to the terminal, pictures to a folder.
 
     A run of chat answers the prompt, as sanbu chat does; only its answer is
     printed. Pictures come with a grid and an animation of how they were drawn.
@@ -53,11 +60,17 @@ def generate(
     sanbu generate runs/flow -n 64 --label 7 --out pictures strategy.guidance=2
     sanbu generate runs/flow -n 8 -p half.png    (fills transparent pixels)
     sanbu generate runs/edm parents.guide=runs/weak strategy.guidance=2
+    sanbu generate runs/table -n 1000 --where "age=30,sex=F" --out synthetic.csv
     """
     found, changes = opened(run, weights), tuple(overrides or ())
-    asked = found.codec.request(prompt, label)
+    if where is not None and found.codec.medium != "table":
+        raise ConfigError(f"--where: {run} draws {found.codec.unit}, not rows of a table; leave --where out")
+    asked = found.codec.request(prompt if where is None else where, label)
     if raw:
         asked = plain(found, asked)
+    if found.codec.medium == "table":
+        show_rows(found, asked, n, seed, changes, out, as_json)
+        return
     if found.codec.medium != "text" or out is not None:
         written = found.save(out or run / "generated", asked, n, seed, overrides=changes)
         report({"run": str(run), **written}, as_json, str(written.get("grid", written["folder"])))
@@ -84,6 +97,19 @@ def plain(run: Run, prompt: Any) -> Any:
     if run.codec.medium != "text":
         raise ConfigError(f"--raw: {run.folder} draws {run.codec.unit}, and only text is continued; leave --raw out")
     return Plain(prompt or "")
+
+
+def show_rows(
+    run: Run, asked: Any, n: int, seed: int, changes: tuple[str, ...], out: Path | None, as_json: bool
+) -> None:
+    """Draw rows of a table into a file, or print them."""
+    samples = run.generate(asked, n, seed, overrides=changes)
+    if out is not None:
+        written = run.codec.export(samples, out)
+        report({"run": str(run.folder), **written}, as_json, str(written["overview"]))
+        return
+    codec: Any = run.codec
+    report({"run": str(run.folder), "samples": samples}, as_json, codec.together(samples))
 
 
 def joined(run: Run, prompt: Any, samples: Sequence[str]) -> str:

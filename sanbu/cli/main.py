@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import sys
 
-from sanbu.cli import chat, demo, evaluate, exchange, generate, serve, train
+from sanbu.cli import chat, demo, evaluate, exchange, generate, serve, tables, train
 from sanbu.cli.app import app
 from sanbu.config import SanbuError
 
-VERBS = (train, generate, chat, evaluate, serve, exchange, demo)  # importing a file adds its verbs to the application
+VERBS = (
+    train,
+    generate,
+    chat,
+    tables,
+    evaluate,
+    serve,
+    exchange,
+    demo,
+)  # importing a file adds its verbs to the application
 
 
 def main() -> None:

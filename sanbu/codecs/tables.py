@@ -119,7 +119,7 @@ class TableCodec:
             return None
         if self.features.classes == len(outputs_O):
             return self.columns[self.features.place].names[int(outputs_O.argmax())]
-        return float(outputs_O[0])
+        return float(outputs_O[(len(outputs_O) - 1) // 2])  # the middle one of quantiles
 
     def show(self, sample: Any) -> str:
         """A row as name=value, ..."""
@@ -154,7 +154,7 @@ class TableCodec:
         path = folder if folder.suffix.lower() in SUFFIXES else folder / "rows.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.write(samples, path)
-        return {"samples": len(samples), "folder": str(path.parent), "grid": str(path)}
+        return {"samples": len(samples), "folder": str(path.parent), "overview": str(path)}
 
     def write(self, samples: Sequence[Any], path: Path) -> None:
         """Write rows, or the answers of a predictor, as CSV or TSV."""

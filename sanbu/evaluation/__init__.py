@@ -7,4 +7,5 @@ MEASURES = {  # values of `DataConfig.measure`: the file with the function `meas
     "answers": "assistant",
     "objective": "held_out",
     "predictions": "predictions",
+    "tables": "tables.measure",
 }

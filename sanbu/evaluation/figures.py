@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from sanbu.display.tables import Column, FittedTable
 from sanbu.files import replace_atomically, write_text
 
+ACROSS = 3  # panels in a line
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -117,14 +119,19 @@ class Figures:
 
 
 def draw_panels(panels: Sequence[Panel], title: str) -> bytes:
-    """A PNG with the panels side by side."""
+    """A PNG with the panels side by side, three in a line."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib.figure import Figure
 
-    canvas = Figure(figsize=(6.5 * len(panels), 5), layout="constrained")
-    for axes, panel in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    across = min(len(panels), ACROSS)
+    down = -(-len(panels) // across)
+    canvas = Figure(figsize=(6.5 * across, 5 * down), layout="constrained")
+    every = canvas.subplots(down, across, squeeze=False).flatten().tolist()
+    for axes in every[len(panels) :]:
+        axes.remove()
+    for axes, panel in zip(every, panels, strict=False):
         for name, points in panel.lines.items():
             axes.plot(*zip(*points, strict=True), label=name, marker="o" if len(points) < 12 else None)
         axes.set(xlabel=panel.x, ylabel=panel.y)

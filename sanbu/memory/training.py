@@ -58,11 +58,19 @@ class Hollow:
         """Give every learner a gradient and every optimizer its state, as after a step."""
         for parameter in self.parameters():
             parameter.requires_grad_().grad = torch.empty_like(parameter)
+        self.search()
+        for optimizer in self.optimizers():
+            optimizer.step()
+
+    def search(self) -> None:
+        """Build the searches."""
         for player in self.objective.players:
             config = self.recipe.players.get(player, self.recipe.optimizer)
             self.searches[player] = config.build(self.learners(player), self.recipe.schedule.steps)
-        for optimizer in self.optimizers():
-            optimizer.step()
+
+    def populations(self) -> list[Tensor]:
+        """What searches keep beside the states of optimizers, and make in a step: populations and covariances."""
+        return [tensor for search in self.searches.values() for tensor in getattr(search, "tensors", list)()]
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """The optimizers of all searches; a search of another kind has none."""
@@ -117,7 +125,8 @@ def count_kept(recipe: Recipe, parents: Mapping[str, Recipe]) -> tuple[int, int,
     with shapes_alone():
         hollow = Hollow.build(recipe, parents)
         hollow.begin()
-        return nbytes(hollow.weights()), nbytes(hollow.parameters()), nbytes(hollow.states())
+        states = nbytes((*hollow.states(), *hollow.populations()))
+        return nbytes(hollow.weights()), nbytes(hollow.parameters()), states
 
 
 def count_activations(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype) -> int:
@@ -197,7 +206,9 @@ def backward(hollow: Hollow, turn: Turn, micro: int) -> None:
         for start in range(0, min(rows, 2 * micro), micro):
             batch = {name: tensor[start : start + micro] for name, tensor in turn.batch.items()}
             loss = turn.loss(hollow.models, batch)
-            sum(loss.sums.values(), torch.zeros(())).backward()
+            total = sum(loss.sums.values(), torch.zeros(()))
+            if total.requires_grad:  # an objective for searches by values alone has no gradient
+                total.backward()
 
 
 def evaluate(hollow: Hollow, rows: int) -> None:
@@ -238,12 +249,14 @@ def surely_below(recipe: Recipe, parents: Mapping[str, Recipe], most: int) -> bo
     """Whether a rough bound of the memory is below so many bytes; takes a few milliseconds for a small model."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"), Unfilled():
         hollow = Hollow.build(recipe, parents)
+        hollow.search()
     space, schedule = recipe.data.space(), recipe.schedule
     places = space.shape[0] if len(space.shape) < 2 else math.prod(space.shape[1:])
     outputs = [wide(module) for model in hollow.models.values() for module in model.modules()]
     training = number(schedule.micro_batch) * sum(outputs) * PER_OUTPUT
     looking = min(number(schedule.batch), schedule.evaluate_rows) * max(outputs, default=0) * PER_OUTPUT
-    kept, passing = 4 * nbytes(hollow.weights()), places * (training + looking) * BYTES
+    kept = 4 * nbytes(hollow.weights()) + nbytes(hollow.populations())
+    passing = places * (training + looking) * BYTES
     return kept + passing + LIBRARIES < most
 
 

@@ -71,9 +71,9 @@ class DiagonalCMA(CMAConfig):
 
 @dataclass(frozen=True)
 class Rates:
-    """weights_P by rank, mu_eff, and the learning rates c_1, c_mu, c_s, d_s, c_c of the tutorial."""
+    """weights by rank, mu_eff, and the learning rates c_1, c_mu, c_s, d_s, c_c of the tutorial."""
 
-    weights: Tensor
+    weights: list[float]
     effective: float
     one: float
     many: float
@@ -85,31 +85,35 @@ class Rates:
 def full_rates(population: int, size: int) -> Rates:
     """Table 1 of the tutorial, with negative weights."""
     half = population // 2
-    raw_P = math.log((population + 1) / 2) - torch.arange(1, population + 1, dtype=torch.double).log()
-    effective = float(raw_P[:half].sum() ** 2 / raw_P[:half].square().sum())
-    against = float(raw_P[half:].sum() ** 2 / raw_P[half:].square().sum())
+    raw = [math.log((population + 1) / 2) - math.log(rank) for rank in range(1, population + 1)]
+    effective, against = effective_size(raw[:half]), effective_size(raw[half:])
     one = 2 / ((size + 1.3) ** 2 + effective)
     many = min(1 - one - 1e-8, 2 * (effective - 2 + 1 / effective) / ((size + 2) ** 2 + effective))
     bound = min(1 + one / many, 1 + 2 * against / (effective + 2), (1 - one - many) / (size * many))
-    positive, negative = raw_P.clamp(min=0).sum(), -raw_P.clamp(max=0).sum()
-    weights_P = torch.where(raw_P >= 0, raw_P / positive, bound * raw_P / negative)
+    positive, negative = sum(each for each in raw if each > 0), -sum(each for each in raw if each < 0)
+    weights = [each / positive if each >= 0 else bound * each / negative for each in raw]
     path = (effective + 2) / (size + effective + 5)
     cumulation = (4 + effective / size) / (size + 4 + 2 * effective / size)
-    return Rates(weights_P, effective, one, many, path, damping(effective, size, path), cumulation)
+    return Rates(weights, effective, one, many, path, damping(effective, size, path), cumulation)
 
 
 def diagonal_rates(population: int, size: int) -> Rates:
     """Those of Ros and Hansen (2008): no negative weights, c_mu larger by (D + 2) / 3."""
     half = population // 2
-    raw_P = math.log(half + 1) - torch.arange(1, half + 1, dtype=torch.double).log()
-    weights_P = torch.cat((raw_P / raw_P.sum(), torch.zeros(population - half, dtype=torch.double)))
-    effective = float(1 / weights_P.square().sum())
+    raw = [math.log(half + 1) - math.log(rank) for rank in range(1, half + 1)]
+    weights = [each / sum(raw) for each in raw] + [0.0] * (population - half)
+    effective = effective_size(raw)
     one = 2 / ((size + 1.3) ** 2 + effective)
     ratio = min(1.0, (2 * effective - 1) / ((size + 2) ** 2 + effective))
     whole = 2 / effective / (size + math.sqrt(2)) ** 2 + (1 - 1 / effective) * ratio
     path = (effective + 2) / (size + effective + 3)
     many = min((size + 2) / 3 * whole, 1 - one)
-    return Rates(weights_P, effective, one, many, path, damping(effective, size, path), 4 / (size + 4))
+    return Rates(weights, effective, one, many, path, damping(effective, size, path), 4 / (size + 4))
+
+
+def effective_size(weights: list[float]) -> float:
+    """mu_eff: how many members of equal weight vary as much."""
+    return sum(weights) ** 2 / sum(each**2 for each in weights)
 
 
 def damping(effective: float, size: int, path: float) -> float:
@@ -228,7 +232,8 @@ class Adapting:
         rates, size = self.rates, len(self.mean)
         self.updates += 1
         half = self.population // 2
-        moved_D = rates.weights[:half].to(y_PD) @ y_PD[:half]
+        weights_P = y_PD.new_tensor(rates.weights)
+        moved_D = weights_P[:half] @ y_PD[:half]
         self.mean = self.mean + self.step_size * moved_D
         gain = math.sqrt(rates.path * (2 - rates.path) * rates.effective)
         self.path = (1 - rates.path) * self.path + gain * self.covariance.whiten(moved_D[None])[0]
@@ -241,7 +246,6 @@ class Adapting:
         gain = steady * math.sqrt(cumulation * (2 - cumulation) * rates.effective)
         self.covariance_path = (1 - cumulation) * self.covariance_path + gain * moved_D
         lost = rates.one * (1 - steady) * cumulation * (2 - cumulation)
-        weights_P = rates.weights.to(y_PD)
         decay = 1 + lost - rates.one - rates.many * float(weights_P.sum())
         self.covariance.update(decay, rates.one, self.covariance_path, rates.many, weights_P, y_PD)
 

@@ -2,7 +2,7 @@
 
 With crossover=0 and adaptation=0 it is the algorithm of Such and others (2017). Every generation is measured on the
 rows of its round, the elite as well: a member that was lucky on other rows is no elite. Genomes are kept as they are:
-from seeds a genome costs a draw of D normals for every generation since the first. P members, C children, D parameters.
+from seeds a genome costs a draw of D normals for each generation. P members, C children, D parameters.
 """
 
 from __future__ import annotations

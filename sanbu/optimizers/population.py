@@ -20,7 +20,7 @@ from sanbu.noise import Noise
 from sanbu.optimizers.search import Metrics, NotFinite, OptimizerConfig, Problem
 
 OUTPUTS = {"cpu": 2**20}  # of the widest layer in one forward pass: what fits a cache
-MANY = 2**27  # the same on other devices: what keeps them busy
+MANY = 2**25  # the same on other devices: what keeps them busy
 
 
 class PopulationConfig(OptimizerConfig):

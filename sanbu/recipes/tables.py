@@ -7,6 +7,7 @@ import json
 from sanbu.config import ConfigError
 from sanbu.data.schema import Wanted
 from sanbu.data.tables import Table
+from sanbu.models.columns.copula import Copula
 from sanbu.models.columns.forest import ColumnForest
 from sanbu.objectives.columns import Columns
 from sanbu.optimizers.closed_form import ClosedForm
@@ -22,6 +23,12 @@ def table(path: str = "iris", target: str = "auto", types: str = "{}") -> Recipe
         name="table", data=data, model=ColumnForest(), objective=Columns(), optimizer=ClosedForm(), strategy=Cells(),
         schedule=schedule,
     )  # fmt: skip
+
+
+def generators(data: Table) -> dict[str, Recipe]:
+    """Every way to generate rows of a table, by name."""
+    base = table().change(data=data)
+    return {"copula": base.change(model=Copula()), "column-forest": base}
 
 
 def wanted(types: str) -> dict[str, Wanted]:

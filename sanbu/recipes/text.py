@@ -8,6 +8,7 @@ from sanbu.codecs.bpe import BPE
 from sanbu.codecs.tokenizer import Byte, Characters
 from sanbu.config import ConfigError, nearest
 from sanbu.data.text_rows import Text
+from sanbu.models.tokens.canon import Canon
 from sanbu.models.tokens.gpt import GPT1, GPT2, GPT3
 from sanbu.models.tokens.llama import Llama
 from sanbu.models.tokens.mixture import Mixture
@@ -172,10 +173,13 @@ def shakespeare(size: str = "nano", path: str = "builtin:python", alphabet: str 
         data=Text(
             path=path, tokenizer=Characters(alphabet=alphabet) if alphabet else Byte(), context=context, validation=0.1
         ),
-        model=Modern(layers=layers, heads=heads, width=width, context=context),
+        model=Canon(layers=layers, heads=heads, width=width, context=context),
         objective=NextToken(),
         optimizer=Muon(
-            learning_rate=0.02, rest=AdamW(learning_rate=5e-3, weight_decay=0.0, clip=None, rate=LinearRate())
+            learning_rate=0.02,
+            momentum=0.85,
+            rate=LinearRate(hold=0.4),
+            rest=AdamW(learning_rate=5e-3, weight_decay=0.0, clip=None, rate=LinearRate(hold=0.4)),
         ),
         strategy=Autoregressive(temperature=0.8, max_tokens=256),
         schedule=Schedule(steps=2000, batch=batch, evaluate_every=500, evaluate_rows=256, sample_every=1000),

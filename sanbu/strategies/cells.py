@@ -42,6 +42,7 @@ class Cells(StrategyConfig):
     kind: Literal["cells"] = "cells"
     families: ClassVar[tuple[str, ...]] = ("columns", "masked-columns")
     at_once: ClassVar[int] = 5000
+    missing: Literal["drawn", "never"] = Field("drawn", description="whether a drawn cell may be missing")
     particles: int = Field(100, ge=1, description="draws per row where a given column comes after a missing one")
 
     def check(self, space: Space) -> None:
@@ -57,6 +58,7 @@ class CellsStrategy:
 
     def __init__(self, config: Cells, space: Space) -> None:
         self.config, self.columns = config, space.columns
+        self.missing = config.missing == "drawn"
 
     def begin(self, condition: Batch, seeds: Tensor) -> CellsState:
         """From cells_BC, of which given_BC are given; without both, from nothing."""
@@ -73,7 +75,7 @@ class CellsStrategy:
         model = models["model"]
         if hasattr(model, "complete"):
             uniform_BC = uniform_at(state.seeds[:, None], torch.arange(len(self.columns), device=state.seeds.device))
-            state.cells = model.complete(state.cells[:, 0], state.given, uniform_BC)[:, None]
+            state.cells = model.complete(state.cells[:, 0], state.given, uniform_BC, self.missing)[:, None]
             return self.end(state)
         if state.order is None:
             state.order = tuple(model.order)
@@ -99,7 +101,7 @@ class CellsStrategy:
         given_B = state.given[:, column]
         flat, known = state.cells.flatten(0, 1), state.known.repeat_interleave(particles, 0)
         law = model.law(flat, known, column)  # type: ignore[attr-defined]
-        drawn_BP = law.draw(self.uniform(state, column).flatten()).view(rows, particles)
+        drawn_BP = law.draw(self.uniform(state, column).flatten(), self.missing).view(rows, particles)
         cells_BP = torch.where(given_B[:, None], state.cells[:, :, column], drawn_BP)
         state.cells[:, :, column] = cells_BP
         gone_BP = cells_BP.isnan() & (not self.columns[column].missing)

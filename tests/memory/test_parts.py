@@ -53,6 +53,18 @@ def test_optimizers_without_momentum_keep_nothing():
     assert 0 < states <= weights
 
 
+@pytest.mark.parametrize("kind", ["genetic", "evolution", "snes", "diagonal-cma", "cma"])
+def test_populations_are_counted(kind):
+    """What is held in a step: members and draws for each, at the least; the objective may have no gradient."""
+    recipe = recipes.find("digits-classify")().change("objective=accuracy", f"optimizer={kind}").resolve()
+    weights, _, states = counted.count_kept(recipe, {})
+    members = recipe.optimizer.size(weights // 4)
+    assert 1.5 * members * weights <= states and counted.estimate(recipe).activations
+    assert states <= 8 * members * weights + (40 * weights**2 // 4 if kind == "cma" else 0)
+    small = counted.surely_below(recipe, {}, states)
+    assert not small and counted.surely_below(recipe, {}, 10 * states + 2**31)
+
+
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("reward", "ppo", "grpo", "gpt1-classify")]
 
 

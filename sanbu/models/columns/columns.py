@@ -3,7 +3,7 @@
     forward(cells_BC, known_BC) -> log-probability_BC of each cell: given the cells before it in the model's `order`
         (family "columns"), or given the known cells (family "masked-columns")
     law(cells_BC, known_BC, column) -> the Law of one column, given the same
-    complete(cells_BC, known_BC, uniform_BC) -> cells_BC with every other cell drawn at once; instead of `law`
+    complete(cells_BC, known_BC, uniform_BC, missing) -> cells_BC with every other cell drawn at once; instead of `law`
 
 The probability of a number is that of its cell on the grid of the column; of a continuous one it is divided by the
 width of the cell, so that it is a density.
@@ -11,6 +11,7 @@ width of the cell, so that it is a density.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Protocol
 
 import torch
@@ -26,8 +27,8 @@ FINE = 1e-7  # of the range: the width of a cell of a column without grid
 class Law(Protocol):
     """The law of one cell in each of B rows."""
 
-    def draw(self, uniform_B: Tensor) -> Tensor:
-        """A cell for each uniform number in (0, 1), float64."""
+    def draw(self, uniform_B: Tensor, missing: bool = True) -> Tensor:
+        """A cell for each uniform number in (0, 1), float64. missing: whether it may be missing."""
 
     def log_prob(self, cell_B: Tensor) -> Tensor:
         """The log-probability of cells, float64."""
@@ -44,11 +45,17 @@ class ColumnsConfig(ModelConfig):
 
 
 def order_of(space: Space) -> tuple[int, ...]:
-    """The target, categories by the number of their names, then numbers as they stand: what is finer comes later."""
-    columns = space.columns
-    rest = [place for place in range(len(columns)) if place != space.target]
-    rest.sort(key=lambda place: (columns[place].dense, 0 if columns[place].dense else len(columns[place].names)))
+    """The target, categories by the number of their names, then numbers by that of their values."""
+    rest = [place for place in range(len(space.columns)) if place != space.target]
+    rest.sort(key=lambda place: fineness(space.columns[place]))
     return (*([space.target] if space.target >= 0 else []), *rest)
+
+
+def fineness(column: Column) -> tuple[bool, float]:
+    """A key that sorts columns: categories before numbers, few possible values before many."""
+    if not column.dense:
+        return False, len(column.names)
+    return True, (column.high - column.low) / column.step if column.step else math.inf
 
 
 def on_grid(column: Column, value: Tensor) -> Tensor:

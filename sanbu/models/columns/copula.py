@@ -89,12 +89,14 @@ class GaussianCopula(nn.Module):
             found.append(low_B + uniform_BC[:, place] * (high_B - low_B))
         return torch.special.ndtri(torch.stack(found, 1).clamp(1e-15, 1 - 1e-15))
 
-    def cells(self, score_BC: Tensor) -> Tensor:
-        """The cell of each score."""
+    def cells(self, score_BC: Tensor, missing: bool = True) -> Tensor:
+        """The cell of each score. missing: whether it may be missing."""
         chance_BC = torch.special.ndtr(score_BC)
         found = []
         for place, column in enumerate(self.columns):
             chance_B, there = chance_BC[:, place], 1 - self.shares[place, -1]
+            if not missing and there > 0:
+                chance_B = chance_B * there * (1 - 1e-12)
             if column.type == "category":
                 upper_V = self.shares[place, :-1].cumsum(0)[: max(1, len(column.names))]
                 cell_B = (upper_V <= chance_B[:, None]).sum(1).clamp(max=len(upper_V) - 1).double()
@@ -106,7 +108,7 @@ class GaussianCopula(nn.Module):
 
     # -- conditionals -------------------------------------------------------------------------------------------------
 
-    def complete(self, cells_BC: Tensor, known_BC: Tensor, uniform_BC: Tensor) -> Tensor:
+    def complete(self, cells_BC: Tensor, known_BC: Tensor, uniform_BC: Tensor, missing: bool = True) -> Tensor:
         """All cells that are not known, jointly normal given the known ones; the known ones as they are."""
         columns = zip(self.columns, cells_BC.T, strict=True)
         usable_BC = known_BC & torch.stack([possible(column, cell_B) for column, cell_B in columns], 1)
@@ -116,7 +118,7 @@ class GaussianCopula(nn.Module):
         for number, known_C in enumerate(patterns):
             rows = (pattern_B == number).nonzero()[:, 0]
             score_BC[rows] = self.given(score_BC[rows], fresh_BC[rows], known_C)
-        return torch.where(known_BC, cells_BC, self.cells(score_BC))
+        return torch.where(known_BC, cells_BC, self.cells(score_BC, missing))
 
     def given(self, score_BC: Tensor, fresh_BC: Tensor, known_C: Tensor) -> Tensor:
         """Scores with those of the unknown columns drawn given the others."""

@@ -34,7 +34,7 @@ class ColumnForest(ColumnsConfig):
     searches: ClassVar[tuple[str, ...]] = ("closed-form",)
     trees: Positive | Auto = Field("auto", description="trees per column; auto: 20, for 2,000 rows or more 5")
     leaf: Positive | Auto = Field("auto", description="rows per leaf at least; auto: 5, for 2,000 rows or more 10")
-    quantiles: int = Field(16, ge=1, description="parts of the density of a leaf")
+    quantiles: int = Field(32, ge=1, description="parts of the density of a leaf")
     linear: Literal["ridge", "none"] = Field("ridge", description="regression before the trees")
     background: float = Field(0.001, gt=0, lt=1, description="share of the column's own law in every law")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sanbu.codecs.columns import Column
 from sanbu.models.columns.columns import level_of, on_grid, per_width
 from sanbu.models.columns.margins import Margins
-from sanbu.models.columns.trees import Forest
+from sanbu.models.columns.trees import Forest, shares
 
 
 class LeafLaw:
@@ -25,7 +25,7 @@ class LeafLaw:
         self.column, self.place, self.margins, self.forest = column, place, margins, forest
         self.x, self.mean, self.share, self.background = x_BF, mean_B, share_L, background
 
-    def draw(self, uniform_B: Tensor) -> Tensor:
+    def draw(self, uniform_B: Tensor, missing: bool = True) -> Tensor:
         """A tree, its leaf, and then a level or a number; one uniform gives all three."""
         rest_B = uniform_B / self.background
         own_B = rest_B < 1
@@ -35,7 +35,8 @@ class LeafLaw:
         leaf_B = self.forest.leaf(self.x, tree_B)
         law_BL = self.forest.law[tree_B, leaf_B].double()
         law_BL = torch.where(own_B[:, None], self.share, law_BL)
-        law_BL = law_BL / law_BL.sum(1, keepdim=True)
+        if self.column.missing and not missing:
+            law_BL = present(law_BL, self.share, self.column.levels - 1)
         level_B, within_B = pick(law_BL, rest_B)
         quantiles_BQ = self.forest.quantiles[tree_B, leaf_B].double()
         score_B = self.mean + at(quantiles_BQ, within_B)
@@ -72,8 +73,15 @@ class LeafLaw:
         own_B = torch.special.ndtr(high_B) - torch.special.ndtr(low_B)
         dense_B = (1 - self.background) * (law_TBL[:, :, -1] * inside_TB).mean(0)
         dense_B = dense_B + self.background * self.share[-1] * own_B
-        total_B = mass_B + torch.where(cell_B.isnan(), 0.0, dense_B)
-        return (total_B / per_width(self.column)).log()
+        number_B = (mass_B + dense_B) / per_width(self.column)
+        return torch.where(cell_B.isnan(), mass_B, number_B).log()
+
+
+def present(law_BL: Tensor, share_L: Tensor, missing: int) -> Tensor:
+    """The law without its missing cell; where nothing else is left, that of the column."""
+    there_L = torch.arange(len(share_L), device=share_L.device) != missing
+    law_BL = law_BL * there_L
+    return torch.where(law_BL.sum(1, keepdim=True) > 0, law_BL, share_L * there_L)
 
 
 def pick(law_BL: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,19 +96,19 @@ def pick(law_BL: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
 
 def at(quantiles_BQ: Tensor, share_B: Tensor) -> Tensor:
     """The value at a share of the mass, linear between quantiles."""
-    parts = quantiles_BQ.shape[1] - 1
-    place_B = (share_B * parts).long().clamp(max=parts - 1)
+    mass_Q = torch.from_numpy(shares(quantiles_BQ.shape[1] - 1)).to(share_B)
+    place_B = (torch.searchsorted(mass_Q, share_B.contiguous(), right=True) - 1).clamp(0, len(mass_Q) - 2)
     low_B, high_B = (quantiles_BQ.gather(1, place_B[:, None] + more)[:, 0] for more in (0, 1))
-    return low_B + (share_B * parts - place_B) * (high_B - low_B)
+    within_B = (share_B - mass_Q[place_B]) / (mass_Q[place_B + 1] - mass_Q[place_B])
+    return low_B + within_B * (high_B - low_B)
 
 
 def share_below(quantiles_BQ: Tensor, value_B: Tensor) -> Tensor:
     """The share of the mass at or below a value, linear between quantiles."""
-    parts = quantiles_BQ.shape[1] - 1
+    mass_Q = torch.from_numpy(shares(quantiles_BQ.shape[1] - 1)).to(value_B)
     right_B = torch.searchsorted(quantiles_BQ.contiguous(), value_B[:, None], right=True)[:, 0]
-    place_B = (right_B - 1).clamp(0, parts - 1)
+    place_B = (right_B - 1).clamp(0, len(mass_Q) - 2)
     low_B, high_B = (quantiles_BQ.gather(1, place_B[:, None] + more)[:, 0] for more in (0, 1))
-    width_B = (high_B - low_B).clamp(min=1e-300)
-    within_B = ((value_B - low_B) / width_B).clamp(0, 1)
-    share_B = (place_B + within_B) / parts
-    return torch.where(right_B == 0, 0.0, torch.where(right_B > parts, 1.0, share_B))
+    within_B = ((value_B - low_B) / (high_B - low_B).clamp(min=1e-300)).clamp(0, 1)
+    share_B = mass_Q[place_B] + within_B * (mass_Q[place_B + 1] - mass_Q[place_B])
+    return torch.where(right_B == 0, 0.0, torch.where(right_B == len(mass_Q), 1.0, share_B))

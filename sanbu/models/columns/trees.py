@@ -115,10 +115,15 @@ def leaf_laws(tree: Any, leaf_B: Array, level_B: Array, residual_B: Array, fores
 
 
 def spread(values_N: Array, parts: int) -> Array:
-    """Quantiles 0, 1/parts, ..., 1 of sorted values, each of which is spread half-way to its neighbours."""
+    """Quantiles at `shares(parts)` of sorted values, each of which is spread half-way to its neighbours."""
     if len(values_N) == 1:
         return np.full(parts + 1, values_N[0])
     middles = (values_N[1:] + values_N[:-1]) / 2
     ends = values_N[0] - (middles[0] - values_N[0]), values_N[-1] + (values_N[-1] - middles[-1])
     edges = np.concatenate((ends[:1], middles, ends[1:]))
-    return np.interp(np.linspace(0, 1, parts + 1), np.linspace(0, 1, len(edges)), edges)
+    return np.interp(shares(parts), np.linspace(0, 1, len(edges)), edges)
+
+
+def shares(parts: int) -> Array:
+    """The masses below quantiles 0 .. parts, closer to each other in the tails: (1 - cos(pi k / parts)) / 2."""
+    return (1 - np.cos(np.pi * np.arange(parts + 1) / parts)) / 2

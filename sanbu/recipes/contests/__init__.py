@@ -14,6 +14,7 @@ CONTESTS = {
     "digits": "pictures",  # every strategy on the same pictures
     "few-labels": "few_labels",  # learning from few labels, with and without the other pictures
     "functions": "functions",  # every set of functions on the same text
+    "tables": "tables",  # generators of rows of a table
     "searches": "searches",  # every search on one model and the same pictures
 }
 

@@ -21,7 +21,8 @@ SHAPES = {  # about 0.8M parameters each
     "lstm": ("model=lstm", "model.layers=2", "model.width=208"),
     "mingru": ("model=mingru", "model.layers=4", "model.width=116"),
     "causal-cnn": ("model=causal-cnn", "model.layers=4", "model.width=112"),
-    "transformer": (),
+    "transformer": ("model=modern", "model.layers=4", "model.heads=4", "model.width=128", "model.context=64"),
+    "canon": (),
 }
 QUIET = ("schedule.evaluate_every=0", "schedule.sample_every=0", "schedule.checkpoint_every=0", "machine.device=cpu")
 

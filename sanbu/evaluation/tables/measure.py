@@ -1,0 +1,54 @@
+"""The figures of one run of a table: what `sanbu evaluate RUN` prints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sanbu.config import SanbuError
+from sanbu.data.tables import Table
+from sanbu.evaluation.held_out import evaluate_objective
+from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
+from sanbu.evaluation.tables.copies import WARNING
+from sanbu.evaluation.tables.judge import Judge
+from sanbu.run import Run
+
+
+def measure(runs: Sequence[Run], options: Options) -> Measurement:
+    """Generated rows against held-out ones; the training rows give the ceiling."""
+    run = single_run(runs)
+    judge = Judge(table_of(run))
+    found = figures(run, judge)
+    real = judge.row("training rows", judge.train)
+    ceiling = {f"real_{name}": value for name, value in real.items() if name.startswith(("tstr", "c2st", "w_test"))}
+    nats = {"nats_per_row": evaluate_objective(run)["loss"]}
+    result = {"run": str(run.folder), **found, **ceiling, **nats, "privacy": WARNING}
+    return result, figure_lines(result)
+
+
+def table_of(run: Run) -> Table:
+    """The data of a run of a table. Raises SanbuError for another run."""
+    if not isinstance(run.recipe.data, Table):
+        raise SanbuError(f"{run.folder} is not a run of a table")
+    return run.recipe.data
+
+
+def figures(run: Run, judge: Judge, name: str | None = None, seed: int = 0) -> dict[str, Any]:
+    """The row of a run: its figures, and the CPU seconds of training and of drawing."""
+    begun = time.process_time()
+    generated = rows_of(run, judge.count, seed)
+    spent = time.process_time() - begun
+    fit = sum(row.get("time/cpu_seconds", 0.0) for row in run.metrics())
+    return judge.row(name or run.folder.name, generated, fit_s=fit, draw_s=spent * len(judge.train) / judge.count)
+
+
+def rows_of(run: Run, count: int, seed: int = 0) -> Tensor:
+    """cells_BC of so many rows."""
+    drawing = run.drawing()
+    followers = drawing.followers(run.codec.condition(None, count), seed * count)
+    parts: list[Any] = list(followers)
+    return torch.cat([part.sample for part in parts])
