@@ -14,7 +14,8 @@ from sanbu.recipes.labels import METHODS, few_labels, reconstruct
 
 SECONDS, DRAWS = 30.0, 3
 TEST = 1 / 6  # of the pictures
-SETTINGS = ("path", "labels")
+SETTINGS = ("path", "labels", "methods")
+PRETRAINED = "pretrained"
 QUIET = (
     "schedule.checkpoint_every=0",
     "machine.device=cpu",
@@ -24,13 +25,13 @@ QUIET = (
 
 
 def compete(entry: Entry) -> Figures:
-    """Train every method on the same pictures and measure it. Settings: path=PICTURES, labels=N."""
+    """Train every method on the same pictures and measure it. Settings: path=PICTURES, labels=N, methods=A,B."""
     given = settings(entry.settings)
     path, labels = given.get("path", "digits"), whole("labels", given.get("labels", "40"))
     seconds, draws = entry.seconds or SECONDS, entry.seeds or DRAWS
     several = "s" if draws > 1 else ""
     title = f"{Path(path).name}, {labels} labels: {seconds:g} CPU seconds each, {draws} choice{several} of the labels"
-    return compete_in(learners(path, labels), entry.folder, seconds, draws, title)
+    return compete_in(chosen(learners(path, labels), given.get("methods", "")), entry.folder, seconds, draws, title)
 
 
 def learners(path: str, labels: int) -> list[Learner]:
@@ -39,8 +40,18 @@ def learners(path: str, labels: int) -> list[Learner]:
     first = reconstruct(path).change(*QUIET, data=change(Images(path=path), {"test": TEST, "classes": 0}).resolve())
     return [
         *(Learner(name, each) for name, each in made.items()),
-        Learner("pretrained", made["supervised"], first),
+        Learner(PRETRAINED, made["supervised"], first),
     ]
+
+
+def chosen(found: list[Learner], methods: str) -> list[Learner]:
+    """The learners of these names, all without names. Raises ConfigError for another name."""
+    names = methods.split(",") if methods else [each.name for each in found]
+    known = {each.name: each for each in found}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"methods: given {name!r}, allowed: {', '.join(known)}{nearest(name, known)}")
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 def recipe(made: Recipe) -> Recipe:
