@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from sanbu.display.tables import Column, FittedTable
 from sanbu.files import replace_atomically, write_text
 
-
 ACROSS = 3  # panels in a line
 
 
