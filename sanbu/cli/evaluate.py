@@ -76,8 +76,12 @@ def compare(
     Writes compare.html, compare.png and compare.json into --run.
 
     \b
-    sanbu compare digits                            one minute per strategy
+    sanbu compare digits                            strategies on the same pictures
     sanbu compare digits --seconds 20 --seeds 1
+    sanbu compare functions path=my.txt             n-grams, RNN, LSTM, transformer
+    sanbu compare searches                          Adam, Muon, genetic, CMA-ES
+    sanbu compare few-labels labels=40              FixMatch and others
+    sanbu compare tables path=adult.csv             ways to draw rows of a table
     sanbu compare runs/mine runs/other --run runs/report
     """
     found = compared(names, Entry(run, seconds, seeds))

@@ -175,8 +175,8 @@ def read(path: Path) -> list[Section]:
             parts = text.split()
             length = len(sections)
             try:
-                tail = float(parts[length + 1]) if len(parts) > length + 1 else 0.0
-                sections[-1][tuple(parts[1 : length + 1])] = (float(parts[0]), tail)
+                gram, rest = tuple(parts[1 : length + 1]), parts[length + 1 :]
+                sections[-1][gram] = float(parts[0]), float(rest[0]) if rest else 0.0
             except (ValueError, IndexError):
                 raise InteropError(
                     f"{path}, line {number}: {text[:60]!r} is no {length}-gram of an ARPA file"
@@ -224,8 +224,8 @@ def fill(model: KneserNey, sections: Sequence[Section], ids: dict[str, int]) -> 
             weight = 10 ** weights.get(gram[:-1], 0.0)
             own.append(p[gram] - weight * lower[gram[1:]])
             backoff[gram[:-1]] = weight
-        every = torch.tensor(sorted(keys))
-        orders_of(model)[length - 1].set(every, doubles(own), doubles(list(backoff.values())), base)
+        order, every = orders_of(model)[length - 1], torch.tensor(sorted(keys))
+        order.set(every, doubles(own), doubles(list(backoff.values())), base)
         lower = p
 
 

@@ -235,7 +235,7 @@ def cross_entropy(config: CrossEntropy) -> Objective:
                 f"objective.weights: given {len(weight)}, but there are {scores_BO.shape[1]} classes; give one for each"
             )
         right = fraction(scores_BO.argmax(1) == label_B)
-        return Loss({"rows": F.cross_entropy(scores_BO, label_B, weight, reduction="sum")}, {"accuracy": right})
+        return Loss({"rows": negative_log(scores_BO, label_B, weight)}, {"accuracy": right})
 
     def count(batch: Batch) -> dict[str, float]:
         if not config.weights:
@@ -243,3 +243,15 @@ def cross_entropy(config: CrossEntropy) -> Objective:
         return {"rows": float(torch.tensor(config.weights)[batch[config.target].cpu()].sum())}
 
     return Objective(loss, count)
+
+
+def negative_log(scores_BO: Tensor, label_B: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The sum of -w log softmax(scores) at the labels.
+
+    Without a gradient the softmax is along columns, which vector instructions can do: for ten classes and a population
+    five times as fast as along rows, and equal up to rounding.
+    """
+    if torch.is_grad_enabled():
+        return F.cross_entropy(scores_BO, label_B, weight, reduction="sum")
+    logs_OB = scores_BO.mT.contiguous().log_softmax(0)
+    return F.nll_loss(logs_OB.mT, label_B, weight, reduction="sum")

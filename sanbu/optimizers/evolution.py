@@ -1,7 +1,7 @@
 """Evolution strategies: a normal law over parameters that moves towards lower loss.
 
 OpenAI-ES  g = 1 / (2 n sigma) sum_i (r(m + sigma e_i) - r(m - sigma e_i)) e_i,  m along g by Adam  (Salimans, 2017)
-SNES       m <- m + a s sum_i u_i e_i;  s <- s exp(b / 2 sum_i u_i (e_i^2 - 1))                    (Schaul, 2011)
+SNES       m <- m + a s sum_i u_i e_i;  s <- s exp(b / 2 sum_i u_i (e_i^2 - 1)),  also with pairs  (Schaul, 2011)
 
 r are centred ranks of the losses and u weights by rank, so that any increasing function of the loss moves the law
 the same way; equal losses share their ranks, so that a flat loss moves nothing. P members, n pairs, D parameters.
@@ -34,6 +34,18 @@ from sanbu.optimizers.rate import CosineRate
 from sanbu.optimizers.search import Metrics, OptimizerConfig, Problem, Search
 
 
+def even(population: int) -> int:
+    """The number itself. Raises ValueError for an odd one."""
+    if population % 2:
+        raise ValueError(f"given {population}, but the members are pairs; give an even number")
+    return population
+
+
+def mirrored(mean_D: Tensor, steps_ND: Tensor) -> Tensor:
+    """The members m + step and then m - step, [2 N, D]."""
+    return torch.cat((mean_D + steps_ND, mean_D - steps_ND))
+
+
 class Evolution(PopulationConfig):
     """OpenAI's evolution strategy (Salimans and others, 2017): antithetic pairs, ranks, Adam."""
 
@@ -47,9 +59,7 @@ class Evolution(PopulationConfig):
     @field_validator("population")
     @classmethod
     def _pairs(cls, population: int) -> int:
-        if population % 2:
-            raise ValueError(f"given {population}, but the members are pairs; give an even number")
-        return population
+        return even(population)
 
     def resolve(self, rate: float) -> Self:
         return self.model_copy(update={"inner": self.inner.resolve(rate)})
@@ -84,7 +94,7 @@ class Antithetic:
         config, loss, mean_D = self.config, loss_of(problem), self.flat.vector()
         pairs = config.population // 2
         directions_ND = normal(generator_of(problem.noise, mean_D.device), mean_D, pairs, len(mean_D))
-        members_PD = torch.cat((mean_D + config.deviation * directions_ND, mean_D - config.deviation * directions_ND))
+        members_PD = mirrored(mean_D, config.deviation * directions_ND)
         losses_P = losses_of(problem, self.flat, members_PD, config.batched, config.chunk)
         better_N, worse_N = centred_ranks(losses_P).chunk(2)
         self.flat.set_gradient(slope(directions_ND, better_N, worse_N, config.deviation))
@@ -105,12 +115,17 @@ class Antithetic:
 
 
 class SNES(PopulationConfig):
-    """Separable natural evolution strategies (Schaul, Glasmachers and Schmidhuber, 2011)."""
+    """Separable natural evolution strategies (Schaul, Glasmachers and Schmidhuber, 2011), with antithetic pairs."""
 
     kind: Literal["snes"] = "snes"
     deviation: float = Field(0.05, gt=0, description="standard deviation of each parameter at first")
     learning_rate: float = Field(1.0, gt=0, description="of the mean")
     spread: float | Literal["auto"] = Field("auto", description="rate of the deviations; auto: (3 + ln D) / 5 sqrt(D)")
+
+    @field_validator("population")
+    @classmethod
+    def _pairs(cls, population: int) -> int:
+        return even(population)
 
     def build(self, models: Mapping[str, nn.Module], steps: int) -> Search:
         return Separable(self, models)
@@ -137,15 +152,22 @@ class Separable:
     def step(self, problem: Problem) -> Metrics:
         """One generation. Reports the loss of the model, the lowest of the population, and the mean deviation."""
         config, loss, mean_D = self.config, loss_of(problem), self.flat.vector()
-        noise_PD = normal(generator_of(problem.noise, mean_D.device), mean_D, config.population, len(mean_D))
-        members_PD = mean_D + self.deviation * noise_PD
-        losses_P = losses_of(problem, self.flat, members_PD, config.batched, config.chunk)
-        weights_P = expected_by_rank(losses_P, utilities(config.population).to(losses_P)).to(mean_D)
-        if bool((losses_P == losses_P[0]).all()):
-            weights_P.zero_()  # their sum is 0 only up to rounding
-        self.flat.set(mean_D + config.learning_rate * self.deviation * (weights_P @ noise_PD))
-        self.deviation = self.deviation * (self.spread / 2 * (weights_P @ (noise_PD.square() - 1))).exp()
+        pairs = config.population // 2
+        noise_ND = normal(generator_of(problem.noise, mean_D.device), mean_D, pairs, len(mean_D))
+        losses_P = losses_of(
+            problem, self.flat, mirrored(mean_D, self.deviation * noise_ND), config.batched, config.chunk
+        )
+        plus_N, minus_N = self.weights(losses_P).to(mean_D).chunk(2)
+        self.flat.set(mean_D + config.learning_rate * self.deviation * ((plus_N - minus_N) @ noise_ND))
+        both_N = plus_N + minus_N
+        growth_D = both_N @ noise_ND.square() - both_N.sum()
+        self.deviation = self.deviation * (self.spread / 2 * growth_D).exp()
         return report(loss, losses_P) | {"deviation": float(self.deviation.mean())}
+
+    def weights(self, losses_P: Tensor) -> Tensor:
+        """The utility of each member; 0 where all losses are equal, since their sum is 0 only up to rounding."""
+        found_P = expected_by_rank(losses_P, utilities(len(losses_P)).to(losses_P))
+        return torch.zeros_like(found_P) if bool((losses_P == losses_P[0]).all()) else found_P
 
     def tensors(self) -> list[Tensor]:
         """What it keeps, and what a generation has in memory: draws and members."""

@@ -301,10 +301,9 @@ def smooth(histories_N: Tensor, counts_N: Tensor, discounts_3: Tensor) -> tuple[
 
 def discounts(counts_N: Tensor) -> tuple[float, ...]:
     """D_1, D_2 and D_3+ of Chen and Goodman: D_i = i - (i + 1) Y n_{i+1} / n_i, Y = n_1 / (n_1 + 2 n_2)."""
-    n = [0, *(int((counts_N == i).sum()) for i in (1, 2, 3, 4))]
-    if not all(n[1:4]):
+    one, two, three, four = (int((counts_N == count).sum()) for count in (1, 2, 3, 4))
+    if not one * two * three:
         return FALLBACK
-    y = n[1] / (n[1] + 2 * n[2])
-    ratios = (n[2] / n[1], n[3] / n[2], n[4] / n[3])
-    found = tuple(i - (i + 1) * y * ratio for i, ratio in enumerate(ratios, 1))
+    y = one / (one + 2 * two)
+    found = 1 - 2 * y * two / one, 2 - 3 * y * three / two, 3 - 4 * y * four / three
     return found if all(0 < d < i for i, d in enumerate(found, 1)) else FALLBACK

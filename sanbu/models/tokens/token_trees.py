@@ -92,7 +92,8 @@ class ForestOfTokens(nn.Module):
         generator = torch.Generator().manual_seed(0)
         self.forest.state.zero_()
         for number in range(self.config.trees):
-            drawn = taught[torch.randint(len(taught), (min(self.config.sample, len(taught)),), generator=generator)]
+            size = min(self.config.sample, len(taught))
+            drawn = taught[torch.randint(len(taught), (size,), generator=generator)]
             x = self.features(windows_MK[drawn], known_M[drawn]).numpy()
             self.forest.write(grown(x, targets_BT.flatten()[drawn].numpy(), self.config, self.vocabulary, number))
         self.forest.state[2] = LAWS
@@ -122,7 +123,8 @@ def grown(x: np.ndarray, target: np.ndarray, config: TokenTrees, vocabulary: int
     ).fit(x, target)
     found = fitted.tree_
     values = np.zeros((found.node_count, vocabulary), np.float32)
-    values[:, fitted.classes_] = found.value[:, 0] / found.value[:, 0].sum(1, keepdims=True)
+    counts = found.value[:, 0]
+    values[:, fitted.classes_] = counts / counts.sum(1, keepdims=True)
     self_place = np.arange(found.node_count)
     leaf = found.children_left < 0
     child = np.stack((found.children_left, found.children_right), 1)

@@ -33,17 +33,19 @@ def compete(entry: Entry) -> Figures:
     tokens = whole(given.get("tokens", str(TOKENS)))
     path, alphabet = given.get("path", "builtin:python"), alphabet_of(given.get("path"))
     seconds, seeds = entry.seconds or SECONDS, entry.seeds or SEEDS
-    title = f"{Path(path).name}: {tokens:,} tokens, or {seconds:g} CPU seconds, {seeds} seed{'s' if seeds > 1 else ''}"
+    budgets = f"{tokens:,} tokens, or {seconds:g} CPU seconds"
+    title = f"{Path(path).name}: {budgets}, {seeds} seed{'s' if seeds > 1 else ''}"
     return compete_in(competitors(path, alphabet, tokens), entry.folder, seconds, seeds, title)
 
 
 def competitors(path: str, alphabet: str, tokens: int) -> list[Competitor]:
     """Every set of functions as a recipe."""
     counted = ngram("nano", path, alphabet).change(*QUIET)
-    networks = {name: shakespeare("nano", path, alphabet).change(*QUIET, *shape) for name, shape in SHAPES.items()}
     grown = counted.change(model=TokenTrees(), name="trees")
     found = [Competitor("ngram", counted, 1, counted=True), Competitor("trees", grown, 1, counted=True)]
-    for name, recipe in networks.items():
+    plain = shakespeare("nano", path, alphabet).change(*QUIET)
+    for name, shape in SHAPES.items():
+        recipe = plain.change(*shape)
         found.append(Competitor(name, recipe, steps_for(recipe, tokens)))
     return found
 
