@@ -30,9 +30,9 @@ METHODS: dict[str, FewLabelsConfig] = {
 
 
 def few_labels(
-    size: str = "nano", path: str = "", labels: str = "40", method: str = "fixmatch", start: str = ""
+    size: str = "nano", path: str = "", labels: str = "40", method: str = "freematch", start: str = ""
 ) -> Recipe:
-    """Few labels, many pictures without: method=fixmatch, freematch, mean-teacher, pseudo-label or supervised."""
+    """Few labels, many pictures without: method=freematch, fixmatch, mean-teacher, pseudo-label or supervised."""
     pick({"nano": 0, "cifar10": 0}, size)
     if method not in METHODS:
         raise ConfigError(f"method: given {method!r}, allowed: {', '.join(METHODS)}{nearest(method, METHODS)}")
@@ -92,4 +92,5 @@ def reconstruct(path: str = "digits") -> Recipe:
         optimizer=Adam(learning_rate=2e-3, rate=CosineRate(warmup=0.0, final=0.05)),
         strategy=Prediction(),
         schedule=Schedule(steps=2000, batch=64, evaluate_every=200, evaluate_rows=512, checkpoint_every=500),
+        machine=MachineConfig(precision="float32"),
     )

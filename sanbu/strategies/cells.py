@@ -68,14 +68,16 @@ class CellsStrategy:
         cells = torch.where(given, condition.get("cells", blank), blank)
         zeros = torch.zeros(rows, 1, dtype=torch.float64, device=seeds.device)
         none = torch.zeros_like(seeds, dtype=torch.bool)
-        return CellsState(cells[:, None], given, given.clone(), zeros, none, zeros[:, 0], seeds, none.clone())
+        log_prob, late = zeros[:, 0], none.clone()
+        return CellsState(cells[:, None], given, given.clone(), zeros, late, log_prob, seeds, none)
 
     def advance(self, models: Models, state: CellsState) -> CellsState:
         """Draw one more column of each row, or all at once. Writes into the state."""
         model = models["model"]
         if hasattr(model, "complete"):
             uniform_BC = uniform_at(state.seeds[:, None], torch.arange(len(self.columns), device=state.seeds.device))
-            state.cells = model.complete(state.cells[:, 0], state.given, uniform_BC, self.missing)[:, None]
+            cells_BC = model.complete(state.cells[:, 0], state.given, uniform_BC, self.missing)
+            state.cells = cells_BC[:, None]
             return self.end(state)
         if state.order is None:
             state.order = tuple(model.order)
@@ -145,13 +147,15 @@ class CellsStrategy:
         if state.cells.shape[1] > 1:
             place_B1 = self.chosen(state, state.weight.softmax(1), 1, 999)
             place_B1 = torch.where(state.late[:, None], place_B1, 0)
-            state.cells = state.cells.gather(1, place_B1[:, :, None].expand(-1, 1, state.cells.shape[2]))
+            rows = torch.arange(len(place_B1), device=place_B1.device)[:, None]
+            state.cells = state.cells[rows, place_B1]
         state.known = torch.ones_like(state.known)
         state.done = torch.ones_like(state.done)
         return state
 
     def draft(self, state: CellsState) -> Draft:
         """Rows so far; cells that are not drawn yet are missing. log_prob_B: of what was drawn."""
-        committed = torch.where(state.late[:, None] & ~state.done[:, None], state.given, state.known)
+        open_B = state.late & ~state.done
+        committed = torch.where(open_B[:, None], state.given, state.known)
         evaluations = torch.full_like(state.seeds, max(state.step, 1))
         return Draft(state.cells[:, 0].clone(), committed, state.done, evaluations, record={"log_prob": state.log_prob})

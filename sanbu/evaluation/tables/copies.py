@@ -48,5 +48,5 @@ def nearest_distance(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The L1 distance of each point to its nearest row."""
     from scipy.spatial.distance import cdist
 
-    parts = [cdist(points[start : start + 500], rows, "cityblock").min(1) for start in range(0, len(points), 500)]
-    return np.concatenate(parts)
+    parts = np.array_split(points, len(points) // 500 + 1)
+    return np.concatenate([cdist(part, rows, "cityblock").min(1) for part in parts])

@@ -23,7 +23,7 @@ def transport(columns: Sequence[Column], first_BC: Tensor, second_BC: Tensor, se
 
     draw = np.random.default_rng(seed)
     small, large = sorted((scaled(columns, rows) for rows in (first_BC, second_BC)), key=len)
-    small, large = (rows[draw.permutation(len(rows))[:MOST]] for rows in (small, large))
+    small, large = (draw.permutation(rows)[:MOST] for rows in (small, large))
     times = max(1, len(large) // len(small))
     cost = cdist(np.repeat(small, times, 0), large[: times * len(small)], "cityblock")
     return float(cost[linear_sum_assignment(cost)].mean())
@@ -64,9 +64,9 @@ def counts(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 def kolmogorov(first: np.ndarray, second: np.ndarray) -> float:
     """max_v |F(v) - G(v)|; missing cells stand below all numbers."""
-    first, second = (np.sort(np.nan_to_num(cells, nan=-np.inf)) for cells in (first, second))
-    values = np.concatenate((first, second))
-    below = [np.searchsorted(cells, values, side="right") / len(cells) for cells in (first, second)]
+    sets = [np.sort(np.nan_to_num(cells, nan=-np.inf)) for cells in (first, second)]
+    values = np.concatenate(sets)
+    below = [np.searchsorted(cells, values, side="right") / len(cells) for cells in sets]
     return float(np.abs(below[0] - below[1]).max())
 
 
@@ -87,7 +87,8 @@ def pair_distance(columns: Sequence[Column], first_BC: Tensor, second_BC: Tensor
                 joint = [1000.0 * each[a] + each[b] for each in groups]
                 found.append(variation(*joint))
             else:
-                found.append(abs(correlations[0][a, b] - correlations[1][a, b]) / 2)
+                first, second = (each[a, b] for each in correlations)
+                found.append(abs(first - second) / 2)
     return float(np.mean(found)) if found else 0.0
 
 
@@ -106,8 +107,9 @@ def group(cells: np.ndarray, category: bool, cuts: np.ndarray) -> np.ndarray:
 def correlation(cells_BC: Tensor) -> np.ndarray:
     """Pearson's correlation of all columns, missing cells as the mean; 0 beside a constant."""
     cells = cells_BC.numpy()
-    means = [column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else 0.0 for column in cells.T]
-    centred = np.where(np.isnan(cells), 0.0, cells - np.array(means))
+    there = ~np.isnan(cells)
+    means = np.where(there, cells, 0.0).sum(0) / np.maximum(there.sum(0), 1)
+    centred = np.where(there, cells - means, 0.0)
     size = np.sqrt((centred**2).sum(0))
     size[size == 0] = 1.0
     return (centred / size).T @ (centred / size)

@@ -60,10 +60,11 @@ class Judge:
 
     def floors(self) -> list[dict[str, Any]]:
         """Real rows, a half of them against the other half, and copies with noise."""
-        half = len(self.train) // 2
+        order = Noise(self.seed, "halves").together().permutation(len(self.train))
+        first, second = self.train[order].chunk(2)
         return [
             self.row("training rows", self.train),
-            self.row("half of them", self.train[:half], self.train[half:]),
+            self.row("half of them", first, second),
             self.row("copies + noise", self.noisy()),
         ]
 

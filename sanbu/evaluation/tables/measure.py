@@ -43,7 +43,8 @@ def figures(run: Run, judge: Judge, name: str | None = None, seed: int = 0) -> d
     generated = rows_of(run, judge.count, seed)
     spent = time.process_time() - begun
     fit = sum(row.get("time/cpu_seconds", 0.0) for row in run.metrics())
-    return judge.row(name or run.folder.name, generated, fit_s=fit, draw_s=spent * len(judge.train) / judge.count)
+    drawing = spent * len(judge.train) / judge.count
+    return judge.row(name or run.folder.name, generated, fit_s=fit, draw_s=drawing)
 
 
 def rows_of(run: Run, count: int, seed: int = 0) -> Tensor:

@@ -49,7 +49,8 @@ def judge_classes(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.n
 
     count = int(max(y.max(initial=0), test_y.max())) + 1
     if len(np.unique(y)) < 2:
-        return {"f1": float(f1_score(test_y, np.full(len(test_y), y[0] if len(y) else 0), average="macro")), "auc": 0.5}
+        always = np.full(len(test_y), y[0])
+        return {"f1": float(f1_score(test_y, always, average="macro")), "auc": 0.5}
     f1, auc = [], []
     for model in (
         LogisticRegression(max_iter=500, random_state=seed),

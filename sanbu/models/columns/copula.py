@@ -125,17 +125,18 @@ class GaussianCopula(nn.Module):
         weights_MK, covariance_MM = self.conditional(known_C)
         values, vectors = torch.linalg.eigh(covariance_MM)
         root_MM = vectors * values.clamp(min=0).sqrt()
-        drawn = score_BC[:, known_C] @ weights_MK.T + fresh_BC[:, ~known_C] @ root_MM.T
+        mean_BM = score_BC[:, known_C] @ weights_MK.T
         result = score_BC.clone()
-        result[:, ~known_C] = drawn
+        result[:, ~known_C] = mean_BM + fresh_BC[:, ~known_C] @ root_MM.T
         return result
 
     def conditional(self, known_C: Tensor) -> tuple[Tensor, Tensor]:
         """The regression of the unknown scores on the known ones, and the covariance of what is left (Schur)."""
         whole = self.correlation + SMALL * torch.eye(len(known_C), dtype=torch.float64, device=known_C.device)
-        inside, across, outside = whole[known_C][:, known_C], whole[~known_C][:, known_C], whole[~known_C][:, ~known_C]
+        inside = whole[known_C][:, known_C]
+        across = whole[~known_C][:, known_C]
         weights_MK = torch.linalg.solve(inside, across.T).T
-        return weights_MK, outside - weights_MK @ across.T
+        return weights_MK, whole[~known_C][:, ~known_C] - weights_MK @ across.T
 
     def forward(self, cells_BC: Tensor, known_BC: Tensor) -> Tensor:
         """log p of each cell given those before it, at the middle of their intervals."""

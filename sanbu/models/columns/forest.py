@@ -61,7 +61,8 @@ class ForestColumns(nn.Module):
         cells_BC = batch["cells"].cpu()
         self.margins.fit(cells_BC)
         for number, place in enumerate(self.order):
-            self.part(place).fit(self.margins, cells_BC, self.order[:number], int(self.seed) + place)
+            before = self.order[:number]
+            self.part(place).fit(self.margins, cells_BC, before, int(self.seed) + place)
 
     def part(self, place: int) -> ColumnPart:
         """What belongs to one column."""
@@ -205,5 +206,6 @@ def ranks(group_B: Array, wide_BG: Array, groups: int) -> Array:
     centred = (means - wide_BG.mean(0)) * np.sqrt(counts)[:, None]
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     places = np.zeros(groups)
-    places[np.argsort((means - wide_BG.mean(0)) @ directions[0], kind="stable")] = np.arange(groups)
+    along = (means - wide_BG.mean(0)) @ directions[0]
+    places[np.argsort(along, kind="stable")] = np.arange(groups)
     return places

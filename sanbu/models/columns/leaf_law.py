@@ -62,7 +62,8 @@ class LeafLaw:
         law_TBL = law_TBL / law_TBL.sum(2, keepdim=True)
         level_B = level_of(self.column, cell_B)
         leaf_BL = (1 - self.background) * law_TBL.mean(0) + self.background * self.share
-        mass_B = torch.where(level_B < self.column.levels, leaf_BL.gather(1, level_B[:, None])[:, 0], 0.0)
+        mass_B = leaf_BL.gather(1, level_B[:, None])[:, 0]
+        mass_B = torch.where(level_B < self.column.levels, mass_B, 0.0)
         if not self.column.dense:
             return mass_B.log()
         low_B, high_B = self.margins.edges(cell_B, self.place)
@@ -87,7 +88,8 @@ def present(law_BL: Tensor, share_L: Tensor, missing: int) -> Tensor:
 def pick(law_BL: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
     """The level on which each uniform falls, and where in it, in (0, 1)."""
     upper_BL = law_BL.cumsum(1)
-    level_B = (upper_BL <= uniform_B[:, None] * upper_BL[:, -1:]).sum(1).clamp(max=law_BL.shape[1] - 1)
+    point_B1 = uniform_B[:, None] * upper_BL[:, -1:]
+    level_B = (upper_BL <= point_B1).sum(1).clamp(max=law_BL.shape[1] - 1)
     chance_B = law_BL.gather(1, level_B[:, None])[:, 0]
     before_B = upper_BL.gather(1, level_B[:, None])[:, 0] - chance_B
     within_B = (uniform_B * upper_BL[:, -1] - before_B) / chance_B.clamp(min=1e-300)
@@ -98,9 +100,15 @@ def at(quantiles_BQ: Tensor, share_B: Tensor) -> Tensor:
     """The value at a share of the mass, linear between quantiles."""
     mass_Q = torch.from_numpy(shares(quantiles_BQ.shape[1] - 1)).to(share_B)
     place_B = (torch.searchsorted(mass_Q, share_B.contiguous(), right=True) - 1).clamp(0, len(mass_Q) - 2)
-    low_B, high_B = (quantiles_BQ.gather(1, place_B[:, None] + more)[:, 0] for more in (0, 1))
+    low_B, high_B = ends(quantiles_BQ, place_B)
     within_B = (share_B - mass_Q[place_B]) / (mass_Q[place_B + 1] - mass_Q[place_B])
     return low_B + within_B * (high_B - low_B)
+
+
+def ends(quantiles_BQ: Tensor, place_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The quantiles before and after."""
+    place_B1 = place_B[:, None]
+    return quantiles_BQ.gather(1, place_B1)[:, 0], quantiles_BQ.gather(1, place_B1 + 1)[:, 0]
 
 
 def share_below(quantiles_BQ: Tensor, value_B: Tensor) -> Tensor:
@@ -108,7 +116,7 @@ def share_below(quantiles_BQ: Tensor, value_B: Tensor) -> Tensor:
     mass_Q = torch.from_numpy(shares(quantiles_BQ.shape[1] - 1)).to(value_B)
     right_B = torch.searchsorted(quantiles_BQ.contiguous(), value_B[:, None], right=True)[:, 0]
     place_B = (right_B - 1).clamp(0, len(mass_Q) - 2)
-    low_B, high_B = (quantiles_BQ.gather(1, place_B[:, None] + more)[:, 0] for more in (0, 1))
+    low_B, high_B = ends(quantiles_BQ, place_B)
     within_B = ((value_B - low_B) / (high_B - low_B).clamp(min=1e-300)).clamp(0, 1)
     share_B = mass_Q[place_B] + within_B * (mass_Q[place_B + 1] - mass_Q[place_B])
     return torch.where(right_B == 0, 0.0, torch.where(right_B == len(mass_Q), 1.0, share_B))

@@ -53,7 +53,8 @@ class Forest(nn.Module):
         nodes = max(tree.node_count for tree in trees)
 
         def padded(arrays: list[Array], fill: float) -> Array:
-            made = np.full((len(arrays), nodes, *arrays[0].shape[1:]), fill, dtype=arrays[0].dtype)
+            shape = (len(arrays), nodes, *arrays[0].shape[1:])
+            made = np.full(shape, fill, dtype=arrays[0].dtype)
             for place, array in enumerate(arrays):
                 made[place, : len(array)] = array
             return made
@@ -119,7 +120,7 @@ def spread(values_N: Array, parts: int) -> Array:
     if len(values_N) == 1:
         return np.full(parts + 1, values_N[0])
     middles = (values_N[1:] + values_N[:-1]) / 2
-    ends = values_N[0] - (middles[0] - values_N[0]), values_N[-1] + (values_N[-1] - middles[-1])
+    ends = 2 * values_N[[0, -1]] - middles[[0, -1]]
     edges = np.concatenate((ends[:1], middles, ends[1:]))
     return np.interp(shares(parts), np.linspace(0, 1, len(edges)), edges)
 

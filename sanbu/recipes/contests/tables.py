@@ -80,7 +80,7 @@ def compete(entry: Entry) -> Figures:
                 progress(1, name)
     rows = [mean(each) for each in found.values()]
     floors = frozenset(found) - frozenset(chosen)
-    title = f"{Path(data.path).name}: {len(judge.train):,} rows, {seeds} split{'s' if seeds > 1 else ''}"
+    title = f"{Path(data.path).name}: {len(judge.train):,} rows, " + ("1 split" if seeds == 1 else f"{seeds} splits")
     return Figures(title, SHOWN, rows, advice(rows, floors), panels(judge, drawn), floors, NOTES)
 
 
@@ -105,7 +105,8 @@ def whole(text: str) -> int:
 
 def trained(recipe: Recipe, folder: Path, judge: Judge, seconds: float | None) -> Run:
     """The run of a generator on the judge's rows; a run that is there already is taken if it has the same recipe."""
-    made = recipe.change(data=judge.data.config, seed=judge.seed).change("machine.threads=1", *budget(recipe, seconds))
+    own = recipe.change(data=judge.data.config, seed=judge.seed)
+    made = own.change("machine.threads=1", *budget(own, seconds))
     if (folder / "recipe.json").exists():
         run = Run.open(folder)
         if run.finished() and run.recipe.data == made.data and run.recipe.model == made.model:
@@ -126,8 +127,8 @@ def budget(recipe: Recipe, seconds: float | None) -> list[str]:
 def mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The mean of each figure over splits."""
     first = rows[0]
-    numbers = {name: [row[name] for row in rows] for name, value in first.items() if isinstance(value, float)}
-    return first | {name: float(np.mean(values)) for name, values in numbers.items()}
+    names = [name for name, value in first.items() if isinstance(value, float)]
+    return first | {name: float(np.mean([row[name] for row in rows])) for name in names}
 
 
 def advice(rows: Sequence[dict[str, Any]], floors: frozenset[str]) -> list[str]:
@@ -161,8 +162,12 @@ def panels(judge: Judge, drawn: Mapping[str, Tensor]) -> list[Panel]:
 def panel(judge: Judge, place: int, sets: Mapping[str, Tensor]) -> Panel:
     """The shares of names, or the distribution function of numbers."""
     column = judge.columns[place]
-    laws = {name: law(cells[:, place].numpy(), column.dense, len(column.names)) for name, cells in sets.items()}
-    lines = {name: points for name, points in laws.items() if points}
+    names = len(column.names)
+    lines = {}
+    for name, cells in sets.items():
+        points = law(cells[:, place].numpy(), column.dense, names)
+        if points:
+            lines[name] = points
     shown = column.name if column.dense else f"{column.name} (number of the name)"
     return Panel(shown, "share below" if column.dense else "share", lines)
 
