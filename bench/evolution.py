@@ -1,8 +1,8 @@
 """Searches without a gradient: python -m bench.evolution [--part digits|mnist|generations|functions] [--json]
 
 digits       accuracy on held-out digits of the perceptron 64-32-10 (2,410 weights) after --seconds CPU seconds of
-             OpenAI-ES and of the genetic algorithm, batches of 128, populations of 256
-mnist        the same of OpenAI-ES on 28 x 28 digits, 784-32-10 (25,450 weights), five times as long; --mnist is the
+             OpenAI-ES, the genetic algorithm and SNES, batches of 128, populations of 256
+mnist        the same of SNES on 28 x 28 digits, 784-32-10 (25,450 weights), five times as long; --mnist is the
              training file as .npz
 generations  generations per second of SNES and OpenAI-ES beside evotorch's SNES and PGPE, with the same network, loss,
              rows and population; evotorch computes a population by torch.func.vmap, all at once or 32 at a time
@@ -58,7 +58,7 @@ def on_pictures(name: str, path: str, search: Sequence[str], seconds: float, see
 
 
 def digits(given: argparse.Namespace) -> dict[str, float]:
-    """OpenAI-ES and the genetic algorithm."""
+    """Three searches."""
     figures = {}
     for search in ("evolution", "genetic", "snes"):
         figures |= on_pictures(f"digits.{search}", "digits", [f"optimizer={search}"], given.seconds, given.seeds)
@@ -66,11 +66,11 @@ def digits(given: argparse.Namespace) -> dict[str, float]:
 
 
 def mnist(given: argparse.Namespace) -> dict[str, Any]:
-    """OpenAI-ES on larger pictures."""
+    """SNES on larger pictures."""
     if not Path(given.mnist).exists():
         return {"mnist.skipped": f"{given.mnist} is absent; give --mnist FILE"}
-    search = ["optimizer=evolution", "data.validation=0.1666", "schedule.batch=256", "schedule.micro_batch=256"]
-    return on_pictures("mnist.evolution", given.mnist, search, 5 * given.seconds, 1)
+    search = ["optimizer=snes", "data.validation=0.1666", "schedule.batch=256", "schedule.micro_batch=256"]
+    return on_pictures("mnist.snes", given.mnist, search, 5 * given.seconds, 1)
 
 
 # -- generations per second -------------------------------------------------------------------------------------------
