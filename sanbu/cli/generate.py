@@ -108,8 +108,17 @@ def show_rows(
         written = run.codec.export(samples, out)
         report({"run": str(run.folder), **written}, as_json, str(written["overview"]))
         return
-    codec: Any = run.codec
-    report({"run": str(run.folder), "samples": samples}, as_json, codec.together(samples))
+    report({"run": str(run.folder), "samples": samples}, as_json, rows_as_text(run.codec, samples))
+
+
+def rows_as_text(codec: Any, samples: Sequence[Any]) -> str:
+    """Rows as a table, or where it is too wide for the terminal, a block of lines per row."""
+    from sanbu.display.tables import Column, FittedTable
+
+    if not samples or not isinstance(samples[0], dict):
+        return "\n".join(map(codec.show, samples))
+    cells = [[codec.text(row, column) for column in codec.columns] for row in samples]
+    return str(FittedTable([Column(name, number=False) for name in codec.names], cells))
 
 
 def joined(run: Run, prompt: Any, samples: Sequence[str]) -> str:

@@ -128,7 +128,7 @@ class TableCodec:
         return ", ".join(f"{name}={'' if value is None else value}" for name, value in sample.items())
 
     def together(self, samples: Sequence[Any]) -> str:
-        """Rows as a table that fits the terminal."""
+        """Rows as lines of a table."""
         if not samples or not isinstance(samples[0], dict):
             return "\n".join(map(self.show, samples))
         lines = [self.names, *([self.text(row, column) for column in self.columns] for row in samples)]

@@ -157,17 +157,13 @@ class Separable:
         losses_P = losses_of(
             problem, self.flat, mirrored(mean_D, self.deviation * noise_ND), config.batched, config.chunk
         )
-        plus_N, minus_N = self.weights(losses_P).to(mean_D).chunk(2)
+        weights_P = expected_by_rank(losses_P, utilities(config.population).to(losses_P))
+        plus_N, minus_N = weights_P.to(mean_D).chunk(2)
         self.flat.set(mean_D + config.learning_rate * self.deviation * ((plus_N - minus_N) @ noise_ND))
         both_N = plus_N + minus_N
         growth_D = both_N @ noise_ND.square() - both_N.sum()
         self.deviation = self.deviation * (self.spread / 2 * growth_D).exp()
         return report(loss, losses_P) | {"deviation": float(self.deviation.mean())}
-
-    def weights(self, losses_P: Tensor) -> Tensor:
-        """The utility of each member; 0 where all losses are equal, since their sum is 0 only up to rounding."""
-        found_P = expected_by_rank(losses_P, utilities(len(losses_P)).to(losses_P))
-        return torch.zeros_like(found_P) if bool((losses_P == losses_P[0]).all()) else found_P
 
     def tensors(self) -> list[Tensor]:
         """What it keeps, and what a generation has in memory: draws and members."""

@@ -9,7 +9,7 @@ from sanbu import recipes
 from sanbu.machine import MachineConfig, decide
 from sanbu.memory import training as counted
 from sanbu.memory.heap import ALIGN, Heap
-from sanbu.memory.parts import Parts, TooLarge, ran_out, size, told_in_one_line
+from sanbu.memory.parts import LIBRARIES, Parts, TooLarge, ran_out, size, told_in_one_line
 from sanbu.memory.peak import Answers, Peak, shapes_alone
 from sanbu.optimizers.gradient import SGD
 from sanbu.training import Training
@@ -61,8 +61,10 @@ def test_populations_are_counted(kind):
     members = recipe.optimizer.size(weights // 4)
     assert 1.5 * members * weights <= states and counted.estimate(recipe).activations
     assert states <= 8 * members * weights + (40 * weights**2 // 4 if kind == "cma" else 0)
-    small = counted.surely_below(recipe, {}, states)
-    assert not small and counted.surely_below(recipe, {}, 10 * states + 2**31)
+    many = recipe.change("optimizer.population=4000")
+    states = counted.count_kept(many, {})[2]
+    assert not counted.surely_below(many, {}, LIBRARIES + states)
+    assert counted.surely_below(many, {}, LIBRARIES + 2 * states)
 
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("reward", "ppo", "grpo", "gpt1-classify")]
