@@ -96,6 +96,7 @@ def test_every_kind_is_checked_somewhere():
     custom = {*CustomConfig.__subclasses__(), CustomDenoiser}  # checked in tests/test_python.py
     checked = {*of_text(ModelConfig), *(type(config) for config, _ in ALL), *map(type, ADAPTED)}
     checked |= {type(config) for config in CONVOLUTIONS}
+    checked |= {*(kind for kind in ours(ModelConfig) if kind.family == "columns")}  # in tests/tables
     checked |= {MLP, Trees, TreeDenoiser, Mixture}  # here below, in tests/models/test_trees.py and test_ngram.py
     assert checked | custom == {*ours(ModelConfig)}
     aligned = {type(objective) for objective, _ in ALIGNED} | {*SupervisedConfig.kinds().values(), Reconstruction}
