@@ -41,6 +41,7 @@ from sanbu.optimizers.muon import Muon
 from sanbu.optimizers.rate import ConstantRate
 from sanbu.optimizers.search import OptimizerConfig
 from sanbu.space import Space
+from sanbu.strategies.cells import Cells
 from sanbu.strategies.one_shot import OneShot
 from sanbu.strategies.pixel_by_pixel import PixelByPixel
 from sanbu.strategies.prediction import Prediction
@@ -103,7 +104,7 @@ def test_every_kind_is_checked_somewhere():
     aligned |= {kind for kind in ours(ObjectiveConfig) if kind.families == ("columns",)}  # in tests/tables
     assert {*of_text(ObjectiveConfig), *(type(o) for o, _ in PAIRS.values())} | aligned == {*ours(ObjectiveConfig)}
     pictures = {type(config) for config, _ in PICTURES}
-    assert {*of_text(StrategyConfig), Prediction} | pictures == {*ours(StrategyConfig)}
+    assert {*of_text(StrategyConfig), Prediction, Cells} | pictures == {*ours(StrategyConfig)}
 
 
 PICTURES = [

@@ -108,13 +108,6 @@ def plain(run: Run, prompt: Any) -> Any:
     return Plain(prompt or "")
 
 
-def cells_of(run: Run, where: str) -> str:
-    """The cells of --where. Raises ConfigError for a run that does not draw rows of a table."""
-    if run.codec.medium != "table":
-        raise ConfigError(f"--where: {run.folder} draws {run.codec.unit}, not rows of a table; leave --where out")
-    return where
-
-
 def show_rows(
     run: Run, asked: Any, n: int, seed: int, changes: tuple[str, ...], out: Path | None, as_json: bool
 ) -> None:

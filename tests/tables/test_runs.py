@@ -51,7 +51,7 @@ def test_generate_writes_a_file_that_can_be_trained_on(run, tmp_path):
     data = sanbu.data.tables.Table(path=str(out), target="none").build()
     assert data.rows + data.held_out_rows == 200
     assert data.features.columns[-1].names == ("setosa",)
-    assert len(line("generate", run.folder, "-n", 3).splitlines()) == 4
+    assert len(line("generate", run.folder, "-n", 3).splitlines()) == 5  # headings of two lines
 
 
 def test_impute_fills_holes_and_nothing_else(run, tmp_path):
