@@ -41,6 +41,7 @@ from sanbu.optimizers.muon import Muon
 from sanbu.optimizers.rate import ConstantRate
 from sanbu.optimizers.search import OptimizerConfig
 from sanbu.space import Space
+from sanbu.strategies.cells import Cells
 from sanbu.strategies.one_shot import OneShot
 from sanbu.strategies.pixel_by_pixel import PixelByPixel
 from sanbu.strategies.prediction import Prediction
@@ -96,12 +97,14 @@ def test_every_kind_is_checked_somewhere():
     custom = {*CustomConfig.__subclasses__(), CustomDenoiser}  # checked in tests/test_python.py
     checked = {*of_text(ModelConfig), *(type(config) for config, _ in ALL), *map(type, ADAPTED)}
     checked |= {type(config) for config in CONVOLUTIONS}
+    checked |= {kind for kind in ours(ModelConfig) if kind.family == "columns"}  # in tests/tables
     checked |= {MLP, Trees, TreeDenoiser, Mixture}  # here below, in tests/models/test_trees.py and test_ngram.py
     assert checked | custom == {*ours(ModelConfig)}
     aligned = {type(objective) for objective, _ in ALIGNED} | {*SupervisedConfig.kinds().values(), Reconstruction}
+    aligned |= {kind for kind in ours(ObjectiveConfig) if kind.families == ("columns",)}  # in tests/tables
     assert {*of_text(ObjectiveConfig), *(type(o) for o, _ in PAIRS.values())} | aligned == {*ours(ObjectiveConfig)}
     pictures = {type(config) for config, _ in PICTURES}
-    assert {*of_text(StrategyConfig), Prediction} | pictures == {*ours(StrategyConfig)}
+    assert {*of_text(StrategyConfig), Prediction, Cells} | pictures == {*ours(StrategyConfig)}
 
 
 PICTURES = [

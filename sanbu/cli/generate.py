@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from sanbu.run import Run
 
 
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FOLDER",
+        help="write each sample to a file; default for pictures RUN/generated; (tables) a .csv or .tsv file",
+    ),
+]
+Where = Annotated[
+    str | None, typer.Option("--where", metavar="COLUMN=VALUE,...", help="(tables) cells that every row has")
+]
+
+
 @app.command()
 def generate(
     run: RunFolder,
@@ -33,17 +46,8 @@ def generate(
         str | None,
         typer.Option("--label", help="(pictures) class number or name, or none; default: cycle through all classes"),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            metavar="FOLDER",
-            help="write each sample to a file; default for pictures RUN/generated; (tables) a .csv or .tsv file",
-        ),
-    ] = None,
-    where: Annotated[
-        str | None, typer.Option("--where", metavar="COLUMN=VALUE,...", help="(tables) cells that every row has")
-    ] = None,
+    out: Out = None,
+    where: Where = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="sample i is drawn with seed + i")] = 0,
     weights: Weights = "full",
     as_json: Json = False,
@@ -63,9 +67,7 @@ def generate(
     sanbu generate runs/table -n 1000 --where "age=30,sex=F" --out synthetic.csv
     """
     found, changes = opened(run, weights), tuple(overrides or ())
-    if where is not None and found.codec.medium != "table":
-        raise ConfigError(f"--where: {run} draws {found.codec.unit}, not rows of a table; leave --where out")
-    asked = found.codec.request(prompt if where is None else where, label)
+    asked = found.codec.request(prompt if where is None else cells_of(found, where), label)
     if raw:
         asked = plain(found, asked)
     if found.codec.medium == "table":
@@ -88,6 +90,13 @@ def opened(folder: Path, weights: str) -> Run:
     from sanbu.serve.weights.convert import convert_run
 
     return convert_run(Run.open(folder).to("auto"), weights)
+
+
+def cells_of(run: Run, where: str) -> str:
+    """The cells of --where. Raises ConfigError for a run that draws no rows of a table."""
+    if run.codec.medium != "table":
+        raise ConfigError(f"--where: {run.folder} draws {run.codec.unit}, not rows of a table; leave --where out")
+    return where
 
 
 def plain(run: Run, prompt: Any) -> Any:

@@ -32,7 +32,6 @@ KINDS = {
     "freematch": "few_labels",
     # the cells of a table
     "columns": "columns",
-    "masked-columns": "columns",
     # labels and preferences
     "discriminative": "discriminative",
     "bradley-terry": "reward_model",

@@ -40,7 +40,7 @@ class Cells(StrategyConfig):
     """Rows of a table from any given cells."""
 
     kind: Literal["cells"] = "cells"
-    families: ClassVar[tuple[str, ...]] = ("columns", "masked-columns")
+    families: ClassVar[tuple[str, ...]] = ("columns",)
     at_once: ClassVar[int] = 5000
     missing: Literal["drawn", "never"] = Field("drawn", description="whether a drawn cell may be missing")
     particles: int = Field(100, ge=1, description="draws per row where a given column comes after a missing one")

@@ -76,7 +76,7 @@ def test_samples_are_the_same_in_parts(run, monkeypatch, capsys):
     def progress(what, total):
         yield told.append
 
-    monkeypatch.setattr("sanbu.run.AT_ONCE", 3)
+    monkeypatch.setattr("sanbu.strategies.strategy.StrategyConfig.at_once", 3)
     monkeypatch.setattr("sanbu.run.progress_rows", progress)
     assert run.generate([QUESTION, "What is 1 + 1?"], n=4) == answers and len(answers) == 8
     assert sum(told) == pytest.approx(8) and min(told) >= 0 and len(told) > 6

@@ -146,10 +146,10 @@ def drawn_target(run: Run, rows: Rows, seed: int) -> tuple[list[str], Lines]:
     place, given = codec.features.place, rows.given.clone()
     given[:, place] = False
     hidden = Rows(rows.frame, rows.cells, given)
-    draws = [sample(run, hidden, seed + number * len(given))[:, place] for number in range(DRAWS)]
-    drawn_DB = torch.stack(draws)
+    seeds = range(seed, seed + DRAWS * len(given), len(given))
+    drawn_DB = torch.stack([sample(run, hidden, each)[:, place] for each in seeds])
     if codec.features.classes:
-        kinds = torch.arange(codec.features.classes)
-        return classes_of(codec, (drawn_DB[:, :, None] == kinds).double().mean(0))
-    titles = [f"predicted {codec.features.target}", "deviation"]
-    return titles, [as_text(row) for row in torch.stack((drawn_DB.mean(0), drawn_DB.std(0)), 1).tolist()]
+        kinds = [(drawn_DB == kind).double().mean(0) for kind in range(codec.features.classes)]
+        return classes_of(codec, torch.stack(kinds, 1))
+    found = torch.stack((drawn_DB.mean(0), drawn_DB.std(0)), 1)
+    return [f"predicted {codec.features.target}", "deviation"], [as_text(row) for row in found.tolist()]

@@ -1,7 +1,6 @@
 """The contract of models of columns. cells_BC: rows of a table (sanbu.codecs.columns); known_BC: which cells are given.
 
-    forward(cells_BC, known_BC) -> log-probability_BC of each cell: given the cells before it in the model's `order`
-        (family "columns"), or given the known cells (family "masked-columns")
+    forward(cells_BC, known_BC) -> log-probability_BC of each cell, given the cells before it in the model's `order`
     law(cells_BC, known_BC, column) -> the Law of one column, given the same
     complete(cells_BC, known_BC, uniform_BC, missing) -> cells_BC with every other cell drawn at once; instead of `law`
 

@@ -20,7 +20,7 @@ from sanbu.models.columns.columns import ColumnsConfig, Law, level_of, order_of,
 from sanbu.models.columns.leaf_law import LeafLaw
 from sanbu.models.columns.margins import Margins
 from sanbu.models.columns.ridge import ridge
-from sanbu.models.columns.trees import Array, Forest, grow
+from sanbu.models.columns.trees import Array, Cells, Forest, grow
 from sanbu.space import Batch, Space
 
 MANY = 2000  # rows from which on the automatic sizes are others
@@ -150,23 +150,23 @@ class ColumnPart(nn.Module):
         column, cell_B = self.column, cells_BC[:, self.place]
         level_B = level_of(column, cell_B).numpy()
         score_B = margins.score(cell_B, self.place).nan_to_num(nan=0.0).numpy()
+        found = Cells(level_B, score_B, level_B == column.levels)
         counts = np.bincount(level_B, minlength=column.levels + 1)
         self.share = torch.from_numpy((counts + 1e-3) / (counts + 1e-3).sum())
         if not column.dense:
             self.share[-1] = 0.0
-        residual_B = self.regress(margins, cells_BC, before, level_B == column.levels, score_B)
-        goal = level_B if not column.dense else goals(level_B, residual_B, score_B, column.levels)
+        residual_B = self.regress(margins, cells_BC, before, found)
+        goal = level_B if not column.dense else goals(found, residual_B, column.levels)
         self.codes = torch.from_numpy(self.orders(cells_BC, before, goal))
         x_BF = self.features(margins, cells_BC, before).numpy()
         many = len(x_BF) >= MANY
         trees = self.config.trees if self.config.trees != "auto" else (5 if many else 20)
         leaf = self.config.leaf if self.config.leaf != "auto" else (10 if many else 5)
-        grow(self.forest, x_BF, goal, level_B, residual_B, trees if before else 1, leaf, seed)
+        grow(self.forest, x_BF, goal, found, residual_B, trees if before else 1, leaf, seed)
 
-    def regress(
-        self, margins: Margins, cells_BC: Tensor, before: tuple[int, ...], dense_B: Array, score_B: Array
-    ) -> Array:
+    def regress(self, margins: Margins, cells_BC: Tensor, before: tuple[int, ...], found: Cells) -> Array:
         """The residual of each row; the scores where there is nothing to regress."""
+        dense_B, score_B = found.dense, found.score
         self.weights = torch.zeros(1, dtype=torch.float64)
         if self.config.linear == "none" or not before or dense_B.sum() < FEW:
             return score_B
@@ -190,11 +190,10 @@ class ColumnPart(nn.Module):
         return codes
 
 
-def goals(level_B: Array, residual_B: Array, score_B: Array, levels: int) -> Array:
+def goals(found: Cells, residual_B: Array, levels: int) -> Array:
     """What a tree of numbers aims at: the residual, or the score where most cells are levels; and each level."""
-    counts = np.bincount(level_B, minlength=levels + 1)
-    main = residual_B if 2 * counts[levels] >= len(level_B) else score_B
-    indicators = [level_B == level for level in range(levels) if counts[level]]
+    main = residual_B if found.mostly_dense else found.score
+    indicators = [found.level == level for level in range(levels) if (found.level == level).any()]
     return np.stack([main / (main.std() or 1.0), *indicators], 1)
 
 

@@ -1,7 +1,8 @@
 """The law of a forest: the mean over its trees of the laws of the leaves, with a share of the column's own law.
 
 A leaf gives each level a probability, and the density the rest: quantiles of the residual, moved by the regression, are
-scores, which the margin turns into values.
+scores, which the margin turns into values. The law is cut at the range of the scores of the leaf's rows, so that no
+score moves to where its leaf has none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from sanbu.codecs.columns import Column
 from sanbu.models.columns.columns import level_of, on_grid, per_width
 from sanbu.models.columns.margins import Margins
 from sanbu.models.columns.trees import Forest, shares
+
+FEW = 0.01  # of the mass of a leaf
 
 
 class LeafLaw:
@@ -39,9 +42,17 @@ class LeafLaw:
             law_BL = present(law_BL, self.share, self.column.levels - 1)
         level_B, within_B = pick(law_BL, rest_B)
         quantiles_BQ = self.forest.quantiles[tree_B, leaf_B].double()
-        score_B = self.mean + at(quantiles_BQ, within_B)
+        low_B, high_B = self.limits(quantiles_BQ, tree_B, leaf_B, self.mean)
+        score_B = self.mean + at(quantiles_BQ, low_B + within_B * (high_B - low_B))
         score_B = torch.where(own_B, torch.special.ndtri(within_B), score_B)
         return self.cells(level_B, score_B)
+
+    def limits(self, quantiles_BQ: Tensor, tree_B: Tensor, leaf_B: Tensor, mean_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The shares of a moved law between which its scores are in the range of its leaf; all, if hardly any are."""
+        range_B2 = self.forest.range[tree_B, leaf_B].double()
+        low_B, high_B = (share_below(quantiles_BQ, range_B2[:, end] - mean_B) for end in (0, 1))
+        few_B = high_B - low_B < FEW
+        return torch.where(few_B, 0.0, low_B), torch.where(few_B, 1.0, high_B)
 
     def cells(self, level_B: Tensor, score_B: Tensor) -> Tensor:
         """The cell of each level, or the number of a score."""
@@ -69,8 +80,10 @@ class LeafLaw:
         low_B, high_B = self.margins.edges(cell_B, self.place)
         quantiles_MQ = self.forest.quantiles[tree_M, leaf_M].double()
         shift_M = self.mean.repeat(trees)
+        least_M, most_M = self.limits(quantiles_MQ, tree_M, leaf_M, shift_M)
         below = [share_below(quantiles_MQ, edge.repeat(trees) - shift_M) for edge in (low_B, high_B)]
-        inside_TB = (below[1] - below[0]).view(trees, -1)
+        low_M, high_M = (torch.minimum(torch.maximum(share, least_M), most_M) for share in below)
+        inside_TB = ((high_M - low_M) / (most_M - least_M)).view(trees, -1)
         own_B = torch.special.ndtr(high_B) - torch.special.ndtr(low_B)
         dense_B = (1 - self.background) * (law_TBL[:, :, -1] * inside_TB).mean(0)
         dense_B = dense_B + self.background * self.share[-1] * own_B

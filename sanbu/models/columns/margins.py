@@ -49,21 +49,22 @@ class Margins(nn.Module):
         """The score of values of a column; the middle of a value that stands for several."""
         knots, scores = self.knots[place], self.scores[place]
         value = value.contiguous()
-        left, right = (torch.searchsorted(knots, value, right=side) for side in (False, True))
-        middle = (scores[left.clamp(max=len(knots) - 1)] + scores[(right - 1).clamp(min=0)]) / 2
-        inside = torch.where(right > left, middle, along(value, knots, scores, left))
-        ends = knots[[0, -1]]
-        slope = (scores[-1] - scores[0]) / (ends[1] - ends[0]).clamp(min=1e-300)
-        beyond = torch.where(value < ends[0], scores[0] + (value - ends[0]) * slope, inside)
-        beyond = torch.where(value > ends[1], scores[-1] + (value - ends[1]) * slope, beyond)
-        return beyond.clamp(-MOST, MOST)
+        left = torch.searchsorted(knots, value)
+        right = torch.searchsorted(knots, value, right=True)
+        first, last = scores[left.clamp(max=len(knots) - 1)], scores[(right - 1).clamp(min=0)]
+        found = torch.where(right > left, (first + last) / 2, along(value, knots, scores, left))
+        low, high = knots[0], knots[-1]
+        slope = (scores[-1] - scores[0]) / (high - low).clamp(min=1e-300)
+        found = torch.where(value < low, scores[0] + (value - low) * slope, found)
+        found = torch.where(value > high, scores[-1] + (value - high) * slope, found)
+        return found.clamp(-MOST, MOST)
 
     def edges(self, cell: Tensor, place: int) -> tuple[Tensor, Tensor]:
         """The scores of the ends of the cell of the grid around numbers; at the ends of the range also all beyond."""
         knots, half = self.knots[place], cell_width(self.columns[place]) / 2
-        low = torch.where(cell == knots[0], -torch.inf, self.score(cell - half, place))
-        high = torch.where(cell == knots[-1], torch.inf, self.score(cell + half, place))
-        return low, high
+        low, high = self.score(cell - half, place), self.score(cell + half, place)
+        low = torch.where(cell == knots[0], -torch.inf, low)
+        return low, torch.where(cell == knots[-1], torch.inf, high)
 
     def value(self, score: Tensor, place: int) -> Tensor:
         """The value of scores of a column, within the training range."""

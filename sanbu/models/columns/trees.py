@@ -1,12 +1,13 @@
 """One forest for one column: trees grown by scikit-learn, kept as arrays, with the empirical law of each leaf.
 
 The law of a leaf has a probability for each level of the column (spikes, names, missing) and one for the density, and
-Q + 1 quantiles of the residuals of its rows: fixed sizes, and no row of the data.
+Q + 1 quantiles of the residuals of its rows, within the range of their scores: fixed sizes, and no row of the data.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,26 @@ import torch
 from torch import Tensor, nn
 
 Array = np.ndarray
+Laws = tuple[Array, Array, Array]
 PURE = 3
 
 
+@dataclass(frozen=True)
+class Cells:
+    """The cells of one column: level_B, and score_B of numbers. dense_B: which are numbers of the density."""
+
+    level: Array
+    score: Array
+    dense: Array
+
+    @property
+    def mostly_dense(self) -> bool:
+        """Whether at least half of the cells are numbers of the density."""
+        return bool(2 * self.dense.sum() >= len(self.dense))
+
+
 class Forest(nn.Module):
-    """T trees of at most N nodes. law_TNL: probabilities of the levels and of the density; quantiles_TNQ."""
+    """T trees of at most N nodes. law_TNL: of the levels and of the density; quantiles_TNQ; range_TN2: of scores."""
 
     fitted = True
     feature: Tensor
@@ -26,6 +42,7 @@ class Forest(nn.Module):
     sides: Tensor
     law: Tensor
     quantiles: Tensor
+    range: Tensor
 
     def __init__(self, levels: int, quantiles: int) -> None:
         super().__init__()
@@ -35,6 +52,7 @@ class Forest(nn.Module):
         self.register_buffer("sides", torch.zeros(1, 1, 2, dtype=torch.int32))
         self.register_buffer("law", torch.full((1, 1, levels + 1), 1 / (levels + 1)))
         self.register_buffer("quantiles", torch.zeros(1, 1, quantiles + 1))
+        self.register_buffer("range", torch.zeros(1, 1, 2))
 
     def leaf(self, x_BF: Tensor, tree: Tensor) -> Tensor:
         """The leaf of each row in the tree of its number; both [B]."""
@@ -48,7 +66,7 @@ class Forest(nn.Module):
             right = x_BF[rows, feature.clamp(min=0)] > self.threshold[tree, node]
             node = torch.where(inner, self.sides[tree, node, right.long()].long(), node)
 
-    def set(self, trees: list[Any], laws: list[tuple[Array, Array]]) -> None:
+    def set(self, trees: list[Any], laws: list[Laws]) -> None:
         """Take up trees of scikit-learn and the laws of their nodes."""
         nodes = max(tree.node_count for tree in trees)
 
@@ -63,8 +81,9 @@ class Forest(nn.Module):
         self.threshold = torch.from_numpy(padded([below(tree.threshold) for tree in trees], 0.0))
         pairs = [np.stack((tree.children_left, tree.children_right), 1).astype(np.int32) for tree in trees]
         self.sides = torch.from_numpy(padded(pairs, 0)).clamp(min=0)
-        self.law = torch.from_numpy(padded([law for law, _ in laws], 0.0))
-        self.quantiles = torch.from_numpy(padded([quantiles for _, quantiles in laws], 0.0))
+        self.law, self.quantiles, self.range = (
+            torch.from_numpy(padded(list(arrays), 0.0)) for arrays in zip(*laws, strict=True)
+        )
 
 
 def below(threshold: Array) -> Array:
@@ -74,7 +93,7 @@ def below(threshold: Array) -> Array:
 
 
 def grow(
-    forest: Forest, x_BF: Array, goal: Array, level_B: Array, residual_B: Array, trees: int, leaf: int, seed: int
+    forest: Forest, x_BF: Array, goal: Array, found: Cells, residual_B: Array, trees: int, leaf: int, seed: int
 ) -> None:
     """Grow trees on bootstraps of the rows towards a goal (labels, or numbers [B, G]); fill leaves with all rows.
 
@@ -82,7 +101,7 @@ def grow(
     """
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-    least = leaf if 2 * (level_B == forest.levels).sum() >= len(level_B) else min(leaf, PURE)
+    least = leaf if found.mostly_dense else min(leaf, PURE)
     kind = DecisionTreeClassifier if goal.ndim == 1 else DecisionTreeRegressor
     draw = np.random.default_rng(seed)
     grown, laws = [], []
@@ -93,26 +112,29 @@ def grow(
             warnings.simplefilter("ignore")
             tree.fit(x_BF[rows], goal[rows])
         grown.append(tree.tree_)
-        laws.append(leaf_laws(tree.tree_, tree.apply(x_BF), level_B, residual_B, forest))
+        laws.append(leaf_laws(tree.tree_, tree.apply(x_BF), found, residual_B, forest))
     forest.set(grown, laws)
 
 
-def leaf_laws(tree: Any, leaf_B: Array, level_B: Array, residual_B: Array, forest: Forest) -> tuple[Array, Array]:
-    """law_NL and quantiles_NQ of each node; of inner nodes, and of leaves that no row reaches, those of all rows."""
+def leaf_laws(tree: Any, leaf_B: Array, found: Cells, residual_B: Array, forest: Forest) -> Laws:
+    """law_NL, quantiles_NQ and range_N2 of each node; of a node that no row reaches, those of all rows."""
     law = np.zeros((tree.node_count, forest.levels + 1))
-    np.add.at(law, (leaf_B, level_B), 1.0)
+    np.add.at(law, (leaf_B, found.level), 1.0)
     empty = law.sum(1) == 0
-    law[empty] = np.bincount(level_B, minlength=forest.levels + 1)
+    law[empty] = np.bincount(found.level, minlength=forest.levels + 1)
     law /= law.sum(1, keepdims=True)
     quantiles = np.zeros((tree.node_count, forest.parts + 1), dtype=np.float32)
-    dense = np.flatnonzero(level_B == forest.levels)
+    ranges = np.zeros((tree.node_count, 2), dtype=np.float32)
+    dense = np.flatnonzero(found.dense)
     if len(dense):
         quantiles[:] = spread(np.sort(residual_B[dense]), forest.parts)
-        order = dense[np.lexsort((residual_B[dense], leaf_B[dense]))]
+        ranges[:] = spread(np.sort(found.score[dense]), 1)
+        order = dense[np.argsort(leaf_B[dense], kind="stable")]
         leaves, starts = np.unique(leaf_B[order], return_index=True)
-        for node, values in zip(leaves, np.split(residual_B[order], starts[1:]), strict=True):
-            quantiles[node] = spread(values, forest.parts)
-    return law.astype(np.float32), quantiles
+        for node, rows in zip(leaves, np.split(order, starts[1:]), strict=True):
+            quantiles[node] = spread(np.sort(residual_B[rows]), forest.parts)
+            ranges[node] = spread(np.sort(found.score[rows]), 1)
+    return law.astype(np.float32), quantiles, ranges
 
 
 def spread(values_N: Array, parts: int) -> Array:

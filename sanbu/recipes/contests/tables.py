@@ -80,7 +80,8 @@ def compete(entry: Entry) -> Figures:
                 progress(1, name)
     rows = [mean(each) for each in found.values()]
     floors = frozenset(found) - frozenset(chosen)
-    title = f"{Path(data.path).name}: {len(judge.train):,} rows, " + ("1 split" if seeds == 1 else f"{seeds} splits")
+    splits = "1 split" if seeds == 1 else f"{seeds} splits"
+    title = f"{Path(data.path).name}: {len(judge.train):,} rows, {splits}"
     return Figures(title, SHOWN, rows, advice(rows, floors), panels(judge, drawn), floors, NOTES)
 
 
