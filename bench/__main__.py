@@ -16,7 +16,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from bench import tables
+from bench import pages
 from sanbu.progress import duration
 
 PARTS = {  # part -> its options
@@ -52,7 +52,7 @@ def main() -> None:
     chosen = [part for part in PARTS if not given.only or {part, part.partition(".")[0]} & set(given.only)]
     if not chosen:
         parser.error(f"--only: given {', '.join(given.only)}; allowed: {', '.join(PARTS)}")
-    figures, failed = tables.read(), []
+    figures, failed = pages.read(), []
     for part in [] if given.tables else chosen:
         begun = time.monotonic()
         print(f"{part}:", file=sys.stderr, flush=True)
@@ -63,9 +63,9 @@ def main() -> None:
             failed.append(part)
             continue
         figures |= found | {f"{part}: when": f"{date.today()}, {machine()}"}
-        tables.FIGURES.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        pages.FIGURES.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         print(f"{part} took {duration(time.monotonic() - begun)}", file=sys.stderr)
-    tables.write(figures)
+    pages.write(figures)
     if given.json:
         print(json.dumps(figures))
     if failed:

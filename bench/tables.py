@@ -1,150 +1,192 @@
-"""The tables of docs/benchmarks.md, made from bench/figures.json. A table stands between two comments with its name."""
+"""Generated tables against real ones, and against peers: python -m bench.tables [--part small] [--json]
+
+small: iris, wine and breast cancer, 80 % of each class to train on, three splits; as many rows generated.
+adult: 5,000 rows of the census file to train on, 30 % of the file held out, three splits; and the whole file once.
+peers: ForestDiffusion (flow, its defaults) and UnmaskingTrees on iris, one split, where they are installed; what they
+import without using it may be absent (lightgbm, catboost).
+
+Everything on one thread, in CPU seconds. F1 and AUC are means of four models trained on generated rows and tested on
+held-out ones (sanbu/evaluation/tables/utility.py); real: the same for training rows.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import sys
+import time
+import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-FIGURES, PAGE = Path("bench/figures.json"), Path("docs/benchmarks.md")
-Figures = Mapping[str, Any]
-BETWEEN = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+import numpy as np
+import torch
+from torch import Tensor
+
+import sanbu
+from sanbu.data.table_files import SETS, Frame, read_frame
+from sanbu.data.tables import Table, TableRows
+from sanbu.evaluation.tables.copies import copy_rate
+from sanbu.evaluation.tables.distances import transport
+from sanbu.evaluation.tables.two_sample import two_sample
+from sanbu.evaluation.tables.utility import utility
+from sanbu.models.columns.forest import ColumnForest
+from sanbu.strategies.cells import Cells
+from sanbu.strategies.strategy import draw
+
+Figures = dict[str, float | str]
+SMALL, SPLITS = ("iris", "wine", "breast-cancer"), 3
 
 
-@dataclass(frozen=True)
-class Line:
-    """One row: what is measured, the keys of both figures, what the peer is, the aim.
-
-    lower: whether less is better; then the ratio is the peer's figure divided by ours.
-    """
-
-    what: str
-    ours: str
-    peer: str
-    about: str
-    aim: str = ""
-    digits: int = 0
-    lower: bool = False
-
-    def cells(self, figures: Figures) -> list[str]:
-        """The cells of the row. `about` may name a key in braces."""
-        mine, theirs = figures[self.ours], figures[self.peer]
-        ratio = theirs / mine if self.lower else mine / theirs
-        about = re.sub(r"\{(.+?)\}", lambda key: re.sub(r"^(peer|trl)[ .]", "", str(figures[key[1]])), self.about)
-        return [self.what, self.form(mine), f"{self.form(theirs)} ({about})", f"{ratio:.2f}x", self.aim]
-
-    def form(self, value: float) -> str:
-        """A figure as text."""
-        return f"{value:,.{self.digits}f}"
+def fit(data: TableRows, seed: int) -> tuple[torch.nn.Module, float]:
+    """The forest of each column, and its CPU seconds."""
+    torch.manual_seed(seed)
+    model: Any = ColumnForest().build(data.config.space()).eval()
+    begun = time.process_time()
+    model.fit({"cells": data.parts["train"]})
+    return model, time.process_time() - begun
 
 
-def peer_lines(title: str, *lines: Line) -> Callable[[Figures], str]:
-    """A table of Sanbu against peers. Rows without figures are left out."""
-
-    def table(figures: Figures) -> str:
-        rows = [line.cells(figures) for line in lines if line.ours in figures and line.peer in figures]
-        return markdown([title, "Sanbu", "peer", "ratio", "aim"], rows)
-
-    return table
+def sample(model: torch.nn.Module, data: TableRows, count: int) -> tuple[Tensor, float]:
+    """Rows, and their CPU seconds."""
+    begun = time.process_time()
+    condition = data.codec.condition(None, count)
+    drawn = draw(Cells().build(data.config.space()), {"model": model}, condition, torch.arange(count))
+    return drawn.sample, time.process_time() - begun
 
 
-def markdown(titles: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (titles, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(titles), *lines[1:]]) + "\n"
+def stratified(frame: Frame, target: str, seed: int) -> tuple[TableRows, Tensor]:
+    """80 % of each class as a table, and the cells of the rest."""
+    from sklearn.model_selection import train_test_split
+
+    labels = frame.column(target)
+    train, test = train_test_split(np.arange(len(frame)), test_size=0.2, stratify=labels, random_state=seed)
+    columns = {name: column[train] for name, column in zip(frame.names, frame.columns, strict=True)}
+    data = TableRows(sanbu.data.table(columns, target=target, validation=0.0).resolve())
+    rest = frame.take(test)
+    return data, data.codec.cells(dict(zip(rest.names, rest.columns, strict=True)), rest.places)
 
 
-def drawing(kind: str, name: str) -> list[Line]:
-    """The rows of one denoiser."""
-    about = f"diffusers; {{{kind}.batch%d.settings}}"
-    key = f"{kind}.batch%d"
-    return [
-        Line(f"{name}, DDIM-50, batch {rows}, pictures/s", f"{key % rows}.pictures_per_second", f"{key % rows}.peer",
-             about % rows, "1.3x", 2)
-        for rows in (16, 1)
-    ]  # fmt: skip
-
-
-def serving(case: str, kind: str, aim: str) -> Line:
-    """One row of the service."""
-    return Line(
-        f"{case} client{'s' if case != '1' else ''}, {kind}, tokens/s",
-        f"clients.{case}.sanbu-{kind}.rate",
-        f"clients.{case}.peer.rate",
-        f"{{clients.{case}.peer}}",
-        aim,
-        1,
-    )
-
-
-TABLES: dict[str, Callable[[Figures], str]] = {
-    "text": peer_lines(
-        "what",
-        Line("Shakespeare by character, 0.8M parameters, 2,000 steps, loss", "shakespeare.val_loss",
-             "shakespeare.peer_tuned_val_loss", "nanoGPT's preset, its learning rate tuned", "1.53", 3, True),
-        Line("training, GPT-2 shape 6 x 256, tokens/s", "train.sanbu_tokens_per_second",
-             "train.peer_tokens_per_second", "transformers, {train.peer_setting}", "1.25x"),
-        *(
-            Line(f"generation, batch {rows}, {kind}, tokens/s", f"generate{name}.batch{rows}.sanbu_tokens_per_second",
-                 f"generate{name}.batch{rows}.peer_tokens_per_second",
-                 f"transformers, {{generate{name}.batch{rows}.peer_setting}}", aim)
-            for name, kind, aims in (("", "float32", ("2x", "1.5x")), (".bfloat16", "bfloat16", ("3x", "2.5x")))
-            for rows, aim in zip((1, 16), aims, strict=True)
-        ),
-        Line("Muon, % of a training step at width 768, 8 x 1,024 tokens", "muon.share", "muon.peer",
-             "torch.optim.Muon", "10 %", 1, True),
-        Line("cross-entropy at 32k words, peak MB", "chunked.sanbu_mb", "chunked.peer_mb", "all logits", "4x", 0, True),
-        Line("30 MB of text into shards, MB/s", "shards.sanbu_mb_per_second", "shards.peer_mb_per_second",
-             "`datasets.map`, {shards.peer_setting}", "1.5x", 2),
-    ),
-    "images": peer_lines(
-        "what",
-        *drawing("unet", "U-Net, 28 x 28"),
-        *drawing("dit", "DiT"),
-        Line("PixelCNN, 28 x 28, ms per picture at batch 16", "pixelcnn.ms_per_picture", "pixelcnn.peer",
-             "one full forward pass per pixel", "20x", 0, True),
-        Line("import, CPU s", "import.seconds", "import.peer", "`import diffusers`", "5x", 3, True),
-        Line("loading a run until it can draw, CPU s", "import.ready.seconds", "import.ready.peer",
-             "`DiffusionPipeline` and its parts", "", 2, True),
-    ),
-    "alignment": peer_lines(
-        "what",
-        Line("SFT, tokens/s without padding", "sft.sanbu", "sft.trl", "TRL, {sft.peer}", "1.5x"),
-        Line("DPO, pairs/s", "dpo.sanbu", "dpo.trl", "TRL, {dpo.peer}", "1.5x", 1),
-        Line("GRPO, 8 answers per question, answers/s", "grpo.sanbu", "grpo.trl", "TRL, {grpo.peer}", "5x", 1),
-    ),
-    "service": peer_lines(
-        "what",
-        serving("1", "bfloat16", "2x"), serving("1", "float32", "1.5x"),
-        serving("8", "bfloat16", "2x"), serving("32", "bfloat16", "2x"),
-        Line("continuous against static batching, tokens/s", "continuous.engine", "continuous.static",
-             "64 requests of unequal lengths", "2x"),
-        Line("first token after 512 cached tokens, ms", "prefix.known_ms", "prefix.unknown_ms",
-             "not cached", "5x", 1, True),
-    ),
-}  # fmt: skip
-
-
-def write(figures: Figures) -> None:
-    """Put the tables into the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(filled(page, figures), encoding="utf-8")
-
-
-def filled(page: str, figures: Figures) -> str:
-    """The page with its tables made anew; a table without figures stays."""
-
-    def table(found: re.Match[str]) -> str:
-        made = TABLES[found[2]](figures)
-        return found[1] + made + found[3] if made.count("\n") > 2 else found[0]
-
-    return BETWEEN.sub(table, page)
-
-
-def read() -> dict[str, Any]:
-    """The figures of the last run of every bench."""
-    found: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
+def small() -> Figures:
+    """The three small tables."""
+    found: Figures = {}
+    for name in SMALL:
+        frame, rows = read_frame(name), []
+        for seed in range(SPLITS):
+            data, test = stratified(frame, SETS[name][1], seed)
+            model, fit_s = fit(data, seed)
+            generated, draw_s = sample(model, data, data.rows)
+            judged = utility(data.features, generated, test)
+            real = utility(data.features, data.parts["train"], test)
+            distances = [transport(data.features.columns, cells, test) for cells in (generated, data.parts["train"])]
+            rows.append((judged["f1"], judged["auc"], *distances, real["f1"], fit_s, draw_s))
+        titles = ("f1", "auc", "w_test", "w_test_real", "f1_real", "fit_s", "draw_s")
+        found |= {f"{name}.{title}": float(value) for title, value in zip(titles, np.mean(rows, 0), strict=True)}
+        print(f"  {name}: {found[f'{name}.f1']:.3f}", file=sys.stderr)
     return found
+
+
+def adult(path: str) -> Figures:
+    """Splits of 5,000 training rows, and the whole file."""
+    rows = []
+    for split in range(SPLITS):
+        data = TableRows(Table(path=path, target="income", rows=5000, validation=0.3, split=split).resolve())
+        test = data.parts["held_out"]
+        model, fit_s = fit(data, split)
+        generated, draw_s = sample(model, data, data.rows)
+        judged, real = (utility(data.features, cells, test) for cells in (generated, data.parts["train"]))
+        area, side = two_sample(generated, test)
+        copies = copy_rate(generated, data.parts["train"])
+        rows.append((judged["f1"], judged["auc"], real["f1"], real["auc"], area, side, copies, fit_s, draw_s))
+        print(f"  adult, split {split}: AUC {judged['auc']:.4f}, C2ST {area:.3f}", file=sys.stderr)
+    titles = ("f1", "auc", "f1_real", "auc_real", "c2st", "c2st_rows", "copies", "fit_s", "draw_s")
+    found: Figures = {f"adult.{title}": float(value) for title, value in zip(titles, np.mean(rows, 0), strict=True)}
+    begun = time.process_time()
+    data = TableRows(Table(path=path, target="income").resolve())
+    model, fit_s = fit(data, 0)
+    _, draw_s = sample(model, data, data.rows)
+    whole = {"rows": float(data.rows), "fit_s": fit_s, "draw_s": draw_s, "seconds": time.process_time() - begun}
+    return found | {f"adult.whole.{title}": value for title, value in whole.items()}
+
+
+# -- peers ------------------------------------------------------------------------------------------------------------
+
+
+def peers() -> Figures:
+    """The peers on the first split of iris, and this forest beside them."""
+    data, test = stratified(read_frame("iris"), "species", 0)
+    model, fit_s = fit(data, 0)
+    generated, draw_s = sample(model, data, data.rows)
+    found: Figures = {"peers.sanbu.f1": utility(data.features, generated, test)["f1"],
+                      "peers.sanbu.fit_s": fit_s, "peers.sanbu.draw_s": draw_s}  # fmt: skip
+    for name, generate in {"forest-diffusion": forest_diffusion, "utrees": unmasking_trees}.items():
+        cells = data.parts["train"].numpy()
+        try:
+            made, fit_s, draw_s = generate(cells)
+        except ImportError as error:
+            found[f"peers.{name}"] = f"not installed: {error}"
+            continue
+        f1 = utility(data.features, torch.from_numpy(made), test)["f1"]
+        mine = {"f1": f1, "fit_s": fit_s, "draw_s": draw_s}
+        found |= {f"peers.{name}.{title}": value for title, value in mine.items()}
+        print(f"  {name}: F1 {f1:.3f}, fit {fit_s:.1f} s, draw {draw_s:.2f} s", file=sys.stderr)
+    return found
+
+
+def stand_in(name: str, *classes: str) -> None:
+    """An empty module, for what a peer imports but does not use here."""
+    try:
+        __import__(name)
+    except ImportError:
+        module = types.ModuleType(name)
+        for each in classes:
+            setattr(module, each, type(each, (), {}))
+        sys.modules[name] = module
+
+
+def forest_diffusion(cells: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """ForestDiffusion's flow with its defaults, a model for each class."""
+    stand_in("lightgbm", "LGBMRegressor")
+    stand_in("catboost", "CatBoostRegressor")
+    from ForestDiffusion import ForestDiffusionModel
+
+    begun = time.process_time()
+    model = ForestDiffusionModel(X=cells[:, :-1], label_y=cells[:, -1], diffusion_type="flow", n_jobs=1, seed=0)
+    middle = time.process_time()
+    made = model.generate(batch_size=len(cells))
+    return np.asarray(made, dtype=np.float64), middle - begun, time.process_time() - middle
+
+
+def unmasking_trees(cells: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """UnmaskingTrees with its defaults; the species is a category."""
+    from utrees import UnmaskingTrees
+
+    begun = time.process_time()
+    kinds = ["continuous"] * (cells.shape[1] - 1) + ["categorical"]
+    model = UnmaskingTrees(random_state=0).fit(cells, quantize_cols=kinds)
+    middle = time.process_time()
+    made = model.generate(n_generate=len(cells))
+    return np.asarray(made, dtype=np.float64), middle - begun, time.process_time() - middle
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("small", "adult", "peers"))
+    parser.add_argument("--adult", default="../shared/data/adult/train.parquet", metavar="PATH")
+    parser.add_argument("--json", action="store_true", help="print the figures on standard output alone")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.part != "small" and given.part != "peers" and not Path(given.adult).exists():
+        parser.error(f"--adult: there is no file {given.adult}")
+    parts: dict[str, Callable[[], Figures]] = {"small": small, "adult": lambda: adult(given.adult), "peers": peers}
+    found: Figures = {}
+    for name, measure in parts.items():
+        if given.part in (None, name):
+            print(f"{name}:", file=sys.stderr)
+            found |= measure()
+    print(json.dumps(found) if given.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    main()

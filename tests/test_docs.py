@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench import tables
+from bench import pages
 from sanbu import recipes
 from sanbu.config import override
 
@@ -60,17 +60,17 @@ def test_every_command_in_the_readme_is_understood(name, tmp_path, monkeypatch):
 
 
 def test_the_tables_of_benchmarks_are_made_from_the_figures():
-    page = (ROOT / tables.PAGE).read_text(encoding="utf-8")
-    figures = json.loads((ROOT / tables.FIGURES).read_text(encoding="utf-8"))
-    assert tables.filled(page, figures) == page, "run: python -m bench --tables"
-    assert set(tables.TABLES) == {name for _, name, _ in tables.BETWEEN.findall(page)}
+    page = (ROOT / pages.PAGE).read_text(encoding="utf-8")
+    figures = json.loads((ROOT / pages.FIGURES).read_text(encoding="utf-8"))
+    assert pages.filled(page, figures) == page, "run: python -m bench --tables"
+    assert set(pages.TABLES) == {name for _, name, _ in pages.BETWEEN.findall(page)}
 
 
 def test_a_row_of_a_table_of_benchmarks():
-    line = tables.Line("loss", "a.loss", "b.loss", "peer, {b.setting}", "1.1x", 2, lower=True)
+    line = pages.Line("loss", "a.loss", "b.loss", "peer, {b.setting}", "1.1x", 2, lower=True)
     figures = {"a.loss": 1.5, "b.loss": 1.8, "b.setting": "tuned"}
     assert line.cells(figures) == ["loss", "1.50", "1.80 (peer, tuned)", "1.20x", "1.1x"]
     assert (
-        tables.peer_lines("what", line)(figures).count("\n") == 3
-        and tables.peer_lines("what", line)({}).count("\n") == 2
+        pages.peer_lines("what", line)(figures).count("\n") == 3
+        and pages.peer_lines("what", line)({}).count("\n") == 2
     )

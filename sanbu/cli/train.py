@@ -45,7 +45,7 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
     """
     from dataclasses import asdict
 
-    from sanbu.config import dump, plain
+    from sanbu.config import dump
     from sanbu.display.tables import folded
     from sanbu.evaluation.cost import cost
     from sanbu.memory.limits import room
@@ -59,9 +59,7 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
         return
     recipe = choose(name, overrides).resolve()
     costs = asdict(cost(recipe))
-    fields = [
-        (f"{path}={plain(value)}", f"{kind}{'; ' + text if text else ''}") for path, value, kind, text in walk(recipe)
-    ]
+    fields = [shown(*field) for field in walk(recipe)]
     beside = min(OVERRIDE, max(len(override) for override, _ in fields))
     lines = [commented(override, about, beside) for override, about in fields]
     lines.append("")
@@ -71,6 +69,15 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
     lines.append(folded(f"memory to train: {need.describe()}; this machine has {size(room().bytes)} left", "  "))
     memory = asdict(need) | {"total": need.total}
     report({**costs, "memory_bytes": memory, "recipe": dump(recipe)}, as_json, "\n".join(lines))
+
+
+def shown(path: str, value: Any, kind: str, text: str) -> tuple[str, str]:
+    """A field as an override, and what is said about it; of the schema of a table a few words per column."""
+    from sanbu.config import plain
+
+    if isinstance(value, tuple) and value and hasattr(value[0], "describe"):
+        return f"{path}  ({len(value)} found)", "; ".join(f"{each.name}: {each.describe()}" for each in value)
+    return f"{path}={plain(value)}", f"{kind}; {text}" if text else kind
 
 
 def show_pipeline(name: str, overrides: Sequence[str], as_json: bool) -> None:

@@ -58,13 +58,14 @@ class Forest(nn.Module):
         """The leaf of each row in the tree of its number; both [B]."""
         rows = torch.arange(len(x_BF), device=x_BF.device)
         node = torch.zeros_like(tree)
-        while True:
+        for _ in range(self.feature.shape[1]):  # no path is longer than the number of nodes
             feature = self.feature[tree, node].long()
             inner = feature >= 0
             if not bool(inner.any()):
-                return node
+                break
             right = x_BF[rows, feature.clamp(min=0)] > self.threshold[tree, node]
             node = torch.where(inner, self.sides[tree, node, right.long()].long(), node)
+        return node
 
     def set(self, trees: list[Any], laws: list[Laws]) -> None:
         """Take up trees of scikit-learn and the laws of their nodes."""
