@@ -71,6 +71,5 @@ def test_a_row_of_a_table_of_benchmarks():
     figures = {"a.loss": 1.5, "b.loss": 1.8, "b.setting": "tuned"}
     assert line.cells(figures) == ["loss", "1.50", "1.80 (peer, tuned)", "1.20x", "1.1x"]
     assert (
-        pages.peer_lines("what", line)(figures).count("\n") == 3
-        and pages.peer_lines("what", line)({}).count("\n") == 2
+        pages.peer_lines("what", line)(figures).count("\n") == 3 and pages.peer_lines("what", line)({}).count("\n") == 2
     )
