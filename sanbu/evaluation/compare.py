@@ -11,7 +11,7 @@ import torch
 
 from sanbu.config import ConfigError, SanbuError, kind_of
 from sanbu.data.data import DataConfig
-from sanbu.evaluation.contest import Contestant, do_jobs, place_of, training_jobs
+from sanbu.evaluation.contest import Contestant, do_jobs, place_of, training_jobs, workers_for
 from sanbu.evaluation.floors import FLOORS
 from sanbu.evaluation.inception import inception
 from sanbu.evaluation.jobs import Job
@@ -33,7 +33,7 @@ def compare_contest(contestants: Sequence[Contestant], folder: Path, seconds: fl
     for earlier in (folder / "rows").glob("*.json"):
         earlier.unlink()
     jobs = contest_jobs(contestants, folder, seconds, seeds)
-    do_jobs("comparing", jobs, folder / "jobs.log", contestants)
+    do_jobs("comparing", jobs, folder / "jobs.log", workers_for(contestants))
     return read_rows(contestants, folder)
 
 

@@ -41,15 +41,17 @@ def train_contestants(
     contestants: Sequence[Contestant], folder: Path, seconds: float, seeds: int
 ) -> Iterator[tuple[Contestant, int, Run]]:
     """Train the contestants that are not trained yet and yield the run of each, per seed. Can be interrupted."""
-    do_jobs("training", training_jobs(contestants, folder, seconds, seeds), folder / "jobs.log", contestants)
+    do_jobs(
+        "training", training_jobs(contestants, folder, seconds, seeds), folder / "jobs.log", workers_for(contestants)
+    )
     for seed in range(seeds):
         for contestant in contestants:
             yield contestant, seed, Run.open(place_of(folder, contestant.name, seed))
 
 
-def do_jobs(title: str, jobs: Sequence[Job], log: Path, contestants: Sequence[Contestant]) -> None:
-    """Do jobs of a contest: one per CPU core, or one at a time if it is not on the CPU."""
-    everything = Jobs(jobs, workers_for(contestants), log)
+def do_jobs(title: str, jobs: Sequence[Job], log: Path, workers: int) -> None:
+    """Do the jobs of a contest with progress, so many at once."""
+    everything = Jobs(jobs, workers, log)
     done = everything.done()
     with progress_tasks(title, sum(job.seconds for job in jobs) - done) as progress:
         for _ in everything.work():

@@ -17,12 +17,11 @@ import torch
 
 from sanbu.config import ConfigError, SanbuError, dump, load
 from sanbu.data.few_labels import FewLabelRows
-from sanbu.evaluation.contest import steps_within
+from sanbu.evaluation.contest import do_jobs, steps_within
 from sanbu.evaluation.figures import Figures, Panel, Shown
-from sanbu.evaluation.jobs import Job, Jobs, cores
+from sanbu.evaluation.jobs import Job, cores
 from sanbu.files import read_json, write_json
 from sanbu.objectives.few_labels import FixMatch, GuessConfig, PseudoLabel
-from sanbu.progress import progress_tasks
 from sanbu.recipe import Recipe
 from sanbu.run import Run
 
@@ -60,13 +59,7 @@ class Learner:
 def compete(learners: Sequence[Learner], folder: Path, seconds: float, draws: int, title: str) -> Figures:
     """Train every learner on every choice of the labels, and measure it."""
     jobs = jobs_of(learners, folder, seconds, draws)
-    everything = Jobs(jobs, cores(), folder / "jobs.log")
-    done = everything.done()
-    with progress_tasks("comparing", sum(job.seconds for job in jobs) - done) as progress:
-        for _ in everything.work():
-            now = everything.done()
-            progress(now - done, ", ".join(everything.running))
-            done = now
+    do_jobs("comparing", jobs, folder / "jobs.log", cores())
     rows = [row_of(each, folder, draws) for each in learners]
     curves = {row["name"]: row.pop("curve") for row in rows}
     panel = Panel("CPU seconds", "accuracy on validation pictures", curves)

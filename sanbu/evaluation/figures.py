@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from sanbu.config import ConfigError, nearest
 from sanbu.display.tables import Column, FittedTable
 from sanbu.files import replace_atomically, write_text
 
@@ -25,6 +26,17 @@ class Entry:
     seconds: float | None = None
     seeds: int | None = None
     settings: tuple[str, ...] = ()
+
+    def values(self, contest: str, **allowed: str) -> dict[str, str]:
+        """The settings by name. allowed: what each may be, for the error. Raises ConfigError for another name."""
+        found = {}
+        for text in self.settings:
+            name, _, value = text.removeprefix("data.").partition("=")
+            if not value or name not in allowed:
+                names = ", ".join(f"{each}={what}" for each, what in allowed.items()) or "no settings"
+                raise ConfigError(f"compare {contest}: given {text!r}, allowed: {names}{nearest(name, allowed)}")
+            found[name] = value
+        return found
 
 
 class Report(Protocol):

@@ -17,22 +17,21 @@ from typing import Any
 
 import torch
 
-from sanbu.config import dump, load
+from sanbu.config import SanbuError, dump, load
 from sanbu.data.text_rows import TextRows
-from sanbu.evaluation.contest import train_within
+from sanbu.evaluation.contest import do_jobs, train_within
 from sanbu.evaluation.figures import Figures, Panel, Shown
-from sanbu.evaluation.jobs import Job, Jobs, cores
+from sanbu.evaluation.jobs import Job, cores
 from sanbu.evaluation.streams import stream_loss
 from sanbu.evaluation.text import bits_per_byte
 from sanbu.files import read_json, write_json
-from sanbu.progress import progress_tasks
 from sanbu.recipe import Recipe
 from sanbu.run import Run
 from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.strategy import draw
 
 LENGTHS = (100, 400, 1000)  # tokens of one row, whose speed is measured
-MEASURE_SECONDS = 20.0  # that measuring one run takes about
+TYPICAL, MEASURE_SECONDS = 60.0, 20.0  # that training on equal tokens and measuring take about
 
 COLUMNS = (
     Shown("name", "model", "s"),
@@ -55,44 +54,48 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Competitor:
-    """A recipe in this comparison. steps: those that read as many tokens as every other. counted: once, at any time."""
+    """A set of functions: its recipe at equal tokens, and at equal time. counted: at once, in less than that time."""
 
     name: str
-    recipe: Recipe
-    steps: int
+    by_tokens: Recipe
+    by_time: Recipe
     counted: bool = False
 
 
 def jobs_of(competitors: Sequence[Competitor], folder: Path, seconds: float, seeds: int) -> list[Job]:
-    """Training under both budgets, and a measurement after each."""
+    """Training under both budgets, and a measurement after each. Raises SanbuError if one was done otherwise before."""
     jobs: list[Job] = []
     for seed in range(seeds):
         for each in competitors:
-            for budget in ("tokens", "time"):
-                name = f"{each.name}-{budget}-{seed}"
-                place = folder / "runs" / name
-                recipe = each.recipe.change(f"schedule.seed={seed}", "machine.threads=1")
-                values = json.dumps(dump(recipe.change(f"schedule.steps={each.steps}")))
-                limit = seconds if budget == "time" and not each.counted else 0.0
-                made = place / "figures.json"
-                jobs.append(
-                    Job(name, train_and_measure, (values, str(place), limit), made, seconds + MEASURE_SECONDS, place)
-                )
+            limit = 0.0 if each.counted else seconds
+            jobs.append(job_of(f"{each.name}-tokens-{seed}", each.by_tokens, 0.0, seed, folder))
+            jobs.append(job_of(f"{each.name}-time-{seed}", each.by_time, limit, seed, folder))
     return jobs
 
 
-def train_and_measure(recipe_json: str, place: str, seconds: float) -> None:
-    """(In a process of its own) Train for `seconds`, or if that is 0 the steps of the recipe, and measure."""
+def job_of(name: str, recipe: Recipe, seconds: float, seed: int, folder: Path) -> Job:
+    """One training with its measurement. seconds: of CPU time; 0 takes the steps of the recipe."""
+    place = folder / "runs" / name
+    made = place / "figures.json"
+    asked = json.dumps([dump(recipe.change(f"schedule.seed={seed}", "machine.threads=1")), seconds])
+    if made.exists() and read_json(made)["asked"] != asked:
+        raise SanbuError(f"{place} was trained with other settings; give another --run")
+    return Job(name, train_and_measure, (asked, str(place)), made, (seconds or TYPICAL) + MEASURE_SECONDS, place)
+
+
+def train_and_measure(asked: str, place: str) -> None:
+    """(In a process of its own) Train a recipe for so many seconds, or if that is 0 for its steps, and measure."""
     from sanbu.loop import train
 
+    values, seconds = json.loads(asked)
     if seconds:
-        train_within(recipe_json, place, seconds, ())
+        train_within(json.dumps(values), place, seconds, ())
         run = Run.open(place)
     else:
         resume = (Path(place) / "recipe.json").exists()
-        run = train(load(Recipe, json.loads(recipe_json)), place, resume=resume, watchers=[])
+        run = train(load(Recipe, values), place, resume=resume, watchers=[])
     if run.finished():
-        write_json(run.folder / "figures.json", measure(run))
+        write_json(run.folder / "figures.json", {**measure(run), "asked": asked})
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -139,13 +142,7 @@ def seconds_per_token(run: Run, length: int) -> float:
 def compete(competitors: Sequence[Competitor], folder: Path, seconds: float, seeds: int, title: str) -> Figures:
     """Train and measure every competitor; the report."""
     jobs = jobs_of(competitors, folder, seconds, seeds)
-    everything = Jobs(jobs, cores(), folder / "jobs.log")
-    done = everything.done()
-    with progress_tasks("comparing", sum(job.seconds for job in jobs) - done) as progress:
-        for _ in everything.work():
-            now = everything.done()
-            progress(now - done, ", ".join(everything.running))
-            done = now
+    do_jobs("comparing", jobs, folder / "jobs.log", cores())
     rows = [row_of(each.name, folder, seeds) for each in competitors]
     drawn = {row["name"]: speeds(row["seconds_per_token"]) for row in rows}
     curves = {each.name: curve(folder, each.name) for each in competitors if not each.counted}
@@ -171,7 +168,7 @@ def row_of(name: str, folder: Path, seeds: int) -> dict[str, Any]:
     row = {"name": name, **timed[0]}
     for key in ("tokens_per_second", "generate_per_second", "growth", "memory_mb"):
         row[key] = mean(each[key] for each in timed)
-    del row["loss"]
+    del row["loss"], row["asked"]
     row["loss_equal_tokens"] = mean(each["loss"] for each in found["tokens"])
     row["loss_equal_time"] = mean(each["loss"] for each in timed)
     if timed[0]["stream_loss"] is not None:

@@ -1,7 +1,7 @@
 """Loss on a text as one stream: every token with as much of the text before it as the model can use.
 
 A model whose state has a fixed size reads the stream and carries its state along. A transformer reads windows of its
-context that overlap by half, and only the second half of each is scored.
+context that overlap by half, and only the second half of each but the first is scored.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sanbu.data.text_rows import TextRows
 from sanbu.space import IGNORED
 
 LANES, PIECE = 16, 256  # pieces of the text that are read side by side; tokens per call
+AT_ONCE = 128  # windows per call
 
 
 @torch.no_grad()
@@ -46,12 +47,12 @@ def carried(model: Any, stream: Tensor) -> float:
 
 
 def overlapping(model: Any, stream: Tensor, context: int) -> float:
-    """In windows of the context, of which the first half is scored only at the start of the text."""
+    """In windows of the context; of every window but the first, the second half alone is scored."""
     half, nats, tokens = context // 2, 0.0, 0
-    windows = F.pad(stream, (half + 1, context), value=IGNORED).unfold(0, context + 1, half)
-    for part in windows.split(128):
+    windows = F.pad(stream, (0, context), value=IGNORED).unfold(0, context + 1, half)
+    for number, part in enumerate(windows.split(AT_ONCE)):
         targets = part[:, 1:].clone()
-        targets[:, :-half] = IGNORED
+        targets[0 if number else 1 :, :-half] = IGNORED
         logits = model(part[:, :-1].clamp(min=0))
         nats += float(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
         tokens += int((targets != IGNORED).sum())

@@ -46,6 +46,7 @@ class Fitting:
         for model in self.models.values():
             fit: Any = model.fit
             fit(problem.turn.batch)
+            model.to(next(iter(problem.turn.batch.values())).device)  # some fit on the CPU
         rows = problem.micro_batch or ROWS
         first = {name: tensor[:rows] for name, tensor in problem.turn.batch.items()}
         part = Problem(problem.models, replace(problem.turn, batch=first), {}, problem.noise, None, problem.scope)

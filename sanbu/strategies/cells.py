@@ -1,9 +1,9 @@
 """Cells: a row of a table, column by column, from any given cells: generation, conditions and imputation.
 
-A model of any order draws each missing cell given all that are known. A model with an order of its own draws it given
-those before it; where a given cell comes later, a row is a set of particles: each draws its missing cells, is weighted
-by the probability of the given ones, and is drawn anew by its weight when few weights are left (sequential importance
-resampling; Gordon and others, 1993). Given cells come back as they are.
+A model has an order of the columns and draws each missing cell given those before it. Where a given cell comes later, a
+row is a set of particles: each draws its missing cells and is weighted by the probability of the given ones; they are
+resampled when the effective sample size falls below half of their number (Gordon and others, 1993). A model that can
+condition on any cells draws them at once (`complete`). Given cells come back as they are.
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ class CellsStrategy:
             return self.end(state)
         if state.order is None:
             state.order = tuple(model.order)
-            if model.ordered:
-                self.spread(state)
+            self.spread(state)
         self.draw(model, state, state.order[state.step])
         state.step += 1
         return self.end(state) if state.step == len(state.order) else state
@@ -126,7 +125,7 @@ class CellsStrategy:
         return (own_B1 + shift_BP / particles).remainder(1.0).clamp(1e-12, 1 - 1e-12)
 
     def resample(self, state: CellsState) -> None:
-        """Draw particles anew, by their weights, in rows where they are worth fewer than half of their number."""
+        """Resample the particles of rows whose effective sample size is below half of their number."""
         share_BP = state.weight.softmax(1)
         poor_B = 1 / share_BP.square().sum(1) < share_BP.shape[1] / 2
         if not bool(poor_B.any()):

@@ -10,7 +10,7 @@ from sanbu.evaluation.figures import Entry
 from sanbu.loop import train
 from sanbu.objectives.few_labels import Augmented, FixMatch
 from sanbu.recipes import contests
-from sanbu.recipes.contests.few_labels import chosen, learners, settings
+from sanbu.recipes.contests.few_labels import chosen, learners
 from sanbu.recipes.labels import METHODS
 
 
@@ -62,9 +62,8 @@ def test_sentences():
 
 
 def test_settings():
-    assert settings(("data.path=x", "labels=20")) == {"path": "x", "labels": "20"}
-    with pytest.raises(ConfigError, match=r"given 'lables', allowed: path=, labels=, methods=; did you mean 'labels'"):
-        settings(("lables=20",))
+    with pytest.raises(ConfigError, match=r"given 'lables=20', allowed: path=PICTURES, .*did you mean 'labels'"):
+        contests.compete("few-labels", Entry(None, settings=("lables=20",)))
     with pytest.raises(ConfigError, match=r"methods: given 'mean', allowed: .*did you mean 'mean-teacher'"):
         chosen(learners("digits", 20), "fixmatch,mean")
     assert [each.name for each in chosen(learners("digits", 20), "freematch,supervised")] == ["freematch", "supervised"]

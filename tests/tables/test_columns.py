@@ -242,6 +242,9 @@ def test_margins_turn_values_into_scores_and_back():
     score = margins.score(torch.from_numpy(values), 0)
     assert abs(float(score.mean())) < 0.02 and abs(float(score.std()) - 1) < 0.05
     assert margins.value(score, 0).allclose(torch.from_numpy(values), atol=1e-6)
+    often = Margins([number("a", 0.0, 3.0)])
+    often.fit(torch.tensor([0.0] * 20 + [1.0] * 60 + [2.0, 3.0] * 10, dtype=torch.float64)[:, None])
+    assert float(often.score(torch.tensor([1.0]).double(), 0)) == pytest.approx(0.0, abs=0.05)
     beyond = margins.score(torch.tensor([-1.0, 1e30]).double(), 0)
     assert beyond[0] < score.min() and beyond[1] > score.max() and beyond.isfinite().all()
 
@@ -272,6 +275,15 @@ def test_with_normal_margins_the_copula_is_a_gaussian():
     law = torch.distributions.MultivariateNormal(MEAN, DEVIATION[:, None] * R * DEVIATION)
     rows = law.sample((50,))
     torch.testing.assert_close(model(rows, None).sum(1), law.log_prob(rows), atol=1e-4, rtol=0)
+
+
+def test_the_order_of_a_copula_changes_no_joint():
+    """Also where a column that is drawn later stands before."""
+    model, _ = normal_copula(R, MEAN.tolist(), DEVIATION.tolist())
+    rows = torch.distributions.MultivariateNormal(MEAN, DEVIATION[:, None] * R * DEVIATION).sample((20,))
+    before = model(rows, None)
+    model.order = (0, 2, 1)
+    torch.testing.assert_close(model(rows, None).sum(1), before.sum(1), atol=1e-4, rtol=0)
 
 
 def test_holes_of_a_gaussian_are_conditionally_normal():
@@ -320,6 +332,13 @@ def test_cells_keep_the_contract_of_a_strategy(config):
     conditions = [given(None, None, None), given(1, None, None), given(None, 2.5, 0), given(2, None, 50)]
     condition = {name: torch.cat([each[name] for each in conditions]) for name in ("cells", "given")}
     check_strategy(Cells(particles=20), {"model": model}, where, condition)
+
+
+def test_a_filling_is_never_missing(mixed):
+    model, where, rows = mixed
+    for each in (model, fitted(Copula(), where, rows)):
+        assert drawn(each, where, {}, 300).sample[:, 3].isnan().any()
+        assert not drawn(each, where, {}, 300, missing="never").sample.isnan().any()
 
 
 def test_given_cells_come_back_bit_for_bit(mixed):

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import sanbu
-from sanbu.codecs.columns import Column, date_of, write_date
+from sanbu.codecs.columns import Column, date_of, number_of, write_date
 from sanbu.config import SanbuError
+from sanbu.data.schema import grid_of
 from sanbu.data.tables import Table
 from sanbu.recipe import Recipe, Schedule
 
@@ -166,9 +167,18 @@ def test_dates_before_1677_and_beyond_the_calendar():
 
 
 def test_rounding_to_the_grid_of_a_column():
-    column = Column(name="a", type="continuous", low=0.3, high=9.9, decimals=1, unit=3)
-    assert column.round(np.array([0.3, 0.44, 0.46, 2.0, 7.03])).tolist() == [0.3, 0.3, 0.6, 2.1, 6.9]
+    column = Column(name="a", type="continuous", low=0.4, high=10.0, decimals=1, unit=3)
+    assert column.round(np.array([0.4, 0.54, 0.56, 2.1, 7.13])).tolist() == [0.4, 0.4, 0.7, 2.2, 7.0]
     assert Column(name="a", type="continuous").round(np.array([0.1234567])).tolist() == [0.1234567]
+
+
+def test_codes_with_leading_zeros_are_names():
+    assert number_of("02134") is None and number_of("0.5") == 0.5 and number_of("-0") == 0
+
+
+def test_numbers_beyond_exact_integers_have_no_grid():
+    assert grid_of(np.array([1e25, 3e25, 7.5e25])) == (None, 1)
+    assert grid_of(np.array([0.25, 1.5])) == (2, 1)
 
 
 BAD = {

@@ -68,6 +68,7 @@ def test_impute_fills_holes_and_nothing_else(run, tmp_path):
         assert all(cell == text for cell, text in zip(row[1:4], given, strict=True) if text)
         assert all(row[place] for place in (1, 3, 4, 5, 6))
     assert {found[place][3] for place in (1, 4, 7)} == {"setosa"}
+    assert found[1][4:] != found[4][4:] or found[4][4:] != found[7][4:]
     assert sanbu.load(run.folder).generate({"petal length": 1.4}, overrides=["strategy.missing=never"])
 
 

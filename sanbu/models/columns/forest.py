@@ -45,7 +45,7 @@ class ColumnForest(ColumnsConfig):
 class ForestColumns(nn.Module):
     """The forests. A column's features are the columns before it in `order`, one number each."""
 
-    fitted, ordered = True, True
+    fitted = True
     seed: Tensor
 
     def __init__(self, config: ColumnForest, space: Space) -> None:

@@ -37,16 +37,21 @@ class PicturePredictor(PredictorConfig):
         return (torch.zeros(1, *space.shape, device="meta"),)
 
 
-class CNN(PicturePredictor):
-    """A few convolutions, and the largest value of each channel anywhere in the picture."""
+class TrunkConfig(PicturePredictor):
+    """The convolutions that a classifier and a reconstructor have in common."""
 
-    kind: Literal["cnn"] = "cnn"
     width: int = Field(32, ge=1, description="channels; sets automatic learning rate and batch size")
     multipliers: tuple[Positive, ...] = Field((1, 2, 2), min_length=1, description="channels / model.width, by layer")
 
     def check(self, space: Space) -> None:
         super().check(space)
         divisible(self.width, self.groups)
+
+
+class CNN(TrunkConfig):
+    """A few convolutions, and the largest value of each channel anywhere in the picture."""
+
+    kind: Literal["cnn"] = "cnn"
 
     def build(self, space: Space) -> nn.Module:
         return cnn(self, space.shape[0], self.count_outputs(space))

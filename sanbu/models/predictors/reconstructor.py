@@ -9,25 +9,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
 from torch import Tensor, nn
 
-from sanbu.config import Positive
-from sanbu.models.model import divisible
-from sanbu.models.predictors.cnn import SLOPE, PicturePredictor, convolutions
+from sanbu.models.predictors.cnn import SLOPE, TrunkConfig, convolutions
 from sanbu.space import Space
 
 
-class Reconstructor(PicturePredictor):
+class Reconstructor(TrunkConfig):
     """The convolutions of `cnn`, and a picture drawn from their last layer."""
 
     kind: Literal["cnn-reconstructor"] = "cnn-reconstructor"
-    width: int = Field(32, ge=1, description="channels; sets automatic learning rate and batch size")
-    multipliers: tuple[Positive, ...] = Field((1, 2, 2), min_length=1, description="channels / model.width, by layer")
-
-    def check(self, space: Space) -> None:
-        super().check(space)
-        divisible(self.width, self.groups)
 
     def build(self, space: Space) -> nn.Module:
         return ReconstructorNetwork(self, space)

@@ -109,14 +109,16 @@ class Order(nn.Module):
         own[each, token] = self.probabilities[entry]
         backoff = self.backoff[place]
         if left_out_M is not None:
-            own, backoff = self.leave_out(own, backoff, place, left_out_M[rows])
+            total = torch.zeros_like(backoff).index_add_(0, each, self.counts[entry].double())
+            own, backoff = self.leave_out(own, backoff, total, place, left_out_M[rows])
         found[rows] = found[rows] * backoff[:, None] + own
         return found
 
-    def leave_out(self, own_RV: Tensor, backoff_R: Tensor, place_R: Tensor, out_R: Tensor) -> tuple[Tensor, Tensor]:
-        """The same laws as if one occurrence of an n-gram had not been counted."""
+    def leave_out(
+        self, own_RV: Tensor, backoff_R: Tensor, total_R: Tensor, place_R: Tensor, out_R: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same distributions as if one occurrence of an n-gram had not been counted; total_R: c(h .)."""
         table = torch.cat((self.discounts.new_zeros(1), self.discounts))
-        total_R = self.totals[place_R]
         less_R = (total_R - (out_R >= 0).double()).clamp(min=1e-300)
         rows = (out_R >= 0).nonzero()[:, 0]
         out, count = out_R[rows], self.counts[out_R[rows]]
@@ -130,15 +132,9 @@ class Order(nn.Module):
         own_RV[alone] = 0.0
         return own_RV, torch.where(alone, 1.0, taken_R / less_R)
 
-    @property
-    def totals(self) -> Tensor:
-        """The counts of each history."""
-        whole = torch.cat((self.counts.new_zeros(1), self.counts.cumsum(0)))
-        return whole[self.starts].diff().double()
-
 
 class KneserNey(nn.Module):
-    """log p(next token | the last K - 1 tokens of its document). Every law sums to 1."""
+    """log p(next token | the last K - 1 tokens of its document). Every distribution sums to 1."""
 
     context = ENDLESS
 
@@ -184,10 +180,10 @@ class KneserNey(nn.Module):
         """p_MV after the last tokens of each window, of which the last `known` are of the document.
 
         left_out_M: the token that stands after each window in the text that was counted; that one occurrence is left
-        out, so that the law is one of unseen text (Ney, Essen and Kneser, 1994). -1: nothing is left out.
+        out, so that the distribution is one of unseen text (Ney, Essen and Kneser, 1994). -1: nothing is left out.
         """
-        p_MV = torch.full((len(known_M), self.vocabulary), 1 / self.vocabulary, dtype=torch.double)
-        p_MV, histories = p_MV.to(known_M.device), self.histories(windows_MR)
+        shape, histories = (len(known_M), self.vocabulary), self.histories(windows_MR)
+        p_MV = torch.full(shape, 1 / self.vocabulary, dtype=torch.double, device=known_M.device)
         out = [None] * len(histories) if left_out_M is None else self.left_out(histories, known_M, left_out_M)
         for length, (order, history_M) in enumerate(zip(self.orders, histories, strict=True)):
             p_MV = order.interpolate(p_MV, history_M, known_M >= length, out[length])  # type: ignore[operator]

@@ -1,9 +1,9 @@
-"""Decision trees over the last tokens: p(next token) is the mean law of the leaves that they lead to (Bahl, 1989).
+"""Decision trees over the last tokens: p(next token) is the mean of the distributions of their leaves (Bahl, 1989).
 
 A tree asks about numbers, and the numbers of tokens mean nothing. So a token is described by what tends to follow it:
-its coordinates in the first principal directions of the matrix log(1 + count(token, next)). Near tokens are followed
-by near laws, and a threshold separates groups of them, vowels from consonants for example. B batch, T time, K tokens
-that are seen, C coordinates per token, V vocabulary.
+its coordinates in the first principal directions of the matrix log(1 + count(token, next)). Tokens near each other are
+followed by similar tokens, and a threshold separates groups of them, such as vowels and consonants. B batch, T time,
+K tokens that are seen, C coordinates per token, V vocabulary.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class ForestOfTokens(nn.Module):
         for number in range(self.config.trees):
             size = min(self.config.sample, len(taught))
             drawn = taught[torch.randint(len(taught), (size,), generator=generator)]
-            x = self.features(windows_MK[drawn], known_M[drawn]).numpy()
-            self.forest.write(grown(x, targets_BT.flatten()[drawn].numpy(), self.config, self.vocabulary, number))
+            x = self.features(windows_MK[drawn], known_M[drawn]).cpu().numpy()
+            self.forest.write(grown(x, targets_BT.flatten()[drawn].cpu().numpy(), self.config, self.vocabulary, number))
         self.forest.state[2] = LAWS
 
     def describe(self, tokens_N: Tensor, next_N: Tensor) -> None:
@@ -111,7 +111,7 @@ class ForestOfTokens(nn.Module):
 
 
 def grown(x: np.ndarray, target: np.ndarray, config: TokenTrees, vocabulary: int, seed: int) -> Tree:
-    """One tree by entropy, with a random part of the features at each split; its leaves hold laws over tokens."""
+    """One tree by entropy, with random features at each split; its leaves hold distributions over tokens."""
     from sklearn.tree import DecisionTreeClassifier
 
     fitted: Any = DecisionTreeClassifier(

@@ -14,7 +14,6 @@ from sanbu.recipes.labels import METHODS, few_labels, reconstruct
 
 SECONDS, DRAWS = 30.0, 3
 TEST = 1 / 6  # of the pictures
-SETTINGS = ("path", "labels", "methods")
 PRETRAINED = "pretrained"
 QUIET = (
     "schedule.checkpoint_every=0",
@@ -26,7 +25,7 @@ QUIET = (
 
 def compete(entry: Entry) -> Figures:
     """Train every method on the same pictures and measure it. Settings: path=PICTURES, labels=N, methods=A,B."""
-    given = settings(entry.settings)
+    given = entry.values("few-labels", path="PICTURES", labels="N", methods="A,B")
     path, labels = given.get("path", "digits"), whole("labels", given.get("labels", "40"))
     seconds, draws = entry.seconds or SECONDS, entry.seeds or DRAWS
     several = "s" if draws > 1 else ""
@@ -57,13 +56,3 @@ def chosen(found: list[Learner], methods: str) -> list[Learner]:
 def recipe(made: Recipe) -> Recipe:
     """A recipe on the split of this contest."""
     return made.change(*QUIET, data=change(made.data, {"test": TEST}).resolve())
-
-
-def settings(texts: tuple[str, ...]) -> dict[str, str]:
-    """Settings by name. Raises ConfigError for another name."""
-    found = dict(text.removeprefix("data.").partition("=")[::2] for text in texts)
-    for name in found:
-        if name not in SETTINGS:
-            allowed = ", ".join(f"{each}=" for each in SETTINGS)
-            raise ConfigError(f"compare few-labels: given {name!r}, allowed: {allowed}{nearest(name, SETTINGS)}")
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sanbu.config import ConfigError, nearest
+from sanbu.config import ConfigError
 from sanbu.evaluation.figures import Entry, Figures
 from sanbu.evaluation.function_sets import Competitor
 from sanbu.evaluation.function_sets import compete as compete_in
@@ -14,7 +14,6 @@ from sanbu.recipes.text import ngram, shakespeare
 
 SECONDS, SEEDS = 60.0, 1
 TOKENS = 500_000  # that every network reads at equal tokens
-SETTINGS = ("path", "tokens")
 SHAPES = {  # about 0.8M parameters each
     "rnn": ("model=rnn", "model.layers=2", "model.width=356"),
     "gru": ("model=gru", "model.layers=2", "model.width=236"),
@@ -29,7 +28,7 @@ QUIET = ("schedule.evaluate_every=0", "schedule.sample_every=0", "schedule.check
 
 def compete(entry: Entry) -> Figures:
     """Train every set of functions on the same text and measure it. Settings: path=FILE, tokens=N."""
-    given = settings(entry.settings)
+    given = entry.values("functions", path="FILE", tokens="N")
     tokens = whole(given.get("tokens", str(TOKENS)))
     path, alphabet = given.get("path", "builtin:python"), alphabet_of(given.get("path"))
     seconds, seeds = entry.seconds or SECONDS, entry.seeds or SEEDS
@@ -42,29 +41,20 @@ def competitors(path: str, alphabet: str, tokens: int) -> list[Competitor]:
     """Every set of functions as a recipe."""
     counted = ngram("nano", path, alphabet).change(*QUIET)
     grown = counted.change(model=TokenTrees(), name="trees")
-    found = [Competitor("ngram", counted, 1, counted=True), Competitor("trees", grown, 1, counted=True)]
+    rows = min(rows_for(counted, tokens), counted.data.build().rows)
+    found = [Competitor(each.name, each.change(batch=rows), each, counted=True) for each in (counted, grown)]
     plain = shakespeare("nano", path, alphabet).change(*QUIET)
     for name, shape in SHAPES.items():
         recipe = plain.change(*shape)
-        found.append(Competitor(name, recipe, steps_for(recipe, tokens)))
+        batch = recipe.schedule.batch
+        assert isinstance(batch, int)
+        found.append(Competitor(name, recipe.change(steps=max(1, rows_for(recipe, tokens) // batch)), recipe))
     return found
 
 
-def steps_for(recipe: Recipe, tokens: int) -> int:
-    """The steps that read so many tokens."""
-    batch = recipe.schedule.batch
-    assert isinstance(batch, int)
-    return max(1, tokens // (batch * recipe.data.space().shape[0]))
-
-
-def settings(texts: tuple[str, ...]) -> dict[str, str]:
-    """Settings by name. Raises ConfigError for another name."""
-    found = dict(text.partition("=")[::2] for text in texts)
-    for name in found:
-        if name not in SETTINGS:
-            allowed = ", ".join(SETTINGS)
-            raise ConfigError(f"compare functions: given {name!r}, allowed: {allowed}{nearest(name, SETTINGS)}")
-    return found
+def rows_for(recipe: Recipe, tokens: int) -> int:
+    """The rows that have so many tokens."""
+    return max(1, tokens // recipe.data.space().shape[0])
 
 
 def whole(text: str) -> int:

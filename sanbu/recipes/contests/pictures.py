@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sanbu.config import ConfigError
 from sanbu.data.image_rows import Images
 from sanbu.evaluation.compare import compare_contest
 from sanbu.evaluation.contest import Contestant
@@ -71,8 +70,7 @@ def make_contestants(data: Images, device: str, **chosen: Recipe) -> tuple[Conte
 
 def compete(entry: Entry) -> PictureReport:
     """Train and measure every strategy on the digits."""
-    if entry.settings:
-        raise ConfigError(f"compare digits: given {entry.settings[0]!r}, but this contest has no settings")
+    entry.values("digits")
     seconds, seeds = entry.seconds or SECONDS, entry.seeds or SEEDS
     rows = compare_contest(digits(), entry.folder, seconds, seeds)
     return PictureReport(rows, f"digits: {seconds:g} CPU seconds each, {seeds} seed{'s' if seeds > 1 else ''}")

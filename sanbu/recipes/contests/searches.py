@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sanbu.config import ConfigError, nearest
 from sanbu.evaluation.contest import Contestant
 from sanbu.evaluation.figures import Entry, Figures
 from sanbu.evaluation.searches import LOOKS
@@ -23,7 +22,7 @@ VALUES = {name: (f"optimizer={name}",) for name in ("genetic", "evolution", "sne
 
 def compete(entry: Entry) -> Figures:
     """Train every search on the digits, and those that need no gradient on the accuracy too. Setting: path=PICTURES."""
-    path = path_of(entry.settings)
+    path = entry.values("searches", path="PICTURES").get("path", "digits")
     seconds, seeds = entry.seconds or SECONDS, entry.seeds or SEEDS
     title = f"{path}: {seconds:g} CPU seconds per search, {seeds} seed{'s' if seeds > 1 else ''}"
     return compete_in(contestants(digits_classify(path)), entry.folder, seconds, seeds, title)
@@ -36,13 +35,3 @@ def contestants(recipe: Recipe) -> list[Contestant]:
     found |= {f"{name} on accuracy": plain.change(*changes, "objective=accuracy") for name, changes in VALUES.items()}
     looks = (("schedule.evaluate_every", LOOKS),)
     return [Contestant(name, each, divided=looks) for name, each in found.items()]
-
-
-def path_of(settings: tuple[str, ...]) -> str:
-    """The pictures. Raises ConfigError for another setting."""
-    path = "digits"
-    for text in settings:
-        name, _, path = text.partition("=")
-        if name != "path" or not path:
-            raise ConfigError(f"compare searches: given {text!r}, allowed: path=PICTURES{nearest(name, ('path',))}")
-    return path

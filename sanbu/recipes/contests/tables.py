@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sanbu.config import ConfigError, nearest
+from sanbu.config import ConfigError
 from sanbu.data.tables import Table
 from sanbu.evaluation.figures import Entry, Figures, Panel, Shown
 from sanbu.evaluation.tables.copies import WARNING
@@ -25,7 +25,6 @@ from sanbu.recipe import Recipe
 from sanbu.recipes import tables as recipes
 from sanbu.run import Run
 
-SETTINGS = ("path", "target", "rows", "types")
 SHOWN = (
     Shown("name", "name", "s"),
     Shown("tstr_f1", "TSTR F1"),
@@ -55,7 +54,7 @@ PANELS, POINTS = 6, 60
 
 def compete(entry: Entry) -> Figures:
     """Train every generator on the table, and measure it."""
-    settings = read(entry.settings)
+    settings = entry.values("tables", path="FILE", target="COLUMN", rows="N", types="JSON")
     data = Table(
         path=settings.get("path", "breast-cancer"),
         target=settings.get("target", "auto"),
@@ -83,18 +82,6 @@ def compete(entry: Entry) -> Figures:
     splits = "1 split" if seeds == 1 else f"{seeds} splits"
     title = f"{Path(data.path).name}: {len(judge.train):,} rows, {splits}"
     return Figures(title, SHOWN, rows, advice(rows, floors), panels(judge, drawn), floors, NOTES)
-
-
-def read(settings: Sequence[str]) -> Mapping[str, str]:
-    """Settings by name. Raises ConfigError with the nearest match."""
-    found = {}
-    for text in settings:
-        name, equals, value = text.partition("=")
-        if not equals or name not in SETTINGS:
-            allowed = ", ".join(f"{each}=" for each in SETTINGS)
-            raise ConfigError(f"compare tables: given {text!r}, allowed: {allowed}{nearest(name, SETTINGS)}")
-        found[name] = value
-    return found
 
 
 def whole(text: str) -> int:
