@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,26 +20,31 @@ from sanbu.machine import Machine
 from sanbu.noise import Noise, key
 from sanbu.objectives.objective import Round, Turn, evaluate
 from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search
+from sanbu.parallel.divide import Divided
+from sanbu.parallel.world import ALONE, World
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
 from sanbu.run import Run
-from sanbu.space import Batch
+from sanbu.space import Batch, row_count
 from sanbu.strategies.strategy import draw
 
 
 class Training:
     """Models, searches and position of one run. `advance` makes one turn; a round is the turns of one step."""
 
-    def __init__(self, recipe: Recipe, machine: Machine) -> None:
-        self.recipe, self.machine = recipe, machine
+    def __init__(self, recipe: Recipe, machine: Machine, world: World = ALONE) -> None:
+        self.recipe, self.machine, self.world, self.divided = recipe, machine, world, Divided(world)
         parents = {name: Run.open(path) for name, path in recipe.parents.items()}
-        self.data: Data = recipe.data.build()
+        with world.one_by_one():
+            self.data: Data = recipe.data.build()
+        world.same("data", self.data.fingerprint)
         check_parents(recipe, parents, self.data)
         self.objective, self.strategy = recipe.objective.build(), recipe.strategy.build(recipe.data.space())
         self.rollout = recipe.strategy.unfiltered().build(recipe.data.space())
-        self.models = build_models(recipe, parents, self.objective.attach, machine)
+        self.models = build_models(recipe, parents, self.objective.attach, machine.device)
+        self.divided.prepare(self.models, self.objective.players, machine)
         self._check()
-        self.searches = {player: self._search(player) for player in self.objective.players}
+        self.searches = {player: self.divided.search(self._search(player)) for player in self.objective.players}
         self.known = self._know()
         self.step = 0
         self.turn = 0
@@ -67,18 +73,20 @@ class Training:
         return self._next is None
 
     def _experience(self) -> Batch:
-        rows = self._rows
-        batch = self._to_device(self.data.batch(self.step * rows, rows))
+        start, rows, first = self.step * self._rows, self._rows, 0
+        if not self.objective.couples:  # each rank reads its own rows
+            rows //= self.world.degrees.data
+            first = rows * self.world.place.data
+        batch = self._to_device(self.data.batch(start + first, rows))
         batch |= {name: table[batch["row"]] for name, table in self.known.items()}
         seed_dropout(key(self.recipe.schedule.seed, "experience", self.step), 0)
         with torch.no_grad(), self.machine.scope():
-            return self.objective.experience(self._round(batch, "experience"))
+            return self.objective.experience(self._round(batch, "experience", first))
 
-    def _round(self, batch: Batch, purpose: str) -> Round:
-        """What the objective may use at this step."""
-        return Round(
-            self.models, batch, self.noise(purpose), partial(draw, self.rollout, self.models), self.data.codec.read
-        )
+    def _round(self, batch: Batch, purpose: str, first: int = 0) -> Round:
+        """What the objective may use at this step. first: the row of the round with which the batch begins."""
+        drawn = self.world.divide_drawing(partial(draw, self.rollout, self.models))
+        return Round(self.models, batch, self.noise(purpose, first_row=first), drawn, self.data.codec.read)
 
     def _begin_round(self, batch: Batch, turn: int = 0) -> None:
         self._batch, self.turn, self.metrics = batch, turn, {}
@@ -95,6 +103,10 @@ class Training:
 
     def _problem(self, turn: Turn) -> Problem:
         seed = key(self.recipe.schedule.seed, "dropout", self.step, self.turn)
+        self.divided.give_back(self.models)
+        if self.objective.couples:
+            turn = replace(turn, batch=self.world.mine(turn.batch))
+        before = self.world.place.data * -(-row_count(turn.batch) // self._micro_batch)  # micro-batches of other ranks
         return Problem(
             self.models,
             turn,
@@ -102,8 +114,9 @@ class Training:
             self.noise("search", self.turn),
             self._micro_batch,
             self.machine.scope,
-            partial(seed_dropout, seed),
+            lambda micro: seed_dropout(seed, before + micro),
             self.step,
+            self.divided.ranks(),
         )
 
     def _know(self) -> Batch:
@@ -121,9 +134,10 @@ class Training:
         order = whole.pop("row").argsort()  # the first epoch has every row once
         return {name: values[order] for name, values in whole.items()}
 
-    def noise(self, purpose: str, *more: int) -> Noise:
+    def noise(self, purpose: str, *more: int, first_row: int = 0) -> Noise:
         """Random numbers for a purpose at this step."""
-        return Noise(self.recipe.schedule.seed, purpose, self.step, *more, device=self.machine.device)
+        device = self.machine.device
+        return Noise(self.recipe.schedule.seed, purpose, self.step, *more, first_row=first_row, device=device)
 
     # -- looks --------------------------------------------------------------------------------------------------------
 
@@ -233,7 +247,7 @@ class Training:
 
 
 def build_models(
-    recipe: Recipe, parents: dict[str, Run], attach: Callable[[nn.Module], dict[str, nn.Module]], machine: Machine
+    recipe: Recipe, parents: dict[str, Run], attach: Callable[[nn.Module], dict[str, nn.Module]], device: torch.device
 ) -> dict[str, nn.Module]:
     """The model, what the objective attaches to it, the average, and the parents, all initialised from the seed."""
     with torch.random.fork_rng():
@@ -242,12 +256,11 @@ def build_models(
         if "model" in parents:
             found = recipe.model.begin_from(weights(parents["model"].model), weights(model))
             load_weights(model, found, parents["model"].folder)
-        model.to(machine.device)
+        model.to(device)
         models = {"model": model, **attach(model)}
     if recipe.average is not None:
         models["average"] = recipe.average.build(model)
-    models |= {name: run.model for name, run in parents.items() if name != "model"}
-    return {name: machine.prepare(module) for name, module in models.items()}
+    return models | {name: run.model for name, run in parents.items() if name != "model"}
 
 
 def check_parents(recipe: Recipe, parents: dict[str, Run], data: Data) -> None:
