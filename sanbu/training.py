@@ -184,15 +184,15 @@ class Training:
             "metrics": dict(self.metrics) if self.turn else {},
             "experience": self._batch if self.turn else {},
             "models": {name: weights(module) for name, module in self._changing().items()},
-            "searches": {player: search.state_dict() for player, search in self.searches.items()},
+            "searches": {player: self.divided.search_state(search) for player, search in self.searches.items()},
         }
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
         """Take up a state."""
         for name, module in self._changing().items():
-            load_weights(module, state["models"][name], folder)
+            load_weights(module, self.divided.fitted(module, state["models"][name]), folder)
         for player, search in self.searches.items():
-            search.load_state_dict(state["searches"][player])
+            self.divided.load_search(search, state["searches"][player])
         self.step = state["step"]
         if state["turn"]:
             self._begin_round(self._to_device(state["experience"]), state["turn"])
@@ -200,10 +200,14 @@ class Training:
 
     def check_finite(self) -> None:
         """Raise NotFinite when a weight is NaN or infinite, so that no checkpoint holds one."""
+        broken = ""
         for name, module in self._changing().items():
             for weight, tensor in module.state_dict().items():
-                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                    raise NotFinite(f"the weight {weight!r} of {name!r} became NaN or infinite")
+                held = self.divided.held(tensor)
+                if held.is_floating_point() and not bool(held.isfinite().all()):
+                    broken = broken or f"the weight {weight!r} of {name!r} became NaN or infinite"
+        if self.world.any(bool(broken))[0]:
+            raise NotFinite(broken or "a weight of another process became NaN or infinite")
 
     def _changing(self) -> dict[str, nn.Module]:
         parents = self.recipe.parents.keys() - {"model"}

@@ -14,11 +14,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sanbu.checkpoints import Writer
 from sanbu.config import SanbuError
 from sanbu.layers.average import Following
 from sanbu.machine import Machine
 from sanbu.objectives.objective import Turn
 from sanbu.optimizers.gradient import GradientSearch
+from sanbu.optimizers.muon import MuonOptimizer
 from sanbu.optimizers.search import ONE, Pairs, Problem, Ranks, Search, Sums, one_after_another
 from sanbu.parallel.replicas import Reducer
 from sanbu.parallel.world import World, shared_parameters
@@ -59,6 +61,12 @@ class Divided:
             from sanbu.parallel.shards import divide_updates
 
             divide_updates(self.world, search)
+        if not self.world.alone and isinstance(search, GradientSearch):
+            from sanbu.parallel.matrices import polar_over_ranks
+
+            for optimizer, _ in search.pairs:
+                if isinstance(optimizer, MuonOptimizer):
+                    optimizer.polar = polar_over_ranks
         return search
 
     def ranks(self) -> Ranks:
@@ -76,6 +84,56 @@ class Divided:
             from sanbu.parallel.shards import give_back
 
             give_back(module for module in models.values() if isinstance(module, nn.Module))
+
+    # -- states -------------------------------------------------------------------------------------------------------
+
+    def search_state(self, search: Search) -> dict[str, Any]:
+        """The state of a search; of one that is divided, what this rank has of it."""
+        if self.world.alone or not isinstance(search, GradientSearch):
+            return search.state_dict()
+        from sanbu.parallel.stored import optimizer_state
+
+        return {"updates": search.updates, "optimizers": [optimizer_state(each) for each, _ in search.pairs]}
+
+    def load_search(self, search: Search, state: dict[str, Any]) -> None:
+        """Take up the whole state of a search: what this rank holds of it."""
+        if self.world.alone or not isinstance(search, GradientSearch):
+            search.load_state_dict(state)
+            return
+        from sanbu.parallel.stored import load_optimizer_state
+
+        search.updates = state["updates"]
+        for (optimizer, _), saved in zip(search.pairs, state["optimizers"], strict=True):
+            load_optimizer_state(optimizer, saved)
+
+    def held(self, tensor: Tensor) -> Tensor:
+        """The part of a tensor that this rank holds."""
+        return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+    def fitted(self, module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors divided as the module's are."""
+        if self.world.alone:
+            return tensors
+        from sanbu.parallel.stored import fitted
+
+        return fitted(module, tensors)
+
+    def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors on the first rank; on the others nothing. Every rank takes part."""
+        if self.world.alone:
+            return tensors
+        from sanbu.parallel.stored import whole_weights
+
+        return whole_weights(self.world, tensors)
+
+    def save(self, writer: Writer, name: str, state: dict[str, Any], about: dict[str, Any]) -> None:
+        """Write a checkpoint; several ranks each write a part of it."""
+        if self.world.alone:
+            writer.save_checkpoint(name, state, about)
+            return
+        from sanbu.parallel.stored import save_together
+
+        save_together(self.world, writer, name, state, about)
 
     # -- a turn -------------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,11 @@ class World:
         return self.rank == 0
 
     @property
+    def here(self) -> int:
+        """The number of processes on this machine, which share its cores."""
+        return 1 if self.alone else int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
+
+    @property
     def place(self) -> Place:
         """Where this rank stands in the layout."""
         return self.degrees.place(self.rank)
@@ -95,13 +100,13 @@ class World:
         dist.broadcast_object_list(held, 0)
         return json.loads(held[0] or "null")
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+    def any(self, *flags: bool) -> list[bool]:
+        """Whether each flag is set in any process."""
         if self.alone:
-            return flag
-        found = torch.tensor(int(flag), device=self.device)
+            return list(flags)
+        found = torch.tensor(flags, dtype=torch.int32, device=self.device)
         dist.all_reduce(found, dist.ReduceOp.MAX)
-        return bool(found)
+        return [bool(flag) for flag in found.tolist()]
 
     def same(self, what: str, value: str) -> None:
         """Raise SanbuError, in every process, if a text is not the same in all of them."""
