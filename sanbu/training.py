@@ -21,7 +21,7 @@ from sanbu.noise import Noise, key
 from sanbu.objectives.objective import Round, Turn, evaluate
 from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search
 from sanbu.parallel.divide import Divided
-from sanbu.parallel.world import ALONE, World
+from sanbu.parallel.world import ALONE, World, local
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
 from sanbu.run import Run
@@ -203,7 +203,7 @@ class Training:
         broken = ""
         for name, module in self._changing().items():
             for weight, tensor in module.state_dict().items():
-                held = self.divided.held(tensor)
+                held = local(tensor)
                 if held.is_floating_point() and not bool(held.isfinite().all()):
                     broken = broken or f"the weight {weight!r} of {name!r} became NaN or infinite"
         if self.world.any(bool(broken))[0]:
@@ -236,9 +236,17 @@ class Training:
         return {name: tensor.to(self.machine.device) for name, tensor in batch.items()}
 
     def _check(self) -> None:
+        parts = self.world.degrees.data
+        if self._rows % parts:
+            raise SanbuError(
+                f"schedule.batch: given {self._rows}, but the rows are divided over {parts} data ranks;"
+                f" allowed: a multiple of {parts}, such as {-(-self._rows // parts) * parts}"
+            )
         self.recipe.strategy.check_samples(self.recipe.schedule.samples)
+        kind = kind_of(self.recipe.objective)
+        if parts > 1 and not self.objective.additive:
+            raise SanbuError(f"layout.data: given {parts}, but the objective {kind!r} couples the rows; allowed: 1")
         if self._micro_batch < self._rows and not self.objective.additive:
-            kind = kind_of(self.recipe.objective)
             raise SanbuError(
                 f"schedule.micro_batch: given {self._micro_batch}, but the objective {kind!r} couples the rows"
                 f" of a batch and cannot be split; allowed: {self._rows}, the whole batch"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -34,7 +35,18 @@ def main(asked: Path) -> int:
         if not said.exists():
             said.write_text(str(error))
         return 2
+    except RuntimeError as error:
+        if not lost_contact(error):
+            raise
+        reason = re.sub(r"^\[[^]]*\] *", "", str(error)).partition(". ")[0]
+        print(f"rank {rank}: lost another process ({reason})", file=sys.stderr)
+        return 3
     return 0
+
+
+def lost_contact(error: RuntimeError) -> bool:
+    """Whether an error says that another process is gone, or does not answer."""
+    return any(words in str(error).lower() for words in ("connection", "timed out", "read error", "nccl"))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
-from sanbu.parallel.world import World
+from sanbu.parallel.world import World, local
 
 
 def clip_over_ranks(world: World, parameters: Sequence[nn.Parameter], limit: float) -> float:
@@ -29,11 +29,6 @@ def clip_over_ranks(world: World, parameters: Sequence[nn.Parameter], limit: flo
         for gradient in gradients:
             local(gradient).mul_(scale)
     return norm
-
-
-def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor on this rank."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def copies(world: World, tensor: Tensor) -> int:

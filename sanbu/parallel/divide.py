@@ -28,10 +28,15 @@ from sanbu.parallel.world import World, shared_parameters
 
 @dataclass(frozen=True)
 class Divided:
-    """How the models of a run are divided. reducers: those that sum the gradients of each player."""
+    """How the models of a run are divided.
+
+    reducers: those that sum the gradients of each player over the rows. partial: the whole parameters of each model
+    whose gradient is a sum over the tensor ranks.
+    """
 
     world: World
     reducers: dict[str, Reducer] = field(default_factory=dict)
+    partial: dict[str, list[nn.Parameter]] = field(default_factory=dict)
 
     def prepare(self, models: dict[str, nn.Module], players: Mapping[str, tuple[str, ...]], machine: Machine) -> None:
         """Prepare the models for the machine and the layout, in place.
@@ -41,9 +46,18 @@ class Divided:
         whole = self.world.layout.zero == 2 or len(players) > 1
         learners = {name for names in players.values() for name in names}
         for name, module in models.items():
+            if self.world.degrees.tensor > 1:
+                self._divide_matrices(name, module)
             machine.prepare(module)
             if self.world.layout.zero >= 2 and not self.world.alone:
                 self._shard(module, machine, whole and name in learners)
+
+    def _divide_matrices(self, name: str, module: nn.Module) -> None:
+        from sanbu.parallel.tensors import divide_matrices
+
+        for part in list(module.children()) if isinstance(module, Following) else [module]:
+            if any(True for _ in part.parameters()):
+                self.partial[name] = divide_matrices(self.world, part)
 
     def _shard(self, module: nn.Module, machine: Machine, whole: bool) -> None:
         from sanbu.parallel.shards import shard
@@ -106,10 +120,6 @@ class Divided:
         for (optimizer, _), saved in zip(search.pairs, state["optimizers"], strict=True):
             load_optimizer_state(optimizer, saved)
 
-    def held(self, tensor: Tensor) -> Tensor:
-        """The part of a tensor that this rank holds."""
-        return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
     def fitted(self, module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Whole tensors divided as the module's are."""
         if self.world.alone:
@@ -143,15 +153,25 @@ class Divided:
 
     def _passes(self, problem: Problem) -> tuple[Sums, Pairs]:
         learners = list(problem.learners.values())
-        if self.world.layout.zero >= 2:
+        degrees, player = self.world.degrees, problem.turn.player
+        if self.world.layout.zero >= 2 or degrees.data * degrees.context == 1:
             found = one_after_another(problem)
             self.give_back(problem.models)
+            self._sum_partial(problem)
             return found
-        player = problem.turn.player
         if player not in self.reducers:
             parameters = [each for each in shared_parameters(learners) if each.requires_grad]
             self.reducers[player] = Reducer(parameters, self.world.batch)
-        return one_after_another(problem, self.reducers[player].around)
+        found = one_after_another(problem, self.reducers[player].around)
+        self._sum_partial(problem)
+        return found
+
+    def _sum_partial(self, problem: Problem) -> None:
+        partial = [parameter for name in problem.learners for parameter in self.partial.get(name, ())]
+        if partial:
+            from sanbu.parallel.tensors import sum_gradients
+
+            sum_gradients(partial, self.world.part("tensor").get_group())
 
     def _total(self, sums: Sums, pairs: Pairs) -> tuple[Sums, Pairs]:
         flat: dict[str, Tensor] = {f"sum/{name}": value for name, value in sums.items()}

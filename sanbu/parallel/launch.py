@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sanbu.config import Config, SanbuError, dump
+from sanbu.progress import SIGNALS, in_main_thread
 
 RESTARTS = 3  # of all processes, after one has died
 
@@ -27,8 +31,7 @@ def launch(recipe: Config, folder: Path, resume: bool, processes: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory() as temporary:
+    with heard_by_agent(), tempfile.TemporaryDirectory() as temporary:
         asked = Path(temporary) / "asked.json"
         asked.write_text(json.dumps({"recipe": dump(recipe), "folder": str(folder), "resume": resume}))
         config = LaunchConfig(
@@ -50,3 +53,17 @@ def launch(recipe: Config, folder: Path, resume: bool, processes: int) -> None:
             rank, failure = error.get_first_failure()
             reason = f"rank {rank} ended with exit code {failure.exitcode}, {RESTARTS + 1} times"
             raise LaunchError(said.read_text() if said.exists() else reason) from None
+
+
+@contextmanager
+def heard_by_agent() -> Iterator[None]:
+    """Inside, the agent may take the signals; it neither gives them back nor speaks."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        if in_main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sanbu.parallel.world import local
+
 BUCKET = 25 * 2**20  # bytes of gradients that are sent together
 
 
@@ -31,8 +33,9 @@ class Bucket:
 
     def send(self, group: dist.ProcessGroup) -> None:
         """Begin to sum; a parameter without a gradient counts as zero, and says so behind the gradients."""
-        first = self.parameters[0]
-        pieces = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in self.parameters]
+        first = local(self.parameters[0])
+        held = [local(torch.zeros_like(p) if p.grad is None else p.grad) for p in self.parameters]
+        pieces = [gradient.flatten() for gradient in held]
         used = [float(parameter.grad is not None) for parameter in self.parameters]
         pieces.append(torch.tensor(used, dtype=first.dtype, device=first.device))
         self.flat = torch.cat(pieces)
@@ -42,13 +45,14 @@ class Bucket:
         """Wait for the sums and make them the gradients; what no rank has used stays without a gradient."""
         assert self.flat is not None and self.sent is not None
         self.sent.wait()
-        sizes = [parameter.numel() for parameter in self.parameters]
+        sizes = [local(parameter).numel() for parameter in self.parameters]
         *sums, used = self.flat.split([*sizes, len(sizes)])
         for parameter, total, count in zip(self.parameters, sums, used.tolist(), strict=True):
+            if parameter.grad is None and count:
+                parameter.grad = torch.zeros_like(parameter)
             if parameter.grad is not None:
-                parameter.grad.copy_(total.view_as(parameter))
-            elif count:
-                parameter.grad = total.view_as(parameter).clone()
+                gradient = local(parameter.grad)
+                gradient.copy_(total.view_as(gradient))
         self.flat = self.sent = None
 
 
@@ -106,9 +110,9 @@ def in_buckets(parameters: Sequence[nn.Parameter], size: int) -> Iterator[Bucket
         members: list[nn.Parameter] = []
         held = 0
         for parameter in same:
-            if members and held + parameter.nbytes > size:
+            if members and held + local(parameter).nbytes > size:
                 yield Bucket(members)
                 members, held = [], 0
             members.append(parameter)
-            held += parameter.nbytes
+            held += local(parameter).nbytes
         yield Bucket(members)

@@ -21,7 +21,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from sanbu.checkpoints import RunError, Writer
 from sanbu.config import SanbuError
 from sanbu.files import facts_of, pack, remove, seal, write_tensors
-from sanbu.parallel.world import World
+from sanbu.parallel.world import World, local
 
 Index = dict[str, tuple[str, list[int], list[int], list[int]]]  # name: type, whole shape, offset, shape of the piece
 
@@ -36,7 +36,7 @@ def save_together(world: World, writer: Writer, name: str, state: dict[str, Any]
     world.once(lambda: begin(path, place))
     tensors: dict[str, Tensor] = {}
     tree = pack(state, tensors)
-    mine = {key: piece(tensor) for key, tensor in tensors.items()}
+    mine = {key: local(tensor) for key, tensor in tensors.items()}
     index = {key: describe(tensor) for key, tensor in tensors.items()}
     owned, trees, indices = owners(world, index, tree)
     file = f"rank-{world.rank:05d}.safetensors"
@@ -109,11 +109,6 @@ def finish(
     except OSError as error:
         remove(place)
         raise SanbuError(f"cannot write {path}: {error.strerror}") from None
-
-
-def piece(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this rank holds."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def describe(tensor: Tensor) -> tuple[str, list[int], list[int], list[int]]:

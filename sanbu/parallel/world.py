@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from sanbu.config import SanbuError
 from sanbu.parallel.layout import Degrees, Layout, Place
@@ -231,13 +233,20 @@ def join(layout: Layout, device: str) -> Iterator[World]:
     if created:
         if device == "cuda":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=layout.timeout))
+        begin(device, timedelta(seconds=layout.timeout))
     try:
         yield make_world(layout, device)
     finally:
         if created:
             dist.destroy_process_group()
+
+
+def begin(device: str, timeout: timedelta) -> None:
+    """Begin the group. Each start of the processes has its own names in the store, so none meets an old address."""
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    store = PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 def make_world(layout: Layout, device: str) -> World:
@@ -248,6 +257,11 @@ def make_world(layout: Layout, device: str) -> World:
         return replace(ALONE, layout=layout)
     mesh = init_device_mesh(device, degrees.mesh, mesh_dim_names=NAMES)
     return World(layout, degrees, dist.get_rank(), mesh, mesh["replicas", "shard"]._flatten("rows"))
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this rank holds."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def shared_parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:

@@ -73,3 +73,12 @@ def test_pictures_over_two_processes(name, layout):
 @pytest.mark.parametrize("layout", [{"shard": 2, "zero": 3}, {"shard": 2, "zero": 2}], ids=str)
 def test_hybrid_sharding_over_four_processes(layout):
     check(layout, 4, "gpt2", *COMMON, *TEXT)
+
+
+TRANSFORMERS = ["gpt2", "llama", "shakespeare", "gemma", "gpt1"]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("layout", [{"tensor": 2}, {"tensor": 2, "sequence": "on"}], ids=str)
+def test_matrices_over_two_processes(name, layout):
+    check(layout, 2, name, *COMMON, *TEXT)
