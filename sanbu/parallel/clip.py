@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
-from sanbu.parallel.world import World, local
+from sanbu.parallel.world import World, gradient_of, local
 
 
 def clip_over_ranks(world: World, parameters: Sequence[nn.Parameter], limit: float) -> float:
     """Scale the gradient of these parameters to at most this norm; its norm before."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [gradient_of(parameter) for parameter in parameters if parameter.grad is not None]
     squared = torch.zeros((), dtype=torch.float64, device=world.device)
     for gradient in gradients:
         squared += local(gradient).double().square().sum() / copies(world, gradient)
@@ -38,6 +38,6 @@ def copies(world: World, tensor: Tensor) -> int:
     if not isinstance(tensor, DTensor):
         return stage
     for number, placement in enumerate(tensor.placements):
-        if isinstance(placement, Shard):
+        if not placement.is_replicate():
             stage //= tensor.device_mesh.size(number)
     return stage

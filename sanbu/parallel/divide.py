@@ -30,13 +30,13 @@ from sanbu.parallel.world import World, shared_parameters
 class Divided:
     """How the models of a run are divided.
 
-    reducers: those that sum the gradients of each player over the rows. partial: the whole parameters of each model
-    whose gradient is a sum over the tensor ranks.
+    reducers: those that sum the gradients of each player over the rows. partial: the names of the whole
+    parameters of each model whose gradient is a sum over the tensor ranks.
     """
 
     world: World
     reducers: dict[str, Reducer] = field(default_factory=dict)
-    partial: dict[str, list[nn.Parameter]] = field(default_factory=dict)
+    partial: dict[str, list[str]] = field(default_factory=dict)
 
     def prepare(self, models: dict[str, nn.Module], players: Mapping[str, tuple[str, ...]], machine: Machine) -> None:
         """Prepare the models for the machine and the layout, in place.
@@ -71,16 +71,16 @@ class Divided:
         zero = 0 if self.world.alone else self.world.layout.zero
         if zero and not isinstance(search, GradientSearch):
             raise SanbuError(f"layout.zero: given {zero}, but the optimizer has no gradient; allowed: 0")
-        if zero == 1 and isinstance(search, GradientSearch):
-            from sanbu.parallel.shards import divide_updates
-
-            divide_updates(self.world, search)
         if not self.world.alone and isinstance(search, GradientSearch):
             from sanbu.parallel.matrices import polar_over_ranks
 
             for optimizer, _ in search.pairs:
                 if isinstance(optimizer, MuonOptimizer):
                     optimizer.polar = polar_over_ranks
+            if zero == 1:
+                from sanbu.parallel.shards import divide_updates
+
+                divide_updates(self.world, search)
         return search
 
     def ranks(self) -> Ranks:
@@ -167,7 +167,8 @@ class Divided:
         return found
 
     def _sum_partial(self, problem: Problem) -> None:
-        partial = [parameter for name in problem.learners for parameter in self.partial.get(name, ())]
+        learners = problem.learners.items()
+        partial = [module.get_parameter(each) for name, module in learners for each in self.partial.get(name, ())]
         if partial:
             from sanbu.parallel.tensors import sum_gradients
 

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sanbu.parallel.world import local
+from sanbu.parallel.world import gradient_of, local
 
 BUCKET = 25 * 2**20  # bytes of gradients that are sent together
 
@@ -34,7 +34,7 @@ class Bucket:
     def send(self, group: dist.ProcessGroup) -> None:
         """Begin to sum; a parameter without a gradient counts as zero, and says so behind the gradients."""
         first = local(self.parameters[0])
-        held = [local(torch.zeros_like(p) if p.grad is None else p.grad) for p in self.parameters]
+        held = [local(torch.zeros_like(p) if p.grad is None else gradient_of(p)) for p in self.parameters]
         pieces = [gradient.flatten() for gradient in held]
         used = [float(parameter.grad is not None) for parameter in self.parameters]
         pieces.append(torch.tensor(used, dtype=first.dtype, device=first.device))

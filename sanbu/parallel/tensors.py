@@ -69,14 +69,17 @@ def parts(decoder: Decoder) -> Iterator[tuple[str, Any, Any]]:
             yield path, attention, mlp
 
 
-def divide_matrices(world: World, model: nn.Module) -> list[nn.Parameter]:
-    """Divide the matrices of every transformer in a model; the parameters whose gradients are sums over these ranks."""
+def divide_matrices(world: World, model: nn.Module) -> list[str]:
+    """Divide the matrices of every transformer in a model; names of parameters with gradients that are sums over ranks.
+
+    They are names, because what divides weights later puts other parameters in the place of these.
+    """
     decoders = [module for module in model.modules() if isinstance(module, Decoder)]
     if not decoders:
         given, kind = world.degrees.tensor, type(model).__name__
         raise SanbuError(f"layout.tensor: given {given}, but {kind} has no plan to divide its matrices; allowed: 1")
     sequence = world.layout.sequence == "on"
-    found: list[nn.Parameter] = []
+    found: set[int] = set()
     for decoder in decoders:
         check_widths(decoder, world.degrees.tensor)
         tied = decoder.head.weight is decoder.embedding.tokens.weight
@@ -89,8 +92,8 @@ def divide_matrices(world: World, model: nn.Module) -> list[nn.Parameter]:
                 projection.out_features //= world.degrees.tensor
             attention.register_forward_pre_hook(own_dropout(world.place.tensor))
             attention.register_forward_hook(common_dropout)
-        found += summed(decoder, sequence)
-    return found
+        found |= {id(parameter) for parameter in summed(decoder, sequence)}
+    return [name for name, parameter in model.named_parameters() if id(parameter) in found]
 
 
 def check_widths(decoder: Decoder, ranks: int) -> None:

@@ -264,6 +264,15 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
+def gradient_of(parameter: Any) -> Tensor:
+    """The gradient of a parameter, divided as the parameter is; torch may leave it whole."""
+    wanted = getattr(parameter, "placements", None)
+    if wanted is not None and parameter.grad.placements != wanted:
+        parameter.grad = parameter.grad.redistribute(placements=wanted)
+    gradient: Tensor = parameter.grad
+    return gradient
+
+
 def shared_parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
     """The parameters of several modules, each once."""
     every = {id(parameter): parameter for module in modules for parameter in module.parameters()}
