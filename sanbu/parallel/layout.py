@@ -82,6 +82,11 @@ class Degrees:
         return self.data // self.shard * self.context
 
     @property
+    def size(self) -> int:
+        """The number of ranks."""
+        return self.pipeline * self.data * self.context * self.tensor
+
+    @property
     def mesh(self) -> tuple[int, int, int, int]:
         """The shape of the mesh: pipeline, replicas, shard, tensor."""
         return self.pipeline, self.replicas, self.shard, self.tensor

@@ -30,6 +30,7 @@ class World:
     """One process of a job. The defaults are a process that is alone.
 
     mesh: the dimensions in NAMES. rows: of the ranks with other rows or positions and the same part of the model.
+    ends: the group of the first and the last stage, for those that are in one.
     """
 
     layout: Layout = field(default_factory=Layout)
@@ -37,6 +38,7 @@ class World:
     rank: int = 0
     mesh: DeviceMesh | None = None
     rows: DeviceMesh | None = None
+    ends: dist.ProcessGroup | None = None
 
     @property
     def size(self) -> int:
@@ -256,7 +258,18 @@ def make_world(layout: Layout, device: str) -> World:
     if size == 1:
         return replace(ALONE, layout=layout)
     mesh = init_device_mesh(device, degrees.mesh, mesh_dim_names=NAMES)
-    return World(layout, degrees, dist.get_rank(), mesh, mesh["replicas", "shard"]._flatten("rows"))
+    rows = mesh["replicas", "shard"]._flatten("rows")
+    return World(layout, degrees, dist.get_rank(), mesh, rows, make_ends(degrees) if degrees.pipeline > 1 else None)
+
+
+def make_ends(degrees: Degrees) -> dist.ProcessGroup | None:
+    """The group of the first and the last stage with this rank's place in them; every rank makes all such groups."""
+    stage, found = degrees.size // degrees.pipeline, None
+    for first in range(stage):
+        pair = [first, first + stage * (degrees.pipeline - 1)]
+        group = dist.new_group(pair)
+        found = group if dist.get_rank() in pair else found
+    return found
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -82,3 +82,8 @@ TRANSFORMERS = ["gpt2", "llama", "shakespeare", "gemma", "gpt1"]
 @pytest.mark.parametrize("layout", [{"tensor": 2}, {"tensor": 2, "sequence": "on"}], ids=str)
 def test_matrices_over_two_processes(name, layout):
     check(layout, 2, name, *COMMON, *TEXT)
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved", "zero-bubble"])
+def test_layers_over_two_processes(schedule):
+    check({"pipeline": 2, "schedule": schedule}, 2, "gpt2", *COMMON, *TEXT)
