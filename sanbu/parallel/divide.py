@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from sanbu.config import SanbuError
@@ -69,6 +70,8 @@ class Divided:
         for name, module in models.items():
             if degrees.tensor > 1:
                 self._divide_matrices(name, module)
+            if degrees.context > 1:
+                self._divide_positions(module)
             if degrees.pipeline == 1:
                 machine.prepare(module)
             else:
@@ -82,6 +85,12 @@ class Divided:
 
         for part in copies_of(module):
             self.partial[name] = divide_matrices(self.world, part)
+
+    def _divide_positions(self, module: nn.Module) -> None:
+        from sanbu.parallel.sequence import divide_positions
+
+        for part in copies_of(module):
+            divide_positions(self.world, part)
 
     def _cut(self, name: str, module: nn.Module, machine: Machine) -> None:
         from sanbu.parallel.pipeline import cut
@@ -98,7 +107,7 @@ class Divided:
         for number, part in enumerate(copies_of(module)):
             pipeline = self.pipelines.get(f"{name}/{number}")
             for each in [part] if pipeline is None else pipeline.stages:
-                shard(self.world, each, machine.precision, whole)
+                shard(self.world, each, machine.precision, whole, rest_whole=pipeline is not None)
 
     def search(self, search: Search) -> Search:
         """A search whose work is divided. Raises SanbuError for one that the layout does not allow."""
@@ -108,9 +117,10 @@ class Divided:
         if not self.world.alone and isinstance(search, GradientSearch):
             from sanbu.parallel.matrices import polar_over_ranks
 
-            for optimizer, _ in search.pairs:
+            for number, (optimizer, _) in enumerate(search.pairs):
                 if isinstance(optimizer, MuonOptimizer):
                     optimizer.polar = polar_over_ranks
+                search.peaks[number] = split_groups(optimizer, search.peaks[number])
             if zero == 1:
                 from sanbu.parallel.shards import divide_updates
 
@@ -142,6 +152,19 @@ class Divided:
             if pipeline.tied and pipeline.stages[-1].last:
                 found.add(id(pipeline.decoder.head.weight))
         return found
+
+
+def split_groups(optimizer: torch.optim.Optimizer, peaks: list[float]) -> list[float]:
+    """Groups of parameters that are divided alike, because torch updates a group at once; their peak rates."""
+    groups, found = [], []
+    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+        alike: dict[Any, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            alike.setdefault(getattr(parameter, "device_mesh", None), []).append(parameter)
+        groups += [{**group, "params": members} for members in alike.values()]
+        found += [peak] * len(alike)
+    optimizer.param_groups = groups
+    return found
 
 
 def copies_of(module: nn.Module) -> list[nn.Module]:

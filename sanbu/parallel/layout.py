@@ -60,6 +60,8 @@ class Layout(Config):
             raise ConfigError(f"layout.shard: given {shard}, but layout.zero=0 divides nothing; allowed zero: 1, 2, 3")
         if self.zero == 1 and shard != data:
             raise ConfigError(f"layout.shard: given {shard}, but layout.zero=1 divides over all {data} data ranks")
+        if self.context > 1 and (self.pipeline > 1 or self.sequence == "on"):
+            raise ConfigError(f"layout.context: given {self.context}, which goes with neither pipeline nor sequence=on")
         return Degrees(data, shard, self.tensor, self.context, self.pipeline)
 
 

@@ -32,7 +32,7 @@ from sanbu.models.tokens.transformer import Decoder, keys_and_values, logits, se
 from sanbu.noise import key
 from sanbu.objectives.objective import add, add_pairs
 from sanbu.optimizers.search import Pairs, Problem, Sums
-from sanbu.parallel.world import World
+from sanbu.parallel.world import World, gradient_of, local
 from sanbu.space import Batch, row_count
 
 SCHEDULES: dict[str, Any] = {
@@ -61,8 +61,23 @@ class Stage(nn.Module):
         self.scope: Callable[[], Any] = torch.enable_grad
         self.seed: Callable[[int], None] = lambda micro: None
 
-    def forward(self, x: Tensor, micro: Tensor, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
-        """x: tokens_BT for the first stage, x_BTD for the others. Gives x_BTD, after the norm in the last stage."""
+    def forward(
+        self,
+        x: Tensor,
+        micro: Tensor | None = None,
+        tokens: Tensor | None = None,
+        positions: Tensor | None = None,
+        sight: Sight | None = None,
+        cache: dict[str, Any] | None = None,
+    ) -> Tensor:
+        """x: tokens_BT for the first stage, x_BTD for the others. Gives x_BTD, after the norm in the last stage.
+
+        micro: the number of the micro-batch in a turn, with its tokens and positions; or else sight and cache, by the
+        name of the block.
+        """
+        if sight is not None:
+            return self.run(x, sight, cache)
+        assert micro is not None and tokens is not None
         self.seed(int(micro[0]))
         if self.number:
             torch.manual_seed(key(torch.initial_seed(), "stage", self.number))
@@ -174,7 +189,7 @@ class Pipeline:
         first, last = self.stages[0].first, self.stages[-1].last
         if (first or last) and ends is not None:
             weight = self.decoder.embedding.tokens.weight if first else self.decoder.head.weight
-            dist.all_reduce(local_gradient(weight), group=ends)
+            dist.all_reduce(local(gradient_of(weight)), group=ends)
 
     # -- outside of a turn --------------------------------------------------------------------------------------------
 
@@ -193,11 +208,13 @@ class Pipeline:
         x = tokens_BT
         for number in range(self.count):
             owner = number % self.world.degrees.pipeline
-            mine = next((stage for stage in self.stages if stage.number == number), None)
+            mine: Any = next((stage for stage in self.stages if stage.number == number), None)
             if mine is not None:
-                x = mine.run(x, sight, held)
+                x = mine(x, sight=sight, cache=held)
                 if mine.last:
                     x = readout(self.decoder.head, x)
+                if hasattr(mine, "reshard"):
+                    mine.reshard()
             x = self._from(owner, x if mine is not None else None, tokens_BT.device)
         return x
 
@@ -236,14 +253,6 @@ class Told:
         if tokens.shape != self.tokens.shape or not torch.equal(tokens, self.tokens):
             raise SanbuError("layout.pipeline: the objective reads other tokens than those of the batch; allowed: 1")
         return readout(self.decoder.head, self.hidden)
-
-
-def local_gradient(weight: nn.Parameter) -> Tensor:
-    """The gradient of a weight on this rank."""
-    assert weight.grad is not None
-    gradient: Any = weight.grad
-    found: Tensor = gradient.to_local() if hasattr(gradient, "to_local") else gradient
-    return found
 
 
 def cut(world: World, model: nn.Module) -> Pipeline:
