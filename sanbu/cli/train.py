@@ -177,12 +177,15 @@ def train(
     from sanbu.display.tensorboard import TensorBoard
     from sanbu.loop import train as train_recipe
     from sanbu.memory.parts import TooLarge
+    from sanbu.parallel.launch import speaks
 
     watchers = [Console(), TensorBoard()] if tensorboard else [Console()]
     try:
         done = train_recipe(recipe, run, resume=resume, watchers=watchers)
     except TooLarge as error:
         raise with_nearest_size(error, name, overrides or ()) from None
+    if not speaks():
+        return
     rows = done.metrics()
     curve = draw_curves(done) if rows else None
     final = {key: value for row in rows for key, value in row.items() if not key.startswith("time/")}
