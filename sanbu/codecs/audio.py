@@ -108,25 +108,25 @@ def is_sound(path: Path | str) -> bool:
     return Path(path).suffix.lower().removeprefix(".") in FORMATS
 
 
-def rate_for(format: str, rate: int) -> int:
+def rate_for(suffix: str, rate: int) -> int:
     """The rate at which a format is written: the wave's own, or the next higher one that the format allows."""
-    allowed = FORMATS[format][2]
+    allowed = FORMATS[suffix][2]
     if not allowed or rate in allowed:
         return rate
     return min((each for each in allowed if each > rate), default=max(allowed))
 
 
-def encode(wave: np.ndarray, rate: int, format: str = "wav") -> bytes:
+def encode(wave: np.ndarray, rate: int, suffix: str = "wav") -> bytes:
     """A wave [N] in [-1, 1] as the bytes of a file; `pcm` is 24 kHz, 16 bits, little-endian, one channel, no header.
 
     A rate that the format does not have is raised to the next that it has. Raises AudioError for an unknown format.
     """
-    if format not in FORMATS:
-        raise AudioError(f"format: given {format!r}, allowed: {', '.join(FORMATS)}{nearest(format, FORMATS)}")
-    container, coding, _ = FORMATS[format]
-    written = rate_for(format, rate)
+    if suffix not in FORMATS:
+        raise AudioError(f"format: given {suffix!r}, allowed: {', '.join(FORMATS)}{nearest(suffix, FORMATS)}")
+    container, coding, _ = FORMATS[suffix]
+    written = rate_for(suffix, rate)
     wave = np.clip(resample(np.asarray(wave, np.float32), rate, written), -1, HIGHEST)
-    if format == "pcm":
+    if suffix == "pcm":
         return np.round(wave * 32768).astype("<i2").tobytes()
     file = io.BytesIO()
     library("soundfile")  # for its one-line error

@@ -4,8 +4,10 @@ A mel spectrogram is what an acoustic model and a vocoder exchange, so both must
 conventions: a periodic Hann window, magnitudes (not powers), triangular filters on Slaney's scale with Slaney's norm,
 and the natural logarithm of max(mel, 1e-5). They differ in the padding (by reflection):
 
-hifigan     (n_fft - hop) / 2 samples on each side; N // hop frames, frame t centred on hop (t + 1/2) (Kong and others, 2020)
-tacotron2   n_fft / 2 samples on each side; N // hop + 1 frames, frame t centred on hop t             (Shen and others, 2018)
+hifigan     (n_fft - hop) / 2 samples on each side; N // hop frames, frame t centred on hop (t + 1/2)
+tacotron2   n_fft / 2 samples on each side; N // hop + 1 frames, frame t centred on hop t
+
+(Kong and others, "HiFi-GAN", 2020; Shen and others, "Natural TTS synthesis", 2018.)
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def correlation(a, b):
     return best
 
 
-@pytest.mark.parametrize("subtype, error", [("PCM_U8", 2e-2), ("PCM_16", 1e-4), ("PCM_24", 1e-6), ("FLOAT", 1e-7)])
+@pytest.mark.parametrize(("subtype", "error"), [("PCM_U8", 2e-2), ("PCM_16", 1e-4), ("PCM_24", 1e-6), ("FLOAT", 1e-7)])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_widths_and_channels(tmp_path, subtype, error, channels):
     wave = tone()
@@ -53,21 +53,21 @@ def test_other_rates_are_resampled_by_soxr(tmp_path, rate):
     np.testing.assert_allclose(found[middle], tone()[middle], atol=2e-3)
 
 
-@pytest.mark.parametrize("format", list(audio.FORMATS))
-def test_every_format_is_written(tmp_path, format):
+@pytest.mark.parametrize("suffix", list(audio.FORMATS))
+def test_every_format_is_written(tmp_path, suffix):
     """Lossless ones return the same samples, the others nearly the same sound."""
     wave = tone(1.0) * np.linspace(0.2, 1, RATE, dtype=np.float32)
-    path = write_wave(tmp_path / f"out.{format}", wave, RATE)
-    if format == "pcm":
+    path = write_wave(tmp_path / f"out.{suffix}", wave, RATE)
+    if suffix == "pcm":
         found = np.frombuffer(path.read_bytes(), "<i2").astype(np.float32) / 32768
         np.testing.assert_allclose(found, resample(wave, RATE, 24000), atol=1e-4)
         return
     found = read_wave(path, RATE)
-    if format in ("wav", "flac"):
+    if suffix in ("wav", "flac"):
         np.testing.assert_allclose(found, wave, atol=1e-4)
     else:
         assert correlation(wave, found) > 0.99
-    assert soundfile.info(path).samplerate == audio.rate_for(format, RATE)
+    assert soundfile.info(path).samplerate == audio.rate_for(suffix, RATE)
 
 
 def test_a_long_vorbis_file_is_written():
@@ -112,7 +112,7 @@ def test_a_folder_is_no_sound(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path, said", [("a.wave", "did you mean 'wav'"), ("a.aac", "allowed: .wav"), ("a", "suffix ''")]
+    ("path", "said"), [("a.wave", "did you mean 'wav'"), ("a.aac", "allowed: .wav"), ("a", "suffix ''")]
 )
 def test_other_formats_are_refused(path, said):
     with pytest.raises(AudioError, match=said):

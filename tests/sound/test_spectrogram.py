@@ -67,7 +67,7 @@ def test_frames_of_any_length(convention, samples):
         assert mel.frames(samples) == samples // 256 + (convention == "tacotron2")
 
 
-@pytest.mark.parametrize("n_fft, hop, window", [(1024, 256, 1024), (512, 100, 400), (256, 64, 256)])
+@pytest.mark.parametrize(("n_fft", "hop", "window"), [(1024, 256, 1024), (512, 100, 400), (256, 64, 256)])
 @pytest.mark.parametrize("padding", ["same", "centre"])
 def test_istft_inverts_stft(n_fft, hop, window, padding):
     pad = (n_fft - hop) // 2 if padding == "same" else n_fft // 2
@@ -95,7 +95,7 @@ def test_a_difference_is_one_line():
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    ("fields", "said"),
     [({"fmax": 12000.0}, "fmax 12000"), ({"hop": 2048}, "at least the hop"), ({"window": 2048}, "window 2048")],
 )
 def test_impossible_configs_are_refused(fields, said):
