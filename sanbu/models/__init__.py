@@ -55,6 +55,8 @@ KINDS = {
     # columns: the cells of a table, each given others
     "copula": "columns.copula",
     "column-forest": "columns.forest",
+    # vocoders: the wave of a mel spectrogram
+    "istft-head": "vocoders.istft_head",
     # your own nn.Module, by family
     "custom": "custom_module",
     "custom-tokens": "custom_module",

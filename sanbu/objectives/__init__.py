@@ -30,6 +30,8 @@ KINDS = {
     "mean-teacher": "few_labels",
     "fixmatch": "few_labels",
     "freematch": "few_labels",
+    # waves of sound
+    "spectral": "spectral",
     # the cells of a table
     "columns": "columns",
     # labels and preferences
