@@ -72,7 +72,7 @@ class WaveCodec:
             return log_mel(found[None], self.mel)[0]
         if found.ndim != 2 or found.shape[0] != self.mel.mels or not found.shape[1]:
             shape = list(found.shape)
-            raise SanbuError(f"prompt: given an array {shape}, allowed: samples [N], or a mel [{self.mel.mels}, frames]")
+            raise SanbuError(f"prompt: given an array {shape}, allowed: samples [N], a mel [{self.mel.mels}, frames]")
         return found
 
     def follow(self, stop: Sequence[str] = ()) -> WaveFollower:

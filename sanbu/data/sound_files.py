@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def clips(path: str, rate: int) -> tuple[list[str], list[np.ndarray], str]:
     about = read_json(folder / "clips.json")
     samples = np.load(folder / "samples.npy", mmap_mode="r")
     edges = np.cumsum([0, *about["lengths"]])
-    waves = [samples[start:end] for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    waves = [samples[start:end] for start, end in pairwise(edges)]
     return about["names"], waves, name
 
 

@@ -1,6 +1,6 @@
 """Segments of waves with their mels, for vocoders. A row is a segment; a hash of each clip's content decides its split.
 
-The mel of a segment is cut from that of its clip, so frames at its ends have the context that they have in a whole clip.
+The mel of a segment is cut from that of its clip, so frames at its ends have the context of a whole clip.
 """
 
 from __future__ import annotations

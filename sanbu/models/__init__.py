@@ -57,6 +57,9 @@ KINDS = {
     "column-forest": "columns.forest",
     # vocoders: the wave of a mel spectrogram
     "istft-head": "vocoders.istft_head",
+    "hifigan": "vocoders.hifigan",
+    "wavenet": "vocoders.wavenet",
+    "waveglow": "vocoders.waveglow",
     # your own nn.Module, by family
     "custom": "custom_module",
     "custom-tokens": "custom_module",

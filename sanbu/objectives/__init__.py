@@ -32,6 +32,8 @@ KINDS = {
     "freematch": "few_labels",
     # waves of sound
     "spectral": "spectral",
+    "wave-game": "wave_game",
+    "wave-likelihood": "wave_likelihood",
     # the cells of a table
     "columns": "columns",
     # labels and preferences
