@@ -1,4 +1,4 @@
-"""Sources of sound: the clips of a folder, of one file, or of a Parquet file with a column of encoded audio."""
+"""Sources of sound: the built-in clips, a folder, one file, or a Parquet file with a column of encoded audio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 
 from sanbu.codecs.audio import READABLE, AudioError, read_wave
 from sanbu.config import SanbuError
+from sanbu.data.builtin import spoken
 from sanbu.data.cache import cache_folder
+from sanbu.data.sources import built_in
 from sanbu.files import read_json, write_json
 from sanbu.progress import progress_rows
 
@@ -46,8 +48,12 @@ def identity(source: Path | tuple[str, bytes]) -> tuple[str, int, str]:
 def sounds(path: str) -> list[Path | tuple[str, bytes]]:
     """The sounds of a source, in order. Raises SanbuError if there are none."""
     place = Path(path)
+    if built_in(path, spoken.NAME):
+        return list(spoken.spoken())
     if not place.exists():
-        raise SanbuError(f"data.path: {path!r} does not exist; give a folder of sound files, a file, or .parquet")
+        raise SanbuError(
+            f"data.path: {path!r} does not exist; give spoken, a folder of sound files, a file, or .parquet"
+        )
     if place.suffix.lower() == ".parquet":
         return list(records(place))
     found = sorted(place.rglob("*")) if place.is_dir() else [place]

@@ -32,7 +32,10 @@ class Waves(DataConfig):
 
     measure: ClassVar[str] = "vocoders"
     kind: Literal["waves"] = "waves"
-    path: str = Field(description="folder of sound files, one file, or .parquet with a column `audio`")
+    path: str = Field(
+        "spoken",
+        description="spoken (espeak-ng's voices), folder of sound files, one file, or .parquet with a column `audio`",
+    )
     mel: Mel = Field(Mel(), description="how a wave becomes a mel; kept in the run")
     segment: int = Field(32, ge=2, description="frames per row")
     normalise: bool = Field(True, description="scale every clip so that its largest sample is 0.95")
@@ -61,8 +64,8 @@ class WaveRows:
         self.fingerprint = source
         chances = [chance(wave) for wave in self.waves]
         held = [number for number, each in enumerate(chances) if each < config.validation]
-        self.held_clips = held
-        self.clips = [number for number in range(len(self.waves)) if number not in set(held)]
+        self.held_clips, taken = held, set(held)
+        self.clips = [number for number in range(len(self.waves)) if number not in taken]
         self.ends = np.cumsum([self.slots(number) for number in self.clips])
         self.held_ends = np.cumsum([self.slots(number) for number in held]) if held else np.zeros(0, np.int64)
         if not self.clips:

@@ -49,6 +49,11 @@ RECIPES = {
     "consistency": "images",
     # tables
     "table": "tables",
+    # sound
+    "vocoder": "vocoders",
+    "hifigan": "vocoders",
+    "wavenet": "vocoders",
+    "waveglow": "vocoders",
     # alignment
     "base": "alignment",
     "sft": "alignment",

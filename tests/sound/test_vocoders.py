@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sanbu.config import ConfigError
+from sanbu.config import ConfigError, load
 from sanbu.data.waves import Waves
 from sanbu.layers.pixel_distributions import logistic_mass
 from sanbu.layers.spectrogram import Mel
@@ -89,7 +89,7 @@ def test_hifigan_equals_the_published_architecture(version):
     assert found.shape == (2, 7 * 256)
     torch.testing.assert_close(found, published(original_names(model), config, mel), atol=1e-5, rtol=0)
     assert found.std() > 1e-3
-    assert 256 == torch.tensor(full.rates).prod()
+    assert torch.tensor(full.rates).prod() == 256
 
 
 @pytest.mark.parametrize(("version", "millions"), [("v1", 13.93), ("v2", 0.93), ("v3", 1.46)])
@@ -102,7 +102,11 @@ def test_sizes_are_the_published_ones(version, millions):
 
 @pytest.mark.parametrize(
     ("fields", "said"),
-    [({"kernels": (15, 16, 4, 4)}, "plus an even number"), ({"rates": (8, 8, 2)}, "as many"), ({"width": 100}, "multiple")],
+    [
+        ({"kernels": (15, 16, 4, 4)}, "plus an even number"),
+        ({"rates": (8, 8, 2)}, "as many"),
+        ({"width": 100}, "multiple"),
+    ],
 )
 def test_impossible_generators_are_refused(fields, said):
     with pytest.raises(ValueError, match=said):
@@ -179,7 +183,7 @@ def test_waveglow_determinant_is_that_of_the_jacobian():
 
 
 def test_waveglow_likelihood_is_a_density():
-    """The nll equals that of the Gaussian noise, minus the determinant; published size: 87.7 million at 512 channels."""
+    """The negative log-likelihood is that of the Gaussian noise, minus the determinant."""
     model = shaken(built(GLOW.model_copy(update={"sigma": 0.7})))
     wave, mel = torch.randn(2, 96) / 3, torch.randn(2, 8, 6)
     noise, determinant = model.encode(wave, mel)
@@ -234,7 +238,7 @@ def test_levels_and_values_agree(law):
 
 @pytest.mark.parametrize("law", [MuLaw(), Logistics(3)])
 def test_draws_follow_the_distribution(law):
-    """Frequencies of 20,000 draws in 16 bins against the exact masses: chi-squared with 15 degrees below 45 (p 1e-4)."""
+    """20,000 draws in 16 bins against the exact masses: chi-squared of 15 degrees below 45 (p 1e-4)."""
     torch.manual_seed(1)
     outputs = torch.randn(1, law.size, dtype=torch.double)
     if law.levels > 256:
@@ -307,7 +311,5 @@ def test_rows_of_a_stream_do_not_depend_on_each_other():
 
 
 def test_mel_must_be_that_of_the_data():
-    with pytest.raises(ConfigError):
-        from sanbu.config import load
-
+    with pytest.raises(ConfigError, match="hop"):
         load(Waves, {"kind": "waves", "path": "x", "mel": {"hop": 0}})
