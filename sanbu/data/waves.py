@@ -25,6 +25,7 @@ from sanbu.noise import Noise, mix_int
 from sanbu.space import Batch, Space
 
 PEAK = 0.95  # of a clip that is normalised
+EXAMPLE_SECONDS = 4  # of the sound that a run copies where no prompt is given
 
 
 class Waves(DataConfig):
@@ -81,7 +82,7 @@ class WaveRows:
     def codec(self) -> WaveCodec:
         """The codec of these waves; its example is the first held-out clip."""
         chosen = self.held_clips[0] if self.held_clips else self.clips[0]
-        return WaveCodec(self.mel, self.wave(chosen))
+        return WaveCodec(self.mel, self.wave(chosen)[: EXAMPLE_SECONDS * self.mel.rate])
 
     def describe(self) -> str:
         seconds = sum(map(len, self.waves)) / self.mel.rate

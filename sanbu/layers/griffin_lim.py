@@ -2,9 +2,9 @@
 
 Alternate between spectra that some wave has, P(c) = STFT(iSTFT(c)), and spectra with the given magnitudes A:
 
-t_n = P(c_{n-1}),    c_n = A exp(i angle(t_n + a (t_n - t_{n-1}))),    a = 0.99 a' with a' = 1
+t_n = P(c_{n-1}),    c_n = A exp(i angle(t_n + 0.99 (t_n - t_{n-1})))
 
-It needs no training, so it is the floor of every vocoder.
+It needs no training: with the magnitudes nearest to a mel it is the floor of every vocoder.
 """
 
 from __future__ import annotations
@@ -14,47 +14,58 @@ import math
 import torch
 from torch import Tensor
 
-from sanbu.layers.spectrogram import Mel, istft, mel_filters, stft
+from sanbu.layers.spectrogram import Mel, envelope, hann, istft, mel_filters, overlap_add
 from sanbu.noise import uniform_at
 
 ITERATIONS, MOMENTUM = 60, 0.99
 SOLVES = 30  # steps of the search for magnitudes
 
 
-def linear_magnitudes(mel_BMF: Tensor, mel: Mel) -> Tensor:
+def linear_magnitudes(mel_BMF: Tensor, mel: Mel, solves: int = SOLVES) -> Tensor:
     """Magnitudes [B, n_fft / 2 + 1, F], not negative, whose mel spectrogram is nearest to a log-mel.
 
-    Multiplicative updates (Lee and Seung, 2001), from the transposed filters.
+    Multiplicative updates (Lee and Seung, 2001), from the transposed filters; 0 where no filter reaches.
     """
     filters_MC = mel_filters(mel, mel_BMF.device)
     wanted = filters_MC.T @ mel_BMF.exp()
-    magnitudes = wanted.clone()
-    gram = filters_MC.T @ filters_MC
-    for _ in range(SOLVES):
-        magnitudes = magnitudes * wanted / (gram @ magnitudes + 1e-10)
+    magnitudes = wanted
+    for _ in range(solves):
+        magnitudes = magnitudes * wanted / (filters_MC.T @ (filters_MC @ magnitudes) + 1e-10)
     return magnitudes
 
 
 def griffin_lim(mel_BMF: Tensor, mel: Mel, seeds_B: Tensor, iterations: int = ITERATIONS) -> Tensor:
     """Waves [B, F hop] of log-mels; the first phases are random, by seed."""
     target = linear_magnitudes(mel_BMF, mel)
-    rows, bins, frames = target.shape
-    samples = mel.samples(frames)
-    pad = mel.padding
-    first = uniform_at(seeds_B[:, None], torch.arange(bins * frames, device=target.device)).float()
-    spectrum = torch.polar(target, 2 * math.pi * first.view(rows, bins, frames))
-    before = torch.zeros_like(spectrum)
+    spectrum = phases(target, mel, seeds_B, 0, iterations)
+    samples = mel.samples(target.shape[2])
+    return istft(spectrum, mel.n_fft, mel.hop, mel.window, mel.padding, samples)
+
+
+def phases(target_BCF: Tensor, mel: Mel, seeds_B: Tensor, first: int, iterations: int) -> Tensor:
+    """A complex spectrum with these magnitudes [B, n_fft / 2 + 1, F]; the phases are found.
+
+    first: the number of the first frame, which its random phases depend on, besides the seed. A frame depends on
+    n_fft / hop - 1 frames on each side per iteration. What lies outside the wave is silence here.
+    """
+    rows, bins, frames = target_BCF.shape
+    counter = torch.arange(first * bins, (first + frames) * bins, device=target_BCF.device)
+    chance = uniform_at(seeds_B[:, None], counter).float().view(rows, frames, bins)
+    target_BFC = target_BCF.transpose(1, 2).contiguous()
+    spectrum = torch.polar(target_BFC, 2 * math.pi * chance)
+    before = None
     for _ in range(iterations):
-        wave = istft(spectrum, mel.n_fft, mel.hop, mel.window, pad, samples)
-        now = analysed(wave, mel, frames)
-        moved = now + MOMENTUM * (now - before)
-        spectrum = target * moved / moved.abs().clamp(min=1e-16)
+        now = consistent(spectrum, mel)
+        moved = now if before is None else torch.lerp(before, now, 1 + MOMENTUM)
+        spectrum = moved * (target_BFC / moved.abs().clamp(min=1e-16))
         before = now
-    return istft(spectrum, mel.n_fft, mel.hop, mel.window, pad, samples)
+    return spectrum.transpose(1, 2)
 
 
-def analysed(wave_BN: Tensor, mel: Mel, frames: int) -> Tensor:
-    """The first `frames` spectra of a wave, which is filled up with silence where it is too short."""
-    short = max(0, mel.least - wave_BN.shape[1])
-    wave_BN = torch.nn.functional.pad(wave_BN, (0, short))
-    return stft(wave_BN, mel.n_fft, mel.hop, mel.window, mel.padding)[..., :frames]
+def consistent(spectrum_BFC: Tensor, mel: Mel) -> Tensor:
+    """STFT(iSTFT(spectrum)), [B, F, n_fft / 2 + 1], of the whole length of the frames, padding included."""
+    weights = hann(mel.window, mel.n_fft, spectrum_BFC.device)
+    frames = torch.fft.irfft(spectrum_BFC, mel.n_fft) * weights
+    scale = envelope(frames.shape[1], mel.n_fft, mel.hop, mel.window, frames.device).clamp(min=1e-8)
+    wave = overlap_add(frames, mel.hop) / scale
+    return torch.fft.rfft(wave.unfold(1, mel.n_fft, mel.hop) * weights)

@@ -57,6 +57,7 @@ KINDS = {
     "column-forest": "columns.forest",
     # vocoders: the wave of a mel spectrogram
     "istft-head": "vocoders.istft_head",
+    "magnitude-head": "vocoders.magnitude_head",
     "hifigan": "vocoders.hifigan",
     "wavenet": "vocoders.wavenet",
     "waveglow": "vocoders.waveglow",

@@ -5,22 +5,23 @@ mel weight * mean |log mel(y) - log mel(x)|
 
 S are magnitudes, y the model's wave, |.| of the first term of a resolution the Frobenius norm. Several resolutions
 keep a model from fitting one transform alone (Yamamoto and others, "Parallel WaveGAN", 2020); the mel has no upper
-limit of frequency here, as in HiFi-GAN (Kong and others, 2020).
+limit of frequency here, as in HiFi-GAN (Kong and others, 2020). A model that says magnitudes (`magnitudes`) is compared
+by them directly, on its own transform: the second line with one resolution.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from sanbu.config import change
-from sanbu.layers.spectrogram import Mel, log_mel, stft
+from sanbu.layers.spectrogram import FLOOR, Mel, log_mel, mel_filters, stft
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, count_rows
 from sanbu.space import Batch, Models
 
-QUIET = 1e-5  # magnitude below which the logarithm is cut
+QUIET, AUDIBLE = 1e-5, 1e-2  # magnitudes below which a logarithm is cut, of waves and of a model's own
 
 
 class SpectralConfig(ObjectiveConfig):
@@ -55,10 +56,27 @@ def spectral(config: SpectralConfig) -> Objective:
 
     def loss(models: Models, batch: Batch) -> Loss:
         model = models["model"]
+        if hasattr(model, "magnitudes"):
+            return magnitude_loss(model, batch)
         total, mel = config.distance(model(batch["mel"]), batch["wave"], model.mel)
         return Loss({"rows": total}, {"mel_l1": (mel.detach(), mel.new_tensor(len(batch["wave"])))})
 
     return Objective(loss, count_rows)
+
+
+def magnitude_loss(model: Any, batch: Batch) -> Loss:
+    """The distance of a model's magnitudes from those of the wave; frames that reach beyond a segment are left out."""
+    mel, wave_BN = model.mel, batch["wave"]
+    edge = -(-mel.padding // mel.hop)
+    inner = slice(edge, batch["mel"].shape[2] - edge)
+    spectrum = stft(wave_BN, mel.n_fft, mel.hop, mel.window, mel.padding)[..., inner]
+    made = model.magnitudes(batch["mel"])[..., inner]
+    true = (spectrum.real.square() + spectrum.imag.square()).sqrt()
+    heard = (mel_filters(mel, made.device) @ made).clamp(min=FLOOR).log() - batch["mel"][..., inner]
+    rows = made.new_tensor(len(made))
+    return Loss(
+        {"rows": distance(made, true, AUDIBLE).sum()}, {"mel_l1": (heard.detach().abs().mean((1, 2)).sum(), rows)}
+    )
 
 
 def mel_distance(made_BN: Tensor, true_BN: Tensor, mel: Mel) -> Tensor:
@@ -69,9 +87,14 @@ def mel_distance(made_BN: Tensor, true_BN: Tensor, mel: Mel) -> Tensor:
 
 def stft_distance(made_BN: Tensor, true_BN: Tensor, size: int) -> Tensor:
     """Relative Frobenius distance of magnitudes, and the mean distance of their logarithms, added, by row [B]."""
-    made, true = magnitude(made_BN, size), magnitude(true_BN, size)
-    relative = (made - true).flatten(1).norm(dim=1) / true.flatten(1).norm(dim=1).clamp(min=QUIET)
-    return relative + (made.log() - true.log()).abs().mean((1, 2))
+    return distance(magnitude(made_BN, size), magnitude(true_BN, size), QUIET)
+
+
+def distance(made_BCF: Tensor, true_BCF: Tensor, floor: float) -> Tensor:
+    """Relative Frobenius distance, and the mean |difference| of logarithms above a floor, added, by row [B]."""
+    relative = (made_BCF - true_BCF).flatten(1).norm(dim=1) / true_BCF.flatten(1).norm(dim=1).clamp(min=floor)
+    logarithms = made_BCF.clamp(min=floor).log() - true_BCF.clamp(min=floor).log()
+    return relative + logarithms.abs().mean((1, 2))
 
 
 def magnitude(wave_BN: Tensor, size: int) -> Tensor:

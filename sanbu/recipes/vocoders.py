@@ -71,7 +71,8 @@ def wavenet(size: str = "nano", path: str = "spoken") -> Recipe:
     model, nano = pick(shapes, size), size == "nano"
     steps, batch = (2000, 4) if nano else (1_000_000, 8)
     optimizer = Adam(learning_rate=3e-3 if nano else 1e-3, betas=(0.9, 0.999), rate=LinearRate())
-    return recipe("wavenet", path, 16 if nano else 32, model, WaveLikelihood(), optimizer, steps, batch)
+    made = recipe("wavenet", path, 16 if nano else 32, model, WaveLikelihood(), optimizer, steps, batch)
+    return made.change(sample_every=0)  # a second of sound takes many
 
 
 def waveglow(size: str = "nano", path: str = "spoken") -> Recipe:

@@ -79,6 +79,8 @@ def test_a_long_vorbis_file_is_written():
 def test_loud_samples_are_clipped_not_wrapped():
     found = read_wave(encode(np.array([2.0, -2.0, 0.5], np.float32), RATE), RATE)
     np.testing.assert_allclose(found, [1, -1, 0.5], atol=1e-4)
+    raw = np.frombuffer(encode(np.array([2.0, -2.0, 0.5], np.float32), 24000, "pcm"), "<i2")
+    assert raw.tolist() == [32767, -32768, 16384]
 
 
 def bad_files(folder):

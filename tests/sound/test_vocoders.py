@@ -7,15 +7,18 @@ from torch.nn import functional as F
 
 from sanbu.config import ConfigError, load
 from sanbu.data.waves import Waves
+from sanbu.layers.griffin_lim import linear_magnitudes
 from sanbu.layers.pixel_distributions import logistic_mass
-from sanbu.layers.spectrogram import Mel
+from sanbu.layers.spectrogram import Mel, log_mel
 from sanbu.layers.wave_distributions import Logistics, MuLaw
 from sanbu.models.vocoders.critics import Critics, PeriodCritic, ScaleCritic
 from sanbu.models.vocoders.hifigan import VERSIONS, HifiGan
 from sanbu.models.vocoders.istft_head import IstftHead
+from sanbu.models.vocoders.magnitude_head import MagnitudeHead
 from sanbu.models.vocoders.waveglow import WaveGlow
 from sanbu.models.vocoders.wavenet import WaveNet
 from sanbu.space import Space
+from tests.sound.test_spectrogram import speech_like
 
 SMALL = Mel(rate=8000, n_fft=64, hop=16, window=64, mels=8, fmax=4000)
 SPACE = Space((64,), mel=SMALL)
@@ -258,11 +261,37 @@ def test_mu_law_has_the_published_values():
     assert logistic_mass(torch.tensor(0.0), torch.tensor(0.0), torch.tensor(0.0), 256) < 0
 
 
+# -- magnitude head ---------------------------------------------------------------------------------------------------
+
+
+def test_a_new_magnitude_head_gives_the_magnitudes_of_the_mel():
+    """Before training the correction is small, so it begins where Griffin-Lim begins."""
+    mel = Mel()
+    model = built(MagnitudeHead(width=16, layers=1, solves=30), Space((8192,), mel=mel))
+    frames = log_mel(torch.from_numpy(speech_like()[None]), mel)
+    expected = linear_magnitudes(frames, mel).clamp(min=1e-2, max=100)
+    ratio = (model.magnitudes(frames) / expected).log()
+    assert ratio.abs().max() < 1
+    made = log_mel(model.draw(frames, torch.tensor([0])), mel)
+    assert (made - frames)[:, :60, 2:-2].abs().mean() < 0.4
+
+
+def test_gradients_reach_the_magnitudes_of_the_wave():
+    """The game trains a magnitude head through its wave: a louder wave asks for larger magnitudes."""
+    torch.manual_seed(0)
+    model = MagnitudeHead(width=8, layers=1, iterations=2).build(SPACE)
+    wave = model(torch.randn(2, 8, 12))
+    wave.square().sum().backward()
+    gradient = model.head.bias.grad
+    assert gradient.isfinite().all() and (gradient > 0).float().mean() > 0.9
+
+
 # -- streams ----------------------------------------------------------------------------------------------------------
 
 STREAMED = {
     "istft-head": IstftHead(width=16, layers=2),
     "istft-head, causal": IstftHead(width=16, layers=2, causal=True),
+    "magnitude-head": MagnitudeHead(width=16, layers=2, iterations=3),
     "hifigan": HifiGan(rates=(4, 4), kernels=(8, 8), width=16, block_kernels=(3, 5), dilations=((1, 3), (1, 3))),
     "hifigan, type 2": HifiGan(
         resblock="2", rates=(4, 4), kernels=(8, 8), width=16, block_kernels=(3, 5), dilations=((1, 2), (2, 6))

@@ -18,9 +18,10 @@ from sanbu.data.sound_files import clips
 from sanbu.data.waves import Waves
 from sanbu.evaluation import vocoders
 from sanbu.interop.hifigan import import_run, is_hifigan
-from sanbu.layers.spectrogram import Mel, log_mel
+from sanbu.layers.spectrogram import Mel, log_mel, stft
 from sanbu.models.vocoders.hifigan import HifiGan
 from sanbu.models.vocoders.istft_head import IstftHead
+from sanbu.models.vocoders.magnitude_head import MagnitudeHead
 from sanbu.models.vocoders.waveglow import WaveGlow
 from sanbu.models.vocoders.wavenet import WaveNet
 from sanbu.objectives.spectral import Spectral, mel_distance, stft_distance
@@ -199,7 +200,29 @@ def test_the_game_by_hand(folder):
     assert [critic.player, generator.player] == ["critic", "model"]
 
 
+def test_magnitudes_are_compared_inside_the_segment(folder):
+    """The loss of a model that says the true magnitudes of the whole clip is 0; frames at the ends are left out."""
+
+    class Oracle(torch.nn.Module):
+        mel = MEL
+
+        def magnitudes(self, mel):
+            return self.known
+
+    rows, model = data(folder).build(), Oracle()
+    batch = rows.held_out(1, 1)
+    whole = torch.from_numpy(rows.wave(rows.held_clips[0]))[None]
+    model.known = stft(whole, 128, 32, 128, 48)[..., 8:16].abs()
+    loss = Spectral().build().loss({"model": model}, batch)
+    assert loss.sums["rows"] < 1e-3
+    model.known = 2 * model.known
+    louder = Spectral().build().loss({"model": model}, batch)
+    assert louder.sums["rows"] == pytest.approx(1 + math.log(2), abs=0.05)
+    assert loss.metrics["mel_l1"][0] < 1e-3 and louder.metrics["mel_l1"][0] == pytest.approx(math.log(2), abs=0.01)
+
+
 TRAINED = {
+    "magnitudes": (MagnitudeHead(width=8, layers=1, iterations=2), Spectral()),
     "spectral": (IstftHead(width=8, layers=1), Spectral(resolutions=RESOLUTIONS)),
     "game": (
         HifiGan(rates=(8, 4), kernels=(16, 8), width=8, block_kernels=(3,), dilations=((1, 3),)),
@@ -222,12 +245,13 @@ def test_trains_saves_reloads_and_copies(folder, tmp_path, name):
     whole = sanbu.train(made.change(steps=2, micro_batch=4), tmp_path / "whole", watchers=[]).model.state_dict()
     parts = sanbu.train(made.change(steps=2, micro_batch=1), tmp_path / "parts", watchers=[]).model.state_dict()
     for weight, tensor in whole.items():
-        assert (parts[weight] - tensor).abs().mean() < 2e-6, weight  # Adam enlarges rounding of tiny gradients
+        assert (parts[weight] - tensor).abs().mean() < 1e-5, weight  # Adam enlarges rounding of tiny gradients
     loaded = sanbu.load(tmp_path / "run")
-    first, again = loaded.generate(n=2, seed=3), loaded.generate(seed=4)
+    short = speech_like(0.1, 8000)
+    first, again = loaded.generate(short, n=2, seed=3), loaded.generate(short, seed=4)
     assert first[0].dtype == np.float32 and np.isfinite(first[0]).all()
     np.testing.assert_allclose(first[1], again, atol=1e-4)  # a level of 16 bits is 3e-5
-    if name in ("mu-law", "logistics", "waveglow"):
+    if name in ("mu-law", "logistics", "waveglow", "magnitudes"):
         assert not np.array_equal(first[0], first[1])
 
 

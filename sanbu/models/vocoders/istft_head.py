@@ -77,16 +77,36 @@ class Block(nn.Module):
         return x_BWF + h_BFW.transpose(1, 2)
 
 
+class Body(nn.Module):
+    """A convolution, ConvNeXt blocks and a norm: features [B, F, W] of a mel [B, mels, F]."""
+
+    def __init__(self, config: IstftHead, mels: int) -> None:
+        super().__init__()
+        self.first = FrameConvolution(mels, config.width, config.kernel, 1, config.causal)
+        self.first_norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.last_norm = nn.LayerNorm(config.width, eps=1e-6)
+
+    def forward(self, mel: Tensor, memory: list[Tensor] | None = None) -> Tensor:
+        """memory: of a causal stream, read and replaced."""
+        x_BWF = remembered(self.first, mel, memory, 0)
+        x_BWF = self.first_norm(x_BWF.transpose(1, 2)).transpose(1, 2)
+        for place, block in enumerate(self.blocks, 1):
+            x_BWF = remembered(block, x_BWF, memory, place)
+        return self.last_norm(x_BWF.transpose(1, 2))
+
+    def reach(self) -> int:
+        """The frames on each side that a frame sees, of a body that is not causal."""
+        return (len(self.blocks) + 1) * self.first.left
+
+
 class IstftVocoder(nn.Module):
     """wave [B, F hop] of mel [B, mels, F]."""
 
     def __init__(self, config: IstftHead, mel: Mel) -> None:
         super().__init__()
         self.config, self.mel = config, mel
-        self.first = FrameConvolution(mel.mels, config.width, config.kernel, 1, config.causal)
-        self.first_norm = nn.LayerNorm(config.width, eps=1e-6)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.last_norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.body = Body(config, mel.mels)
         self.head = nn.Linear(config.width, mel.n_fft + 2)
         self.apply(begin_small)
 
@@ -97,11 +117,7 @@ class IstftVocoder(nn.Module):
 
     def spectrum(self, mel: Tensor, memory: list[Tensor] | None = None) -> Tensor:
         """Complex spectrum [B, n_fft / 2 + 1, F]. memory: of a causal stream, read and replaced."""
-        x_BWF = remembered(self.first, mel, memory, 0)
-        x_BWF = self.first_norm(x_BWF.transpose(1, 2)).transpose(1, 2)
-        for place, block in enumerate(self.blocks, 1):
-            x_BWF = remembered(block, x_BWF, memory, place)
-        log_magnitude, phase = self.head(self.last_norm(x_BWF.transpose(1, 2))).float().transpose(1, 2).chunk(2, 1)
+        log_magnitude, phase = self.head(self.body(mel, memory)).float().transpose(1, 2).chunk(2, 1)
         magnitude = log_magnitude.exp().clamp(max=LOUDEST)
         return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
 
@@ -114,7 +130,7 @@ class IstftVocoder(nn.Module):
         if self.config.causal:
             return CausalStream(self, len(seeds))
         overlap = -(-self.mel.n_fft // self.mel.hop)
-        reach = (self.config.layers + 1) * (self.config.kernel // 2) + overlap
+        reach = self.body.reach() + overlap
         return Windowed(self, seeds, reach, reach)
 
 
