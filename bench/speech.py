@@ -23,13 +23,14 @@ from sanbu.layers.griffin_lim import griffin_lim
 from sanbu.layers.spectrogram import Mel
 from sanbu.models.vocoders.hifigan import HifiGan
 from sanbu.models.vocoders.istft_head import IstftHead
-from sanbu.recipes.vocoders import hifigan, vocoder, waveglow, wavenet
+from sanbu.recipes.vocoders import hifigan, istft_head, vocoder, waveglow, wavenet
 from sanbu.space import Space
 
 FRAMES, FEW, CHUNK, REPEATS = 400, 4, 32, 3
 MODELS: dict[str, Any] = {
-    "iSTFT head, nano": vocoder().model,
-    "iSTFT head, nano, causal": vocoder().model.model_copy(update={"causal": True}),
+    "magnitude head, nano": vocoder().model,
+    "iSTFT head, nano": istft_head().model,
+    "iSTFT head, nano, causal": istft_head().model.model_copy(update={"causal": True}),
     "iSTFT head, 512 x 8": IstftHead(width=512, layers=8),
     "HiFi-GAN V1": HifiGan.version("v1"),
     "HiFi-GAN V2": HifiGan.version("v2"),

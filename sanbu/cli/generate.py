@@ -24,6 +24,14 @@ Out = Annotated[
         " (sound) a .wav, .flac, .mp3, .ogg, .opus or .pcm file",
     ),
 ]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt",
+        "-p",
+        help="text to continue, message to answer (chat), picture with transparent pixels, or sound to copy",
+    ),
+]
 Where = Annotated[
     str | None, typer.Option("--where", metavar="COLUMN=VALUE,...", help="(tables) cells that every row has")
 ]
@@ -33,14 +41,7 @@ Where = Annotated[
 def generate(
     run: RunFolder,
     overrides: Overrides = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option(
-            "--prompt",
-            "-p",
-            help="text to continue, message to answer (chat), picture with transparent pixels, or sound to copy",
-        ),
-    ] = None,
+    prompt: Prompt = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="(chat) continue the prompt as plain text, without the chat template")
     ] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sanbu.config import SanbuError
 from sanbu.layers.spectrogram import FLOOR, Mel, log_mel
 from sanbu.space import Batch, Draft
 
+SILENCE = math.log(FLOOR)  # of a log-mel
 EXAMPLE = "example.wav"  # in a run folder: the sound that is copied where no prompt is given
 
 
@@ -54,7 +56,8 @@ class WaveCodec:
         prompts = prompt if isinstance(prompt, (list, tuple)) else [prompt]
         mels = [self.mel_of(each) for each in prompts for _ in range(rows)]
         frames = torch.tensor([mel.shape[1] for mel in mels])
-        whole = torch.full((len(mels), self.mel.mels, int(frames.max())), float(np.log(FLOOR)))
+        longest = int(frames.max())
+        whole = torch.full((len(mels), self.mel.mels, longest), SILENCE)
         for row, mel in enumerate(mels):
             whole[row, :, : mel.shape[1]] = mel
         return {"mel": whole, "frames": frames}
@@ -140,4 +143,5 @@ class WaveFollower:
 
     def results(self) -> list[np.ndarray]:
         """The wave of each row, of its own length."""
-        return [self.codec.read(row[:length]) for row, length in zip(self.sample, self.lengths.tolist(), strict=True)]
+        pairs = zip(self.sample, self.lengths.tolist(), strict=True)
+        return [self.codec.read(row[:length]) for row, length in pairs]

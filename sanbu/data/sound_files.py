@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sanbu.codecs.audio import READABLE, AudioError, read_wave
+from sanbu.codecs.audio import HIGHEST, READABLE, AudioError, read_wave
 from sanbu.config import SanbuError
 from sanbu.data.builtin import spoken
 from sanbu.data.cache import cache_folder
@@ -57,10 +57,16 @@ def sounds(path: str) -> list[Path | tuple[str, bytes]]:
     if place.suffix.lower() == ".parquet":
         return list(records(place))
     found = sorted(place.rglob("*")) if place.is_dir() else [place]
-    kept: list[Path | tuple[str, bytes]] = [each for each in found if each.suffix.lower() in READABLE]
+    sounding = filter(is_readable, found)
+    kept: list[Path | tuple[str, bytes]] = list(sounding)
     if not kept:
         raise SanbuError(f"data.path: {path!r} has no sound files; allowed: {', '.join(READABLE)}")
     return kept
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a file has the suffix of a sound."""
+    return path.suffix.lower() in READABLE
 
 
 def records(file: Path) -> Iterator[tuple[str, bytes]]:
@@ -75,8 +81,9 @@ def records(file: Path) -> Iterator[tuple[str, bytes]]:
         raise SanbuError(f"{file} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
     if COLUMN not in table.column_names:
         raise SanbuError(f"{file} has no column {COLUMN!r}; its columns: {', '.join(table.column_names)}")
-    for number, value in enumerate(table.column(COLUMN).to_pylist()):
-        content: Any = value["bytes"] if isinstance(value, dict) else value
+    values: list[Any] = table.column(COLUMN).to_pylist()
+    for number, value in enumerate(values):
+        content = value["bytes"] if isinstance(value, dict) else value
         yield f"{file.name}[{number}]", content or b""
 
 
@@ -87,7 +94,8 @@ def store(found: list[Path | tuple[str, bytes]], rate: int, folder: Path) -> Non
         for each in found:
             name, wave = (str(each), read_wave(each, rate)) if isinstance(each, Path) else taken(each, rate)
             names.append(name if not isinstance(each, Path) else each.stem)
-            waves.append(np.round(np.clip(wave, -1, 32767 / 32768) * 32768).astype(np.int16))
+            loud = np.clip(wave, -1, HIGHEST) * 32768
+            waves.append(np.round(loud).astype(np.int16))
             progress(1)
     if not waves:
         raise AudioError("data.path: the source has no sounds")

@@ -68,7 +68,8 @@ class WaveRows:
         self.held_clips, taken = held, set(held)
         self.clips = [number for number in range(len(self.waves)) if number not in taken]
         self.ends = np.cumsum([self.slots(number) for number in self.clips])
-        self.held_ends = np.cumsum([self.slots(number) for number in held]) if held else np.zeros(0, np.int64)
+        held_slots = [self.slots(number) for number in held]
+        self.held_ends = np.cumsum(held_slots)
         if not self.clips:
             raise SanbuError(f"data.path: {config.path!r} has {len(self.waves)} clips, and none is left for training")
         self.rows = int(self.ends[-1])

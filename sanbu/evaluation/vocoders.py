@@ -56,13 +56,18 @@ class Copies:
 def measure(runs: Sequence[Run], options: Options) -> Measurement:
     """A row per run and one of Griffin-Lim, on the first run's held-out clips."""
     rows = measure_rows(runs)
-    cells = [[row["name"], *(shown(row[name], style) for name, style in COLUMNS.items())] for row in rows]
+    cells = [cells_of(row) for row in rows]
     columns = [Column("name", number=False), *(Column(name.replace("_", " ")) for name in COLUMNS)]
     styles = [""] * (len(rows) - 1) + ["dim"]
     seconds, clips = rows[-1]["seconds"], rows[-1]["clips"]
     text = f"{FittedTable(columns, cells, styles, rest='wider terminal, or --json')}\n"
     text += f"copy synthesis of {clips} held-out clips, {seconds:.1f} s; rtf is CPU seconds per second of sound"
     return {"rows": rows}, text
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    """A row as text."""
+    return [row["name"], *(shown(row[name], style) for name, style in COLUMNS.items())]
 
 
 def shown(value: Any, style: str) -> str:
@@ -75,7 +80,8 @@ def measure_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     first: Any = runs[0].recipe.data
     for run in runs[1:]:
         other: Any = run.recipe.data
-        if said := first.mel.difference(other.mel):
+        said = first.mel.difference(other.mel)
+        if said:
             raise SanbuError(f"{runs[0].folder} and {run.folder} have different mels: {said}")
     data: Any = first.build()
     if not data.held_out_rows:
@@ -127,11 +133,11 @@ def figures(copies: Copies, mel: Mel) -> dict[str, Any]:
     """RTF, PESQ, STOI and mel L1, means over clips."""
     pairs = list(zip(copies.true, copies.made, strict=True))
     distances = [mel_distance(true, made, mel) for true, made in pairs]
-    at_16k = [(resample(true, copies.rate, RATE), resample(made, copies.rate, RATE)) for true, made in pairs]
+    slower = [[resample(wave, copies.rate, RATE) for wave in pair] for pair in pairs]
     return {
         "rtf": copies.cpu / copies.seconds,
-        "pesq": mean([pesq(*pair) for pair in at_16k]),
-        "stoi": mean([stoi(*pair) for pair in at_16k]),
+        "pesq": mean([pesq(*pair) for pair in slower]),
+        "stoi": mean([stoi(*pair) for pair in slower]),
         "mel_l1": mean(distances),
         "clips": len(pairs),
         "seconds": copies.seconds,

@@ -67,8 +67,10 @@ def recipe_of(source: Path) -> Recipe:
     """The recipe of a folder's config.json."""
     path = source / "config.json"
     about = read_object(path, *MODEL.values(), *SOUND.values())
-    mel = load(Mel, {ours: about[theirs] for ours, theirs in SOUND.items()}, str(path))
-    model = load(HifiGan, {"kind": "hifigan", **{ours: about[theirs] for ours, theirs in MODEL.items()}}, str(path))
+    sound = {ours: about[theirs] for ours, theirs in SOUND.items()}
+    shape = {ours: about[theirs] for ours, theirs in MODEL.items()}
+    mel = load(Mel, sound, str(path))
+    model = load(HifiGan, {"kind": "hifigan", **shape}, str(path))
     segment = max(2, int(about.get("segment_size", 8192)) // mel.hop)
     return hifigan("paper").change(data=Waves(mel=mel, segment=segment), model=model)
 

@@ -75,8 +75,10 @@ class Mel(Config):
 
     def difference(self, other: Mel) -> str:
         """How another config differs, in one line such as "hop 256 against 300, mels 80 against 100"; empty: equal."""
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in type(self).model_fields}
-        return ", ".join(f"{name} {mine} against {theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs)
+        names = type(self).model_fields
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        unlike = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return ", ".join(f"{name} {mine} against {theirs}" for name, (mine, theirs) in unlike.items())
 
 
 # -- STFT -------------------------------------------------------------------------------------------------------------
@@ -137,14 +139,15 @@ def istft(spectrum_BCF: Tensor, n_fft: int, hop: int, window: int, padding: int,
 
 def to_mel_scale(hertz: np.ndarray) -> np.ndarray:
     """Frequencies on Slaney's mel scale."""
-    above = BREAK / BELOW + np.log(np.maximum(hertz, BREAK) / BREAK) / STEP
-    return np.where(hertz < BREAK, hertz / BELOW, above)
+    octaves = np.log(np.maximum(hertz, BREAK) / BREAK)
+    return np.where(hertz < BREAK, hertz / BELOW, BREAK / BELOW + octaves / STEP)
 
 
 def from_mel_scale(mels: np.ndarray) -> np.ndarray:
     """The inverse of `to_mel_scale`."""
     start = BREAK / BELOW
-    return np.where(mels < start, mels * BELOW, BREAK * np.exp(STEP * (np.maximum(mels, start) - start)))
+    above = np.maximum(mels, start) - start
+    return np.where(mels < start, mels * BELOW, BREAK * np.exp(STEP * above))
 
 
 @lru_cache
@@ -155,8 +158,10 @@ def mel_filters(mel: Mel, device: torch.device) -> Tensor:
     bins = np.arange(mel.n_fft // 2 + 1) * (mel.rate / mel.n_fft)
     widths = np.diff(edges)
     slopes = edges[:, None] - bins
-    rising, falling = -slopes[:-2] / widths[:-1, None], slopes[2:] / widths[1:, None]
-    filters = np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
+    rising = -slopes[:-2] / widths[:-1, None]
+    falling = slopes[2:] / widths[1:, None]
+    areas = (edges[2:] - edges[:-2]) / 2
+    filters = np.maximum(0, np.minimum(rising, falling)) / areas[:, None]
     return torch.from_numpy(filters.astype(np.float32)).to(device)
 
 

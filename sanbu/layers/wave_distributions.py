@@ -46,7 +46,8 @@ class MuLaw:
     size = levels = 256
 
     def nearest(self, wave: Tensor) -> Tensor:
-        squeezed = wave.sign() * torch.log1p(255 * wave.abs().clamp(max=1)) / math.log(256)
+        loudness = torch.log1p(255 * wave.abs().clamp(max=1))
+        squeezed = wave.sign() * loudness / math.log(256)
         return ((squeezed + 1) * 127.5).round().long().clamp(0, 255)
 
     def value(self, level: Tensor) -> Tensor:
@@ -82,11 +83,12 @@ class Logistics:
         return (F.log_softmax(logit, -1) + mass).logsumexp(-1)
 
     def draw(self, outputs_BP: Tensor, seeds_B: Tensor, position: int) -> Tensor:
-        counter = torch.tensor([2 * position, 2 * position + 1], device=seeds_B.device)
+        counter = 2 * position + torch.arange(2, device=seeds_B.device)
         choice, chance = uniform_at(seeds_B[:, None], counter).unbind(1)
         logit, mean, log_scale = outputs_BP.double().chunk(3, 1)
         cumulative = logit.softmax(1).cumsum(1)
         chosen = (cumulative < choice[:, None]).sum(1, keepdim=True).clamp(max=logit.shape[1] - 1)
         scale = log_scale.clamp(min=LEAST_LOG_SCALE).exp().gather(1, chosen)[:, 0]
-        wave = mean.gather(1, chosen)[:, 0] + scale * (chance.log() - torch.log1p(-chance))
+        shift = chance.log() - torch.log1p(-chance)
+        wave = mean.gather(1, chosen)[:, 0] + scale * shift
         return self.nearest(wave.clamp(-1, 1))

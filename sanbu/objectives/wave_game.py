@@ -77,6 +77,7 @@ def squares(scores_Bn: Tensor, wanted: float) -> Tensor:
 
 def right(real_K: list[Tensor], made_K: list[Tensor]) -> tuple[Tensor, Tensor]:
     """How many judgements are on the right side of a half, and how many there are."""
-    sides = zip(real_K, made_K, strict=True)
-    pairs = [((a > 0.5).float().mean(1) + (b < 0.5).float().mean(1)).sum() / 2 for a, b in sides]
-    return torch.stack(pairs).sum(), real_K[0].new_tensor(float(len(pairs) * len(real_K[0])))
+    sides = [scores > 0.5 for scores in real_K] + [scores < 0.5 for scores in made_K]
+    shares = torch.stack([side.float().mean(1).sum() for side in sides])
+    rows = len(real_K[0])
+    return shares.sum(), shares.new_tensor(float(len(sides) * rows))

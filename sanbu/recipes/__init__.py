@@ -51,6 +51,7 @@ RECIPES = {
     "table": "tables",
     # sound
     "vocoder": "vocoders",
+    "istft-head": "vocoders",
     "hifigan": "vocoders",
     "wavenet": "vocoders",
     "waveglow": "vocoders",

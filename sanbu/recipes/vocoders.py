@@ -8,6 +8,7 @@ from sanbu.data.waves import Waves
 from sanbu.machine import MachineConfig
 from sanbu.models.vocoders.hifigan import HifiGan
 from sanbu.models.vocoders.istft_head import IstftHead
+from sanbu.models.vocoders.magnitude_head import MagnitudeHead
 from sanbu.models.vocoders.waveglow import WaveGlow
 from sanbu.models.vocoders.wavenet import WaveNet
 from sanbu.objectives.spectral import Spectral
@@ -44,12 +45,20 @@ def adamw(rate: float) -> AdamW:
 
 
 def vocoder(size: str = "nano", path: str = "spoken") -> Recipe:
-    """iSTFT head: magnitudes and phases of frames, the fastest vocoder (Siuzdak, 2023)."""
+    """Magnitude head: learned magnitudes, phases by Griffin-Lim; good within minutes of training."""
+    shapes = {"nano": MagnitudeHead(), "large": MagnitudeHead(width=512, layers=8, iterations=32)}
+    model, nano = pick(shapes, size), size == "nano"
+    steps = 4000 if nano else 100_000
+    return recipe("vocoder", path, 32, model, Spectral(), adamw(2e-3 if nano else 5e-4), steps, 16)
+
+
+def istft_head(size: str = "nano", path: str = "spoken") -> Recipe:
+    """iSTFT head: magnitudes and phases of frames, the fastest vocoder (Siuzdak, "Vocos", 2023)."""
     shapes = {"nano": IstftHead(width=192, layers=6), "large": IstftHead(width=512, layers=8)}
     model, nano = pick(shapes, size), size == "nano"
     objective = Spectral() if nano else WaveGame(scales=0, stft_weight=1.0)
     steps, batch = (5000, 8) if nano else (1_000_000, 16)
-    return recipe("vocoder", path, 32, model, objective, adamw(1e-3 if nano else 2e-4), steps, batch)
+    return recipe("istft-head", path, 32, model, objective, adamw(1e-3 if nano else 2e-4), steps, batch)
 
 
 def hifigan(size: str = "nano", path: str = "spoken") -> Recipe:

@@ -52,10 +52,12 @@ class VocodingStrategy:
         if "mel" not in condition:
             raise SanbuError("the strategy 'vocoding' makes a wave of a mel, and none is given")
         mel = condition["mel"]
-        frames = condition.get("frames", seeds.new_full((len(mel),), mel.shape[2]))
+        whole = seeds.new_full((len(mel),), mel.shape[2])
+        frames = condition.get("frames", whole)
         if self.config.chunk and len(frames.unique()) > 1:
             raise SanbuError("strategy.chunk: sounds of different lengths cannot be streamed together; draw them alone")
-        return VocodingState(mel, frames, seeds, mel.new_zeros(len(mel), 0), torch.zeros_like(seeds, dtype=torch.bool))
+        nothing = mel.new_zeros(len(mel), 0)
+        return VocodingState(mel, frames, seeds, nothing, torch.zeros_like(seeds, dtype=torch.bool))
 
     def advance(self, models: Models, state: VocodingState) -> VocodingState:
         """Draw the next piece."""
@@ -84,5 +86,6 @@ class VocodingStrategy:
         total = self.hop * state.mel.shape[2]
         sample = torch.nn.functional.pad(state.wave, (0, total - state.wave.shape[1]))
         known = torch.arange(total, device=sample.device) < state.wave.shape[1]
-        evaluations = torch.full_like(state.frames, state.steps)
-        return Draft(sample, known.expand(sample.shape), state.done, evaluations, record={"frames": state.frames})
+        calls = torch.full_like(state.frames, state.steps)
+        record = {"frames": state.frames}
+        return Draft(sample, known.expand(sample.shape), state.done, calls, record=record)

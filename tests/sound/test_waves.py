@@ -29,7 +29,7 @@ from sanbu.objectives.wave_game import WaveGame
 from sanbu.objectives.wave_likelihood import WaveLikelihood
 from sanbu.optimizers.gradient import Adam
 from sanbu.recipe import Recipe, Schedule
-from sanbu.recipes.vocoders import hifigan, vocoder, waveglow, wavenet
+from sanbu.recipes.vocoders import hifigan, istft_head, vocoder, waveglow, wavenet
 from sanbu.strategies.vocoding import Vocoding
 from tests.sound.test_spectrogram import speech_like
 from tests.sound.test_vocoders import original_names, shaken
@@ -340,7 +340,7 @@ def test_evaluate_measures_a_run_beside_griffin_lim(run, monkeypatch):
     assert rows[1]["mel_l1"] < rows[0]["mel_l1"]  # three steps of training
 
 
-@pytest.mark.parametrize("make", [vocoder, hifigan, wavenet, waveglow])
+@pytest.mark.parametrize("make", [vocoder, istft_head, hifigan, wavenet, waveglow])
 @pytest.mark.parametrize("size", ["nano", "paper"])
 def test_recipes_build(make, size):
     found = make(size)

@@ -176,13 +176,14 @@ class CausalStream:
         ready = self.total.shape[1] if last else count * settings.hop
         wave = (self.total / self.weight.clamp(min=1e-8))[:, :ready]
         self.total, self.weight = self.total[:, ready:], self.weight[ready:]
-        cut, self.skip = wave[:, self.skip :], max(0, self.skip - wave.shape[1])
-        cut = cut[:, : self.left]
+        cut = wave[:, self.skip :][:, : self.left]
+        self.skip = max(0, self.skip - wave.shape[1])
         self.left -= cut.shape[1]
         return F.pad(cut, (0, self.left)) if last else cut
 
 
 def added(tail: Tensor, more: Tensor) -> Tensor:
     """The sum of two signals that begin together, of the longer's length."""
-    longest = max(tail.shape[-1], more.shape[-1])
-    return F.pad(tail, (0, longest - tail.shape[-1])) + F.pad(more, (0, longest - more.shape[-1]))
+    difference = more.shape[-1] - tail.shape[-1]
+    longer = F.pad(tail, (0, max(0, difference)))
+    return longer + F.pad(more, (0, max(0, -difference)))

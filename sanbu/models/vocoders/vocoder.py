@@ -48,7 +48,8 @@ class VocoderConfig(ModelConfig):
 
     def example(self, space: Space) -> tuple[Tensor, ...] | None:
         """A mel of one row, on the meta device."""
-        return (torch.zeros(1, space.mel.mels, max(1, space.shape[0] // space.mel.hop), device="meta"),)
+        frames = max(1, space.shape[0] // space.mel.hop)
+        return (torch.zeros(1, space.mel.mels, frames, device="meta"),)
 
 
 class Windowed:
@@ -72,7 +73,8 @@ class Windowed:
             return mel.new_zeros(len(mel), 0)
         hop = self.model.mel.hop
         wave = self.model.draw(self.known, self.seeds, self.start)
-        piece = wave[:, (self.drawn - self.start) * hop : (until - self.start) * hop]
+        fresh = slice((self.drawn - self.start) * hop, (until - self.start) * hop)
+        piece = wave[:, fresh]
         self.drawn = until
         forget = max(0, until - self.left - self.start)
         self.known, self.start = self.known[:, :, forget:], self.start + forget

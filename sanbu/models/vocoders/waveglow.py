@@ -132,27 +132,32 @@ class WaveGlowVocoder(nn.Module):
         condition, x = self.conditions(mel), self.grouped(wave)
         left, total = [], wave.new_zeros(len(wave))
         for flow, (mixing, coupling) in enumerate(zip(self.mixings, self.couplings, strict=True)):
-            if leaving := x.shape[1] - self.config.channels(flow):
+            leaving = x.shape[1] - self.config.channels(flow)
+            if leaving:
                 left.append(x[:, :leaving])
                 x = x[:, leaving:]
             x, log_determinant = mixing(x)
             a, b = x.chunk(2, 1)
             log_scale, shift = coupling(a, condition)
             x = torch.cat((a, log_scale.exp() * b + shift), 1)
-            total = total + log_scale.sum((1, 2)) + x.shape[2] * log_determinant
+            total = total + log_scale.sum((1, 2))
+            total = total + x.shape[2] * log_determinant
         return self.ungrouped(torch.cat((*left, x), 1)), total
 
     def decode(self, noise_BN: Tensor, mel: Tensor) -> Tensor:
         """The wave of some noise: the inverse of `encode`."""
         condition, z = self.conditions(mel), self.grouped(noise_BN)
-        x, before = z[:, z.shape[1] - self.config.channels(self.config.flows - 1) :], self.config.channels(0)
+        group = self.config.group
+        x = z[:, group - self.config.channels(self.config.flows - 1) :]
         for flow in reversed(range(self.config.flows)):
             a, b = x.chunk(2, 1)
             log_scale, shift = self.couplings[flow](a, condition)
-            x = back(self.mixings[flow].weight, torch.cat((a, (b - shift) * (-log_scale).exp()), 1))
+            b = (b - shift) * (-log_scale).exp()
+            before = torch.cat((a, b), 1)
+            x = back(self.mixings[flow].weight, before)
             leaving = self.config.channels(flow - 1) - x.shape[1] if flow else 0
             if leaving:
-                start = before - x.shape[1] - leaving
+                start = group - x.shape[1] - leaving
                 x = torch.cat((z[:, start : start + leaving], x), 1)
         return self.ungrouped(x)
 
@@ -187,5 +192,6 @@ class WaveGlowVocoder(nn.Module):
 def normal_samples(seeds_B: Tensor, start: int, count: int) -> Tensor:
     """Standard normals [B, count] of samples start .. start + count - 1, the same wherever a piece begins."""
     counter = 2 * torch.arange(start, start + count, device=seeds_B.device)
-    radius = (-2 * uniform_at(seeds_B[:, None], counter).log()).sqrt()
-    return (radius * torch.cos(2 * math.pi * uniform_at(seeds_B[:, None], counter + 1))).float()
+    first, second = (uniform_at(seeds_B[:, None], counter + k) for k in (0, 1))
+    radius = (-2 * first.log()).sqrt()
+    return (radius * torch.cos(2 * math.pi * second)).float()

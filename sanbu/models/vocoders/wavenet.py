@@ -54,14 +54,15 @@ class GatedLayer(nn.Module):
     def forward(self, h_BWN: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """All samples: the residual path and the skip path. condition: [B, 2 W, N]."""
         gates = self.convolution(F.pad(h_BWN, (self.dilation, 0))) + condition
-        residual, skip = self.out(gated(gates)).split([self.width, self.out.out_channels - self.width], 1)
-        return h_BWN + residual, skip
+        found = self.out(gated(gates))
+        return h_BWN + found[:, : self.width], found[:, self.width :]
 
 
 def step(layer: Any, h_BW: Tensor, past_BW: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
     """One sample through a layer, given its input `dilation` samples ago. condition: [B, 2 W]."""
     weight = layer.convolution.weight
-    gates = F.linear(past_BW, weight[:, :, 0]) + F.linear(h_BW, weight[:, :, 1], layer.convolution.bias) + condition
+    gates = F.linear(past_BW, weight[:, :, 0], layer.convolution.bias) + condition
+    gates = gates + F.linear(h_BW, weight[:, :, 1])
     found = F.linear(gated(gates), layer.out.weight[:, :, 0], layer.out.bias)
     return h_BW + found[:, : layer.width], found[:, layer.width :]
 
