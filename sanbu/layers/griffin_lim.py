@@ -30,8 +30,16 @@ def linear_magnitudes(mel_BMF: Tensor, mel: Mel, solves: int = SOLVES) -> Tensor
     wanted = filters_MC.T @ mel_BMF.exp()
     magnitudes = wanted
     for _ in range(solves):
-        magnitudes = magnitudes * wanted / (filters_MC.T @ (filters_MC @ magnitudes) + 1e-10)
+        magnitudes = settled(magnitudes, mel_BMF, mel)
     return magnitudes
+
+
+def settled(magnitudes_BCF: Tensor, mel_BMF: Tensor, mel: Mel) -> Tensor:
+    """Magnitudes one step nearer to a log-mel; where no filter reaches they stay as they are."""
+    filters_MC = mel_filters(mel, mel_BMF.device)
+    wanted = filters_MC.T @ mel_BMF.exp()
+    nearer = magnitudes_BCF * wanted / (filters_MC.T @ (filters_MC @ magnitudes_BCF) + 1e-10)
+    return torch.where(filters_MC.any(0)[:, None], nearer, magnitudes_BCF)
 
 
 def griffin_lim(mel_BMF: Tensor, mel: Mel, seeds_B: Tensor, iterations: int = ITERATIONS) -> Tensor:

@@ -1,10 +1,11 @@
 """Magnitude head: ConvNeXt blocks correct the magnitudes that a mel leaves open, and Griffin-Lim finds the phases.
 
-A = clamp(A_0(mel)) exp(W body(mel));   wave = iSTFT(phases of A after a few iterations of Griffin-Lim)
+A = settle(A_0(mel) exp(W body(mel)));   wave = iSTFT(phases of A after a few iterations of Griffin-Lim)
 
-A_0 are the magnitudes nearest to the mel. Magnitudes are a regression, which a small model learns within minutes;
-phases, which take a head or critics long to learn, follow from the overlap of frames. Compare Masuyama and others,
-"Deep Griffin-Lim iteration", 2019, and Wang and others, "Tacotron", 2017, whose network ended in such magnitudes.
+A_0 are the magnitudes nearest to the mel; settle is one more step of that search, so that A keeps the given mel.
+Magnitudes are a regression, which a small model learns within minutes; phases, which take a head or critics long to
+learn, follow from the overlap of frames. Compare Wang and others, "Tacotron", 2017, whose network ended in such
+magnitudes, and Masuyama and others, "Deep Griffin-Lim iteration", 2019.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sanbu.layers.griffin_lim import linear_magnitudes, phases
+from sanbu.layers.griffin_lim import linear_magnitudes, phases, settled
 from sanbu.layers.spectrogram import Mel, istft
 from sanbu.models.vocoders.istft_head import LOUDEST, Body, IstftHead, begin_small
 from sanbu.models.vocoders.vocoder import Stream, VocoderConfig, Windowed
@@ -63,7 +64,7 @@ class MagnitudeVocoder(nn.Module):
         """Magnitudes [B, n_fft / 2 + 1, F]."""
         nearest = linear_magnitudes(mel, self.mel, self.config.solves).clamp(min=QUIET)
         correction = self.head(self.body(mel)).float().transpose(1, 2)
-        return (nearest * correction.exp()).clamp(max=LOUDEST)
+        return settled((nearest * correction.exp()).clamp(max=LOUDEST), mel, self.mel)
 
     def forward(self, mel: Tensor) -> Tensor:
         return self.draw(mel, torch.zeros(len(mel), dtype=torch.long, device=mel.device))
