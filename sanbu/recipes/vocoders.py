@@ -48,7 +48,7 @@ def vocoder(size: str = "nano", path: str = "spoken") -> Recipe:
     """Magnitude head: learned magnitudes, phases by Griffin-Lim; good within minutes of training."""
     shapes = {"nano": MagnitudeHead(), "large": MagnitudeHead(width=512, layers=8, iterations=32)}
     model, nano = pick(shapes, size), size == "nano"
-    steps = 8000 if nano else 100_000
+    steps = 5000 if nano else 100_000
     return recipe("vocoder", path, 32, model, Spectral(), adamw(2e-3 if nano else 5e-4), steps, 16)
 
 
