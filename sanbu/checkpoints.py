@@ -128,10 +128,13 @@ class Writer:
             tensors: dict[str, Tensor] = {}
             tree = pack(state, tensors)
             write_tensors(temporary / "state.safetensors", tensors, {"checkpoint": name})
-            facts = {"format": FORMAT, "metrics_bytes": self.metrics_bytes, "metrics": self.metrics.hexdigest()}
-            content = json.dumps(seal({**facts, **about, "state": tree}))
+            content = json.dumps(seal({**self.facts(), **about, "state": tree}))
             (temporary / "state.json").write_text(content, encoding="utf-8")
         return path
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says of the run so far."""
+        return {"format": FORMAT, "metrics_bytes": self.metrics_bytes, "metrics": self.metrics.hexdigest()}
 
     def load_checkpoint(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         """The state and the facts about it. Raises RunError if the checkpoint is damaged, and says how to continue."""
@@ -141,7 +144,7 @@ class Writer:
                 raise RunError(f"{path} was written in format {about['format']}; this version reads 1 to {FORMAT}")
             if about["format"] > 1:
                 check_seal(path / "state.json", about)
-            tensors = read_tensors(path / "state.safetensors", sealed=about["format"] > 1)
+            tensors = read_pieces(path, about) if "ranks" in about else read_state(path, about)
         except FileError as error:
             raise RunError(f"{error}; delete {path} to resume from {self._before(path)}") from None
         return unpack(about.pop("state"), tensors), about
@@ -174,10 +177,17 @@ class Writer:
 
     def save_model(self, model: nn.Module, name: str = "") -> None:
         """Write model.safetensors atomically, unless it is that of the checkpoint `name` already."""
-        path = self.folder / "model.safetensors"
-        if not (name and belongs(path, name)):
-            with replace_atomically(path) as temporary:
-                write_tensors(temporary, weights(model), {"checkpoint": name})
+        if not (name and self.has_model(name)):
+            self.save_weights(weights(model), name)
+
+    def has_model(self, name: str) -> bool:
+        """Whether model.safetensors is that of a checkpoint."""
+        return belongs(self.folder / "model.safetensors", name)
+
+    def save_weights(self, tensors: dict[str, Tensor], name: str) -> None:
+        """Write model.safetensors atomically."""
+        with replace_atomically(self.folder / "model.safetensors") as temporary:
+            write_tensors(temporary, tensors, {"checkpoint": name})
 
     def reopen(self) -> None:
         """Take back the mark of a finished run whose latest checkpoints or model were deleted."""
@@ -189,6 +199,32 @@ class Writer:
         weights = {path.relative_to(self.folder).as_posix(): facts_of(path)["sha256"] for path in files}
         about = {"checkpoint": latest, "metrics": self.metrics.hexdigest(), "weights": weights}
         write_json(self.folder / "finished.json", seal(about))
+
+
+def read_state(path: Path, about: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint of one process."""
+    return read_tensors(path / "state.safetensors", sealed=about["format"] > 1)
+
+
+def read_pieces(path: Path, about: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint that several ranks wrote, put together."""
+    import torch
+
+    files = [path / f"rank-{rank:05d}.safetensors" for rank in range(len(about["ranks"]))]
+    parts = [read_tensors(file, sealed=True) for file in files]
+    for file, expected in zip(files, about["ranks"], strict=True):
+        if facts_of(file)["sha256"] != expected:
+            raise FileError(f"{file} is damaged: it does not match its hash in state.json")
+    found = {}
+    for name, entry in about["tensors"].items():
+        if len(entry["pieces"]) == 1:
+            found[name] = parts[entry["pieces"][0][0]][name]
+            continue
+        found[name] = torch.empty(entry["shape"], dtype=getattr(torch, entry["type"]))
+        for rank, offset, shape in entry["pieces"]:
+            place = tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
+            found[name][place] = parts[rank][name]
+    return found
 
 
 def check_new(folder: Path) -> None:

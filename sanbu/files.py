@@ -233,8 +233,12 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
     """A module's state with each shared tensor once."""
     seen: set[tuple[int, tuple[int, ...]]] = set()
     unique: dict[str, Tensor] = {}
+    parameters = dict(module.named_parameters(remove_duplicate=False))
     for name, tensor in module.state_dict().items():
-        identity = (tensor.data_ptr(), tuple(tensor.shape)) if tensor.numel() else (id(tensor), ())
+        if not tensor.numel() or hasattr(tensor, "placements"):  # of tensors that lie on several ranks, the parameter
+            identity = (id(parameters.get(name, tensor)), ())
+        else:
+            identity = (tensor.data_ptr(), tuple(tensor.shape))
         if identity not in seen:
             unique[name] = tensor
         seen.add(identity)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,12 +16,15 @@ from typing import Any
 import torch
 
 from sanbu.checkpoints import RunError, Writer, check_new
-from sanbu.config import SanbuError, change
+from sanbu.config import SanbuError, change, dump
 from sanbu.display.console import Console
-from sanbu.machine import Machine, decide
+from sanbu.machine import Machine, decide, find_device
 from sanbu.memory.check import check_run
 from sanbu.memory.parts import told_in_one_line
 from sanbu.optimizers.search import NotFinite
+from sanbu.parallel.launch import launch
+from sanbu.parallel.states import save, weights_here, whole
+from sanbu.parallel.world import World, join, launched
 from sanbu.progress import SIGNALS, in_main_thread, interruptible
 from sanbu.recipe import Recipe
 from sanbu.run import Run
@@ -47,23 +51,39 @@ def train(
 
     Raises SanbuError in one line for what the user can fix, and when a loss becomes NaN or infinite.
     """
-    watcher = Watchers([Console()] if watchers is None else watchers)
-    recipe = recipe.change(**fields).resolve()
-    run = Run.open(folder) if resume and folder is not None else None
+    recipe = recipe.change(**fields)
+    if recipe.layout.processes() > 1 and not launched():
+        place = Path(folder) if folder is not None else free_folder(recipe.name)
+        launch(recipe, place, resume, recipe.layout.processes())
+        return Run.open(place)
+    with join(recipe.layout, find_device(recipe.machine.device).type) as world:
+        watcher = Watchers(([Console()] if watchers is None else watchers) if world.first else [])
+        place = Path(world.from_first(str(folder if folder is not None else free_folder(recipe.name))))
+        return train_here(recipe, place, resume, watcher, world)
+
+
+def train_here(recipe: Recipe, folder: Path, resume: bool, watcher: Watcher, world: World) -> Run:
+    """Train in this process, which may be one of several."""
+    with world.one_by_one():
+        recipe = recipe.resolve()
+    run = Run.open(folder) if resume else None
     if run is not None:
         run.check_parents()
-    recipe, machine = choose_machine(recipe, run)
-    if run is not None and run.recipe != recipe:
+    recipe, machine = choose_machine(recipe, run, world)
+    if run is not None and run.recipe.change(layout=recipe.layout) != recipe:
         raise RunError(f"{run.folder} was started with a different recipe; resume it without overrides")
-    folder = Path(folder) if folder is not None else free_folder(recipe.name)
+    world.same("recipes", json.dumps(dump(recipe)))
     if run is None:
-        check_new(folder)
+        world.once(lambda: check_new(folder))
     parents = {name: Run.open(path).recipe for name, path in recipe.parents.items()}
-    check_run(recipe, parents, machine.device.type, machine.precision)
-    with interruptible(), claim(folder), torch.random.fork_rng(), told_in_one_line(partial(ran_out, recipe, folder)):
-        training = Training(recipe, machine)
+    if world.alone:
+        check_run(recipe, parents, machine.device.type, machine.precision)
+    locked = claim(folder) if world.first else nullcontext()
+    with interruptible(), locked, torch.random.fork_rng(), told_in_one_line(partial(ran_out, recipe, folder)):
+        training = Training(recipe, machine, world)
         if run is None:
-            Writer.create(folder, recipe, training.data.codec.save, training.data.fingerprint)
+            codec, source = training.data.codec, training.data.fingerprint
+            world.once(lambda: Writer.create(folder, recipe, codec.save, source))
         run = Run.open(folder)
         learn(Book(run, training, watcher))
     return run
@@ -81,13 +101,13 @@ def ran_out(recipe: Recipe, folder: Path) -> str:
 def learn(book: Book) -> None:
     """Take the steps of a run that are left, until it is done or an interrupt asks to save and stop."""
     training = book.training
-    with Interrupt() as interrupt:
+    with Interrupt(again=training.world.alone) as interrupt:
         try:
             book.open()
-            while training.step < book.schedule.steps and not (interrupt.requested or book.over()):
+            while training.step < book.schedule.steps and not book.over(interrupt.requested):
                 if training.advance():
                     book.round()
-            book.close(interrupt.requested)
+            book.close()
         except NotFinite as error:
             place = f"step {training.step + 1}, turn {training.turn + 1}"
             raise SanbuError(f"{place}: {error}; {book.last_good()}") from None
@@ -95,12 +115,15 @@ def learn(book: Book) -> None:
             book.watcher.close()
 
 
-def choose_machine(recipe: Recipe, run: Run | None) -> tuple[Recipe, Machine]:
+def choose_machine(recipe: Recipe, run: Run | None, world: World) -> tuple[Recipe, Machine]:
     """The machine, and the recipe with the precision that was measured, so that a resumed run uses the same."""
     settings = recipe.machine
     if run is not None and settings.precision == "auto":
         settings = change(settings, {"precision": run.recipe.machine.precision})
-    machine = decide(settings)
+    if settings.precision == "auto" and not world.alone:
+        measured = str(decide(settings).precision).removeprefix("torch.")
+        settings = change(settings, {"precision": world.from_first(measured)})
+    machine = decide(settings, world.here)
     precision = str(machine.precision).removeprefix("torch.")
     return recipe.change(machine=change(settings, {"precision": precision})), machine
 
@@ -115,16 +138,18 @@ class Book:
         self.best: tuple[float, str] | None = None
         self.looks: list[float] = []  # held-out losses so far, for patience
         self.saved = -1
-        self.stopped = False
+        self.stopped, self.interrupted = False, False
+        self.world, self.divided = training.world, training.divided
         self.since, self.since_cpu = time.perf_counter(), time.process_time()
 
     def open(self) -> None:
         """Restore the latest checkpoint, if any, and tell the watchers what the run uses."""
-        self.writer.clean()
-        if paths := self.writer.checkpoints():
-            self.restore(paths[-1])
+        self.world.once(self.writer.clean)
+        latest = self.world.from_first([path.name for path in self.writer.checkpoints()[-1:]])
+        if latest:
+            self.restore(self.run.folder / "checkpoints" / latest[0])
         else:
-            self.writer.restore_metrics(0, None)
+            self.world.once(lambda: self.writer.restore_metrics(0, None))
         self.watcher.begin(self.run, self.training)
         self.since, self.since_cpu = time.perf_counter(), time.process_time()
 
@@ -135,11 +160,11 @@ class Book:
             raise RunError(
                 f"{self.run.folder}: the data has changed since the run started, so resuming would not reproduce it"
             )
-        finished = self.run.finished()
+        finished = self.world.from_first(self.run.finished())
         if not finished:
-            self.writer.reopen()
+            self.world.once(self.writer.reopen)
         self.training.restore(state, self.run.folder)
-        self.writer.restore_metrics(about["metrics_bytes"], about.get("metrics"))
+        self.world.once(lambda: self.writer.restore_metrics(about["metrics_bytes"], about.get("metrics")))
         self.looks = [row[self.watched] for row in self.run.metrics() if self.watched in row]
         self.best = tuple(about["best"]) if about["best"] else None
         self.saved = self.training.step
@@ -154,7 +179,8 @@ class Book:
         row["time/cpu_seconds"] = round(time.process_time() - self.since_cpu, 6)
         if due(step, schedule.evaluate_every, schedule.steps) and self.training.data.held_out_rows:
             row |= {f"held_out/{name}": value for name, value in self.training.evaluate().items()}
-        self.writer.record(row)
+        if self.world.first:
+            self.writer.record(row)
         if self.watched in row:
             self.looks.append(row[self.watched])
         self.stopped = self.watcher.step(row) == STOP
@@ -168,28 +194,39 @@ class Book:
         """Draw samples and write them into a file for people."""
         results = self.training.sample(self.schedule.samples)
         place = self.run.folder / "samples" / f"step-{self.training.step:08d}"
-        self.watcher.sample(self.training.data.codec.render(results, place), results)
+        if self.world.first:
+            self.watcher.sample(self.training.data.codec.render(results, place), results)
 
     def checkpoint(self, held_out: float | None = None) -> None:
         """Write a checkpoint, and note it if its held-out loss is the best so far."""
-        training, writer = self.training, self.writer
+        training = self.training
         training.check_finite()
         name = f"step-{training.step:08d}" + (f"-turn-{training.turn:04d}" if training.turn else "")
         if held_out is not None and (self.best is None or held_out < self.best[0]):
             self.best = (held_out, name)
-        writer.save_checkpoint(name, training.state(), {"best": self.best, "data": training.data.fingerprint})
+        about = {"best": self.best, "data": training.data.fingerprint}
+        save(self.divided, self.writer, name, training.state(), about)
         self.complete(name)
         self.saved = training.step
 
     def complete(self, name: str) -> None:
         """After a checkpoint: write its model and its snapshot of the average, and delete old checkpoints."""
-        self.writer.save_model(self.training.sampler(), name)
-        self.writer.save_average(name, self.training.step, self.training.snapshot())
-        self.writer.prune(self.schedule.keep, self.best[1] if self.best else None)
+        step, best = self.training.step, self.best[1] if self.best else None
+        self.save_model(name)
+        snapshot = whole(self.divided, self.training.snapshot())
+        self.world.once(lambda: self.writer.save_average(name, step, snapshot))
+        self.world.once(lambda: self.writer.prune(self.schedule.keep, best))
 
-    def over(self) -> bool:
-        """Whether a watcher has stopped the run, or its patience is over."""
-        return self.stopped or self.patience_is_over()
+    def save_model(self, name: str) -> None:
+        """Write the weights to sample from, unless they are those of this checkpoint already."""
+        if not self.world.from_first(self.writer.has_model(name)):
+            tensors = whole(self.divided, weights_here(self.divided, self.training.sampler()))
+            self.world.once(lambda: self.writer.save_weights(tensors, name))
+
+    def over(self, interrupted: bool) -> bool:
+        """Whether the run is to stop: an interrupt, a watcher, or its patience is over."""
+        self.interrupted, stopped = self.world.any(interrupted, self.stopped)
+        return self.interrupted or stopped or self.patience_is_over()
 
     def patience_is_over(self) -> bool:
         """Whether the last `patience` evaluations were no better than the best before them, of held-out rows."""
@@ -203,18 +240,17 @@ class Book:
         paths = self.writer.checkpoints()
         return f"the last good checkpoint is {paths[-1]}" if paths else "there is no checkpoint yet"
 
-    def close(self, interrupted: bool) -> None:
+    def close(self) -> None:
         """Write the last checkpoint; with patience, put the best weights into the model; mark the run as finished."""
         if self.saved != self.training.step or self.training.turn:
             self.checkpoint()
-        if not interrupted and not self.run.finished():
-            latest = self.writer.checkpoints()[-1].name
+        if not self.interrupted and not self.world.from_first(self.run.finished()):
             if self.schedule.patience and self.best is not None:
                 state, _ = self.writer.load_checkpoint(self.run.folder / "checkpoints" / self.best[1])
                 self.training.restore(state, self.run.folder)
-                self.writer.save_model(self.training.sampler(), self.best[1])
-            self.writer.finish(latest)
-        self.watcher.end(self.run, interrupted)
+                self.save_model(self.best[1])
+            self.world.once(lambda: self.writer.finish(self.writer.checkpoints()[-1].name))
+        self.watcher.end(self.run, self.interrupted)
 
 
 def due(step: int, every: int, steps: int | None = None) -> bool:
@@ -246,10 +282,13 @@ def free_folder(name: str) -> Path:
 
 
 class Interrupt:
-    """Turns the first SIGINT or SIGTERM into a request to save and stop; a second one stops at once."""
+    """Turns the first SIGINT or SIGTERM into a request to save and stop; a second one stops at once.
 
-    def __init__(self) -> None:
-        self.requested = False
+    again: False in one of several processes, which may get the same signal from the terminal and from torchrun.
+    """
+
+    def __init__(self, again: bool = True) -> None:
+        self.requested, self.again = False, again
         self.old: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -263,4 +302,5 @@ class Interrupt:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else self.old[number])
+        if self.again:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else self.old[number])

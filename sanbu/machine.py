@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import shutil
 import sys
 import time
@@ -74,11 +75,13 @@ class Machine:
         return module
 
 
-def decide(config: MachineConfig) -> Machine:
-    """The settings for this machine. Raises MachineError for what it does not have."""
+def decide(config: MachineConfig, processes: int = 1) -> Machine:
+    """The settings for this machine, whose cores so many processes share. Raises MachineError for what it has not."""
     device = find_device(config.device)
     if config.threads != "auto":
         torch.set_num_threads(config.threads)
+    elif processes > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     if device.type == "cpu":
         torch.set_flush_denormal(True)  # tiny gradients otherwise make a backward pass tens of times slower
         reuse_memory()

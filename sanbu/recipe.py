@@ -28,6 +28,7 @@ from sanbu.machine import MachineConfig
 from sanbu.models.model import ModelConfig
 from sanbu.objectives.objective import ObjectiveConfig
 from sanbu.optimizers.search import OptimizerConfig
+from sanbu.parallel.layout import Layout
 from sanbu.strategies.strategy import StrategyConfig
 
 
@@ -69,6 +70,7 @@ class Recipe(Config):
     )
     schedule: Schedule = Schedule()
     machine: MachineConfig = MachineConfig()
+    layout: Layout = Layout()
 
     @model_validator(mode="after")
     def _together(self) -> Self:

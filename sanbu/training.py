@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,26 +20,35 @@ from sanbu.machine import Machine
 from sanbu.noise import Noise, key
 from sanbu.objectives.objective import Round, Turn, evaluate
 from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search
+from sanbu.parallel.divide import Divided
+from sanbu.parallel.states import fitted, load_search, search_state, weights_here
+from sanbu.parallel.turns import ranks_of
+from sanbu.parallel.world import ALONE, World, local
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
 from sanbu.run import Run
-from sanbu.space import Batch
+from sanbu.space import Batch, row_count
 from sanbu.strategies.strategy import draw
 
 
 class Training:
     """Models, searches and position of one run. `advance` makes one turn; a round is the turns of one step."""
 
-    def __init__(self, recipe: Recipe, machine: Machine) -> None:
-        self.recipe, self.machine = recipe, machine
+    def __init__(self, recipe: Recipe, machine: Machine, world: World = ALONE) -> None:
+        self.recipe, self.machine, self.world, self.divided = recipe, machine, world, Divided(world)
         parents = {name: Run.open(path) for name, path in recipe.parents.items()}
-        self.data: Data = recipe.data.build()
+        with world.one_by_one():
+            self.data: Data = recipe.data.build()
+        world.same("data", self.data.fingerprint)
         check_parents(recipe, parents, self.data)
         self.objective, self.strategy = recipe.objective.build(), recipe.strategy.build(recipe.data.space())
         self.rollout = recipe.strategy.unfiltered().build(recipe.data.space())
-        self.models = build_models(recipe, parents, self.objective.attach, machine)
+        self.models = build_models(recipe, parents, self.objective.attach, machine.device)
+        for player in () if world.alone else self.objective.players:
+            self.divided.remember(player, self.learners(player), self._search(player))
+        self.divided.prepare(self.models, self.objective.players, machine)
         self._check()
-        self.searches = {player: self._search(player) for player in self.objective.players}
+        self.searches = {player: self.divided.search(self._search(player)) for player in self.objective.players}
         self.known = self._know()
         self.step = 0
         self.turn = 0
@@ -67,18 +77,20 @@ class Training:
         return self._next is None
 
     def _experience(self) -> Batch:
-        rows = self._rows
-        batch = self._to_device(self.data.batch(self.step * rows, rows))
+        start, rows, first = self.step * self._rows, self._rows, 0
+        if not self.objective.couples:  # each rank reads its own rows
+            rows //= self.world.degrees.data
+            first = rows * self.world.place.data
+        batch = self._to_device(self.data.batch(start + first, rows))
         batch |= {name: table[batch["row"]] for name, table in self.known.items()}
         seed_dropout(key(self.recipe.schedule.seed, "experience", self.step), 0)
         with torch.no_grad(), self.machine.scope():
-            return self.objective.experience(self._round(batch, "experience"))
+            return self.objective.experience(self._round(batch, "experience", first))
 
-    def _round(self, batch: Batch, purpose: str) -> Round:
-        """What the objective may use at this step."""
-        return Round(
-            self.models, batch, self.noise(purpose), partial(draw, self.rollout, self.models), self.data.codec.read
-        )
+    def _round(self, batch: Batch, purpose: str, first: int = 0) -> Round:
+        """What the objective may use at this step. first: the row of the round with which the batch begins."""
+        drawn = self.world.divide_drawing(partial(draw, self.rollout, self.models))
+        return Round(self.models, batch, self.noise(purpose, first_row=first), drawn, self.data.codec.read)
 
     def _begin_round(self, batch: Batch, turn: int = 0) -> None:
         self._batch, self.turn, self.metrics = batch, turn, {}
@@ -95,15 +107,20 @@ class Training:
 
     def _problem(self, turn: Turn) -> Problem:
         seed = key(self.recipe.schedule.seed, "dropout", self.step, self.turn)
+        self.divided.give_back(self.models)
+        if self.objective.couples:
+            turn = replace(turn, batch=self.world.mine(turn.batch))
+        before = self.world.place.data * -(-row_count(turn.batch) // self._micro_batch)  # micro-batches of other ranks
         return Problem(
             self.models,
             turn,
-            {name: self.models[name] for name in self.objective.players[turn.player]},
+            self.learners(turn.player),
             self.noise("search", self.turn),
             self._micro_batch,
             self.machine.scope,
-            partial(seed_dropout, seed),
+            lambda micro: seed_dropout(seed, before + micro),
             self.step,
+            ranks_of(self.divided),
         )
 
     def _know(self) -> Batch:
@@ -121,9 +138,10 @@ class Training:
         order = whole.pop("row").argsort()  # the first epoch has every row once
         return {name: values[order] for name, values in whole.items()}
 
-    def noise(self, purpose: str, *more: int) -> Noise:
+    def noise(self, purpose: str, *more: int, first_row: int = 0) -> Noise:
         """Random numbers for a purpose at this step."""
-        return Noise(self.recipe.schedule.seed, purpose, self.step, *more, device=self.machine.device)
+        device = self.machine.device
+        return Noise(self.recipe.schedule.seed, purpose, self.step, *more, first_row=first_row, device=device)
 
     # -- looks --------------------------------------------------------------------------------------------------------
 
@@ -169,16 +187,19 @@ class Training:
             "turn": self.turn,
             "metrics": dict(self.metrics) if self.turn else {},
             "experience": self._batch if self.turn else {},
-            "models": {name: weights(module) for name, module in self._changing().items()},
-            "searches": {player: search.state_dict() for player, search in self.searches.items()},
+            "models": {name: weights_here(self.divided, module) for name, module in self._changing().items()},
+            "searches": {
+                player: search_state(self.divided, player, self.learners(player), search)
+                for player, search in self.searches.items()
+            },
         }
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
         """Take up a state."""
         for name, module in self._changing().items():
-            load_weights(module, state["models"][name], folder)
+            load_weights(module, fitted(self.divided, module, state["models"][name]), folder)
         for player, search in self.searches.items():
-            search.load_state_dict(state["searches"][player])
+            load_search(self.divided, player, self.learners(player), search, state["searches"][player])
         self.step = state["step"]
         if state["turn"]:
             self._begin_round(self._to_device(state["experience"]), state["turn"])
@@ -186,10 +207,14 @@ class Training:
 
     def check_finite(self) -> None:
         """Raise NotFinite when a weight is NaN or infinite, so that no checkpoint holds one."""
+        broken = ""
         for name, module in self._changing().items():
             for weight, tensor in module.state_dict().items():
-                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                    raise NotFinite(f"the weight {weight!r} of {name!r} became NaN or infinite")
+                held = local(tensor)
+                if held.is_floating_point() and not bool(held.isfinite().all()):
+                    broken = broken or f"the weight {weight!r} of {name!r} became NaN or infinite"
+        if self.world.any(bool(broken))[0]:
+            raise NotFinite(broken or "a weight of another process became NaN or infinite")
 
     def _changing(self) -> dict[str, nn.Module]:
         parents = self.recipe.parents.keys() - {"model"}
@@ -211,16 +236,27 @@ class Training:
 
     def _search(self, player: str) -> Search:
         config = self.recipe.players.get(player, self.recipe.optimizer)
-        learners = {name: self.models[name] for name in self.objective.players[player]}
-        return config.build(learners, self.recipe.schedule.steps)
+        return config.build(self.learners(player), self.recipe.schedule.steps)
+
+    def learners(self, player: str) -> dict[str, nn.Module]:
+        """The models that a player may change."""
+        return {name: self.models[name] for name in self.objective.players[player]}
 
     def _to_device(self, batch: Batch) -> Batch:
         return {name: tensor.to(self.machine.device) for name, tensor in batch.items()}
 
     def _check(self) -> None:
+        parts = self.world.degrees.data
+        if self._rows % parts:
+            raise SanbuError(
+                f"schedule.batch: given {self._rows}, but the rows are divided over {parts} data ranks;"
+                f" allowed: a multiple of {parts}, such as {-(-self._rows // parts) * parts}"
+            )
         self.recipe.strategy.check_samples(self.recipe.schedule.samples)
+        kind = kind_of(self.recipe.objective)
+        if parts > 1 and not self.objective.additive:
+            raise SanbuError(f"layout.data: given {parts}, but the objective {kind!r} couples the rows; allowed: 1")
         if self._micro_batch < self._rows and not self.objective.additive:
-            kind = kind_of(self.recipe.objective)
             raise SanbuError(
                 f"schedule.micro_batch: given {self._micro_batch}, but the objective {kind!r} couples the rows"
                 f" of a batch and cannot be split; allowed: {self._rows}, the whole batch"
@@ -233,7 +269,7 @@ class Training:
 
 
 def build_models(
-    recipe: Recipe, parents: dict[str, Run], attach: Callable[[nn.Module], dict[str, nn.Module]], machine: Machine
+    recipe: Recipe, parents: dict[str, Run], attach: Callable[[nn.Module], dict[str, nn.Module]], device: torch.device
 ) -> dict[str, nn.Module]:
     """The model, what the objective attaches to it, the average, and the parents, all initialised from the seed."""
     with torch.random.fork_rng():
@@ -242,12 +278,11 @@ def build_models(
         if "model" in parents:
             found = recipe.model.begin_from(weights(parents["model"].model), weights(model))
             load_weights(model, found, parents["model"].folder)
-        model.to(machine.device)
+        model.to(device)
         models = {"model": model, **attach(model)}
     if recipe.average is not None:
         models["average"] = recipe.average.build(model)
-    models |= {name: run.model for name, run in parents.items() if name != "model"}
-    return {name: machine.prepare(module) for name, module in models.items()}
+    return models | {name: run.model for name, run in parents.items() if name != "model"}
 
 
 def check_parents(recipe: Recipe, parents: dict[str, Run], data: Data) -> None:

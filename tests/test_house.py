@@ -24,6 +24,7 @@ FLOORS = [  # lowest first; a file imports only from its own or a lower layer
     {"codecs", "models"},
     {"data", "objectives", "strategies"},
     {"optimizers"},
+    {"parallel"},
     {"recipe", "testing"},
     {"memory"},
     {"run"},

@@ -162,6 +162,7 @@ def train(
     sanbu train gpt2 size=124m data.path=corpus/ --run runs/owt
     sanbu train gpt2 data.path=my.txt model=llama schedule.steps=500
     sanbu train gpt2 --run runs/first --resume
+    sanbu train gpt2 layout.data=2              on two devices; --resume takes another layout
     sanbu train assistant --run runs/chat       base, sft, reward, ppo, dpo
     """
     if name in recipes.PIPELINES:
@@ -169,18 +170,14 @@ def train(
         return
     if resume and run is None:
         raise ConfigError("--resume needs --run DIR")
-    recipe = choose(name, overrides)
+    started = resume and all(text.startswith("layout.") for text in overrides or ())
+    recipe = recipe_of(run, name, overrides or ()) if run is not None and started else choose(name, overrides)
     from sanbu.display.console import Console
     from sanbu.display.plots import draw_curves
     from sanbu.display.tensorboard import TensorBoard
     from sanbu.loop import train as train_recipe
     from sanbu.memory.parts import TooLarge
-    from sanbu.run import Run
 
-    if resume and run is not None and not overrides:
-        old, recipe = recipe.name, Run.open(run).recipe
-        if recipe.name != old:
-            raise ConfigError(f"{run} is a run of {recipe.name}, not of {old}")
     watchers = [Console(), TensorBoard()] if tensorboard else [Console()]
     try:
         done = train_recipe(recipe, run, resume=resume, watchers=watchers)
@@ -190,6 +187,16 @@ def train(
     curve = draw_curves(done) if rows else None
     final = {key: value for row in rows for key, value in row.items() if not key.startswith("time/")}
     report({"run": str(done.folder), "curve": str(curve) if curve else None, **final}, as_json, str(done.folder))
+
+
+def recipe_of(folder: Path, name: str, layout: Sequence[str]) -> Any:
+    """The recipe of a run to resume, with another layout where one is given. Raises ConfigError for another recipe."""
+    from sanbu.run import Run
+
+    recipe, asked = Run.open(folder).recipe, choose(name, ()).name
+    if recipe.name != asked:
+        raise ConfigError(f"{folder} is a run of {recipe.name}, not of {asked}")
+    return recipe.change(*layout)
 
 
 def with_nearest_size(error: TooLarge, name: str, overrides: Sequence[str]) -> TooLarge:

@@ -28,7 +28,7 @@ from sanbu.run import Run
 EXPECTED = 0.8  # of the unlabelled pictures, learnt from on average; the cost of a step depends on how many are
 LOOKS = 10  # points of a curve
 BASELINE = "supervised"
-LAST = 50  # steps over which the figures of guesses are averaged
+LAST = 50  # steps over which the figures of pseudo-labels are averaged
 AT_ONCE = 1000
 COLUMNS = (
     Shown("name", "method", "s"),
@@ -37,13 +37,13 @@ COLUMNS = (
     Shown("lowest", "lowest", ".3f", 2),
     Shown("steps", "steps", ",.0f", 3),
     Shown("seconds", "CPU s", ".1f", 4),
-    Shown("sure", "sure", ".2f", 5),
+    Shown("sure", "confident", ".2f", 5),
     Shown("right", "of these right", ".3f", 6),
 )
 NOTES = (
     "Accuracy: of the averaged weights on test pictures, mean over choices of the labelled pictures; spread: its"
-    " standard deviation. CPU s: measured, with pretraining. Sure: the part of the unlabelled pictures whose guess"
-    " counted in the last steps; of these right: by their hidden labels, which no method reads."
+    " standard deviation. CPU s: measured, with pretraining. Confident: the fraction of unlabelled pictures"
+    " whose pseudo-label counted in the last steps; of these right: by their hidden labels, which no method reads."
 )
 
 
@@ -116,7 +116,7 @@ def train_for(recipe: Recipe, folder: Path, seconds: float) -> Run:
 
 
 def steps_for(recipe: Recipe, seconds: float) -> int:
-    """The steps that fit: a step costs more, the more guesses are sure, and at the beginning none is."""
+    """The steps that fit: a step costs more, the more pseudo-labels are above the threshold; at first none is."""
     objective = recipe.objective
     if not isinstance(objective, GuessConfig):
         return steps_within(recipe, seconds)

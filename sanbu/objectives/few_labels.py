@@ -1,16 +1,17 @@
 """Learning with few labels: each row has a labelled picture and U unlabelled ones.
 
-loss = CE(f(view of x), y) + weight / (B U) sum_u [guess is sure] CE(f(view of u), guess)
+loss = CE(f(view of x), y) + weight / (B U) sum_u [confident] CE(f(view of u), pseudo-label)
 
-pseudo-label   guess: argmax f(weak view) if its probability is above a threshold; f sees the same weak view (Lee, 2013)
-fixmatch       the same guess, but f sees a strong view                                     (Sohn and others, 2020)
-freematch      FixMatch with thresholds that follow how sure the model is, by class         (Wang and others, 2023):
+pseudo-label   argmax f(weak view) if its probability is above a threshold; f sees the same weak view (Lee, 2013)
+fixmatch       the same pseudo-label, but f sees a strong view                              (Sohn and others, 2020)
+freematch      FixMatch with thresholds that follow the model's confidence, by class        (Wang and others, 2023):
                t <- m t + (1 - m) mean max q,  p <- m p + (1 - m) mean q,  threshold of class c: t p_c / max p
 mean-teacher   |softmax f(weak view) - softmax g(another weak view)|^2, g an average of f (Tarvainen and Valpola, 2017)
 
-The mean is over all unlabelled pictures, sure or not. Guesses are made in `experience`, without gradient; a picture
-whose guess is not sure adds nothing to the loss, so no strong view of it is made or computed. FreeMatch's further term,
-which rewards fair class frequencies and couples rows, is left out; `alignment` serves the same end within rows:
+The mean is over all unlabelled pictures, confident or not. Pseudo-labels are made in `experience`, without
+gradient; a picture below the threshold adds nothing to the loss, so no strong view of it is made. FreeMatch's
+further term, which rewards fair class frequencies and couples rows, is left out;
+`alignment` serves the same end within rows:
 
 q <- q / p^alignment, normalised (Berthelot and others, 2020, for classes that are equally frequent)
 
@@ -80,7 +81,7 @@ def labelled_loss(scores_BK: Tensor, label_B: Tensor) -> Loss:
 
 
 def count(batch: Batch) -> dict[str, float]:
-    """All labelled pictures, and all unlabelled ones, whether their guess is sure or not."""
+    """All labelled pictures, and all unlabelled ones, whether the model is confident or not."""
     rows = float(len(next(iter(batch.values()))))
     each = batch["view"].shape[1] if "view" in batch else 0
     return {"labelled": rows, **({"unlabelled": rows * each} if each else {})}
@@ -95,7 +96,7 @@ def unlabelled_of(round: Round) -> Tensor:
 
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[Any]:
-    """A model in evaluation mode: its guesses drop no units."""
+    """A model in evaluation mode: no dropout in its predictions."""
     training = model.training
     try:
         yield model.eval()
@@ -110,41 +111,41 @@ def beliefs(model: Any, pictures_NCHW: Tensor) -> Tensor:
     return found
 
 
-# -- guesses ----------------------------------------------------------------------------------------------------------
+# -- pseudo-labels ----------------------------------------------------------------------------------------------------
 
 
 class GuessConfig(FewLabelsConfig):
-    """What objectives share that learn from guesses of which the model is sure."""
+    """What objectives share that learn from confident pseudo-labels."""
 
     weight: float = Field(1.0, ge=0, description="weight of the unlabelled pictures")
     alignment: float = Field(
-        0.0, ge=0, le=1, description="how far guesses are moved to equally frequent classes: 0 not at all, 1 wholly"
+        0.0, ge=0, le=1, description="how far pseudo-labels move toward equally frequent classes: 0 not at all, 1 fully"
     )
-    momentum: float = Field(0.999, ge=0, lt=1, description="of the running means of guesses, which alignment uses")
+    momentum: float = Field(0.999, ge=0, lt=1, description="of the running means of predictions, which alignment uses")
 
 
 class PseudoLabel(GuessConfig):
-    """The model's own guesses as labels of the same weak view."""
+    """The model's own predictions as labels of the same weak view."""
 
     kind: Literal["pseudo-label"] = "pseudo-label"
-    threshold: float = Field(0.95, ge=0, le=1, description="guesses count above this probability")
+    threshold: float = Field(0.95, ge=0, le=1, description="pseudo-labels count above this probability")
 
     def build(self) -> Objective:
         return guessing(self, self.weak, self.threshold)
 
 
 class FixMatch(GuessConfig):
-    """Guesses on a weak view as labels of a strong view."""
+    """Predictions on a weak view as labels of a strong view."""
 
     kind: Literal["fixmatch"] = "fixmatch"
-    threshold: float = Field(0.95, ge=0, le=1, description="guesses count above this probability")
+    threshold: float = Field(0.95, ge=0, le=1, description="pseudo-labels count above this probability")
 
     def build(self) -> Objective:
         return guessing(self, self.strong, self.threshold)
 
 
 class FreeMatch(GuessConfig):
-    """FixMatch whose thresholds rise with how sure the model is, each class at its own pace."""
+    """FixMatch with a threshold per class that rises with the model's confidence."""
 
     kind: Literal["freematch"] = "freematch"
 
@@ -153,7 +154,7 @@ class FreeMatch(GuessConfig):
 
 
 class Means(nn.Module):
-    """Running means of beliefs: how sure they are, and how frequent each class is; both begin at 1 / K."""
+    """Running means of predictions: their confidence, and the frequency of each class; both begin at 1 / K."""
 
     sure: Tensor
     share: Tensor
@@ -189,7 +190,7 @@ def classes_of(model: nn.Module) -> int:
 
 
 def guessing(config: GuessConfig, change: Change, threshold: float | None) -> Objective:
-    """Guesses on weak views, taught on views of that change. threshold: None for thresholds that follow the model."""
+    """Pseudo-labels from weak views, as targets on views of that change. threshold: None for FreeMatch's."""
     keeps = threshold is None or config.alignment > 0
 
     def attach(model: nn.Module) -> dict[str, nn.Module]:
@@ -226,13 +227,13 @@ def guessing(config: GuessConfig, change: Change, threshold: float | None) -> Ob
 
 
 def views_of(change: Change, flat_NCHW: Tensor, chance_NK: Tensor, sure_N: Tensor) -> Tensor:
-    """Views of the pictures whose guess is sure; the others stay as they are, since nothing is learnt from them."""
+    """Views of the pictures above the threshold; the others are not used and stay as they are."""
     places = sure_N.nonzero().flatten()
     return flat_NCHW.index_copy(0, places, views(change, flat_NCHW[places], chance_NK[places]))
 
 
 def guessed_loss(config: GuessConfig, model: Any, batch: Batch) -> Loss:
-    """Both terms, in one pass over the labelled pictures and those whose guess is sure."""
+    """Both terms, in one pass over the labelled pictures and those above the threshold."""
     picture, label_B = batch[config.input], batch[config.target]
     if "guess" not in batch:
         return labelled_loss(model(picture), label_B)
@@ -246,7 +247,7 @@ def guessed_loss(config: GuessConfig, model: Any, batch: Batch) -> Loss:
 
 
 def guess_metrics(batch: Batch, sure_BU: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """The fraction of sure guesses; of these, how many are right; the mean threshold. Nothing is learnt from them."""
+    """The fraction of pseudo-labels above the threshold; the correct ones among them; the mean threshold."""
     metrics = {"sure": fraction(sure_BU)}
     if "hidden" in batch:
         known = sure_BU & (batch["hidden"] != IGNORED)

@@ -111,7 +111,8 @@ class Objective:
     weights belongs here. turns(round) -> the updates of this round, in order; on a resume within a round they are
     generated again and those already done are skipped. fixed(models, batch) -> values that depend on rows and frozen
     modules alone, such as log-probabilities under a reference; computed once per row and cached by batch["row"] if a
-    run repeats its rows. watched: the held-out metric that selects the best round; lower is better.
+    run repeats its rows. watched: the held-out metric that selects the best round; lower is better. alone: True if
+    `experience` treats each row alone, so that several processes can do it for their own rows.
     """
 
     loss: LossFunction
@@ -123,6 +124,13 @@ class Objective:
     turns: Callable[[Round], Iterator[Turn]] | None = None
     fixed: Callable[[Models, Batch], Batch] | None = None
     watched: str = "loss"
+    alone: bool = False
+
+    @property
+    def couples(self) -> bool:
+        """Whether rows may meet before the loss, so that every process needs all rows of a round."""
+        plain = self.experience is learn_from_batch
+        return self.turns is not None or not (plain or self.alone)
 
     def draw_turns(self, round: Round) -> Iterator[Turn]:
         """The turns of a round: the objective's own, or one update of the model on the whole batch."""

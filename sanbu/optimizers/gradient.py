@@ -8,7 +8,7 @@ AdamW   Adam with w <- (1 - eta lambda) w                                  (Losh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -18,7 +18,9 @@ from torch import nn
 from sanbu.config import Auto
 from sanbu.optimizers.rate import ConstantRate, CosineRate, Rate, RateConfig
 from sanbu.optimizers.roles import roles
-from sanbu.optimizers.search import Metrics, NotFinite, OptimizerConfig, Problem, Search
+from sanbu.optimizers.search import Metrics, NotFinite, OptimizerConfig, Problem, Search, clip_norm
+
+Clip = Callable[[Sequence[nn.Parameter], float], float]
 
 
 class GradientSearch:
@@ -30,13 +32,13 @@ class GradientSearch:
 
     def step(self, problem: Problem) -> Metrics:
         """Backward, clip, update. Reports the gradient norm if clipped, and the first optimizer's learning rate."""
-        return self.follow(problem.backward(), problem.round)
+        return self.follow(problem.backward(), problem.round, problem.clip)
 
-    def follow(self, metrics: Metrics, round: int | None) -> Metrics:
+    def follow(self, metrics: Metrics, round: int | None, clip: Clip = clip_norm) -> Metrics:
         """Clip and update by the gradient that the parameters hold; adds to the metrics."""
         if self.clip is not None:
             parameters = [p for optimizer, _ in self.pairs for group in optimizer.param_groups for p in group["params"]]
-            metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(parameters, self.clip))
+            metrics["gradient_norm"] = clip(parameters, self.clip)
             if not math.isfinite(metrics["gradient_norm"]):
                 raise NotFinite(f"the gradient became NaN or infinite (norm {metrics['gradient_norm']})")
         step = self.updates if round is None else round

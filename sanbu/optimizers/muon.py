@@ -11,7 +11,7 @@ neural networks", 2024.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self
 
 import torch
@@ -74,6 +74,12 @@ def iterate_gram(x: Tensor, steps: int) -> Tensor:
     return x if whole is None else torch.bmm(whole, x)
 
 
+def polar_factors(matrices: list[Tensor]) -> list[Tensor]:
+    """The approximate polar factors of tensors of one shape, in one batch; axes after the first are one."""
+    found = orthogonalize(torch.stack(matrices).flatten(2))
+    return list(found.view(-1, *matrices[0].shape).unbind())
+
+
 class Muon(OptimizerConfig):
     """Orthogonalised momentum for matrices (Jordan and others, 2024), AdamW for the rest."""
 
@@ -105,9 +111,13 @@ def muon(config: Muon, models: Modules, steps: int) -> GradientSearch:
 
 
 class MuonOptimizer(torch.optim.Optimizer):
-    """Muon for parameters of two or more axes; parameters of equal shape are orthogonalised in one batch."""
+    """Muon for parameters of two or more axes; parameters of equal shape are orthogonalised in one batch.
+
+    polar: the polar factors of some matrices of equal shape; several processes put another function here.
+    """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+        self.polar: Callable[[list[Tensor]], list[Tensor]] = polar_factors
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -127,9 +137,8 @@ class MuonOptimizer(torch.optim.Optimizer):
                 self.state[parameter]["momentum"] = torch.zeros_like(parameter)
         buffers = [self.state[parameter]["momentum"] for parameter in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        updates = torch.stack(torch._foreach_lerp(gradients, buffers, momentum)).flatten(2)
-        rows, columns = updates.shape[1:]
-        directions = orthogonalize(updates).view(-1, *parameters[0].shape).unbind()
+        rows, columns = len(parameters[0]), parameters[0][0].numel()
+        directions = self.polar(list(torch._foreach_lerp(gradients, buffers, momentum)))
         if weight_decay:
             torch._foreach_mul_(parameters, 1 - lr * weight_decay)
         torch._foreach_add_(parameters, directions, alpha=-lr * max(1.0, rows / columns) ** 0.5)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -57,12 +58,17 @@ class Search(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+Sums = dict[str, Tensor]
+Pairs = dict[str, tuple[Tensor, Tensor]]
+
+
 class Problem:
     """A turn as a search uses it: its gradient, or its value for other functions.
 
     noise: random numbers for the search itself, such as mutations, keyed by the step.
     scope: entered around each forward pass (precision). seed(micro): called before each micro-batch (dropout).
     round: the number of the round, which sets the learning rate; a round may have many turns.
+    ranks: what other processes have a part in; the batch of the turn has the rows of this one.
     """
 
     def __init__(
@@ -75,56 +81,50 @@ class Problem:
         scope: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         seed: Callable[[int], None] = lambda micro: None,
         round: int | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.models, self.turn, self.learners, self.noise = models, turn, learners, noise
         self.micro_batch, self.scope, self.seed = micro_batch, scope, seed
-        self.round = round
-        self.counts = turn.count(turn.batch)
+        self.round, self.ranks = round, ranks or ONE
+        self.counts = self.ranks.count(turn)
 
     def backward(self) -> Metrics:
         """Add the gradient of the turn to the `.grad` of the learners, over micro-batches with one denominator."""
-        totals: dict[str, Tensor] = {}
-        pairs: dict[str, tuple[Tensor, Tensor]] = {}
-        with only_learning(self.models, self.learners):
-            for micro, batch in enumerate(self._split()):
-                self.seed(micro)
-                with self.scope():
-                    loss = self.turn.loss(self.models, batch)
-                    terms = {name: total / self._denominator(name) for name, total in loss.sums.items()}
-                total = sum(terms.values(), torch.zeros(()))
-                if not total.requires_grad:
-                    allowed = ", ".join(WITHOUT_GRADIENT)
-                    raise SanbuError(f"optimizer: the objective has no gradient; allowed: {allowed}")
-                total.backward()
-                add(totals, {name: term.detach().float() for name, term in terms.items()})
-                add_pairs(pairs, loss.metrics)
-        return self._report(totals, pairs)
+        with only_learning(self.models, self.learners, self.ranks.freezes):
+            totals, pairs = self.ranks.passes(self)
+        return self._report(*self.ranks.total(totals, pairs))
 
     def value(self, replace: Mapping[str, Callable[..., Any]] | None = None) -> Tensor:
         """The loss of the turn, a scalar, with other functions in place of the named models."""
         models = {**self.models, **(replace or {})}
-        total: Tensor | float = 0.0
-        for micro, batch in enumerate(self._split()):
+        found: Sums = {}
+        for micro, batch in enumerate(self.parts()):
             self.seed(micro)
             with self.scope():
-                sums = self.turn.loss(models, batch).sums
-                total = total + sum(term / self._denominator(name) for name, term in sums.items())
-        return torch.as_tensor(total)
+                add(found, self.terms(self.turn.loss(models, batch).sums))
+        found, _ = self.ranks.total(found, {})
+        return torch.as_tensor(sum(found.values()))
 
     def rows_at_once(self) -> int:
         """The number of rows in a forward pass."""
         rows = row_count(self.turn.batch)
         return min(self.micro_batch or rows, rows)
 
-    def _denominator(self, name: str) -> float:
-        return max(self.counts[name], 1e-12)
+    def clip(self, parameters: Sequence[nn.Parameter], limit: float) -> float:
+        """Scale the gradient of these parameters to at most this norm; its norm before."""
+        return self.ranks.clip(parameters, limit)
 
-    def _split(self) -> Iterator[Batch]:
+    def parts(self) -> list[Batch]:
+        """The micro-batches."""
         size = self.rows_at_once()
-        for start in range(0, row_count(self.turn.batch), size):
-            yield {name: tensor[start : start + size] for name, tensor in self.turn.batch.items()}
+        starts = range(0, row_count(self.turn.batch), size)
+        return [{name: tensor[start : start + size] for name, tensor in self.turn.batch.items()} for start in starts]
 
-    def _report(self, totals: dict[str, Tensor], pairs: dict[str, tuple[Tensor, Tensor]]) -> Metrics:
+    def terms(self, sums: Sums) -> Sums:
+        """The terms of the loss: sums over rows, each by its denominator."""
+        return {name: total / max(self.counts[name], 1e-12) for name, total in sums.items()}
+
+    def _report(self, totals: Sums, pairs: Pairs) -> Metrics:
         values = {name: float(total) for name, total in totals.items()}
         loss = sum(values.values())
         if not math.isfinite(loss):
@@ -134,13 +134,77 @@ class Problem:
         return {"loss": loss, **terms, **ratios(pairs)}
 
 
+# -- processes --------------------------------------------------------------------------------------------------------
+
+
+def one_after_another(
+    problem: Problem, around: Callable[[bool], contextlib.AbstractContextManager[None]] | None = None
+) -> tuple[Sums, Pairs]:
+    """The gradient of the micro-batches, one after another. around(last): entered around each backward pass."""
+    totals: Sums = {}
+    pairs: Pairs = {}
+    parts = problem.parts()
+    for micro, batch in enumerate(parts):
+        problem.seed(micro)
+        with around(micro == len(parts) - 1) if around else contextlib.nullcontext():
+            with problem.scope():
+                loss = problem.turn.loss(problem.models, batch)
+                terms = problem.terms(loss.sums)
+            backward(terms)
+        add(totals, {name: term.detach().float() for name, term in terms.items()})
+        add_pairs(pairs, loss.metrics)
+    return totals, pairs
+
+
+def backward(terms: Sums) -> None:
+    """The backward pass of a sum of terms. Raises SanbuError if they have no gradient."""
+    total = sum(terms.values(), torch.zeros(()))
+    if not total.requires_grad:
+        raise SanbuError(f"optimizer: the objective has no gradient; allowed: {', '.join(WITHOUT_GRADIENT)}")
+    total.backward()
+
+
+def clip_norm(parameters: Sequence[nn.Parameter], limit: float) -> float:
+    """Scale a gradient to at most this norm; its norm before."""
+    return float(nn.utils.clip_grad_norm_(parameters, limit))
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What the processes of a job do together in a turn, a record of functions. The defaults are those of one process.
+
+    count(turn) -> denominators over all rows. passes(problem) -> sums and metrics of the rows of this process, after
+    backward and the exchange of gradients. total(sums, metrics): over all rows. clip(parameters, limit) -> norm.
+    freezes: whether parameters of other players may be frozen in a turn; if not, their gradients are dropped after it.
+    """
+
+    count: Callable[[Turn], dict[str, float]] = lambda turn: turn.count(turn.batch)
+    passes: Callable[[Problem], tuple[Sums, Pairs]] = one_after_another
+    total: Callable[[Sums, Pairs], tuple[Sums, Pairs]] = lambda sums, pairs: (sums, pairs)
+    clip: Callable[[Sequence[nn.Parameter], float], float] = clip_norm
+    freezes: bool = True
+
+
+ONE = Ranks()
+
+
 @contextlib.contextmanager
-def only_learning(models: Models, learners: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Enable gradients for the parameters of the learners only, and clear them."""
+def only_learning(models: Models, learners: Mapping[str, nn.Module], freezes: bool = True) -> Iterator[None]:
+    """Enable gradients for the parameters of the learners only, and clear them.
+
+    freezes: False leaves what needs a gradient as it is, and clears the gradients of the others afterwards.
+    """
     ours = {id(parameter) for module in learners.values() for parameter in module.parameters()}
+    others = []
     for module in models.values():
         for parameter in module.parameters():
-            parameter.requires_grad_(id(parameter) in ours)
+            if freezes:
+                parameter.requires_grad_(id(parameter) in ours)
             if id(parameter) in ours:
                 parameter.grad = None
+            else:
+                others.append(parameter)
     yield
+    if not freezes:
+        for parameter in others:
+            parameter.grad = None

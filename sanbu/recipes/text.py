@@ -187,7 +187,7 @@ def shakespeare(size: str = "nano", path: str = "builtin:python", alphabet: str 
 
 
 def ngram(size: str = "nano", path: str = "builtin:python", alphabet: str = "") -> Recipe:
-    """Kneser-Ney n-grams of characters, counted in seconds: the bar for any network; path=FILE, alphabet=."""
+    """Kneser-Ney n-grams of characters, counted in seconds: the baseline for any network; path=FILE, alphabet=."""
     order = pick({"nano": 7}, size)
     tokenizer = Characters(alphabet=alphabet) if alphabet else Byte()
     return Recipe(

@@ -92,7 +92,8 @@ class Decoder(nn.Module):
 
     def cache(self, rows: int, slots: int) -> Cache:
         """An empty KV cache for `rows` rows and `slots` positions, on the device of the model."""
-        like = self.embedding.tokens.weight.new_zeros(0, dtype=self.cached)
+        weight = self.embedding.tokens.weight
+        like = torch.zeros(0, dtype=self.cached or weight.dtype, device=weight.device)
         return [keys_and_values(block.attention, like, rows, slots) for block in self.blocks.values()]
 
     def tie(self) -> None:

@@ -1,0 +1,53 @@
+"""One process of a job: python -m sanbu.cli.worker ASKED, started by `sanbu.parallel.launch`.
+
+ASKED is a JSON file with the recipe, the run folder, and whether to resume. A process that is started again goes on
+from the last checkpoint. An error that the user can mend is written beside ASKED; then nothing is started again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from sanbu.config import SanbuError, load
+
+
+def main(asked: Path) -> int:
+    """Train; the exit code."""
+    said = asked.with_name("error.txt")
+    if said.exists():
+        return 2
+    from sanbu.checkpoints import is_run
+    from sanbu.loop import train
+    from sanbu.recipe import Recipe
+
+    values = json.loads(asked.read_text())
+    folder, count = Path(values["folder"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    rank = int(os.environ.get("RANK", "0"))
+    if count and not rank:
+        print(f"a process died; all start again from the last checkpoint of {folder} ({count})", file=sys.stderr)
+    try:
+        train(load(Recipe, values["recipe"]), folder, resume=values["resume"] or (count > 0 and is_run(folder)))
+    except SanbuError as error:
+        if not said.exists():
+            said.write_text(str(error))
+        return 2
+    except RuntimeError as error:
+        if not lost_contact(error):
+            raise
+        reason = re.sub(r"^\[[^]]*\] *", "", str(error)).partition(". ")[0]
+        print(f"rank {rank}: lost another process ({reason})", file=sys.stderr)
+        return 3
+    return 0
+
+
+def lost_contact(error: RuntimeError) -> bool:
+    """Whether an error says that another process is gone, or does not answer."""
+    return any(words in str(error).lower() for words in ("connection", "timed out", "read error", "nccl"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
