@@ -123,7 +123,8 @@ class WaveFollower:
     """Keeps the last draft and what it added to each row; rows end when the strategy ends them."""
 
     def __init__(self, codec: WaveCodec) -> None:
-        self.codec, self.sample, self.lengths = codec, torch.zeros(0, 0), torch.zeros(0, dtype=torch.long)
+        self.codec, self.sample = codec, torch.zeros(0, 0)
+        self.lengths = torch.zeros(0, dtype=torch.long)
         self.known = 0
         self.pieces: Sequence[np.ndarray] = ()
 

@@ -92,8 +92,8 @@ def store(found: list[Path | tuple[str, bytes]], rate: int, folder: Path) -> Non
     names, waves = [], []
     with progress_rows("reading sound", len(found)) as progress:
         for each in found:
-            name, wave = (str(each), read_wave(each, rate)) if isinstance(each, Path) else taken(each, rate)
-            names.append(name if not isinstance(each, Path) else each.stem)
+            name, wave = taken(each, rate)
+            names.append(name)
             loud = np.clip(wave, -1, HIGHEST) * 32768
             waves.append(np.round(loud).astype(np.int16))
             progress(1)
@@ -103,7 +103,9 @@ def store(found: list[Path | tuple[str, bytes]], rate: int, folder: Path) -> Non
     write_json(folder / "clips.json", {"names": names, "lengths": [len(wave) for wave in waves]})
 
 
-def taken(record: tuple[str, bytes], rate: int) -> tuple[str, np.ndarray]:
-    """A record as its name and wave."""
-    name, content = record
+def taken(source: Path | tuple[str, bytes], rate: int) -> tuple[str, np.ndarray]:
+    """The name and the wave of a file or record."""
+    if isinstance(source, Path):
+        return source.stem, read_wave(source, rate)
+    name, content = source
     return name, read_wave(content, rate, name)

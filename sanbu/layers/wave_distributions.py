@@ -72,7 +72,8 @@ class Logistics:
         self.size = 3 * components
 
     def nearest(self, wave: Tensor) -> Tensor:
-        return ((wave.double() + 1) * ((self.levels - 1) / 2)).round().long().clamp(0, self.levels - 1)
+        top = self.levels - 1
+        return ((wave.double() + 1) * (top / 2)).round().long().clamp(0, top)
 
     def value(self, level: Tensor) -> Tensor:
         return (level.double() * (2 / (self.levels - 1)) - 1).float()

@@ -91,7 +91,8 @@ def stft_distance(made_BN: Tensor, true_BN: Tensor, size: int) -> Tensor:
 
 def distance(made_BCF: Tensor, true_BCF: Tensor, floor: float) -> Tensor:
     """Relative Frobenius distance, and the mean |difference| of logarithms above a floor, added, by row [B]."""
-    relative = (made_BCF - true_BCF).flatten(1).norm(dim=1) / true_BCF.flatten(1).norm(dim=1).clamp(min=floor)
+    loudness = true_BCF.flatten(1).norm(dim=1)
+    relative = (made_BCF - true_BCF).flatten(1).norm(dim=1) / loudness.clamp(min=floor)
     logarithms = made_BCF.clamp(min=floor).log() - true_BCF.clamp(min=floor).log()
     return relative + logarithms.abs().mean((1, 2))
 

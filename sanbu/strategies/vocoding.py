@@ -78,7 +78,8 @@ class VocodingStrategy:
         wave = state.mel.new_zeros(len(state.mel), self.hop * state.mel.shape[2])
         for frames in state.frames.unique().tolist():
             rows = state.frames == frames
-            wave[rows, : self.hop * frames] = model.draw(state.mel[rows, :, :frames], state.seeds[rows])
+            drawn = model.draw(state.mel[rows, :, :frames], state.seeds[rows])
+            wave[rows, : self.hop * frames] = drawn
         return wave
 
     def draft(self, state: VocodingState) -> Draft:

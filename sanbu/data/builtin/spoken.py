@@ -25,7 +25,8 @@ def spoken(sentences: int = SENTENCES) -> list[Path]:
 
     Voices take turns.
     """
-    lines = [[VOICES[number % len(VOICES)], text] for number, text in enumerate(sentences_of(sentences))]
+    texts = sentences_of(sentences)
+    lines = [[VOICES[number % len(VOICES)], text] for number, text in enumerate(texts)]
     digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:24]
     return sorted(cache_folder(f"spoken-{digest}", lambda folder: speak(lines, folder)).glob("*.wav"))
 

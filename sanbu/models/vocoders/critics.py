@@ -44,8 +44,8 @@ class PeriodCritic(nn.Module):
     def forward(self, wave_BN: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Scores and features."""
         short = -wave_BN.shape[1] % self.period
-        x = F.pad(wave_BN[:, None], (0, short), mode="reflect").unflatten(2, (-1, self.period))
-        return judged(x, self.layers, self.last)
+        whole = F.pad(wave_BN[:, None], (0, short), mode="reflect")
+        return judged(whole.unflatten(2, (-1, self.period)), self.layers, self.last)
 
 
 class ScaleCritic(nn.Module):

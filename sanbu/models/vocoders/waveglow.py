@@ -118,13 +118,15 @@ class WaveGlowVocoder(nn.Module):
         self.upsample = nn.ConvTranspose1d(mel.mels, mel.mels, mel.n_fft, mel.hop, padding=cut)
         sizes = [config.channels(flow) for flow in range(config.flows)]
         self.mixings = nn.ModuleList(Mixing(size) for size in sizes)
-        self.couplings = nn.ModuleList(Coupling(config, size // 2, mel.mels * config.group) for size in sizes)
+        condition = mel.mels * config.group
+        self.couplings = nn.ModuleList(Coupling(config, size // 2, condition) for size in sizes)
 
     def forward(self, wave: Tensor, mel: Tensor) -> Tensor:
         """-log p(wave [B, F hop] | mel [B, mels, F]) in nats by row: a density."""
         z_BN, log_determinant = self.encode(wave, mel)
         sigma = self.config.sigma
-        gaussian = (z_BN / sigma).square() / 2 + math.log(sigma) + math.log(2 * math.pi) / 2
+        constant = math.log(sigma) + math.log(2 * math.pi) / 2
+        gaussian = (z_BN / sigma).square() / 2 + constant
         return gaussian.sum(1) - log_determinant
 
     def encode(self, wave: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,10 @@ class WaveNet(VocoderConfig):
     def build(self, space: Space) -> nn.Module:
         return WaveNetVocoder(self, space.mel)
 
+    def dilations(self) -> list[int]:
+        """The dilation of each layer."""
+        return [2 ** (layer % self.cycle) for layer in range(self.layers)]
+
     def distribution(self) -> Distribution:
         """The law of a sample."""
         return MuLaw() if self.outputs == "mu-law" else Logistics(self.components)
@@ -82,7 +86,7 @@ class WaveNetVocoder(nn.Module):
         self.embed = nn.Embedding(256, config.width) if config.outputs == "mu-law" else nn.Linear(1, config.width)
         self.condition = nn.Conv1d(mel.mels, config.width, 3)
         self.condition_layers = nn.Conv1d(config.width, 2 * config.width * config.layers, 1, bias=False)
-        self.layers = nn.ModuleList(GatedLayer(config, 2 ** (k % config.cycle)) for k in range(config.layers))
+        self.layers = nn.ModuleList(GatedLayer(config, dilation) for dilation in config.dilations())
         self.last = nn.Conv1d(config.skip, config.skip, 1)
         self.outputs = nn.Conv1d(config.skip, self.law.size, 1)
 
@@ -136,8 +140,7 @@ class RingBuffers:
         self.model, self.seeds, rows = model, seeds, len(seeds)
         weight = model.last.weight
         config = model.config
-        dilations = [2 ** (layer % config.cycle) for layer in range(config.layers)]
-        self.rings = [weight.new_zeros(dilation, rows, config.width) for dilation in dilations]
+        self.rings = [weight.new_zeros(dilation, rows, config.width) for dilation in config.dilations()]
         self.level = model.law.nearest(weight.new_zeros(rows))
         self.frames = weight.new_zeros(rows, model.mel.mels, 1)
         self.position = 0
