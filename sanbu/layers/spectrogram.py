@@ -13,8 +13,9 @@ tacotron2   n_fft / 2 samples on each side; N // hop + 1 frames, frame t centred
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import Literal, Self
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Literal, ParamSpec, Self
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from torch.nn import functional as F
 
 from sanbu.config import Config
 
+KEPT = 64  # windows, filters or envelopes
+P = ParamSpec("P")
 FLOOR = 1e-5  # of a mel before the logarithm
 BREAK, BELOW, STEP = 1000.0, 200.0 / 3, math.log(6.4) / 27  # Slaney's scale: linear below 1000 Hz, logarithmic above
 
@@ -81,10 +84,27 @@ class Mel(Config):
         return ", ".join(f"{name} {mine} against {theirs}" for name, (mine, theirs) in unlike.items())
 
 
+def kept(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """The function with its last results kept by their arguments; hollow tensors, which count memory, are not kept."""
+    results: dict[Any, Tensor] = {}
+
+    @wraps(function)
+    def found(*arguments: P.args, **named: P.kwargs) -> Tensor:
+        if type(torch.empty(0)) is not Tensor:
+            return function(*arguments, **named)
+        if arguments not in results:
+            if len(results) >= KEPT:
+                results.clear()
+            results[arguments] = function(*arguments, **named)
+        return results[arguments]
+
+    return found
+
+
 # -- STFT -------------------------------------------------------------------------------------------------------------
 
 
-@lru_cache
+@kept
 def hann(window: int, n_fft: int, device: torch.device) -> Tensor:
     """A periodic Hann window, centred in n_fft samples."""
     left = (n_fft - window) // 2
@@ -118,7 +138,7 @@ def windowed_frames(spectrum_BCF: Tensor, n_fft: int, window: int) -> Tensor:
     return frames_BFL * hann(window, n_fft, spectrum_BCF.device)
 
 
-@lru_cache(maxsize=64)
+@kept
 def envelope(count: int, n_fft: int, hop: int, window: int, device: torch.device) -> Tensor:
     """The sum of the squared windows of so many frames, [(F - 1) hop + n_fft]."""
     squares = hann(window, n_fft, device).square()
@@ -150,7 +170,7 @@ def from_mel_scale(mels: np.ndarray) -> np.ndarray:
     return np.where(mels < start, mels * BELOW, BREAK * np.exp(STEP * above))
 
 
-@lru_cache
+@kept
 def mel_filters(mel: Mel, device: torch.device) -> Tensor:
     """Triangular filters [mels, n_fft / 2 + 1], each of area 2 / width in Hz (Slaney's norm)."""
     low, high = to_mel_scale(np.array([mel.fmin, mel.top]))
@@ -162,7 +182,7 @@ def mel_filters(mel: Mel, device: torch.device) -> Tensor:
     falling = slopes[2:] / widths[1:, None]
     areas = (edges[2:] - edges[:-2]) / 2
     filters = np.maximum(0, np.minimum(rising, falling)) / areas[:, None]
-    return torch.from_numpy(filters.astype(np.float32)).to(device)
+    return torch.tensor(filters.tolist(), dtype=torch.float32, device=device)
 
 
 def magnitudes(spectrum: Tensor, mel: Mel) -> Tensor:

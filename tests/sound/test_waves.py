@@ -17,8 +17,10 @@ from sanbu.config import SanbuError
 from sanbu.data.sound_files import clips
 from sanbu.data.waves import Waves
 from sanbu.evaluation import vocoders
+from sanbu.evaluation.cost import cost
 from sanbu.interop.hifigan import import_run, is_hifigan
 from sanbu.layers.spectrogram import Mel, log_mel, stft
+from sanbu.memory.training import estimate
 from sanbu.models.vocoders.hifigan import HifiGan
 from sanbu.models.vocoders.istft_head import IstftHead
 from sanbu.models.vocoders.magnitude_head import MagnitudeHead
@@ -424,3 +426,13 @@ def test_bad_folders_are_one_line(original, tmp_path, capfd):
 
 def write(source, config):
     (source / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("make", [vocoder, istft_head, hifigan, wavenet, waveglow])
+def test_memory_and_cost_are_counted_without_a_trace(make):
+    """`sanbu show`: memory and FLOPs are counted with hollow tensors, and none of them is kept for later."""
+    found = make()
+    used = estimate(found, {}, torch.float32)
+    assert cost(found).parameters > 20_000
+    assert used is not None
+    assert log_mel(torch.randn(1, 8192), Mel()).isfinite().all()

@@ -137,7 +137,7 @@ class IstftVocoder(nn.Module):
 def begin_small(part: nn.Module) -> None:
     """Initial weights: normal of deviation 0.02, cut at two; biases 0."""
     if isinstance(part, (nn.Conv1d, nn.Linear)):
-        nn.init.trunc_normal_(part.weight, std=0.02, a=-0.04, b=0.04)
+        nn.init.normal_(part.weight, std=0.02).clamp_(-0.04, 0.04)
         if part.bias is not None:
             nn.init.zeros_(part.bias)
 
