@@ -137,7 +137,8 @@ class IstftVocoder(nn.Module):
 def begin_small(part: nn.Module) -> None:
     """Initial weights: normal of deviation 0.02, cut at two; biases 0."""
     if isinstance(part, (nn.Conv1d, nn.Linear)):
-        nn.init.normal_(part.weight, std=0.02).clamp_(-0.04, 0.04)
+        with torch.no_grad():
+            part.weight.normal_(std=0.02).clamp_(-0.04, 0.04)
         if part.bias is not None:
             nn.init.zeros_(part.bias)
 

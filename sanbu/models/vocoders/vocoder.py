@@ -47,9 +47,11 @@ class VocoderConfig(ModelConfig):
             raise ValueError("model: this kind makes waves of mels, but the data has none; set data=waves")
 
     def example(self, space: Space) -> tuple[Tensor, ...] | None:
-        """A mel of one row, on the meta device."""
+        """A mel of one row, on the meta device; before it the wave, for a model that is called with one."""
         frames = max(1, space.shape[0] // space.mel.hop)
-        return (torch.zeros(1, space.mel.mels, frames, device="meta"),)
+        mel = torch.zeros(1, space.mel.mels, frames, device="meta")
+        wave = torch.zeros(1, space.mel.samples(frames), device="meta")
+        return (wave, mel) if self.family == "wave-density" else (mel,)
 
 
 class Windowed:
