@@ -28,6 +28,8 @@ def shard(world: World, module: nn.Module, precision: torch.dtype, whole: bool, 
     whole: keep what a pass has gathered until `give_back`. Otherwise it is given back after each pass, because
     weights may be changed without a backward pass, as those of an average are. rest_whole: keep what is not in blocks.
     """
+    for parameter in module.parameters():
+        parameter.data = parameter.data.contiguous()  # a frozen model stores its matrices column by column
     names = ("replicas", "shard") if world.degrees.replicas > 1 else ("shard",)
     half = MixedPrecisionPolicy(precision, torch.float32, None, cast_forward_inputs=False)
     given: dict[str, Any] = {"mesh": world.part(*names)}
