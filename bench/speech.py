@@ -53,12 +53,14 @@ def cpu(function: Callable[[], Any], repeats: int) -> float:
     return min(times)
 
 
-def speed() -> list[dict[str, Any]]:
-    """RTF of every model, and of Griffin-Lim."""
+def speed(leave_out: str) -> list[dict[str, Any]]:
+    """RTF of every model, and of Griffin-Lim. leave_out: models whose name ends so are skipped."""
     mel, rows = Mel(), []
     seeds = torch.zeros(1, dtype=torch.long)
     draws: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {}
     for name, config in MODELS.items():
+        if leave_out and name.endswith(leave_out):
+            continue
         torch.manual_seed(0)
         model: Any = config.build(Space((8192,), mel=mel)).eval().requires_grad_(False)
         size = sum(each.numel() for each in model.parameters())
@@ -81,10 +83,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("speed", "quality"), default="speed")
     parser.add_argument("runs", nargs="*", help="(quality) run folders")
+    parser.add_argument("--leave-out", default="", help="(speed) skip models whose name ends so: paper")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows = speed() if asked.part == "speed" else measure_rows([sanbu.load(run) for run in asked.runs])
+    rows = speed(asked.leave_out) if asked.part == "speed" else measure_rows([sanbu.load(run) for run in asked.runs])
     about = {"torch": torch.__version__, "machine": platform.machine(), "threads": 1}
     if asked.json:
         print(json.dumps({"rows": rows, **about}, indent=1))
