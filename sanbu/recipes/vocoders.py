@@ -91,6 +91,6 @@ def waveglow(size: str = "nano", path: str = "spoken") -> Recipe:
         "large": WaveGlow(flows=12, layers=8, width=512, early_every=4),
     }
     model, nano = pick(shapes, size), size == "nano"
-    steps, batch = (2000, 8) if nano else (580_000, 24)
+    steps, batch = (2000, 4) if nano else (580_000, 24)
     optimizer = Adam(learning_rate=1e-3 if nano else 1e-4, betas=(0.9, 0.999), clip=1.0, rate=LinearRate())
     return recipe("waveglow", path, 16 if nano else 64, model, WaveLikelihood(), optimizer, steps, batch)
