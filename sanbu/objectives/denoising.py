@@ -44,7 +44,7 @@ def denoising(weighting: str, times: TimesConfig) -> Objective:
             "weight": weight(weighting, model.path, model.factors(t_B), t_B, model.deviation).to(x.dtype),
         }
 
-    return Objective(loss, count_rows, experience=experience)
+    return Objective(loss, count_rows, experience=experience, alone=True)
 
 
 def loss(models: Models, batch: Batch) -> Loss:

@@ -39,7 +39,7 @@ def elbo(weight: float) -> Objective:
         metrics = likelihood_metrics(nats, batch) | {"kl": (kl_BK.detach().sum(), rows)}
         return Loss({"likelihood": (weight * kl_BK - seen_BK).sum()}, metrics)
 
-    return Objective(loss, count_levels, experience=draw_latents(1))
+    return Objective(loss, count_levels, experience=draw_latents(1), alone=True)
 
 
 class ImportanceWeighted(ObjectiveConfig):
@@ -61,7 +61,7 @@ def importance_weighted(draws: int) -> Objective:
         nats = -((seen_BK - ratio_BK).logsumexp(1) - math.log(draws)).sum()
         return Loss({"likelihood": nats}, likelihood_metrics(nats, batch))
 
-    return Objective(loss, count_levels, experience=draw_latents(draws))
+    return Objective(loss, count_levels, experience=draw_latents(draws), alone=True)
 
 
 def draw_latents(draws: int) -> Callable[[Round], Batch]:

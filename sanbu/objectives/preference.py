@@ -134,7 +134,11 @@ def pair_objective(pair_loss: PairLoss, beta: float, experience: Callable[[Round
         return Loss({"preference": pair_loss(h_B2, batch).sum()}, metrics)
 
     return Objective(
-        loss, partial(count_term, "preference"), experience=experience or add_reference, fixed=reference_logprobs
+        loss,
+        partial(count_term, "preference"),
+        experience=experience or add_reference,
+        fixed=reference_logprobs,
+        alone=experience is None,
     )
 
 
