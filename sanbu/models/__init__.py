@@ -55,6 +55,8 @@ KINDS = {
     # columns: the cells of a table, each given others
     "copula": "columns.copula",
     "column-forest": "columns.forest",
+    "column-boosted": "columns.boosted",
+    "column-transformer": "columns.transformer",
     # your own nn.Module, by family
     "custom": "custom_module",
     "custom-tokens": "custom_module",
