@@ -3,8 +3,8 @@
 A model has an order of the columns and draws each missing cell given those before it. Where a given cell comes later, a
 row is a set of particles: each draws its missing cells and is weighted by the probability of the given ones; they are
 resampled when the effective sample size falls below half of their number (Gordon and others, 1993). A model whose laws
-take any known cells (`any_order`) needs no particles; one with `complete` draws all cells at once. Given cells come back
-as they are.
+take any known cells (`any_order`) needs no particles; one with `complete` draws all cells at once. Given cells come
+back as they are.
 """
 
 from __future__ import annotations

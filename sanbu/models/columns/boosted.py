@@ -1,9 +1,9 @@
 """Boosted trees for each column, given the columns before it: p(row) = prod_c p(x_c | x_<c).
 
-A column is classes (symbols.py): its levels, and quantile bins of its numbers. Trees with vector leaves are grown on the
-gradient of -log p of the exact cell at the class scores, p - r with r the posterior of the classes given the cell, and
-leaves take Newton's step (Friedman, 2001). The number of rounds is that with the best likelihood on rows held out of the
-fit; then all rows are fitted with it. S symbols, F features.
+A column is classes (symbols.py): its levels, and quantile bins of its numbers. Trees with vector leaves are grown on
+the gradient of -log p of the exact cell at the class scores, p - r with r the posterior of the classes given the cell,
+and leaves take Newton's step (Friedman, 2001). The number of rounds is that with the best likelihood on rows held out
+of the fit; then all rows are fitted with it. S symbols, F features.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The law of a cell as probabilities of symbols: the levels of its column, then K bins of equal share of its margin.
 
-A cell of the grid may lie in several bins, and a spike may also be a number of the density. Each symbol gives the cell a
-weight: 1 for its own level, and for a bin the part of the bin that the cell covers. The mass of the cell is sum_s p_s w_s.
-The weights of all cells of a grid sum to 1 for each symbol, so a law sums to 1. B rows, S symbols.
+A cell of the grid may lie in several bins, and a spike may also be a number of the density. Each symbol gives the cell
+a weight: 1 for its own level, and for a bin the part of the bin that the cell covers. The mass of the cell is
+sum_s p_s w_s. The weights of the cells of a grid sum to 1 for each symbol within the range of the margin, so there a
+law sums to 1; a held-out number beyond that range has the mass of a tail that goes on. B rows, S symbols.
 """
 
 from __future__ import annotations
