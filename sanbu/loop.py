@@ -18,12 +18,12 @@ import torch
 from sanbu.checkpoints import RunError, Writer, check_new
 from sanbu.config import SanbuError, change, dump
 from sanbu.display.console import Console
-from sanbu.files import weights
 from sanbu.machine import Machine, decide, find_device
 from sanbu.memory.check import check_run
 from sanbu.memory.parts import told_in_one_line
 from sanbu.optimizers.search import NotFinite
 from sanbu.parallel.launch import launch
+from sanbu.parallel.states import save, weights_here, whole
 from sanbu.parallel.world import World, join, launched
 from sanbu.progress import SIGNALS, in_main_thread, interruptible
 from sanbu.recipe import Recipe
@@ -205,7 +205,7 @@ class Book:
         if held_out is not None and (self.best is None or held_out < self.best[0]):
             self.best = (held_out, name)
         about = {"best": self.best, "data": training.data.fingerprint}
-        self.divided.save(self.writer, name, training.state(), about)
+        save(self.divided, self.writer, name, training.state(), about)
         self.complete(name)
         self.saved = training.step
 
@@ -213,14 +213,14 @@ class Book:
         """After a checkpoint: write its model and its snapshot of the average, and delete old checkpoints."""
         step, best = self.training.step, self.best[1] if self.best else None
         self.save_model(name)
-        snapshot = self.divided.whole(self.training.snapshot())
+        snapshot = whole(self.divided, self.training.snapshot())
         self.world.once(lambda: self.writer.save_average(name, step, snapshot))
         self.world.once(lambda: self.writer.prune(self.schedule.keep, best))
 
     def save_model(self, name: str) -> None:
         """Write the weights to sample from, unless they are those of this checkpoint already."""
         if not self.world.from_first(self.writer.has_model(name)):
-            tensors = self.divided.whole(weights(self.training.sampler()))
+            tensors = whole(self.divided, weights_here(self.divided, self.training.sampler()))
             self.world.once(lambda: self.writer.save_weights(tensors, name))
 
     def over(self, interrupted: bool) -> bool:

@@ -21,6 +21,8 @@ from sanbu.noise import Noise, key
 from sanbu.objectives.objective import Round, Turn, evaluate
 from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search
 from sanbu.parallel.divide import Divided
+from sanbu.parallel.states import fitted, load_search, search_state, weights_here
+from sanbu.parallel.turns import ranks_of
 from sanbu.parallel.world import ALONE, World, local
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
@@ -42,6 +44,8 @@ class Training:
         self.objective, self.strategy = recipe.objective.build(), recipe.strategy.build(recipe.data.space())
         self.rollout = recipe.strategy.unfiltered().build(recipe.data.space())
         self.models = build_models(recipe, parents, self.objective.attach, machine.device)
+        for player in () if world.alone else self.objective.players:
+            self.divided.remember(player, self.learners(player), self._search(player))
         self.divided.prepare(self.models, self.objective.players, machine)
         self._check()
         self.searches = {player: self.divided.search(self._search(player)) for player in self.objective.players}
@@ -110,13 +114,13 @@ class Training:
         return Problem(
             self.models,
             turn,
-            {name: self.models[name] for name in self.objective.players[turn.player]},
+            self.learners(turn.player),
             self.noise("search", self.turn),
             self._micro_batch,
             self.machine.scope,
             lambda micro: seed_dropout(seed, before + micro),
             self.step,
-            self.divided.ranks(),
+            ranks_of(self.divided),
         )
 
     def _know(self) -> Batch:
@@ -183,16 +187,19 @@ class Training:
             "turn": self.turn,
             "metrics": dict(self.metrics) if self.turn else {},
             "experience": self._batch if self.turn else {},
-            "models": {name: weights(module) for name, module in self._changing().items()},
-            "searches": {player: self.divided.search_state(search) for player, search in self.searches.items()},
+            "models": {name: weights_here(self.divided, module) for name, module in self._changing().items()},
+            "searches": {
+                player: search_state(self.divided, player, self.learners(player), search)
+                for player, search in self.searches.items()
+            },
         }
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
         """Take up a state."""
         for name, module in self._changing().items():
-            load_weights(module, self.divided.fitted(module, state["models"][name]), folder)
+            load_weights(module, fitted(self.divided, module, state["models"][name]), folder)
         for player, search in self.searches.items():
-            self.divided.load_search(search, state["searches"][player])
+            load_search(self.divided, player, self.learners(player), search, state["searches"][player])
         self.step = state["step"]
         if state["turn"]:
             self._begin_round(self._to_device(state["experience"]), state["turn"])
@@ -229,8 +236,11 @@ class Training:
 
     def _search(self, player: str) -> Search:
         config = self.recipe.players.get(player, self.recipe.optimizer)
-        learners = {name: self.models[name] for name in self.objective.players[player]}
-        return config.build(learners, self.recipe.schedule.steps)
+        return config.build(self.learners(player), self.recipe.schedule.steps)
+
+    def learners(self, player: str) -> dict[str, nn.Module]:
+        """The models that a player may change."""
+        return {name: self.models[name] for name in self.objective.players[player]}
 
     def _to_device(self, batch: Batch) -> Batch:
         return {name: tensor.to(self.machine.device) for name, tensor in batch.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,14 +34,22 @@ def list_recipes(as_json: Json = False) -> None:
 
 
 @app.command()
-def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) -> None:
+def show(
+    name: RecipeOrRun,
+    overrides: Overrides = None,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="show the layouts that fit on so many")] = 1,
+    memory: Annotated[float, typer.Option("--memory", min=0, help="GB of a device; default this machine's")] = 0.0,
+    as_json: Json = False,
+) -> None:
     """Show every field of a recipe, what its model costs and the memory that training needs.
 
-    Each field can be given back as an override; # begins its description.
+    Each field can be given back as an override; # begins its description. With --devices,
+    show the layouts with which it fits, and the memory of the fullest rank by part.
 
     \b
     sanbu show gpt2
     sanbu show gpt2 size=1.5b --json
+    sanbu show gpt3 size=175b --devices 1024 --memory 80
     sanbu show runs/first
     """
     from dataclasses import asdict
@@ -57,7 +66,10 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
     if name in recipes.PIPELINES:
         show_pipeline(name, overrides or (), as_json)
         return
-    recipe = choose(name, overrides).resolve()
+    recipe = choose(name, [each for each in overrides or () if each != "layout=auto"]).resolve()
+    if devices > 1 or recipe.layout.processes() > 1:
+        show_layouts(recipe, devices, memory, as_json)
+        return
     costs = asdict(cost(recipe))
     fields = [shown(*field) for field in walk(recipe)]
     beside = min(OVERRIDE, max(len(override) for override, _ in fields))
@@ -67,8 +79,44 @@ def show(name: RecipeOrRun, overrides: Overrides = None, as_json: Json = False) 
         lines.append(f"{key.replace('_', ' ')}: {value:,}")
     need = estimate(recipe, {role: Run.open(path).recipe for role, path in recipe.parents.items()})
     lines.append(folded(f"memory to train: {need.describe()}; this machine has {size(room().bytes)} left", "  "))
-    memory = asdict(need) | {"total": need.total}
-    report({**costs, "memory_bytes": memory, "recipe": dump(recipe)}, as_json, "\n".join(lines))
+    parts = asdict(need) | {"total": need.total}
+    report({**costs, "memory_bytes": parts, "recipe": dump(recipe)}, as_json, "\n".join(lines))
+
+
+def show_layouts(recipe: Any, devices: int, memory: float, as_json: bool) -> None:
+    """The layouts with which a recipe fits on some devices, or the memory of the one it names."""
+    from dataclasses import asdict
+
+    from sanbu.display.tables import Column, FittedTable
+    from sanbu.memory.limits import room
+    from sanbu.memory.parts import size
+    from sanbu.memory.per_rank import Counted, that_fit
+    from sanbu.run import Run
+
+    left = round(memory * 1e9) or room().bytes
+    counted = Counted.of(recipe, {role: Run.open(path).recipe for role, path in recipe.parents.items()})
+    if recipe.layout.processes() > 1:
+        degrees = recipe.layout.degrees(max(devices, recipe.layout.processes()))
+        found = [(recipe.layout, degrees, counted.rank(recipe.layout, degrees))]
+    else:
+        found = that_fit(counted, devices, left)
+    rows, told = [], []
+    for layout, degrees, parts in found:
+        given = " ".join(f"{key}={value}" for key, value in changed(layout).items())
+        sizes = [size(part or 0) for part in (parts.weights, parts.gradients, parts.optimizer, parts.activations)]
+        rows.append([given, *sizes, size(parts.total)])
+        each_part = asdict(parts) | {"total": parts.total}
+        told.append({"layout": changed(layout), "ranks": degrees.size, "memory_bytes": each_part})
+    names = {"layout": 0, "weights": 2, "gradients": 3, "optimizer": 4, "activations": 5, "total": 1}
+    columns = [Column(each, rank, each != "layout") for each, rank in names.items()]
+    text = str(FittedTable(columns, rows, ["" for _ in rows], rest="--json"))
+    report({"layouts": told, "room_bytes": left}, as_json, text)
+
+
+def changed(layout: Any) -> dict[str, Any]:
+    """The fields of a layout that divide something, as overrides."""
+    values = layout.model_dump(exclude_defaults=True)
+    return {f"layout.{name}": value for name, value in values.items() if value != 1 or name == "zero"}
 
 
 def shown(path: str, value: Any, kind: str, text: str) -> tuple[str, str]:
@@ -163,6 +211,7 @@ def train(
     sanbu train gpt2 data.path=my.txt model=llama schedule.steps=500
     sanbu train gpt2 --run runs/first --resume
     sanbu train gpt2 layout.data=2              on two devices; --resume takes another layout
+    sanbu train gpt2 layout=auto                on all devices, by the simplest layout that fits
     sanbu train assistant --run runs/chat       base, sft, reward, ppo, dpo
     """
     if name in recipes.PIPELINES:
@@ -171,22 +220,47 @@ def train(
     if resume and run is None:
         raise ConfigError("--resume needs --run DIR")
     started = resume and all(text.startswith("layout.") for text in overrides or ())
-    recipe = recipe_of(run, name, overrides or ()) if run is not None and started else choose(name, overrides)
+    if run is not None and started:
+        recipe = recipe_of(run, name, overrides or ())
+    else:
+        recipe = with_layout(name, overrides or ())
     from sanbu.display.console import Console
     from sanbu.display.plots import draw_curves
     from sanbu.display.tensorboard import TensorBoard
     from sanbu.loop import train as train_recipe
     from sanbu.memory.parts import TooLarge
+    from sanbu.parallel.launch import speaks
 
     watchers = [Console(), TensorBoard()] if tensorboard else [Console()]
     try:
         done = train_recipe(recipe, run, resume=resume, watchers=watchers)
     except TooLarge as error:
         raise with_nearest_size(error, name, overrides or ()) from None
+    if not speaks():
+        return
     rows = done.metrics()
     curve = draw_curves(done) if rows else None
     final = {key: value for row in rows for key, value in row.items() if not key.startswith("time/")}
     report({"run": str(done.folder), "curve": str(curve) if curve else None, **final}, as_json, str(done.folder))
+
+
+def with_layout(name: str, overrides: Sequence[str]) -> Any:
+    """The recipe; layout=auto takes the simplest layout with which it fits on the devices there are, and says so."""
+    recipe = choose(name, [each for each in overrides if each != "layout=auto"])
+    if "layout=auto" not in overrides:
+        return recipe
+    import torch
+
+    from sanbu.memory.limits import room
+    from sanbu.memory.per_rank import Counted, that_fit
+    from sanbu.run import Run
+
+    devices = int(os.environ.get("WORLD_SIZE", "0")) or torch.cuda.device_count() or 1
+    resolved = recipe.resolve()
+    counted = Counted.of(resolved, {role: Run.open(path).recipe for role, path in recipe.parents.items()})
+    layout, degrees, parts = that_fit(counted, devices, room("cuda" if torch.cuda.is_available() else "cpu").bytes)[0]
+    typer.echo(f"layout=auto: {degrees.describe()}; the fullest rank needs about {parts.describe()}", err=True)
+    return recipe.change(layout=layout)
 
 
 def recipe_of(folder: Path, name: str, layout: Sequence[str]) -> Any:

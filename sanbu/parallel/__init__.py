@@ -4,6 +4,8 @@ layout.py       the degrees of a recipe's layout, checked against the world, the
 world.py        this process among the others: groups, sums, agreement
 launch.py       processes for a layout, started by torchrun
 divide.py       a recipe's models and searches, applied to the layout in one order
+turns.py        what the processes do together in a turn
+states.py       the state of divided models, and what a rank takes of a whole one
 replicas.py     data parallelism: gradients that are summed while the backward pass goes on
 shards.py       ZeRO: optimizer states, gradients and weights divided over ranks
 tensors.py      tensor and sequence parallelism: plans as data

@@ -6,7 +6,7 @@ number is enough for every layout, pipelines included.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -16,12 +16,20 @@ from torch.distributed.tensor import DTensor
 from sanbu.parallel.world import World, gradient_of, local
 
 
-def clip_over_ranks(world: World, parameters: Sequence[nn.Parameter], limit: float) -> float:
-    """Scale the gradient of these parameters to at most this norm; its norm before."""
+def clip_over_ranks(
+    world: World, twice: Callable[[], set[int]], parameters: Sequence[nn.Parameter], limit: float
+) -> float:
+    """Scale the gradient of these parameters to at most this norm; its norm before.
+
+    twice: the ids of parameters that lie on two stages of a pipeline.
+    """
+    shared = twice()
     gradients = [gradient_of(parameter) for parameter in parameters if parameter.grad is not None]
     squared = torch.zeros((), dtype=torch.float64, device=world.device)
-    for gradient in gradients:
-        squared += local(gradient).double().square().sum() / copies(world, gradient)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            held = copies(world, parameter.grad) * (2 if id(parameter) in shared else 1)
+            squared += local(parameter.grad).double().square().sum() / held
     dist.all_reduce(squared)
     norm = float(squared.sqrt())
     scale = limit / (norm + 1e-6)

@@ -1,70 +1,113 @@
 """A recipe's models and searches, applied to a layout.
 
-The order is: cut stages, divide matrices, recompute and compile (`Machine.prepare`), then divide or replicate weights.
+The order is: divide matrices, recompute and compile (`Machine.prepare`), cut stages, then divide or replicate weights.
 Every model is first built whole from the seed, so that a run begins with the same weights in every layout. The engines
 of torch are imported where they are used: a process that is alone does not pay for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from sanbu.checkpoints import Writer
 from sanbu.config import SanbuError
 from sanbu.layers.average import Following
 from sanbu.machine import Machine
-from sanbu.objectives.objective import Turn
 from sanbu.optimizers.gradient import GradientSearch
 from sanbu.optimizers.muon import MuonOptimizer
-from sanbu.optimizers.search import ONE, Pairs, Problem, Ranks, Search, Sums, one_after_another
+from sanbu.optimizers.search import Search
 from sanbu.parallel.replicas import Reducer
-from sanbu.parallel.world import World, shared_parameters
+from sanbu.parallel.world import World
+
+if TYPE_CHECKING:
+    from sanbu.parallel.pipeline import Pipeline
+    from sanbu.parallel.stored import Order
+
+Models = Mapping[str, nn.Module]
 
 
 @dataclass(frozen=True)
 class Divided:
     """How the models of a run are divided.
 
-    reducers: those that sum the gradients of each player over the rows. partial: the names of the whole
-    parameters of each model whose gradient is a sum over the tensor ranks.
+    orders: the optimizers of each player, as they are for the whole models. reducers: those that sum the gradients of
+    each player over the rows. partial: the names of the whole parameters of each model whose gradient is a sum over
+    the tensor ranks. pipelines: of the models that are cut into stages.
     """
 
     world: World
+    orders: dict[str, list[Order]] = field(default_factory=dict)
     reducers: dict[str, Reducer] = field(default_factory=dict)
     partial: dict[str, list[str]] = field(default_factory=dict)
+    pipelines: dict[str, Pipeline] = field(default_factory=dict)
+
+    def remember(self, player: str, learners: Models, search: Search) -> None:
+        """Note the parameters of the optimizers of a player, while the models are whole."""
+        if self.world.alone or not isinstance(search, GradientSearch):
+            return
+        from sanbu.parallel.stored import Order
+
+        names = {id(parameter): name for name, parameter in named_parameters(learners)}
+        self.orders[player] = [Order.of(optimizer, names) for optimizer, _ in search.pairs]
 
     def prepare(self, models: dict[str, nn.Module], players: Mapping[str, tuple[str, ...]], machine: Machine) -> None:
         """Prepare the models for the machine and the layout, in place.
 
         Weights stay gathered during a turn with zero=2, and where several players call each other.
         """
-        whole = self.world.layout.zero == 2 or len(players) > 1
+        degrees = self.world.degrees
         learners = {name for names in players.values() for name in names}
+        if degrees.pipeline > 1 and learners != {"model"}:
+            raise SanbuError(
+                f"layout.pipeline: given {degrees.pipeline}, but the objective trains {', '.join(sorted(learners))};"
+                " allowed: 1, or an objective that trains the model alone"
+            )
+        whole = self.world.layout.zero == 2 or len(players) > 1
         for name, module in models.items():
-            if self.world.degrees.tensor > 1:
+            if degrees.tensor > 1:
                 self._divide_matrices(name, module)
-            machine.prepare(module)
+            if degrees.context > 1:
+                self._divide_positions(module)
+            if degrees.pipeline == 1:
+                machine.prepare(module)
+            else:
+                replace(machine, compile=False).prepare(module)
+                self._cut(name, module, machine)
             if self.world.layout.zero >= 2 and not self.world.alone:
-                self._shard(module, machine, whole and name in learners)
+                self._shard(name, module, machine, whole and name in learners)
 
     def _divide_matrices(self, name: str, module: nn.Module) -> None:
         from sanbu.parallel.tensors import divide_matrices
 
-        for part in list(module.children()) if isinstance(module, Following) else [module]:
-            if any(True for _ in part.parameters()):
-                self.partial[name] = divide_matrices(self.world, part)
+        for part in copies_of(module):
+            self.partial[name] = divide_matrices(self.world, part)
 
-    def _shard(self, module: nn.Module, machine: Machine, whole: bool) -> None:
+    def _divide_positions(self, module: nn.Module) -> None:
+        from sanbu.parallel.sequence import divide_positions
+
+        for part in copies_of(module):
+            divide_positions(self.world, part)
+
+    def _cut(self, name: str, module: nn.Module, machine: Machine) -> None:
+        from sanbu.parallel.pipeline import cut
+
+        for number, part in enumerate(copies_of(module)):
+            pipeline = cut(self.world, part)
+            self.pipelines[f"{name}/{number}"] = pipeline
+            for stage in pipeline.stages if machine.compile else ():
+                stage.compile()
+
+    def _shard(self, name: str, module: nn.Module, machine: Machine, whole: bool) -> None:
         from sanbu.parallel.shards import shard
 
-        for part in list(module.children()) if isinstance(module, Following) else [module]:
-            if any(True for _ in part.parameters()):
-                shard(self.world, part, machine.precision, whole)
+        for number, part in enumerate(copies_of(module)):
+            pipeline = self.pipelines.get(f"{name}/{number}")
+            for each in [part] if pipeline is None else pipeline.stages:
+                shard(self.world, each, machine.precision, whole, rest_whole=pipeline is not None)
 
     def search(self, search: Search) -> Search:
         """A search whose work is divided. Raises SanbuError for one that the layout does not allow."""
@@ -74,23 +117,15 @@ class Divided:
         if not self.world.alone and isinstance(search, GradientSearch):
             from sanbu.parallel.matrices import polar_over_ranks
 
-            for optimizer, _ in search.pairs:
+            for number, (optimizer, _) in enumerate(search.pairs):
                 if isinstance(optimizer, MuonOptimizer):
                     optimizer.polar = polar_over_ranks
+                search.peaks[number] = split_groups(optimizer, search.peaks[number])
             if zero == 1:
                 from sanbu.parallel.shards import divide_updates
 
                 divide_updates(self.world, search)
         return search
-
-    def ranks(self) -> Ranks:
-        """What the processes do together in a turn."""
-        if self.world.alone:
-            return ONE
-        from sanbu.parallel.clip import clip_over_ranks
-
-        clip = partial(clip_over_ranks, self.world)
-        return Ranks(self._count, self._passes, self._total, clip, freezes=self.world.layout.zero < 2)
 
     def give_back(self, models: Mapping[str, Any]) -> None:
         """Before a turn and after it: parameters are the divided ones, which hold the gradients and are updated."""
@@ -98,86 +133,51 @@ class Divided:
             from sanbu.parallel.shards import give_back
 
             give_back(module for module in models.values() if isinstance(module, nn.Module))
+            give_back(stage for pipeline in self.pipelines.values() for stage in pipeline.stages)
 
-    # -- states -------------------------------------------------------------------------------------------------------
-
-    def search_state(self, search: Search) -> dict[str, Any]:
-        """The state of a search; of one that is divided, what this rank has of it."""
-        if self.world.alone or not isinstance(search, GradientSearch):
-            return search.state_dict()
-        from sanbu.parallel.stored import optimizer_state
-
-        return {"updates": search.updates, "optimizers": [optimizer_state(each) for each, _ in search.pairs]}
-
-    def load_search(self, search: Search, state: dict[str, Any]) -> None:
-        """Take up the whole state of a search: what this rank holds of it."""
-        if self.world.alone or not isinstance(search, GradientSearch):
-            search.load_state_dict(state)
-            return
-        from sanbu.parallel.stored import load_optimizer_state
-
-        search.updates = state["updates"]
-        for (optimizer, _), saved in zip(search.pairs, state["optimizers"], strict=True):
-            load_optimizer_state(optimizer, saved)
-
-    def fitted(self, module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Whole tensors divided as the module's are."""
-        if self.world.alone:
-            return tensors
-        from sanbu.parallel.stored import fitted
-
-        return fitted(module, tensors)
-
-    def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Whole tensors on the first rank; on the others nothing. Every rank takes part."""
-        if self.world.alone:
-            return tensors
-        from sanbu.parallel.stored import whole_weights
-
-        return whole_weights(self.world, tensors)
-
-    def save(self, writer: Writer, name: str, state: dict[str, Any], about: dict[str, Any]) -> None:
-        """Write a checkpoint; several ranks each write a part of it."""
-        if self.world.alone:
-            writer.save_checkpoint(name, state, about)
-            return
-        from sanbu.parallel.stored import save_together
-
-        save_together(self.world, writer, name, state, about)
-
-    # -- a turn -------------------------------------------------------------------------------------------------------
-
-    def _count(self, turn: Turn) -> dict[str, float]:
-        counts = {name: Tensor([value]).double()[0] for name, value in turn.count(turn.batch).items()}
-        return {name: float(total) for name, total in self.world.total(counts).items()}
-
-    def _passes(self, problem: Problem) -> tuple[Sums, Pairs]:
-        learners = list(problem.learners.values())
-        degrees, player = self.world.degrees, problem.turn.player
-        if self.world.layout.zero >= 2 or degrees.data * degrees.context == 1:
-            found = one_after_another(problem)
-            self.give_back(problem.models)
-            self._sum_partial(problem)
-            return found
-        if player not in self.reducers:
-            parameters = [each for each in shared_parameters(learners) if each.requires_grad]
-            self.reducers[player] = Reducer(parameters, self.world.batch)
-        found = one_after_another(problem, self.reducers[player].around)
-        self._sum_partial(problem)
+    def names(self, learners: Models) -> dict[int, str]:
+        """The names of the parameters on this rank, by id, as the whole model has them."""
+        found = {id(parameter): name for name, parameter in named_parameters(learners)}
+        for pipeline in self.pipelines.values():
+            if pipeline.tied and pipeline.stages[-1].last:
+                found[id(pipeline.decoder.head.weight)] = "model.embedding.tokens.weight"
         return found
 
-    def _sum_partial(self, problem: Problem) -> None:
-        learners = problem.learners.items()
-        partial = [module.get_parameter(each) for name, module in learners for each in self.partial.get(name, ())]
-        if partial:
-            from sanbu.parallel.tensors import sum_gradients
+    def twice(self) -> set[int]:
+        """The ids of parameters that lie on two stages: an embedding and the head that is the same matrix."""
+        found = set()
+        for pipeline in self.pipelines.values():
+            if pipeline.tied and pipeline.stages[0].first:
+                found.add(id(pipeline.decoder.embedding.tokens.weight))
+            if pipeline.tied and pipeline.stages[-1].last:
+                found.add(id(pipeline.decoder.head.weight))
+        return found
 
-            sum_gradients(partial, self.world.part("tensor").get_group())
 
-    def _total(self, sums: Sums, pairs: Pairs) -> tuple[Sums, Pairs]:
-        flat: dict[str, Tensor] = {f"sum/{name}": value for name, value in sums.items()}
-        for name, (above, below) in pairs.items():
-            flat |= {f"above/{name}": above, f"below/{name}": below}
-        found = self.world.total(flat)
-        totals = {name: found[f"sum/{name}"].float() for name in sums}
-        return totals, {name: (found[f"above/{name}"], found[f"below/{name}"]) for name in pairs}
+def split_groups(optimizer: torch.optim.Optimizer, peaks: list[float]) -> list[float]:
+    """Groups of parameters that are divided alike, because torch updates a group at once; their peak rates."""
+    groups, found = [], []
+    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+        alike: dict[Any, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            alike.setdefault(getattr(parameter, "device_mesh", None), []).append(parameter)
+        groups += [{**group, "params": members} for members in alike.values()]
+        found += [peak] * len(alike)
+    optimizer.param_groups = groups
+    return found
+
+
+def copies_of(module: nn.Module) -> list[nn.Module]:
+    """The module, or the copies of a model that an average holds; without those that have no parameters."""
+    found = list(module.children()) if isinstance(module, Following) else [module]
+    return [each for each in found if any(True for _ in each.parameters())]
+
+
+def named_parameters(learners: Models) -> Iterable[tuple[str, nn.Parameter]]:
+    """Every parameter of several models once, with the name of its model before its own."""
+    seen: set[int] = set()
+    for model, module in learners.items():
+        for name, parameter in module.named_parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield f"{model}.{name}", parameter

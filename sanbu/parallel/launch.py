@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -19,6 +20,11 @@ from sanbu.config import Config, SanbuError, dump
 from sanbu.progress import SIGNALS, in_main_thread
 
 RESTARTS = 3  # of all processes, after one has died
+
+
+def speaks() -> bool:
+    """Whether this process prints the result of a job: the first, or one that is alone."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 class LaunchError(SanbuError):

@@ -60,6 +60,8 @@ class Layout(Config):
             raise ConfigError(f"layout.shard: given {shard}, but layout.zero=0 divides nothing; allowed zero: 1, 2, 3")
         if self.zero == 1 and shard != data:
             raise ConfigError(f"layout.shard: given {shard}, but layout.zero=1 divides over all {data} data ranks")
+        if self.context > 1 and (self.pipeline > 1 or self.sequence == "on"):
+            raise ConfigError(f"layout.context: given {self.context}, which goes with neither pipeline nor sequence=on")
         return Degrees(data, shard, self.tensor, self.context, self.pipeline)
 
 
@@ -80,6 +82,11 @@ class Degrees:
     def replicas(self) -> int:
         """Ranks that hold the same weights: those of different rows and positions, but for the sharded ones."""
         return self.data // self.shard * self.context
+
+    @property
+    def size(self) -> int:
+        """The number of ranks."""
+        return self.pipeline * self.data * self.context * self.tensor
 
     @property
     def mesh(self) -> tuple[int, int, int, int]:

@@ -22,12 +22,14 @@ from sanbu.optimizers.gradient import GradientSearch
 from sanbu.parallel.world import World, local
 
 
-def shard(world: World, module: nn.Module, precision: torch.dtype, whole: bool) -> None:
+def shard(world: World, module: nn.Module, precision: torch.dtype, whole: bool, rest_whole: bool = False) -> None:
     """Divide the weights of a module, in place: each block by itself, the rest together.
 
     whole: keep what a pass has gathered until `give_back`. Otherwise it is given back after each pass, because
-    weights may be changed without a backward pass, as those of an average are.
+    weights may be changed without a backward pass, as those of an average are. rest_whole: keep what is not in blocks.
     """
+    for parameter in module.parameters():
+        parameter.data = parameter.data.contiguous()  # a frozen model stores its matrices column by column
     names = ("replicas", "shard") if world.degrees.replicas > 1 else ("shard",)
     half = MixedPrecisionPolicy(precision, torch.float32, None, cast_forward_inputs=False)
     given: dict[str, Any] = {"mesh": world.part(*names)}
@@ -35,7 +37,7 @@ def shard(world: World, module: nn.Module, precision: torch.dtype, whole: bool) 
     blocks = [block for part in module.modules() for block in submodules(getattr(part, "blocks", None))]
     for block in blocks:
         fully_shard(block, **given, reshard_after_forward=not whole)
-    fully_shard(module, **given, reshard_after_forward=not whole)
+    fully_shard(module, **given, reshard_after_forward=not (whole or rest_whole))
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.set_reshard_after_backward(not whole, recurse=False)

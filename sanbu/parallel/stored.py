@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
@@ -137,12 +138,6 @@ def merge(trees: list[Any]) -> Any:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def fitted(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors as this module holds them: each divided as its parameter is."""
-    held = module.state_dict()
-    return {name: as_held(held[name], tensor) if name in held else tensor for name, tensor in tensors.items()}
-
-
 def as_held(held: Tensor, whole: Tensor) -> Tensor:
     """A whole tensor divided as another one is, without sending anything."""
     if not isinstance(held, DTensor) or whole.shape != held.shape:
@@ -155,42 +150,61 @@ def as_held(held: Tensor, whole: Tensor) -> Tensor:
 
 def whole_weights(world: World, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Divided tensors made whole on the first rank; every rank takes part, and the others keep nothing."""
+    place = world.place
+    keeps = place.data == place.context == place.tensor == 0
     found = {}
     for name, tensor in tensors.items():
         made = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        if world.first:
-            found[name] = made.cpu() if isinstance(tensor, DTensor) else made
-    return found
+        if keeps:
+            found[name] = made.detach().cpu()
+    if world.degrees.pipeline == 1:
+        return found if world.first else {}
+    every: list[Any] = [None] * world.size
+    dist.gather_object(found if keeps else {}, every if world.first else None, 0)
+    return {name: tensor for part in every if part for name, tensor in part.items()} if world.first else {}
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The state of an optimizer in torch's form; of one that is divided, what this rank has of it."""
-    inner = getattr(optimizer, "optim", None)
-    if inner is None:
-        return optimizer.state_dict()
-    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    number = {id(parameter): index for index, parameter in enumerate(order)}
-    groups = []
-    for group in optimizer.param_groups:
-        groups.append({**group, "params": [number[id(parameter)] for parameter in group["params"]]})
-    state = {number[id(parameter)]: dict(values) for parameter, values in inner.state.items()}
-    return {"state": dict(sorted(state.items())), "param_groups": groups}
+@dataclass(frozen=True)
+class Order:
+    """The parameters of an optimizer over the whole model: their names, and torch's groups of their numbers."""
+
+    names: list[str]
+    groups: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> Order:
+        """The order of an optimizer; names: of parameters, by id."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        number = {id(parameter): index for index, parameter in enumerate(parameters)}
+        groups = []
+        for group in optimizer.param_groups:
+            groups.append({**group, "params": [number[id(parameter)] for parameter in group["params"]]})
+        return cls([names[id(parameter)] for parameter in parameters], groups)
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def optimizer_state(optimizer: torch.optim.Optimizer, order: Order, names: Mapping[int, str]) -> dict[str, Any]:
+    """The state of an optimizer in torch's form, with the numbers of the whole model: what this rank has of it."""
+    inner = getattr(optimizer, "optim", optimizer)
+    number = {name: index for index, name in enumerate(order.names)}
+    state = {number[names[id(parameter)]]: dict(values) for parameter, values in inner.state.items()}
+    return {"state": dict(sorted(state.items())), "param_groups": order.groups}
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any], order: Order, names: Mapping[int, str]
+) -> None:
     """Take up a whole state in torch's form: what this rank holds of it."""
-    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if len(state["state"]) > len(order):
-        raise RunError(f"the checkpoint has states of {len(state['state'])} parameters, this optimizer {len(order)}")
-    held = {id(order[index]): values for index, values in state["state"].items()}
+    if len(state["state"]) > len(order.names):
+        raise RunError(f"the checkpoint has states of {len(state['state'])} parameters, not of {len(order.names)}")
+    held = {order.names[index]: values for index, values in state["state"].items()}
     inner = getattr(optimizer, "optim", optimizer)
     own = [parameter for group in inner.param_groups for parameter in group["params"]]
-    local = {
-        index: {name: fit_state(parameter, value) for name, value in held[id(parameter)].items()}
+    local_state = {
+        index: {name: fit_state(parameter, value) for name, value in held[names[id(parameter)]].items()}
         for index, parameter in enumerate(own)
-        if id(parameter) in held
+        if names[id(parameter)] in held
     }
-    inner.load_state_dict({"state": local, "param_groups": inner.state_dict()["param_groups"]})
+    inner.load_state_dict({"state": local_state, "param_groups": inner.state_dict()["param_groups"]})
 
 
 def fit_state(parameter: Tensor, value: Any) -> Any:

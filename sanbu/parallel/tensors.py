@@ -92,6 +92,8 @@ def divide_matrices(world: World, model: nn.Module) -> list[str]:
                 projection.out_features //= world.degrees.tensor
             attention.register_forward_pre_hook(own_dropout(world.place.tensor))
             attention.register_forward_hook(common_dropout)
+        if sequence:
+            decoder.blocks["0"].register_forward_pre_hook(dropout_by_position(world.place.tensor))
         found |= {id(parameter) for parameter in summed(decoder, sequence)}
     return [name for name, parameter in model.named_parameters() if id(parameter) in found]
 
@@ -140,6 +142,16 @@ def own_dropout(rank: int) -> Callable[..., None]:
         if module.training and attention.dropout:
             attention.kept = torch.get_rng_state()
             torch.manual_seed(key(torch.initial_seed(), int(attention.kept.long().sum()), "tensor", rank))
+
+    return before
+
+
+def dropout_by_position(rank: int) -> Callable[..., None]:
+    """A hook before the first layer, where activations are divided by position: from here ranks drop differently."""
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if module.training:
+            torch.manual_seed(key(torch.initial_seed(), "positions", rank))
 
     return before
 

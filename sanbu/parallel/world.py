@@ -30,6 +30,7 @@ class World:
     """One process of a job. The defaults are a process that is alone.
 
     mesh: the dimensions in NAMES. rows: of the ranks with other rows or positions and the same part of the model.
+    ends: the first and the last stage, for those that are in one of the two. context: other positions, same rows.
     """
 
     layout: Layout = field(default_factory=Layout)
@@ -37,6 +38,8 @@ class World:
     rank: int = 0
     mesh: DeviceMesh | None = None
     rows: DeviceMesh | None = None
+    ends: dist.ProcessGroup | None = None
+    context: dist.ProcessGroup | None = None
 
     @property
     def size(self) -> int:
@@ -256,7 +259,26 @@ def make_world(layout: Layout, device: str) -> World:
     if size == 1:
         return replace(ALONE, layout=layout)
     mesh = init_device_mesh(device, degrees.mesh, mesh_dim_names=NAMES)
-    return World(layout, degrees, dist.get_rank(), mesh, mesh["replicas", "shard"]._flatten("rows"))
+    rows = mesh["replicas", "shard"]._flatten("rows")
+    places = [degrees.place(rank) for rank in range(size)]
+    ends = context = None
+    if degrees.pipeline > 1:
+        last = degrees.pipeline - 1
+        firsts = [place for place in places if place.stage == 0]
+        ends = own_group([[degrees.rank(place), degrees.rank(replace(place, stage=last))] for place in firsts])
+    if degrees.context > 1:
+        firsts, numbers = [place for place in places if place.context == 0], range(degrees.context)
+        context = own_group([[degrees.rank(replace(place, context=n)) for n in numbers] for place in firsts])
+    return World(layout, degrees, dist.get_rank(), mesh, rows, ends, context)
+
+
+def own_group(members: list[list[int]]) -> dist.ProcessGroup | None:
+    """The one of several groups in which this rank is; every rank has to make all of them."""
+    found = None
+    for ranks in members:
+        group = dist.new_group(ranks)
+        found = group if dist.get_rank() in ranks else found
+    return found
 
 
 def local(tensor: Tensor) -> Tensor:

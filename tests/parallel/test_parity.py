@@ -75,10 +75,17 @@ def test_hybrid_sharding_over_four_processes(layout):
     check(layout, 4, "gpt2", *COMMON, *TEXT)
 
 
-TRANSFORMERS = ["gpt2", "llama", "shakespeare", "gemma", "gpt1"]
-
-
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 @pytest.mark.parametrize("layout", [{"tensor": 2}, {"tensor": 2, "sequence": "on"}], ids=str)
 def test_matrices_over_two_processes(name, layout):
     check(layout, 2, name, *COMMON, *TEXT)
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "interleaved", "zero-bubble"])
+def test_layers_over_two_processes(schedule):
+    check({"pipeline": 2, "schedule": schedule}, 2, "gpt2", *COMMON, *TEXT)
+
+
+@pytest.mark.parametrize("model", ["gpt2", "llama", "modern"])
+def test_positions_over_two_processes(model):
+    check({"context": 2}, 2, "gpt2", *COMMON, *TEXT, f"model={model}")
