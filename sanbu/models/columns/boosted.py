@@ -115,7 +115,8 @@ class BoostedColumns(nn.Module):
             names = len(self.columns[place].names)
             if self.columns[place].type == "category":
                 group_B = cells_BC[:, place].nan_to_num(nan=float(names)).long().numpy()
-                self.codes[column, place, : names + 1] = torch.from_numpy(ranks(group_B, wide, names + 1)).float()
+                found = torch.from_numpy(ranks(group_B, wide, names + 1))
+                self.codes[column, place, : names + 1] = found.float()
 
     def best_rounds(self, column: int, x_BF: Tensor, weight_BS: Tensor, seed: int) -> int:
         """The number of rounds after which rows held out of the fit have the best likelihood."""

@@ -31,12 +31,16 @@ def weights(column: Column, place: int, margins: Margins, cell_B: Tensor, bins: 
     if not column.dense:
         return weight_BL
     gone_B = cell_B.isnan()
-    ends = [torch.special.ndtr(edge)[:, None] for edge in margins.edges(cell_B.nan_to_num(nan=column.low), place)]
+    edges = margins.edges(cell_B.nan_to_num(nan=column.low), place)
+    ends = [torch.special.ndtr(edge)[:, None] for edge in edges]
     edge_K = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=cell_B.device)
-    low_BK, high_BK = torch.maximum(ends[0], edge_K[:-1]), torch.minimum(ends[1], edge_K[1:])
+    low_BK = torch.maximum(ends[0], edge_K[:-1])
+    high_BK = torch.minimum(ends[1], edge_K[1:])
     knots = margins.knots[place]
-    apart_B = (level_B < column.levels) & ((cell_B < knots[0]) | (cell_B > knots[-1]))  # a spike beyond the density
-    weight_BK = ((high_BK - low_BK).clamp(min=0) * bins).masked_fill((gone_B | apart_B)[:, None], 0.0)
+    beyond_B = (cell_B < knots[0]) | (cell_B > knots[-1])
+    apart_B = beyond_B & (level_B < column.levels)  # a spike beyond the density
+    weight_BK = bins * (high_BK - low_BK).clamp(min=0)
+    weight_BK = weight_BK.masked_fill((gone_B | apart_B)[:, None], 0.0)
     return torch.cat((weight_BL, weight_BK), 1)
 
 

@@ -55,7 +55,9 @@ class TransformerColumns(nn.Module):
         self.embeddings = nn.ModuleList(nn.Linear(size, config.width, bias=False) for size in sizes)
         self.heads = nn.ModuleList(nn.Linear(config.width, size) for size in sizes)
         shape = (len(sizes), config.width)
-        self.place, self.hidden, self.slope = (nn.Parameter(0.1 * torch.randn(shape)) for _ in range(3))
+        self.place = nn.Parameter(0.1 * torch.randn(shape))
+        self.hidden = nn.Parameter(0.1 * torch.randn(shape))
+        self.slope = nn.Parameter(0.1 * torch.randn(shape))
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 config.width, config.heads, 4 * config.width, 0.0, "gelu", batch_first=True, norm_first=True
@@ -72,7 +74,8 @@ class TransformerColumns(nn.Module):
         self.margins.fit(cells_BC)
         for place, column in enumerate(self.columns):
             if column.dense and column.low < column.high:
-                self.margins.knots[place, 0], self.margins.knots[place, -1] = column.low, column.high
+                self.margins.knots[place, 0] = column.low
+                self.margins.knots[place, -1] = column.high
         self.prepared.fill_(True)
 
     def encode(self, cells_BC: Tensor) -> Tensor:
