@@ -26,6 +26,8 @@ class Space:
 
     For tables the shape is that of the features x, `columns` describes the cells of a row (sanbu.codecs.columns), and
     `target` is the place of the column to predict, -1 without one.
+
+    For sound, `mel` is the log-mel spectrogram that goes with a wave (sanbu.layers.spectrogram.Mel).
     """
 
     shape: tuple[int, ...]
@@ -36,6 +38,7 @@ class Space:
     other_ends: tuple[int, ...] = ()
     columns: tuple[Any, ...] = ()
     target: int = -1
+    mel: Any = None
 
     @property
     def ends(self) -> tuple[int, ...]:

@@ -18,21 +18,24 @@ def import_model(
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="run folder to create")],
     as_json: Json = False,
 ) -> None:
-    """Make a run from weights of a text model, a U-Net, a DiT or an autoencoder.
+    """Make a run from weights of a text model, a picture model or a vocoder.
 
     An ARPA file of n-grams of characters or bytes is read too.
 
     Text, from a Hugging Face folder: GPT-1, GPT-2, OPT, LLaMA, Mistral, Qwen 2
     and 3, Phi-3, Gemma 2 and 3, GPT-NeoX. Pictures, from a diffusers pipeline
-    or a folder of the model alone: U-Net, DiT, autoencoder. A setting or tensor
-    that would be lost is refused.
+    or a folder of the model alone: U-Net, DiT, autoencoder. Sound: a folder
+    of the HiFi-GAN project (config.json and g_...). A setting or tensor that
+    would be lost is refused.
     """
     from sanbu.display.tables import folded
-    from sanbu.interop import arpa, diffusers, diffusers_in, diffusers_layout, huggingface
+    from sanbu.interop import arpa, diffusers, diffusers_in, diffusers_layout, hifigan, huggingface
 
     pictures = diffusers_layout.is_diffusers(Path(source))
     if arpa.is_arpa(Path(source)):
         made = arpa.import_run(Path(source), run)
+    elif hifigan.is_hifigan(Path(source)):
+        made = hifigan.import_run(Path(source), run)
     else:
         made = diffusers.import_run(Path(source), run) if pictures else huggingface.import_run(source, run)
     left = diffusers_in.left_out(Path(source)) if pictures else []

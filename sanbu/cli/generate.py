@@ -20,7 +20,16 @@ Out = Annotated[
     typer.Option(
         "--out",
         metavar="FOLDER",
-        help="write each sample to a file; default for pictures RUN/generated; (tables) a .csv or .tsv file",
+        help="write each sample to a file; default for pictures and sound RUN/generated; (tables) a .csv or .tsv file;"
+        " (sound) a .wav, .flac, .mp3, .ogg, .opus or .pcm file",
+    ),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt",
+        "-p",
+        help="text to continue, message to answer (chat), picture with transparent pixels, or sound to copy",
     ),
 ]
 Where = Annotated[
@@ -32,12 +41,7 @@ Where = Annotated[
 def generate(
     run: RunFolder,
     overrides: Overrides = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option(
-            "--prompt", "-p", help="text to continue, message to answer (chat), or picture with transparent pixels"
-        ),
-    ] = None,
+    prompt: Prompt = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="(chat) continue the prompt as plain text, without the chat template")
     ] = False,
@@ -64,6 +68,7 @@ def generate(
     sanbu generate runs/flow -n 64 --label 7 --out pictures strategy.guidance=2
     sanbu generate runs/flow -n 8 -p half.png    (fills transparent pixels)
     sanbu generate runs/edm parents.guide=runs/weak strategy.guidance=2
+    sanbu generate runs/vocoder -p in.wav --out out.wav    (sound -> mel -> sound)
     sanbu generate runs/table -n 1000 --where "age=30,sex=F" --out synthetic.csv
     """
     found, changes = opened(run, weights), tuple(overrides or ())

@@ -12,6 +12,8 @@ KINDS = {
     "mappings": "mappings",
     "rows": "tensor_rows",
     "table": "tables",
+    # sound
+    "waves": "waves",
 }
 
 FUNCTIONS = ("text", "images", "rows", "table")  # data in memory: sanbu.data.text(["one document", "another"])

@@ -8,4 +8,5 @@ MEASURES = {  # values of `DataConfig.measure`: the file with the function `meas
     "objective": "held_out",
     "predictions": "predictions",
     "tables": "tables.measure",
+    "vocoders": "vocoders",
 }

@@ -30,6 +30,10 @@ KINDS = {
     "mean-teacher": "few_labels",
     "fixmatch": "few_labels",
     "freematch": "few_labels",
+    # waves of sound
+    "spectral": "spectral",
+    "wave-game": "wave_game",
+    "wave-likelihood": "wave_likelihood",
     # the cells of a table
     "columns": "columns",
     # labels and preferences

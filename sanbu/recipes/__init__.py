@@ -49,6 +49,12 @@ RECIPES = {
     "consistency": "images",
     # tables
     "table": "tables",
+    # sound
+    "vocoder": "vocoders",
+    "istft-head": "vocoders",
+    "hifigan": "vocoders",
+    "wavenet": "vocoders",
+    "waveglow": "vocoders",
     # alignment
     "base": "alignment",
     "sft": "alignment",

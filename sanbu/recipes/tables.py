@@ -39,7 +39,7 @@ def generators(data: Table) -> dict[str, Recipe]:
     }
 
 
-def by_gradient(base: Recipe, steps: int = 300) -> Recipe:
+def by_gradient(base: Recipe, steps: int = 100) -> Recipe:
     """A transformer over columns, trained in any order."""
     schedule = Schedule(steps=steps, batch=256, evaluate_every=steps, evaluate_rows=1000, checkpoint_every=0)
     return base.change(

@@ -8,6 +8,7 @@ KINDS = {
     "refinement": "refinement",
     "prediction": "prediction",
     "cells": "cells",
+    "vocoding": "vocoding",
 }
 
 FUNCTIONS = {  # samplers and filters that need no recipe: sanbu.strategies.sample_heun(denoise, noise, times)

@@ -1,0 +1,102 @@
+"""Speed of vocoders, and quality of trained ones: python -m bench.speech [--part speed|quality RUN ...] [--json]
+
+speed    every model with random weights on a mel of 400 frames (4.6 s; WaveNet: 4 frames), best of three, one thread.
+         rtf is CPU seconds per second of sound, chunk_ms CPU milliseconds of 32 frames (372 ms of sound).
+quality  runs on the held-out clips of the first, beside Griffin-Lim: what `sanbu evaluate RUN ...` prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import sanbu
+from sanbu.evaluation.vocoders import measure_rows
+from sanbu.layers.griffin_lim import griffin_lim
+from sanbu.layers.spectrogram import Mel
+from sanbu.models.vocoders.hifigan import HifiGan
+from sanbu.models.vocoders.istft_head import IstftHead
+from sanbu.recipes.vocoders import hifigan, istft_head, vocoder, waveglow, wavenet
+from sanbu.space import Space
+
+FRAMES, FEW, CHUNK, REPEATS = 400, 4, 32, 3
+MODELS: dict[str, Any] = {
+    "magnitude head, nano": vocoder().model,
+    "iSTFT head, nano": istft_head().model,
+    "iSTFT head, nano, causal": istft_head().model.model_copy(update={"causal": True}),
+    "iSTFT head, 512 x 8": IstftHead(width=512, layers=8),
+    "HiFi-GAN V1": HifiGan.version("v1"),
+    "HiFi-GAN V2": HifiGan.version("v2"),
+    "HiFi-GAN V3": HifiGan.version("v3"),
+    "HiFi-GAN, nano": hifigan().model,
+    "WaveGlow, nano": waveglow().model,
+    "WaveGlow, paper": waveglow("paper").model,
+    "WaveNet, nano": wavenet().model,
+    "WaveNet, paper": wavenet("paper").model,
+}
+
+
+def cpu(function: Callable[[], Any], repeats: int) -> float:
+    """The least CPU seconds of a call."""
+    times = []
+    for _ in range(repeats):
+        begun = time.process_time()
+        function()
+        times.append(time.process_time() - begun)
+    return min(times)
+
+
+def speed(leave_out: str) -> list[dict[str, Any]]:
+    """RTF of every model, and of Griffin-Lim. leave_out: models whose name ends so are skipped."""
+    mel, rows = Mel(), []
+    seeds = torch.zeros(1, dtype=torch.long)
+    draws: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {}
+    for name, config in MODELS.items():
+        if leave_out and name.endswith(leave_out):
+            continue
+        torch.manual_seed(0)
+        model: Any = config.build(Space((8192,), mel=mel)).eval().requires_grad_(False)
+        size = sum(each.numel() for each in model.parameters())
+        draws[name] = (lambda frames, model=model: model.draw(frames, seeds)), size
+    draws["Griffin-Lim, 60 iterations"] = (lambda frames: griffin_lim(frames, mel, seeds)), 0
+    for name, (draw, size) in draws.items():
+        slow = name.startswith("WaveNet")
+        frames = torch.randn(1, mel.mels, FEW if slow else FRAMES) - 5
+        with torch.no_grad():
+            draw(frames[:, :, :2])
+            whole = cpu(lambda frames=frames, draw=draw: draw(frames), 1 if slow else REPEATS)
+            chunk = None if slow else cpu(lambda frames=frames, draw=draw: draw(frames[:, :, :CHUNK]), 5)
+        rtf = whole / (mel.samples(frames.shape[2]) / mel.rate)
+        rows.append({"name": name, "parameters": size, "rtf": rtf, "chunk_ms": chunk and 1000 * chunk})
+    return rows
+
+
+def main() -> None:
+    """Print the figures as lines, or as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("speed", "quality"), default="speed")
+    parser.add_argument("runs", nargs="*", help="(quality) run folders")
+    parser.add_argument("--leave-out", default="", help="(speed) skip models whose name ends so: paper")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = speed(asked.leave_out) if asked.part == "speed" else measure_rows([sanbu.load(run) for run in asked.runs])
+    about = {"torch": torch.__version__, "machine": platform.machine(), "threads": 1}
+    if asked.json:
+        print(json.dumps({"rows": rows, **about}, indent=1))
+        return
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    for row in rows:
+        figures = {name: value for name, value in row.items() if name != "name" and value is not None}
+        print(f"{row['name']:32}", "  ".join(f"{name} {value:,.4g}" for name, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()
