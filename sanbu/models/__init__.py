@@ -55,17 +55,14 @@ KINDS = {
     # columns: the cells of a table, each given others
     "copula": "columns.copula",
     "column-forest": "columns.forest",
-<<<<<<< HEAD
     "column-boosted": "columns.boosted",
     "column-transformer": "columns.transformer",
-=======
     # vocoders: the wave of a mel spectrogram
     "istft-head": "vocoders.istft_head",
     "magnitude-head": "vocoders.magnitude_head",
     "hifigan": "vocoders.hifigan",
     "wavenet": "vocoders.wavenet",
     "waveglow": "vocoders.waveglow",
->>>>>>> main
     # your own nn.Module, by family
     "custom": "custom_module",
     "custom-tokens": "custom_module",
