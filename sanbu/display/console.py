@@ -34,7 +34,8 @@ class Console(Watcher):
         """One line for the run and one for the machine, then the bar."""
         schedule = training.recipe.schedule
         parameters = sum(p.numel() for p in training.models["model"].parameters())
-        size = f"{parameters:,} parameters, {schedule.steps:,} steps of {schedule.batch} rows"
+        weights = f"{parameters:,} parameters, " if parameters else ""  # a forest has none
+        size = f"{weights}{schedule.steps:,} steps of {schedule.batch} rows"
         self.say(f"{run.recipe.name} -> {run.folder}: {size}")
         self.say(f"data: {training.data.describe()}")
         self.say(f"on {training.machine.describe()}")

@@ -55,6 +55,8 @@ KINDS = {
     # columns: the cells of a table, each given others
     "copula": "columns.copula",
     "column-forest": "columns.forest",
+    "column-boosted": "columns.boosted",
+    "column-transformer": "columns.transformer",
     # vocoders: the wave of a mel spectrogram
     "istft-head": "vocoders.istft_head",
     "magnitude-head": "vocoders.magnitude_head",

@@ -96,8 +96,12 @@ def rows_of(target: Tensor) -> Tensor:
 
 
 def column(outputs_BO: Tensor, target: Tensor) -> Tensor:
-    """The target as [B, O] or [B, 1]."""
-    return target.float().view(len(outputs_BO), -1)
+    """The target as [B, O] or [B, 1]. Raises SanbuError where several outputs and targets do not match."""
+    found = target.float().view(len(outputs_BO), -1)
+    if found.shape[1] not in (1, outputs_BO.shape[1]):
+        given = outputs_BO.shape[1]
+        raise SanbuError(f"model.outputs: given {given}, but a row has {found.shape[1]} targets; give one for each")
+    return found
 
 
 class Squared(SupervisedConfig):

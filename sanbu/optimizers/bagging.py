@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from sanbu.config import Positive, SanbuError
 from sanbu.layers.forest import LAWS, MEAN, Forest
 from sanbu.layers.forest_memory import Memory
+from sanbu.layers.growing import Limits, as_tree, finite, grow
 from sanbu.optimizers.boosting import check_room
-from sanbu.optimizers.growing import Limits, as_tree, finite, grow
 from sanbu.optimizers.outputs import Look, curvature_at, forest_of, gradient_at, replaced
 from sanbu.optimizers.search import Metrics, OptimizerConfig, Problem, Search
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from sanbu.config import Positive, SanbuError
 from sanbu.layers.forest import SUM, Forest, Tree
 from sanbu.layers.forest_memory import Memory
+from sanbu.layers.growing import Limits, as_tree, finite, grow, leaf_values
 from sanbu.optimizers import histogram
-from sanbu.optimizers.growing import Limits, as_tree, finite, grow, leaf_values
 from sanbu.optimizers.linear import fit_linear
 from sanbu.optimizers.outputs import Look, curvature_at, forest_of, gradient_at, shifted
 from sanbu.optimizers.search import Metrics, OptimizerConfig, Problem, Search

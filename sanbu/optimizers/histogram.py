@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sanbu.layers.forest import LARGEST, Tree, rounded_down
-from sanbu.optimizers.growing import Limits
+from sanbu.layers.growing import Limits
 
 CUTS = 254  # of a feature; bins 0 .. CUTS, and one more for missing values
 BINS = CUTS + 2

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sanbu.config import SanbuError
 from sanbu.layers.forest import Forest
-from sanbu.optimizers.growing import leaf_values
+from sanbu.layers.growing import leaf_values
 from sanbu.optimizers.outputs import Look, curvature_at, gradient_at, shifted
 from sanbu.optimizers.search import Problem
 

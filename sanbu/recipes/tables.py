@@ -7,10 +7,13 @@ import json
 from sanbu.config import ConfigError
 from sanbu.data.schema import Wanted
 from sanbu.data.tables import Table
+from sanbu.models.columns.boosted import ColumnBoosted
 from sanbu.models.columns.copula import Copula
 from sanbu.models.columns.forest import ColumnForest
+from sanbu.models.columns.transformer import ColumnTransformer
 from sanbu.objectives.columns import Columns
 from sanbu.optimizers.closed_form import ClosedForm
+from sanbu.optimizers.gradient import AdamW
 from sanbu.recipe import Recipe, Schedule
 from sanbu.strategies.cells import Cells
 
@@ -28,7 +31,21 @@ def table(path: str = "iris", target: str = "auto", types: str = "{}") -> Recipe
 def generators(data: Table) -> dict[str, Recipe]:
     """Every way to generate rows of a table, by name."""
     base = table().change(data=data)
-    return {"copula": base.change(model=Copula()), "column-forest": base}
+    return {
+        "copula": base.change(model=Copula()),
+        "column-forest": base,
+        "column-boosted": base.change(model=ColumnBoosted()),
+        "column-transformer": by_gradient(base),
+    }
+
+
+def by_gradient(base: Recipe, steps: int = 100) -> Recipe:
+    """A transformer over columns, trained in any order."""
+    schedule = Schedule(steps=steps, batch=256, evaluate_every=steps, evaluate_rows=1000, checkpoint_every=0)
+    return base.change(
+        model=ColumnTransformer(), objective=Columns(order="any"),
+        optimizer=AdamW(learning_rate=3e-3, weight_decay=0.1), schedule=schedule,
+    )  # fmt: skip
 
 
 def wanted(types: str) -> dict[str, Wanted]:

@@ -2,8 +2,9 @@
 
 A model has an order of the columns and draws each missing cell given those before it. Where a given cell comes later, a
 row is a set of particles: each draws its missing cells and is weighted by the probability of the given ones; they are
-resampled when the effective sample size falls below half of their number (Gordon and others, 1993). A model that can
-condition on any cells draws them at once (`complete`). Given cells come back as they are.
+resampled when the effective sample size falls below half of their number (Gordon and others, 1993). A model whose laws
+take any known cells (`any_order`) needs no particles; one with `complete` draws all cells at once. Given cells come
+back as they are.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class CellsStrategy:
             return self.end(state)
         if state.order is None:
             state.order = tuple(model.order)
-            self.spread(state)
+            if not getattr(model, "any_order", False):
+                self.spread(state)
         self.draw(model, state, state.order[state.step])
         state.step += 1
         return self.end(state) if state.step == len(state.order) else state

@@ -7,7 +7,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from sanbu.layers.forest import Forest, rounded_down
 from sanbu.layers.forest_memory import Memory, contents
-from sanbu.optimizers.growing import Limits, as_tree, grow
+from sanbu.layers.growing import Limits, as_tree, grow
 
 
 def inputs(rows=300, features=5, missing=0.1, seed=0, coarse=False):

@@ -95,3 +95,10 @@ def test_what_does_not_fit_is_one_line():
         Gaussian().build().loss(given(torch.zeros(6, 1)), {"x": X, "y": Y})
     with pytest.raises(SanbuError, match="objective.weights: given 2, but there are 3 classes"):
         CrossEntropy(weights=(1.0, 2.0)).build().loss(given(torch.zeros(6, 3)), {"x": X, "y": LABEL})
+
+
+@pytest.mark.parametrize("config", [Squared(), Absolute()])
+def test_one_output_for_several_targets_is_refused(config):
+    batch = {"x": torch.zeros(4, 2), "y": torch.zeros(4, 3)}
+    with pytest.raises(SanbuError, match="given 1, but a row has 3 targets"):
+        config.build().loss({"model": torch.nn.Linear(2, 1)}, batch)

@@ -5,12 +5,12 @@ import pytest
 import torch
 from sklearn.tree import DecisionTreeRegressor
 
+from sanbu.layers.growing import Limits
 from sanbu.models.predictors.trees import Trees
 from sanbu.noise import Noise
 from sanbu.objectives.supervised import CrossEntropy, Squared
 from sanbu.optimizers import histogram
 from sanbu.optimizers.boosting import Boosting, leaves_of
-from sanbu.optimizers.growing import Limits
 from sanbu.space import Space
 from sanbu.testing import check_search
 from tests.optimizers.trees_common import classes, fit, loss, numbers

@@ -37,8 +37,10 @@ class Margins(nn.Module):
         share = np.linspace(0, 1, self.knots.shape[1])
         for place, column in enumerate(self.columns):
             cells = cells_BC[:, place].cpu().numpy()
-            left_out = np.isin(cells, column.spikes) & (not self.spikes)
-            values = cells[~np.isnan(cells) & ~left_out]
+            left_out = np.isnan(cells)
+            if not self.spikes:
+                left_out |= np.isin(cells, column.spikes)
+            values = cells[~left_out]
             if not column.dense or not len(values):
                 values = np.array([column.low, max(column.high, column.low + 1.0)])
             chance = np.clip(share, 0.5 / len(values), 1 - 0.5 / len(values))
