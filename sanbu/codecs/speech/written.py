@@ -14,9 +14,7 @@ from sanbu.codecs.speech.number_words import cardinal, digits, fraction, ordinal
 from sanbu.codecs.speech.symbols import INLINE, LETTERS, MARKS, phonemes_of
 from sanbu.codecs.speech.tables import Tables
 
-MONTHS = (
-    "january february march april may june july august september october november december"
-).split()  # fmt: skip
+MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]  # fmt: skip
 MONTH = "|".join(f"{name}|{name[:3]}\\.?" for name in MONTHS) + "|sept\\.?"
 CURRENCIES = {"$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "penny"), "¥": ("yen", "sen")}
 UNCHANGED = {"yen", "sen", "hertz", "percent", "megahertz", "kilohertz", "gigahertz"}
@@ -48,7 +46,7 @@ def money(found: re.Match[str]) -> str:
     coins = f"{cardinal(cents)} {many(str(cents), small)}"
     if not cents:
         return said
-    return coins if int(whole) == 0 else f"{said} and {coins}"
+    return coins if not whole.strip("0") else f"{said} and {coins}"
 
 
 def month_of(text: str) -> str:
@@ -121,7 +119,7 @@ RULES: tuple[Rule, ...] = (
 def units(text: str, tables: Tables) -> str:
     """5 km -> 5 kilometers; numbers stay as they are."""
     names = "|".join(re.escape(name) for name in sorted(tables.units, key=len, reverse=True))
-    pattern = re.compile(rf"(?<![\w$€£¥])({NUMBER})\s?({names})(?![\w/])")
+    pattern = re.compile(rf"(?<![\w$€£¥.,])(?!\d{{3}}0s\b)({NUMBER})\s?({names})(?![\w/])")
     return pattern.sub(lambda m: f"{m[1]} {many(m[1], tables.units[m[2]])}", text)
 
 
@@ -137,12 +135,14 @@ def abbreviations(text: str, tables: Tables) -> str:
 
 def initials(text: str, tables: Tables) -> str:
     """U.S.A. -> u s a; FBI -> f b i, unless all of the text is in capitals; NASA is a word."""
-    text = re.sub(r"\b(?:[A-Za-z]\.){2,}(?=\s+[a-z]|\W|$)", lambda m: " ".join(m[0].replace(".", "").lower()), text)
+    text = re.sub(
+        r"(?<![.\w])(?:[A-Za-z]\.){2,}+(?=\s+[a-z]|\W|$)", lambda m: " ".join(m[0].replace(".", "").lower()), text
+    )
     text = re.sub(r"(?<=\b[A-Z])\.(?=\s[A-Z])", "", text)
     if len(text.split()) > 1 and text.upper() == text:
         return text
-    spell = lambda m: m[0] if m[0] in tables.words else " ".join(m[0].lower())
-    return re.sub(r"(?<![A-Za-z'])[A-Z]{2,5}(?![A-Za-z'])", spell, text)
+    capitals = re.compile(r"(?<![A-Za-z'])[A-Z]{2,5}(?![A-Za-z'])")
+    return capitals.sub(lambda m: m[0] if m[0] in tables.words else " ".join(m[0].lower()), text)
 
 
 def plain_letters(text: str) -> str:
@@ -162,9 +162,14 @@ def written_part(text: str, tables: Tables) -> str:
     text = "".join(f" {tables.signs[sign]} " if sign in tables.signs else sign for sign in text).lower()
     text = "".join(sign if sign in LETTERS or sign in MARKS else " " for sign in text)
     if tables.lexicon:
-        spoken = lambda m: f"[[{phonemes_of(tables.lexicon[m[0]])}]]" if m[0] in tables.lexicon else m[0]
-        text = re.sub(r"[a-z']+", spoken, text)
+        text = re.sub(r"[a-z']+", lambda m: pronounced(m[0], tables), text)
     return text
+
+
+def pronounced(word: str, tables: Tables) -> str:
+    """The phonemes of a word in the lexicon, inline; another word unchanged."""
+    phonemes = phonemes_of(tables.lexicon.get(word, ""))
+    return f"[[{phonemes}]]" if phonemes else word
 
 
 def normalise(text: str, tables: Tables | None = None) -> str:
