@@ -10,7 +10,7 @@ PHONEMES = "abdefhijklmnoprstuvwxzæçðøŋœɐɑɒɔɕəɚɛɜɝɟɡɣɪɫɬɯ
 PADDING = "_"
 SYMBOLS = (PADDING, *MARKS, *LETTERS, *("/" + sign for sign in PHONEMES))  # a phoneme differs from its letter
 IDS = {symbol: number for number, symbol in enumerate(SYMBOLS)}
-INLINE = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
+INLINE = re.compile(r"\[\[([^\[\]]*+)\]\]")
 
 
 def ids_of(text: str) -> list[int]:

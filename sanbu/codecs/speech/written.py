@@ -14,7 +14,10 @@ from sanbu.codecs.speech.number_words import cardinal, digits, fraction, ordinal
 from sanbu.codecs.speech.symbols import INLINE, LETTERS, MARKS, phonemes_of
 from sanbu.codecs.speech.tables import Tables
 
-MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]  # fmt: skip
+MONTHS = [
+    "january", "february", "march", "april", "may", "june",
+    "july", "august", "september", "october", "november", "december",
+]  # fmt: skip
 MONTH = "|".join(f"{name}|{name[:3]}\\.?" for name in MONTHS) + "|sept\\.?"
 CURRENCIES = {"$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "penny"), "¥": ("yen", "sen")}
 UNCHANGED = {"yen", "sen", "hertz", "percent", "megahertz", "kilohertz", "gigahertz"}
@@ -119,7 +122,7 @@ RULES: tuple[Rule, ...] = (
 def units(text: str, tables: Tables) -> str:
     """5 km -> 5 kilometers; numbers stay as they are."""
     names = "|".join(re.escape(name) for name in sorted(tables.units, key=len, reverse=True))
-    pattern = re.compile(rf"(?<![\w$€£¥.,])(?!\d{{3}}0s\b)({NUMBER})\s?({names})(?![\w/])")
+    pattern = re.compile(rf"(?<![\w$€£¥.,])(?!\d{{3}}0s\b)({NUMBER})\s?({names})(?![\w/]|\.\w)")
     return pattern.sub(lambda m: f"{m[1]} {many(m[1], tables.units[m[2]])}", text)
 
 
@@ -141,7 +144,7 @@ def initials(text: str, tables: Tables) -> str:
     text = re.sub(r"(?<=\b[A-Z])\.(?=\s[A-Z])", "", text)
     if len(text.split()) > 1 and text.upper() == text:
         return text
-    capitals = re.compile(r"(?<![A-Za-z'])[A-Z]{2,5}(?![A-Za-z'])")
+    capitals = re.compile(r"(?<![\w'])[A-Z]{2,5}(?![\w'])")
     return capitals.sub(lambda m: m[0] if m[0] in tables.words else " ".join(m[0].lower()), text)
 
 
