@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := runs/demo
 
-.PHONY: demo test test-slow lint install install-test clean
+.PHONY: demo test test-slow test-parallel lint install install-test clean
 
 demo: install  ## compare six ways of drawing digits, train an assistant, and open both in the studio
 	@$(VENV)/bin/sanbu demo --run $(RUN)
@@ -13,6 +13,9 @@ test: install-test lint  ## lint, types, tests
 
 test-slow: install-test  ## tests that take minutes: every recipe's bits
 	$(VENV)/bin/python -m pytest -m slow
+
+test-parallel: install-test  ## every layout on 2, 4 and 8 processes, and 20 kills
+	$(VENV)/bin/python -m pytest -m "slow or not slow" tests/parallel
 
 lint: install-test
 	$(VENV)/bin/ruff check .

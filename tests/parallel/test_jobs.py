@@ -89,6 +89,7 @@ def test_kills_at_random_moments(tmp_path):
         assert file_hash(folder / "model.safetensors") == file_hash(whole / "model.safetensors"), number
 
 
+@pytest.mark.slow
 def test_an_interrupt_saves_and_stops(undisturbed, tmp_path):
     folder = tmp_path / "run"
     process = start(folder, "layout.data=2", "layout.zero=3")
@@ -109,6 +110,7 @@ def test_an_error_is_one_line(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_torchrun_works_too(undisturbed, tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

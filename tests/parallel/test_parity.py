@@ -54,7 +54,7 @@ def check(layout, processes, name, *changes):
                 assert many[metric] == pytest.approx(value, rel=2e-5, abs=1e-5), metric
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "shakespeare"])
+@pytest.mark.parametrize("name", ["gpt2", pytest.param("llama", marks=pytest.mark.slow), "shakespeare"])
 @pytest.mark.parametrize("layout", [{}, {"zero": 1}, {"zero": 2}, {"zero": 3}], ids=str)
 def test_rows_and_states_over_two_processes(name, layout):
     check(layout, 2, name, *COMMON, *TEXT)
@@ -63,7 +63,10 @@ def test_rows_and_states_over_two_processes(name, layout):
 PICTURES = ["model.width=16", "schedule.batch=8", "schedule.micro_batch=4"]
 
 
-@pytest.mark.parametrize("layout", [{}, {"zero": 1}, {"zero": 2}, {"zero": 3}], ids=str)
+OTHERS = [pytest.param({"zero": zero}, marks=pytest.mark.slow) for zero in (1, 2)]
+
+
+@pytest.mark.parametrize("layout", [{}, {"zero": 3}, *OTHERS], ids=str)
 @pytest.mark.parametrize("name", ["flow", "vae", "gan", "few-labels", "pixelcnn"])
 def test_pictures_over_two_processes(name, layout):
     extra = [] if name != "gan" else ["schedule.micro_batch=8"]
@@ -86,6 +89,53 @@ def test_layers_over_two_processes(schedule):
     check({"pipeline": 2, "schedule": schedule}, 2, "gpt2", *COMMON, *TEXT)
 
 
-@pytest.mark.parametrize("model", ["gpt2", "llama", "modern"])
+@pytest.mark.parametrize("model", ["gpt2", pytest.param("llama", marks=pytest.mark.slow), "modern"])
 def test_positions_over_two_processes(model):
     check({"context": 2}, 2, "gpt2", *COMMON, *TEXT, f"model={model}")
+
+
+KINDS = ["gpt1", "gpt3", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3", "neox", "opt", "modern"]
+CHANGES = {"gpt1": ["model.dropout=0"], "opt": ["model.dropout=0"], "neox": ["model.rotated=1"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sequence", ["on", "off"])
+@pytest.mark.parametrize("model", KINDS)
+def test_every_transformer(model, sequence):
+    changes = [f"model={model}", *CHANGES.get(model, []), "optimizer.learning_rate=0.03"]
+    check({"tensor": 2, "sequence": sequence}, 2, "gpt2", *COMMON, *TEXT, *changes)
+
+
+MESHES = [
+    (4, {"tensor": 2, "data": 2}),
+    (4, {"tensor": 2, "zero": 1}),
+    (4, {"tensor": 2, "zero": 3}),
+    (4, {"tensor": 2, "zero": 2, "sequence": "on"}),
+    (4, {"pipeline": 2, "data": 2}),
+    (4, {"pipeline": 2, "zero": 1}),
+    (4, {"pipeline": 2, "zero": 3}),
+    (4, {"pipeline": 2, "tensor": 2, "sequence": "on"}),
+    (4, {"pipeline": 4}),
+    (4, {"context": 2, "data": 2}),
+    (4, {"context": 2, "zero": 3}),
+    (8, {"pipeline": 2, "data": 2, "tensor": 2, "zero": 1}),
+    (8, {"pipeline": 2, "tensor": 2, "zero": 3, "sequence": "on"}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize(("processes", "layout"), MESHES, ids=str)
+def test_several_dimensions(processes, layout, name, optimizer):
+    plain = [each for each in COMMON if not each.startswith("optimizer")]
+    check(layout, processes, name, *(COMMON if optimizer == "sgd" else [*plain, f"optimizer={optimizer}"]), *TEXT)
+
+
+@pytest.mark.slow
+def test_positions_and_matrices():
+    check({"context": 2, "tensor": 2}, 4, "gpt2", *COMMON, *TEXT)
+
+
+def test_three_dimensions():
+    check({"pipeline": 2, "tensor": 2, "zero": 3}, 8, "gpt2", *COMMON, *TEXT)

@@ -58,7 +58,7 @@ def rows(folder):
     return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in found]
 
 
-@pytest.fixture(scope="module", params=["adamw", "muon"])
+@pytest.fixture(scope="module", params=["adamw", pytest.param("muon", marks=pytest.mark.slow)])
 def undisturbed(request, tmp_path_factory):
     """A recipe, and its run in one process."""
     recipe = recipe_of("gpt2", *PLAIN, *TEXT, *LOOKS, f"optimizer={request.param}", "average=exponential")
