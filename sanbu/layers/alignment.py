@@ -59,7 +59,7 @@ def expand(hidden_BSD: Tensor, durations_BS: Tensor) -> Tensor:
 def whole_durations(real_BS: Tensor, rate: float = 1.0) -> Tensor:
     """Real durations, in frames, as whole ones: their running sum is rounded, so no error adds up.
 
-    rate: of speaking; 0.8 gives 1.25 times the frames, to half a frame in total. Raises ValueError unless it is above 0.
+    rate: of speaking; 0.8 gives 1.25 times the frames, to half a frame in total. Raises ValueError unless above 0.
     """
     if not rate > 0:
         raise ValueError(f"rate: given {rate}, allowed: a number above 0")
