@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sanbu.config import SanbuError
@@ -27,6 +28,7 @@ UNITS = {
     "°": "degree", "%": "percent",
 }  # fmt: skip
 SIGNS = {"&": "and", "+": "plus", "=": "equals", "@": "at", "#": "number", "%": "percent", "/": "slash", "°": "degrees"}
+NOTHING: Mapping[str, str] = {}
 WORDS = frozenset(("NASA", "NATO", "UNESCO", "UNICEF", "AIDS", "OPEC", "LASER", "RADAR", "OK", "PIN"))
 
 
@@ -44,10 +46,22 @@ class Tables:
     words: frozenset[str] = WORDS
     lexicon: dict[str, str] = field(default_factory=dict)
 
-    def extend(self, **more: dict[str, str]) -> Tables:
+    def extend(
+        self,
+        abbreviations: Mapping[str, str] = NOTHING,
+        units: Mapping[str, str] = NOTHING,
+        signs: Mapping[str, str] = NOTHING,
+        lexicon: Mapping[str, str] = NOTHING,
+        words: Iterable[str] = (),
+    ) -> Tables:
         """A copy with more entries: extend(abbreviations={"dist": "district"})."""
-        joined = {name: {**getattr(self, name), **entries} for name, entries in more.items()}
-        return replace(self, **joined)
+        return Tables(
+            abbreviations={**self.abbreviations, **abbreviations},
+            units={**self.units, **units},
+            signs={**self.signs, **signs},
+            words=self.words.union(words),
+            lexicon={**self.lexicon, **lexicon},
+        )
 
 
 def read_lexicon(path: Path) -> dict[str, str]:

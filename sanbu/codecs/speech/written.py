@@ -107,8 +107,11 @@ RULES: tuple[Rule, ...] = (
         re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th)?\s({MONTH})(?![a-z])(?:,?\s(\d{{4}})\b)?", re.I),
         lambda m: date(m[1], month_of(m[2]), m[3]),
     ),
-    (re.compile(r"\b(\d{1,2}):(\d\d)(?:\s?([ap]\.?m)\b\.?)?", re.I), clock),
-    (re.compile(r"\b(\d{1,2})()\s?([ap]\.?m)\b\.?", re.I), lambda m: f"{cardinal(int(m[1]))} {m[3][0]} m".lower()),
+    (re.compile(r"\b(\d{1,2}):(\d\d)(?:\s?([ap]m\b|[ap]\.m\b\.?))?", re.I), clock),
+    (
+        re.compile(r"\b(\d{1,2})()\s?([ap]m\b|[ap]\.m\b\.?)", re.I),
+        lambda m: f"{cardinal(int(m[1]))} {m[3][0]} m".lower(),
+    ),
     (re.compile(r"\b\d{3}-(?:\d{3}-)?\d{4}\b"), lambda m: ", ".join(digits(part) for part in m[0].split("-"))),
     (re.compile(r"\b(\d{3}0)s\b"), decade),
     (re.compile(r"\b(\d+)(?:st|nd|rd|th)\b", re.I), lambda m: ordinal(int(m[1])) if len(m[1]) < 16 else digits(m[1])),
