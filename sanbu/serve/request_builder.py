@@ -26,7 +26,7 @@ from sanbu.strategies.strategy import StrategyConfig
 
 @dataclass
 class Generation:
-    """n answers per prompt, and their sampling parameters. Answer i of prompt p: index p n + i, seed `seed` + i."""
+    """n answers per prompt, and their sampling parameters. Answer i of prompt p has the index p n + i."""
 
     served: HostedRun
     prompts: Sequence[Sequence[int]]
@@ -40,6 +40,7 @@ class Generation:
     bias: dict[int, float] = field(default_factory=dict)
     schema: dict[str, Any] | None = None
     expected: Sequence[int] = ()  # predicted output, used for speculative decoding
+    seeded: bool = field(init=False, default=False)  # the request gave the seed
     answers: list[Answer] = field(init=False, default_factory=list)
     requests: list[Request] = field(init=False, default_factory=list)
 
@@ -47,6 +48,10 @@ class Generation:
     def prompt_tokens(self) -> int:
         """Prompt tokens, each prompt counted once."""
         return sum(map(len, self.prompts))
+
+    def seed_of(self, number: int) -> int:
+        """The seed of an answer: `seed` + i for every prompt if the request gave it, else one of its own."""
+        return self.seed + (number % self.n if self.seeded else number)
 
     def usage(self) -> dict[str, Any]:
         """Token counts, as OpenAI reports them."""
@@ -78,7 +83,7 @@ class Generation:
             guide: Guide | None = None if self.schema is None else self.served.grammars.schema(self.schema)
             self.requests.append(
                 Request(
-                    prompt, config, self.seed + number % self.n, queue.sender(number), self.top or 0,
+                    prompt, config, self.seed_of(number), queue.sender(number), self.top or 0,
                     self.presence, self.frequency, self.bias, guide, self.expected,
                 )
             )  # fmt: skip
@@ -93,7 +98,7 @@ class Generation:
         follower: Any = self.drawing.follow()
         tokenizer = self.served.codec.tokenizer
         self.answers = [Answer(number, tokenizer, ()) for number in range(len(rows))]
-        seeds = torch.tensor([self.seed + number % self.n for number in range(len(rows))])
+        seeds = torch.tensor([self.seed_of(number) for number in range(len(rows))])
 
         def job_steps() -> Iterator[list[tuple[str, bool, int]]]:
             for draft in self.drawing.drafts(batch_of(rows), seeds, follower.update):
@@ -141,6 +146,7 @@ def build_generation(
     except SanbuError as error:
         raise APIError(400, str(error), "strategy" if wanted else None) from None
     made = Generation(served, prompts, n, seed_or_random(body.seed), drawing, alike, **more)
+    made.seeded = body.seed is not None
     made.presence, made.frequency = body.presence_penalty or 0.0, body.frequency_penalty or 0.0
     made.bias = bias_by_token(served, body.logit_bias or {})
     check_engine_fields(made)
@@ -213,6 +219,9 @@ def check_schema(served: HostedRun, schema: dict[str, Any], param: str) -> None:
         raise APIError(400, f"{param}: {error}", param) from None
 
 
+LINE_SEPARATORS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}
+
+
 def compact(content: Any) -> str:
-    """JSON without spaces."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    """JSON on one line, without spaces. Characters at which str.splitlines breaks are escaped."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).translate(LINE_SEPARATORS)

@@ -24,7 +24,7 @@ def choose(logits_RV: Tensor, requests: Sequence[Request]) -> list[Event]:
         token_R[index] = sample(adjusted_RV[index], rules, [requests[row] for row in rows])
     chosen = token_R.tolist()
     logprob = logprobs_RV.gather(1, token_R[:, None])[:, 0].tolist()
-    most = max(request.top for request in requests)
+    most = min(max(request.top for request in requests), logits_RV.shape[1])
     best = logprobs_RV.topk(most, -1) if most else None
     tops = (
         [list(zip(*pair, strict=True)) for pair in zip(best[1].tolist(), best[0].tolist(), strict=True)] if best else []
