@@ -89,6 +89,9 @@ ALIGNED = [
 ]
 
 
+SOUND = {"vocoder", "wave-density"}  # families of models
+
+
 def test_every_kind_is_checked_somewhere():
     from tests.models.test_cnn import KINDS as CONVOLUTIONS
     from tests.models.test_pictures import ALL
@@ -98,13 +101,16 @@ def test_every_kind_is_checked_somewhere():
     checked = {*of_text(ModelConfig), *(type(config) for config, _ in ALL), *map(type, ADAPTED)}
     checked |= {type(config) for config in CONVOLUTIONS}
     checked |= {kind for kind in ours(ModelConfig) if kind.family == "columns"}  # in tests/tables
+    checked |= {kind for kind in ours(ModelConfig) if kind.family in SOUND}  # in tests/sound
     checked |= {MLP, Trees, TreeDenoiser, Mixture}  # here below, in tests/models/test_trees.py and test_ngram.py
     assert checked | custom == {*ours(ModelConfig)}
     aligned = {type(objective) for objective, _ in ALIGNED} | {*SupervisedConfig.kinds().values(), Reconstruction}
     aligned |= {kind for kind in ours(ObjectiveConfig) if kind.families == ("columns",)}  # in tests/tables
+    aligned |= {kind for kind in ours(ObjectiveConfig) if SOUND & {*kind.families}}  # in tests/sound
     assert {*of_text(ObjectiveConfig), *(type(o) for o, _ in PAIRS.values())} | aligned == {*ours(ObjectiveConfig)}
     pictures = {type(config) for config, _ in PICTURES}
-    assert {*of_text(StrategyConfig), Prediction, Cells} | pictures == {*ours(StrategyConfig)}
+    sound = {kind for kind in ours(StrategyConfig) if SOUND & {*kind.families}}  # in tests/sound
+    assert {*of_text(StrategyConfig), Prediction, Cells} | pictures | sound == {*ours(StrategyConfig)}
 
 
 PICTURES = [

@@ -35,6 +35,8 @@ def main(asked: Path) -> int:
         if not said.exists():
             said.write_text(str(error))
         return 2
+    except KeyboardInterrupt:
+        return 130
     except RuntimeError as error:
         if not lost_contact(error):
             raise
