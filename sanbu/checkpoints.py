@@ -25,6 +25,7 @@ from sanbu.files import (
     check_seal,
     facts_of,
     file_hash,
+    fsync,
     pack,
     read_object,
     read_tensors,
@@ -117,10 +118,7 @@ class Writer:
 
     def save_checkpoint(self, name: str, state: dict[str, Any], about: dict[str, Any]) -> Path:
         """Write a checkpoint folder atomically: a tree of tensors and numbers, and facts about it."""
-        metrics = self.folder / "metrics.jsonl"
-        if metrics.exists():
-            with metrics.open("rb") as file:
-                os.fsync(file.fileno())
+        self.flush_metrics()
         path = self.folder / "checkpoints" / name
         remove(path)
         with replace_atomically(path) as temporary:
@@ -131,6 +129,11 @@ class Writer:
             content = json.dumps(seal({**self.facts(), **about, "state": tree}))
             (temporary / "state.json").write_text(content, encoding="utf-8")
         return path
+
+    def flush_metrics(self) -> None:
+        """Flush metrics.jsonl to the disk, before a checkpoint records its hash."""
+        if (self.folder / "metrics.jsonl").exists():
+            fsync(self.folder / "metrics.jsonl")
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says of the run so far."""

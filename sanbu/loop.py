@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from sanbu.checkpoints import RunError, Writer, check_new
-from sanbu.config import SanbuError, change, dump
+from sanbu.config import SanbuError, change, plain
 from sanbu.display.console import Console
 from sanbu.machine import Machine, decide, find_device
 from sanbu.memory.check import check_run
@@ -26,7 +26,7 @@ from sanbu.parallel.launch import launch
 from sanbu.parallel.states import save, weights_here, whole
 from sanbu.parallel.world import World, join, launched
 from sanbu.progress import SIGNALS, in_main_thread, interruptible
-from sanbu.recipe import Recipe
+from sanbu.recipe import Recipe, walk
 from sanbu.run import Run
 from sanbu.training import Training
 from sanbu.watcher import STOP, Watcher, Watchers
@@ -54,7 +54,9 @@ def train(
     recipe = recipe.change(**fields)
     if recipe.layout.processes() > 1 and not launched():
         place = Path(folder) if folder is not None else free_folder(recipe.name)
-        launch(recipe, place, resume, recipe.layout.processes())
+        if watchers is not None and any(type(each) is not Console for each in watchers):
+            raise SanbuError("watchers: processes that are started here cannot call them; start this with torchrun")
+        launch(recipe, place, resume, recipe.layout.processes(), silent=watchers is not None and not watchers)
         return Run.open(place)
     with join(recipe.layout, find_device(recipe.machine.device).type) as world:
         watcher = Watchers(([Console()] if watchers is None else watchers) if world.first else [])
@@ -72,7 +74,8 @@ def train_here(recipe: Recipe, folder: Path, resume: bool, watcher: Watcher, wor
     recipe, machine = choose_machine(recipe, run, world)
     if run is not None and run.recipe.change(layout=recipe.layout) != recipe:
         raise RunError(f"{run.folder} was started with a different recipe; resume it without overrides")
-    world.same("recipes", json.dumps(dump(recipe)))
+    world.same("versions", [f"sanbu {version('sanbu')}", f"torch {torch.__version__}"])
+    world.same("recipes", [f"{path}={plain(value)}" for path, value, _, _ in walk(recipe)])
     if run is None:
         world.once(lambda: check_new(folder))
     parents = {name: Run.open(path).recipe for name, path in recipe.parents.items()}

@@ -92,6 +92,11 @@ def decide(config: MachineConfig, processes: int = 1) -> Machine:
     return Machine(device, precision, not reason, threads, reason, config.recompute == "on")
 
 
+def local(tensor: Any) -> Any:
+    """The part of a tensor that this process holds, where several divide it."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
 def recompute(module: nn.Module) -> None:
     """Activation checkpointing: recompute each block in the backward pass (Chen and others, 2016)."""
     blocks = [block for part in module.modules() for block in submodules(getattr(part, "blocks", None))]

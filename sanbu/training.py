@@ -16,14 +16,14 @@ from sanbu.config import SanbuError, kind_of
 from sanbu.data.data import Data
 from sanbu.files import load_weights, weights
 from sanbu.layers.average import Following
-from sanbu.machine import Machine
+from sanbu.machine import Machine, local
 from sanbu.noise import Noise, key
 from sanbu.objectives.objective import Round, Turn, evaluate
 from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search
 from sanbu.parallel.divide import Divided
 from sanbu.parallel.states import fitted, load_search, search_state, weights_here
 from sanbu.parallel.turns import ranks_of
-from sanbu.parallel.world import ALONE, World, local
+from sanbu.parallel.world import ALONE, World
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
 from sanbu.run import Run
@@ -39,7 +39,7 @@ class Training:
         parents = {name: Run.open(path) for name, path in recipe.parents.items()}
         with world.one_by_one():
             self.data: Data = recipe.data.build()
-        world.same("data", self.data.fingerprint)
+        world.same("data", [self.data.fingerprint])
         check_parents(recipe, parents, self.data)
         self.objective, self.strategy = recipe.objective.build(), recipe.strategy.build(recipe.data.space())
         self.rollout = recipe.strategy.unfiltered().build(recipe.data.space())

@@ -13,6 +13,7 @@ from sanbu import recipes
 from sanbu.cli.app import Json, Overrides, app, choose, report
 from sanbu.config import ConfigError
 
+AUTO = "layout=auto"
 OVERRIDE, COMMENT = 44, 36  # characters of `sanbu show`: of most changes, and those that a comment beside one needs
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def show(
     if name in recipes.PIPELINES:
         show_pipeline(name, overrides or (), as_json)
         return
-    recipe = choose(name, [each for each in overrides or () if each != "layout=auto"]).resolve()
+    recipe = choose(name, [text for text in overrides or () if text != AUTO]).resolve()
     if devices > 1 or recipe.layout.processes() > 1:
         show_layouts(recipe, devices, memory, as_json)
         return
@@ -219,11 +220,12 @@ def train(
         return
     if resume and run is None:
         raise ConfigError("--resume needs --run DIR")
-    started = resume and all(text.startswith("layout.") for text in overrides or ())
-    if run is not None and started:
-        recipe = recipe_of(run, name, overrides or ())
+    given = [text for text in overrides or () if text != AUTO]
+    if resume and run is not None and all(text.startswith("layout.") for text in given):
+        recipe = recipe_of(run, name, given)
     else:
-        recipe = with_layout(name, overrides or ())
+        recipe = choose(name, given)
+    recipe = with_layout(recipe) if AUTO in (overrides or ()) else recipe
     from sanbu.display.console import Console
     from sanbu.display.plots import draw_curves
     from sanbu.display.tensorboard import TensorBoard
@@ -244,11 +246,8 @@ def train(
     report({"run": str(done.folder), "curve": str(curve) if curve else None, **final}, as_json, str(done.folder))
 
 
-def with_layout(name: str, overrides: Sequence[str]) -> Any:
-    """The recipe; layout=auto takes the simplest layout with which it fits on the devices there are, and says so."""
-    recipe = choose(name, [each for each in overrides if each != "layout=auto"])
-    if "layout=auto" not in overrides:
-        return recipe
+def with_layout(recipe: Any) -> Any:
+    """The recipe with the simplest layout with which it fits on the devices there are; says which."""
     import torch
 
     from sanbu.memory.limits import room

@@ -1,7 +1,8 @@
 """One process of a job: python -m sanbu.cli.worker ASKED, started by `sanbu.parallel.launch`.
 
-ASKED is a JSON file with the recipe, the run folder, and whether to resume. A process that is started again goes on
-from the last checkpoint. An error that the user can mend is written beside ASKED; then nothing is started again.
+ASKED is a JSON file with the recipe, the run folder, whether to resume, and whether to be silent. A process that is
+started again goes on from the last checkpoint. An error that the user can mend is written beside ASKED; then nothing is
+started again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ def main(asked: Path) -> int:
     if said.exists():
         return 2
     from sanbu.checkpoints import is_run
+    from sanbu.files import write_text
     from sanbu.loop import train
     from sanbu.recipe import Recipe
 
@@ -30,10 +32,11 @@ def main(asked: Path) -> int:
     if count and not rank:
         print(f"a process died; all start again from the last checkpoint of {folder} ({count})", file=sys.stderr)
     try:
-        train(load(Recipe, values["recipe"]), folder, resume=values["resume"] or (count > 0 and is_run(folder)))
+        resume = values["resume"] or (count > 0 and is_run(folder))
+        train(load(Recipe, values["recipe"]), folder, resume=resume, watchers=[] if values["silent"] else None)
     except SanbuError as error:
         if not said.exists():
-            said.write_text(str(error))
+            write_text(said, str(error))
         return 2
     except KeyboardInterrupt:
         return 130

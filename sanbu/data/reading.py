@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sanbu.config import SanbuError
 
@@ -24,6 +25,18 @@ def readable(file: Path | str) -> Iterator[None]:
     except Exception as error:  # a damaged file makes its reader fail in any way
         text = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise SourceError(f"{file} is damaged or not supported: {text}") from None
+
+
+def arrow_table(file: Path, extra: str = "hub") -> Any:
+    """A table of pyarrow. extra: what to install where pyarrow is missing. Raises SourceError."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise SourceError(f"reading {file} needs pyarrow: pip install 'sanbu[{extra}]'") from None
+    try:
+        return pyarrow.parquet.read_table(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SourceError(f"{file} is not Parquet: {str(error).splitlines()[0]}") from None
 
 
 def kind_of_file(file: Path) -> tuple[str, bool]:

@@ -14,6 +14,7 @@ from sanbu.codecs.audio import HIGHEST, READABLE, AudioError, read_wave
 from sanbu.config import SanbuError
 from sanbu.data.builtin import spoken
 from sanbu.data.cache import cache_folder
+from sanbu.data.reading import arrow_table
 from sanbu.data.sources import built_in
 from sanbu.files import read_json, write_json
 from sanbu.progress import progress_rows
@@ -71,14 +72,7 @@ def is_readable(path: Path) -> bool:
 
 def records(file: Path) -> Iterator[tuple[str, bytes]]:
     """Name and encoded sound of each record of a Parquet file."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise SanbuError(f"reading {file} needs pyarrow: pip install 'sanbu[hub]'") from None
-    try:
-        table = pyarrow.parquet.read_table(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise SanbuError(f"{file} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+    table = arrow_table(file)
     if COLUMN not in table.column_names:
         raise SanbuError(f"{file} has no column {COLUMN!r}; its columns: {', '.join(table.column_names)}")
     values: list[Any] = table.column(COLUMN).to_pylist()

@@ -18,7 +18,7 @@ import numpy as np
 
 from sanbu.codecs.columns import number_of
 from sanbu.config import SanbuError, nearest
-from sanbu.data.reading import SourceError, decode_text, kind_of_file, read_unzipped, readable
+from sanbu.data.reading import SourceError, arrow_table, decode_text, kind_of_file, read_unzipped, readable
 from sanbu.data.record_files import rows_of
 
 DELIMITERS = ",;\t|"
@@ -140,12 +140,7 @@ def find_delimiter(text: str, usual: str) -> str:
 
 def read_parquet(file: Path) -> Frame:
     """A Parquet file."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise SourceError(f"reading {file} needs pyarrow: pip install 'sanbu[tables]'") from None
-    with readable(file):
-        table = pyarrow.parquet.read_table(file)
+    table = arrow_table(file, "tables")
     return frame_of({name: plain_list(table[name]) for name in table.column_names}, str(file))
 
 

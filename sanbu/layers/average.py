@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from sanbu.config import Choice
+from sanbu.machine import local
 
 
 class AverageConfig(Choice):
@@ -130,17 +131,11 @@ class PowerAverage(Following):
 
 def approach(module: nn.Module, source: nn.Module, weight: float) -> None:
     """Move the parameters by the fraction `weight` toward those of the source; buffers are copied."""
-    ours, theirs = ([held(parameter) for parameter in each.parameters()] for each in (module, source))
+    ours, theirs = ([local(parameter) for parameter in each.parameters()] for each in (module, source))
     if ours:
         torch._foreach_lerp_(ours, theirs, weight)
     for mine, other in zip(module.buffers(), source.buffers(), strict=True):
         mine.copy_(other)
-
-
-def held(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this process holds, where several divide it."""
-    found: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return found
 
 
 def power_of(length: float) -> float:

@@ -7,6 +7,7 @@ flight; of a transformer layer, 24 of 34 parts are divided over tensor ranks, wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -17,20 +18,27 @@ from sanbu.memory.parts import Parts
 from sanbu.memory.parts import size as size_of
 from sanbu.memory.peak import shapes_alone
 from sanbu.memory.training import Hollow, count_activations, count_kept, number
+from sanbu.models.tokens.transformer import Decoder
 from sanbu.parallel.layout import Degrees, Layout
+from sanbu.parallel.tensors import parts
 from sanbu.recipe import Recipe
 
 DIVIDED = ("query", "key", "value", "out", "gate", "up", "down", "tokens", "head")  # modules whose matrix is divided
 INSIDE = 24 / 34  # of the activations of a transformer layer: those between its divided matrices
 GROUPS = {"interleaved": 2, "zero-bubble": 2}  # groups of layers on each rank
+NODE = 8  # devices that are close enough to share matrices
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A recipe in one process, from which every layout is computed. parameters: bytes by name, of the model."""
+    """A recipe in one process, from which every layout is computed. parameters: bytes by name, of the model.
+
+    heads: what the tensor ranks of a transformer must divide; 0 for a model without a plan.
+    """
 
     recipe: Recipe
     parameters: Mapping[str, int]
+    heads: int
     others: int
     ratio: float
     activations: int
@@ -42,8 +50,9 @@ class Counted:
         with shapes_alone():
             model = Hollow.build(recipe, parents).models["model"]
             sizes = {name: each.numel() * each.element_size() for name, each in model.named_parameters()}
+        heads = common_heads(model) if isinstance(model, Decoder) else 0
         activations = count_activations(recipe, parents, precision)
-        return cls(recipe, sizes, weights - sum(sizes.values()), states / max(1, gradients), activations)
+        return cls(recipe, sizes, heads, weights - sum(sizes.values()), states / max(1, gradients), activations)
 
     def rank(self, layout: Layout, degrees: Degrees) -> Parts:
         """The memory of the fullest rank."""
@@ -88,16 +97,23 @@ class Counted:
         return min(1.0, local / micro) * flying / degrees.pipeline * matrices / degrees.context
 
 
-def layouts(recipe: Recipe, devices: int) -> Iterator[tuple[Layout, Degrees]]:
+def common_heads(model: Decoder) -> int:
+    """The largest number that divides the heads of queries and keys, and the hidden units, of every layer."""
+    found = 0
+    for _, attention, mlp in parts(model):
+        widths = (each.out_features // attention.head_width for each in (attention.query, attention.key))
+        found = math.gcd(found, *widths, mlp.up.out_features)
+    return found
+
+
+def layouts(counted: Counted, devices: int) -> Iterator[tuple[Layout, Degrees]]:
     """The layouts that are possible on so many devices, from the simplest to the most divided."""
-    heads = getattr(recipe.model, "heads", 1)
-    layers, rows = getattr(recipe.model, "layers", 1), number(recipe.schedule.batch)
-    cuts = "transformer" in {base.__module__.rpartition(".")[2] for base in type(recipe.model).__mro__}
+    heads, layers, rows = counted.heads, counted.layers, number(counted.recipe.schedule.batch)
     for pipeline in divisors(devices):
         for tensor in divisors(devices // pipeline):
             data = devices // pipeline // tensor
             plain = pipeline == tensor == 1
-            if rows % data or (not plain and (not cuts or heads % tensor or layers % pipeline or tensor > 8)):
+            if rows % data or (not plain and (not heads or heads % tensor or layers % pipeline or tensor > NODE)):
                 continue
             for zero in (0, 1, 2, 3) if data > 1 else (0,):
                 layout = Layout(data=data, zero=zero, tensor=tensor, pipeline=pipeline)
@@ -116,12 +132,12 @@ def that_fit(counted: Counted, devices: int, room: int) -> list[tuple[Layout, De
 
     Order: no ZeRO-3 before ZeRO-3, small tensor and pipeline degrees first. Raises ConfigError if none fits.
     """
-    found = [(layout, degrees, counted.rank(layout, degrees)) for layout, degrees in layouts(counted.recipe, devices)]
+    found = [(layout, degrees, counted.rank(layout, degrees)) for layout, degrees in layouts(counted, devices)]
     fitting = [each for each in found if each[2].least <= room]
     if not fitting:
         rows = number(counted.recipe.schedule.batch)
-        parts = min((each[2] for each in found), key=lambda parts: parts.total, default=None)
+        least = min((each[2] for each in found), key=lambda need: need.total, default=None)
         lower = "lower schedule.micro_batch, or machine.recompute=on"
-        reason = f"the least takes {parts.describe()}; {lower}" if parts else f"{rows} rows cannot be divided over them"
+        reason = f"the least takes {least.describe()}; {lower}" if least else f"{rows} rows cannot be divided over them"
         raise ConfigError(f"no layout fits on {devices} devices of {size_of(room)}: {reason}")
     return sorted(fitting, key=lambda each: (each[1].tensor * each[1].pipeline, each[0].zero))

@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from sanbu.parallel.world import World, gradient_of, local
+from sanbu.machine import local
+from sanbu.parallel.world import World, gradient_of
 
 
 def clip_over_ranks(

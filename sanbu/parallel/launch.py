@@ -31,7 +31,7 @@ class LaunchError(SanbuError):
     """The processes of a job did not end well."""
 
 
-def launch(recipe: Config, folder: Path, resume: bool, processes: int) -> None:
+def launch(recipe: Config, folder: Path, resume: bool, processes: int, silent: bool = False) -> None:
     """Train a recipe into a folder in so many processes. Raises LaunchError with what the first of them says."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -39,7 +39,9 @@ def launch(recipe: Config, folder: Path, resume: bool, processes: int) -> None:
 
     with heard_by_agent(), tempfile.TemporaryDirectory() as temporary:
         asked = Path(temporary) / "asked.json"
-        asked.write_text(json.dumps({"recipe": dump(recipe), "folder": str(folder), "resume": resume}))
+        asked.write_text(
+            json.dumps({"recipe": dump(recipe), "folder": str(folder), "resume": resume, "silent": silent})
+        )
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,

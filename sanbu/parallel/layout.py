@@ -36,10 +36,6 @@ class Layout(Config):
     schedule: Schedule = Field("1f1b", description="order of the micro-batches in the pipeline")
     timeout: float = Field(600.0, gt=0, description="seconds after which a rank that does not answer is given up")
 
-    def plain(self) -> bool:
-        """Whether this is the layout of one process, as far as the recipe says."""
-        return self.processes() == 1
-
     def processes(self) -> int:
         """The ranks that the recipe asks for by itself, without those of a job that is running."""
         data = self.data if self.data != "auto" else (self.shard if self.shard != "auto" else 1)

@@ -28,11 +28,12 @@ from torch.distributed.pipelining import (
 
 from sanbu.config import SanbuError
 from sanbu.layers.attention import Sight
+from sanbu.machine import local
 from sanbu.models.tokens.transformer import Decoder, keys_and_values, logits, see
 from sanbu.noise import key
 from sanbu.objectives.objective import add, add_pairs
 from sanbu.optimizers.search import Pairs, Problem, Sums
-from sanbu.parallel.world import World, gradient_of, local
+from sanbu.parallel.world import World, gradient_of
 from sanbu.space import Batch, row_count
 
 SCHEDULES: dict[str, Any] = {

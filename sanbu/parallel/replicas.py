@@ -17,7 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sanbu.parallel.world import gradient_of, local
+from sanbu.machine import local
+from sanbu.parallel.world import gradient_of
 
 BUCKET = 25 * 2**20  # bytes of gradients that are sent together
 

@@ -8,6 +8,7 @@ rank; the denominators count them as often, so the sums over ranks are right.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def divide_positions(world: World, model: nn.Module) -> None:
                         f"layout.context: given {ranks}, but layer {name} has {heads} heads; allowed: a divisor"
                     )
             attention.product = by_heads(attention.product, group_of(world))
-        decoder.forward = Divided(world, decoder, decoder.forward)  # type: ignore[method-assign]
+        decoder.forward = ByPosition(world, decoder, decoder.forward)  # type: ignore[method-assign]
 
 
 def group_of(world: World) -> dist.ProcessGroup:
@@ -45,27 +46,29 @@ def group_of(world: World) -> dist.ProcessGroup:
     return world.context
 
 
+@dataclass(frozen=True)
+class AllPositions:
+    """A mask over all positions of a row (None: causal), for queries and keys that are those of one rank."""
+
+    mask: Tensor | None
+
+
 def by_heads(product: Product, group: dist.ProcessGroup) -> Product:
-    """Attention over all positions of some heads, from some positions of all heads."""
+    """Attention over all positions of some heads, from some positions of all heads; other masks as they are."""
 
     def exchanged(
-        q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor, mask: Tensor | None, dropout: float, scale: float | None
+        q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor, mask: Any, dropout: float, scale: float | None
     ) -> Tensor:
-        if dist.get_world_size(group) * q_BNTH.shape[2] != positions_of(exchanged):
+        if not isinstance(mask, AllPositions):
             return product(q_BNTH, k_BNSH, v_BNSH, mask, dropout, scale)
         q, k, v = (Exchange.apply(each, group, 1, 2) for each in (q_BNTH, k_BNSH, v_BNSH))
-        y: Tensor = Exchange.apply(product(q, k, v, mask, dropout, scale), group, 2, 1)
+        y: Tensor = Exchange.apply(product(q, k, v, mask.mask, dropout, scale), group, 2, 1)
         return y
 
     return exchanged
 
 
-def positions_of(function: Any) -> int:
-    """The positions of the rows that a divided forward pass is reading; 0 outside of one."""
-    return getattr(function, "positions", 0)
-
-
-class Divided:
+class ByPosition:
     """The forward pass of a decoder on this rank's positions; whole where they cannot be divided, or with a cache."""
 
     def __init__(self, world: World, decoder: Decoder, whole: Callable[..., Tensor]) -> None:
@@ -86,18 +89,12 @@ class Divided:
             torch.manual_seed(key(torch.initial_seed(), "context", rank))
         own = slice(rank * length // ranks, (rank + 1) * length // ranks)
         sight = see({block.attention.pattern for block in decoder.blocks.values()}, tokens_BT, positions_BT, None)
-        part = Sight(sight.positions_BT[:, own], sight.masks)
-        products = [block.attention.product for block in decoder.blocks.values()]
-        for product in products:
-            product.positions = length
-        try:
-            x_BTD = decoder.embedding(tokens_BT[:, own], part.positions_BT)
-            for block in decoder.blocks.values():
-                x_BTD = block(x_BTD, part, None)
-            hidden = Gather.apply(decoder.norm(x_BTD), group_of(self.world))
-        finally:
-            for product in products:
-                product.positions = 0
+        masks: Any = {pattern: AllPositions(mask) for pattern, mask in sight.masks.items()}
+        part = Sight(sight.positions_BT[:, own], masks)
+        x_BTD = decoder.embedding(tokens_BT[:, own], part.positions_BT)
+        for block in decoder.blocks.values():
+            x_BTD = block(x_BTD, part, None)
+        hidden = Gather.apply(decoder.norm(x_BTD), group_of(self.world))
         return readout(decoder.head, hidden)
 
 

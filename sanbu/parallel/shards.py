@@ -17,9 +17,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from sanbu.machine import submodules
+from sanbu.machine import local, submodules
 from sanbu.optimizers.gradient import GradientSearch
-from sanbu.parallel.world import World, local
+from sanbu.parallel.world import World
 
 
 def shard(world: World, module: nn.Module, precision: torch.dtype, whole: bool, rest_whole: bool = False) -> None:

@@ -21,8 +21,9 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from sanbu.checkpoints import RunError, Writer
 from sanbu.config import SanbuError
-from sanbu.files import facts_of, pack, remove, seal, write_tensors
-from sanbu.parallel.world import World, local
+from sanbu.files import facts_of, fsync, pack, remove, seal, write_tensors
+from sanbu.machine import local
+from sanbu.parallel.world import World
 
 Index = dict[str, tuple[str, list[int], list[int], list[int]]]  # name: type, whole shape, offset, shape of the piece
 
@@ -76,6 +77,7 @@ def write(path: Path, tensors: dict[str, Tensor], checkpoint: str) -> tuple[str,
         return "", f"{path.parent.parent} is not on storage that all processes share"
     try:
         write_tensors(path, tensors, {"checkpoint": checkpoint})
+        fsync(path)
         return facts_of(path)["sha256"], ""
     except (SanbuError, OSError) as error:
         return "", str(error)
@@ -105,8 +107,12 @@ def finish(
             entry["pieces"].append([rank, offset, shape])
     facts = {**writer.facts(), **about, "state": tree, "tensors": pieces, "ranks": hashes}
     try:
+        writer.flush_metrics()
         (place / "state.json").write_text(json.dumps(seal(facts)), encoding="utf-8")
+        for written in (place / "state.json", place):
+            fsync(written)
         place.replace(path)
+        fsync(path.parent)
     except OSError as error:
         remove(place)
         raise SanbuError(f"cannot write {path}: {error.strerror}") from None

@@ -28,9 +28,10 @@ from torch.distributed.tensor.parallel import (
 
 from sanbu.config import SanbuError
 from sanbu.layers.attention import Attention
+from sanbu.machine import local
 from sanbu.models.tokens.transformer import Decoder
 from sanbu.noise import key
-from sanbu.parallel.world import World, local
+from sanbu.parallel.world import World
 
 Plan = dict[str, str]
 STYLES: dict[str, Callable[[], ParallelStyle]] = {
@@ -140,10 +141,15 @@ def own_dropout(rank: int) -> Callable[..., None]:
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         attention: Any = module
         if module.training and attention.dropout:
-            attention.kept = torch.get_rng_state()
+            attention.kept = generator(attention).get_rng_state()
             torch.manual_seed(key(torch.initial_seed(), int(attention.kept.long().sum()), "tensor", rank))
 
     return before
+
+
+def generator(module: nn.Module) -> Any:
+    """Where the state of the random numbers of a module's device is kept."""
+    return torch.cuda if next(module.parameters()).device.type == "cuda" else torch
 
 
 def dropout_by_position(rank: int) -> Callable[..., None]:
@@ -160,5 +166,5 @@ def common_dropout(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -
     """A hook after attention: what follows drops the same on all ranks."""
     kept = module.__dict__.pop("kept", None)
     if kept is not None:
-        torch.set_rng_state(kept)
-        torch.rand(1)  # so that the next layer does not begin where this one began
+        generator(module).set_rng_state(kept)
+        torch.rand(1, device=output.device)  # so that the next layer does not begin where this one began

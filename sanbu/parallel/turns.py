@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from sanbu.objectives.objective import Turn
+from sanbu.optimizers.gradient import parameters
 from sanbu.optimizers.search import ONE, Pairs, Problem, Ranks, Sums, one_after_another
 from sanbu.parallel.divide import Divided
 from sanbu.parallel.replicas import Reducer
-from sanbu.parallel.world import World, shared_parameters
+from sanbu.parallel.world import World
 
 
 def ranks_of(divided: Divided) -> Ranks:
@@ -60,8 +61,7 @@ def reducer_of(divided: Divided, problem: Problem) -> Reducer:
     """What sums the gradients of the player over the rows."""
     player = problem.turn.player
     if player not in divided.reducers:
-        parameters = shared_parameters(list(problem.learners.values()))
-        learning = [parameter for parameter in parameters if parameter.requires_grad]
+        learning = [parameter for parameter in parameters(problem.learners) if parameter.requires_grad]
         divided.reducers[player] = Reducer(learning, divided.world.batch)
     return divided.reducers[player]
 

@@ -8,11 +8,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
@@ -113,15 +114,16 @@ class World:
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return [bool(flag) for flag in found.tolist()]
 
-    def same(self, what: str, value: str) -> None:
-        """Raise SanbuError, in every process, if a text is not the same in all of them."""
+    def same(self, what: str, values: Sequence[str]) -> None:
+        """Raise SanbuError, in every process, with the first of some texts that is not the same in all of them."""
         if self.alone:
             return
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        for rank, other in enumerate(found):
-            if other != found[0]:
-                raise SanbuError(f"the processes have different {what}: rank 0 {found[0]}, rank {rank} {other}")
+        dist.all_gather_object(found, list(values))
+        for rank, others in enumerate(found):
+            for first, other in zip_longest(found[0], others, fillvalue="nothing"):
+                if other != first:
+                    raise SanbuError(f"the processes have different {what}: rank 0 has {first}, rank {rank} {other}")
 
     def once(self, work: Callable[[], T]) -> T | None:
         """Work of the first process; an error there is raised in all of them, so that none waits for it."""
@@ -154,7 +156,7 @@ class World:
         dist.all_reduce(row, group=self.batch)
         return dict(zip(names, row.unbind(), strict=True))
 
-    def gather_rows(self, tensor: Tensor, filler: float = 0) -> Tensor:
+    def gather_rows(self, tensor: Tensor) -> Tensor:
         """The rows of all data ranks in their order; axis 1 is padded to the longest."""
         if self.degrees.data == 1:
             return tensor
@@ -162,7 +164,7 @@ class World:
         shapes = self._gather(shape)
         if tensor.ndim > 1:
             longest = int(torch.stack(shapes)[:, 1].max())
-            wider = tensor.new_full((tensor.shape[0], longest, *tensor.shape[2:]), filler)
+            wider = tensor.new_zeros(tensor.shape[0], longest, *tensor.shape[2:])
             wider[:, : tensor.shape[1]] = tensor
             tensor = wider
         most = int(torch.stack(shapes)[:, 0].max())
@@ -221,7 +223,7 @@ ALONE = World()
 
 
 def launched() -> bool:
-    """Whether this process was started as one of a job: by torchrun, by SLURM, or inside a group."""
+    """Whether this process was started as one of a job: by torchrun, or inside a group."""
     return dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -281,11 +283,6 @@ def own_group(members: list[list[int]]) -> dist.ProcessGroup | None:
     return found
 
 
-def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this rank holds."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
 def gradient_of(parameter: Any) -> Tensor:
     """The gradient of a parameter, divided as the parameter is; torch may leave it whole."""
     wanted = getattr(parameter, "placements", None)
@@ -293,9 +290,3 @@ def gradient_of(parameter: Any) -> Tensor:
         parameter.grad = parameter.grad.redistribute(placements=wanted)
     gradient: Tensor = parameter.grad
     return gradient
-
-
-def shared_parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
-    """The parameters of several modules, each once."""
-    every = {id(parameter): parameter for module in modules for parameter in module.parameters()}
-    return list(every.values())

@@ -5,10 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from sanbu.config import ConfigError, SanbuError
+from sanbu.loop import train
 from sanbu.machine import decide
 from sanbu.parallel.layout import Degrees, Layout
 from sanbu.parallel.world import join
 from sanbu.training import Training
+from sanbu.watcher import Watcher
 from tests.parallel.processes import run_processes
 from tests.parallel.test_parity import COMMON, TEXT, recipe_of
 
@@ -47,6 +49,28 @@ def test_degrees_follow_from_the_number_of_processes():
 def test_impossible_degrees_are_one_line(layout, processes, line):
     with pytest.raises(ConfigError, match=line):
         Layout(**layout).degrees(processes)
+
+
+def compare(values):
+    with join(Layout(), "cpu") as world:
+        try:
+            world.same("recipes", values[world.rank])
+        except SanbuError as error:
+            return str(error)
+    return ""
+
+
+def test_processes_with_different_recipes_are_one_line():
+    for said in run_processes(2, compare, [["name=a", "steps=1"], ["name=a", "steps=2"]]):
+        assert said == "the processes have different recipes: rank 0 has steps=1, rank 1 steps=2"
+    assert run_processes(2, compare, [["name=a"], ["name=a"]]) == ["", ""]
+
+
+def test_watchers_of_processes_that_are_started_here_are_refused(tmp_path):
+    recipe = recipe_of("gpt2", *COMMON, *TEXT).change(layout=Layout(data=2))
+    with pytest.raises(SanbuError, match="watchers: processes that are started here cannot call them"):
+        train(recipe, tmp_path / "run", watchers=[Watcher()])
+    assert not (tmp_path / "run").exists()
 
 
 REFUSED = {

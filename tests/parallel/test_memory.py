@@ -3,10 +3,10 @@
 import pytest
 
 from sanbu.config import ConfigError
-from sanbu.machine import decide
+from sanbu.machine import decide, local
 from sanbu.memory.per_rank import Counted, layouts, that_fit
 from sanbu.parallel.layout import Layout
-from sanbu.parallel.world import join, local
+from sanbu.parallel.world import join
 from sanbu.training import Training
 from tests.parallel.processes import run_processes
 from tests.parallel.test_parity import TEXT, recipe_of
@@ -68,7 +68,7 @@ def test_what_is_shown_is_what_is_measured(layout, processes):
 def test_layouts_that_fit_begin_with_the_simplest():
     recipe = recipe_of("gpt2", *PLAIN, *WIDE)
     counted = Counted.of(recipe, {})
-    every = list(layouts(recipe, 4))
+    every = list(layouts(counted, 4))
     assert {degrees.size for _, degrees in every} == {4} and len(every) > 8
     fitting = that_fit(counted, 4, 10**12)
     assert fitting[0][0] == Layout(data=4) and len(fitting) == len(every)

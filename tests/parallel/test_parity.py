@@ -136,5 +136,13 @@ def test_positions_and_matrices():
     check({"context": 2, "tensor": 2}, 4, "gpt2", *COMMON, *TEXT)
 
 
+RECOMPUTED = [{"zero": 3}, {"tensor": 2, "sequence": "on"}, {"pipeline": 2}, {"context": 2}]
+
+
+@pytest.mark.parametrize("layout", RECOMPUTED, ids=str)
+def test_activations_that_are_computed_again(layout):
+    check(layout, 2, "gpt2", *COMMON, *TEXT, "machine.recompute=on")
+
+
 def test_three_dimensions():
     check({"pipeline": 2, "tensor": 2, "zero": 3}, 8, "gpt2", *COMMON, *TEXT)

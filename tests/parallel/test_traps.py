@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from sanbu.machine import decide
+from sanbu.machine import decide, local
 from sanbu.parallel.layout import Layout
 from sanbu.parallel.replicas import Reducer
-from sanbu.parallel.world import join, local
+from sanbu.parallel.world import join
 from sanbu.training import Training
 from tests.parallel.processes import run_processes
 from tests.parallel.test_parity import COMMON, TEXT, recipe_of

@@ -14,7 +14,7 @@ from sanbu.config import nearest
 from sanbu.data.pictures.files import from_files
 from sanbu.data.pictures.labels import Labels, class_numbers
 from sanbu.data.pictures.source import Pictures
-from sanbu.data.reading import SourceError
+from sanbu.data.reading import SourceError, arrow_table
 
 IMAGES = ("image", "img", "images", "picture", "png", "jpg", "bytes")
 LABELS = ("label", "labels", "fine_label", "y", "class", "target", "category")
@@ -22,14 +22,7 @@ LABELS = ("label", "labels", "fine_label", "y", "class", "target", "category")
 
 def from_parquet(file: Path) -> Pictures:
     """Pictures of Parquet records with `image`, encoded bytes or {"bytes": ...}, and perhaps `label`."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise SourceError(f"reading {file} needs pyarrow: pip install 'sanbu[hub]'") from None
-    try:
-        table = pyarrow.parquet.read_table(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise SourceError(f"{file} is not Parquet: {str(error).splitlines()[0]}") from None
+    table = arrow_table(file)
     features = features_of(table.schema.metadata or {})
     named = {name: feature.get("names") for name, feature in features.items() if isinstance(feature, dict)}
     return from_columns(str(file), table.column_names, lambda name: table.column(name).to_pylist(), named)
