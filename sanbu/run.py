@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, model_hash
 from sanbu.codecs.codec import Codec, Follower, stops_of
-from sanbu.config import ConfigError, change, contents, load, module_of, nearest
+from sanbu.config import ConfigError, contents, load, module_of, nearest
 from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors, written_before
 from sanbu.machine import find_device, ready_to_draw
 from sanbu.memory.check import check_weights, headers
@@ -188,7 +188,7 @@ class Run:
         if strategy is not None:
             recipe = recipe.change(strategy=strategy)
         if asked:
-            recipe = recipe.change(strategy=change(recipe.strategy, asked, "strategy"))
+            recipe = recipe.change(strategy=recipe.strategy.changed(asked))
         return Drawing(self, recipe)
 
     def generate(

@@ -297,8 +297,11 @@ def check_parents(recipe: Recipe, parents: dict[str, Run], data: Data) -> None:
             raise SanbuError(
                 f"parents.{name}: the model {kind_of(recipe.model)!r} needs a run here: parents.{name}=RUN"
             )
-    ours = data.codec.vocabulary()
+    ours, mel = data.codec.vocabulary(), recipe.data.space().mel
     for name, run in parents.items():
+        heard = run.recipe.data.space().mel
+        if mel is not None and heard is not None and mel != heard:
+            raise SanbuError(f"parents.{name}: {run.folder} has another mel than this run: {heard.difference(mel)}")
         theirs = run.codec.vocabulary()
         if ours is not None and theirs is not None and list(theirs) != list(ours):
             sizes = f"{len(theirs)} tokens against {len(ours)}"

@@ -249,6 +249,7 @@ def test_chat(pipeline):
     assert wrong.returncode == 2 and "does not write text" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_what_the_demo_does_without_a_terminal(pipeline, tmp_path):
     """The same code as `make demo`, on shortened runs."""
     import shutil

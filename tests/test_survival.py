@@ -21,7 +21,7 @@ from sanbu.loop import train
 from sanbu.recipes import make
 from sanbu.recipes.stages import Stage, train_stages
 
-STRIDE = 9
+STRIDE = 18
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
 COMMON = [
     "schedule.steps=4", "schedule.batch=4", "schedule.checkpoint_every=2", "schedule.evaluate_every=1",

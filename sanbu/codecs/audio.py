@@ -25,6 +25,7 @@ FORMATS: dict[str, tuple[str, str | None, tuple[int, ...]]] = {  # container, co
 }
 READABLE = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".w64", ".caf")
 HIGHEST = 32767 / 32768  # of a sample in 16 bits
+PEAK = 0.95  # of a sound that is scaled
 BLOCK = 2**16  # samples that are encoded at a time
 
 
@@ -50,6 +51,12 @@ def read_wave(source: Path | str | bytes, rate: int, name: str = "") -> np.ndarr
     """
     found, own_rate = read_native(source, name)
     return resample(found, own_rate, rate)
+
+
+def at_peak(wave: np.ndarray) -> np.ndarray:
+    """A wave scaled so that its largest sample is 0.95; silence stays as it is."""
+    peak = float(np.abs(wave).max()) if len(wave) else 0.0
+    return wave * np.float32(PEAK / peak) if peak else wave
 
 
 def read_native(source: Path | str | bytes, name: str = "") -> tuple[np.ndarray, int]:

@@ -14,6 +14,8 @@ KINDS = {
     "table": "tables",
     # sound
     "waves": "waves",
+    "speech": "speech",
+    "transcripts": "speech",
 }
 
 FUNCTIONS = ("text", "images", "rows", "table")  # data in memory: sanbu.data.text(["one document", "another"])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from sanbu.codecs.audio import at_peak
 from sanbu.codecs.codec import Codec
 from sanbu.codecs.waves import WaveCodec
 from sanbu.config import SanbuError
@@ -24,7 +25,6 @@ from sanbu.layers.spectrogram import Mel, log_mel_unpadded
 from sanbu.noise import Noise, mix_int
 from sanbu.space import Batch, Space
 
-PEAK = 0.95  # of a clip that is normalised
 EXAMPLE_SECONDS = 4  # of the sound that a run copies where no prompt is given
 
 
@@ -95,8 +95,7 @@ class WaveRows:
     def wave(self, clip: int) -> np.ndarray:
         """A whole clip, float32 [N]."""
         wave = self.waves[clip].astype(np.float32) / 32768
-        peak = float(np.abs(wave).max())
-        return wave * (PEAK / peak) if self.config.normalise and peak else wave
+        return at_peak(wave) if self.config.normalise else wave
 
     def held_out_waves(self, count: int) -> list[np.ndarray]:
         """The first so many held-out clips, whole."""

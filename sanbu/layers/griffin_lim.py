@@ -42,10 +42,10 @@ def settled(magnitudes_BCF: Tensor, mel_BMF: Tensor, mel: Mel) -> Tensor:
     return torch.where(filters_MC.any(0)[:, None], nearer, magnitudes_BCF)
 
 
-def griffin_lim(mel_BMF: Tensor, mel: Mel, seeds_B: Tensor, iterations: int = ITERATIONS) -> Tensor:
-    """Waves [B, F hop] of log-mels; the first phases are random, by seed."""
+def griffin_lim(mel_BMF: Tensor, mel: Mel, seeds_B: Tensor, iterations: int = ITERATIONS, first: int = 0) -> Tensor:
+    """Waves [B, F hop] of log-mels; the first phases are random, by seed and by the number of the `first` frame."""
     target = linear_magnitudes(mel_BMF, mel)
-    spectrum = phases(target, mel, seeds_B, 0, iterations)
+    spectrum = phases(target, mel, seeds_B, first, iterations)
     samples = mel.samples(target.shape[2])
     return istft(spectrum, mel.n_fft, mel.hop, mel.window, mel.padding, samples)
 

@@ -57,6 +57,10 @@ KINDS = {
     "column-forest": "columns.forest",
     "column-boosted": "columns.boosted",
     "column-transformer": "columns.transformer",
+    # acoustic models: the mel spectrogram of a text
+    "fastspeech2": "acoustic.fastspeech2",
+    # recognisers: the letters of a mel spectrogram
+    "ctc-recogniser": "recognisers.ctc",
     # vocoders: the wave of a mel spectrogram
     "istft-head": "vocoders.istft_head",
     "magnitude-head": "vocoders.magnitude_head",

@@ -34,6 +34,10 @@ KINDS = {
     "spectral": "spectral",
     "wave-game": "wave_game",
     "wave-likelihood": "wave_likelihood",
+    # mels of texts
+    "speaking": "speaking",
+    # letters of sound
+    "ctc": "ctc",
     # the cells of a table
     "columns": "columns",
     # labels and preferences

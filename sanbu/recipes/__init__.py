@@ -55,6 +55,8 @@ RECIPES = {
     "hifigan": "vocoders",
     "wavenet": "vocoders",
     "waveglow": "vocoders",
+    "fastspeech2": "speech",
+    "recogniser": "speech",
     # alignment
     "base": "alignment",
     "sft": "alignment",

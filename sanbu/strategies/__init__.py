@@ -9,6 +9,9 @@ KINDS = {
     "prediction": "prediction",
     "cells": "cells",
     "vocoding": "vocoding",
+    "speak": "speak",
+    "in-stages": "in_stages",
+    "transcribe": "transcribe",
 }
 
 FUNCTIONS = {  # samplers and filters that need no recipe: sanbu.strategies.sample_heun(denoise, noise, times)

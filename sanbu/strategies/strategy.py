@@ -7,14 +7,14 @@ Streaming, progress, animation and counts of model evaluations are all derived f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from sanbu.config import LARGEST, Choice, ConfigError
+from sanbu.config import LARGEST, Choice, ConfigError, change
 from sanbu.space import Batch, Draft, Models, Space
 
 
@@ -35,6 +35,10 @@ class StrategyConfig(Choice):
 
     def check_samples(self, count: int) -> None:
         """Raise ConfigError if this strategy cannot draw so many different samples of one prompt."""
+
+    def changed(self, fields: Mapping[str, Any]) -> StrategyConfig:
+        """This strategy with other values of some fields. Raises ConfigError, with the nearest match."""
+        return change(self, fields, "strategy")
 
     def unfiltered(self) -> StrategyConfig:
         """This strategy without what changes the distribution of the model, for objectives that learn from samples."""

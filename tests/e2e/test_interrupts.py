@@ -35,7 +35,11 @@ def tokenizing(place):
 
 @pytest.mark.parametrize(
     ("verb", "phase", "number"),
-    [("train", training, "SIGTERM"), ("train", tokenizing, "SIGINT"), ("preview", training, "SIGTERM")],
+    [
+        ("train", training, "SIGTERM"),
+        pytest.param("train", tokenizing, "SIGINT", marks=pytest.mark.slow),  # 45 s on a loaded machine
+        ("preview", training, "SIGTERM"),
+    ],
 )
 def test_an_interrupt_is_heard_and_leaves_nothing(tmp_path, text, verb, phase, number):
     run = ["--run", str(tmp_path / "run")] if verb == "train" else []

@@ -42,6 +42,7 @@ class Stop(Watcher):
         return STOP if row["step"] == self.last else None
 
 
+@pytest.mark.slow
 def test_the_accuracy_takes_the_names_of_the_objective_before_it_and_has_no_gradient(tmp_path):
     recipe = digits_classify().change("objective=accuracy", steps=2, batch=16)
     assert (recipe.objective.input, recipe.objective.target) == ("image", "label")

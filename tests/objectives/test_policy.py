@@ -333,6 +333,7 @@ def test_a_bandit_is_solved(kind):
     assert distance(policy_table, best) < 0.01
 
 
+@pytest.mark.slow
 def test_dpo_solves_the_bandit_from_preferences():
     """Pairs sampled from the reference, labelled by Bradley-Terry with rewards r, give the same optimum to 5%."""
     reference = Table(torch.tensor([0.5, 0.0, -0.5, 0.2]))

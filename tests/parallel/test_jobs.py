@@ -62,6 +62,7 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_killed_rank_changes_nothing(undisturbed, tmp_path):
     folder = tmp_path / "run"
     process = start(folder, "layout.data=2", "layout.zero=3")

@@ -268,6 +268,7 @@ def test_names_of_blocks_know_all_that_came_before():
     assert len(names) == 81
 
 
+@pytest.mark.slow
 def test_nothing_leaks_after_many_requests_with_random_cancels():
     engine = Engine(built(MODELS[0]), 0, blocks=24, size=4, queue=20_000)
     worker = Worker([engine])

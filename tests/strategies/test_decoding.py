@@ -235,6 +235,7 @@ def test_more_beams_find_no_worse(model):
     assert score(1) <= score(400) + 1e-6
 
 
+@pytest.mark.slow
 def test_compiled_decoding_draws_the_same_tokens():
     import shutil
 

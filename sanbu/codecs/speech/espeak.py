@@ -1,0 +1,139 @@
+"""espeak-ng as a separate process: sentences spoken into files, and the phonemes of a text with their times."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from sanbu.codecs.speech import espeak_program
+from sanbu.codecs.speech.symbols import INLINE, MARKS, PHONEMES
+from sanbu.config import SanbuError
+
+VOICE = "en-us"  # that a text is turned into phonemes with
+ENDING = ",.:;?!"  # marks that end a clause
+EDGES = ENDING + " -"  # what espeak drops at the ends of a text
+READ_AHEAD = 4  # characters
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """signs: phonemes (IPA), spaces and marks, one character each. ends: the sample where each ends. samples: of all.
+
+    The first sign begins at 0, and the last one ends with the sound.
+    """
+
+    signs: str
+    ends: list[int]
+    samples: int
+
+
+class Espeak:
+    """A running espeak-ng. Close it, or use it in a `with`; several threads may share it."""
+
+    def __init__(self) -> None:
+        program = [sys.executable, espeak_program.__file__]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8")
+        self.turn = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        with self.turn:
+            self.process.communicate()
+
+    def say(self, text: str, voice: str, file: Path) -> Spoken:
+        """Speak a text into a .wav file. Raises SanbuError, in one line, for a voice that is not there."""
+        answer = self.ask({"voice": voice, "text": text, "file": str(file)})
+        return spoken_of(text, answer["events"], answer["samples"])
+
+    def phonemes(self, text: str) -> str:
+        """A normalised text as signs: phonemes, spaces and marks. What stands in [[...]] is kept as it is."""
+        return "".join(
+            part if number % 2 else self.signs(part) for number, part in enumerate(INLINE.split(text))
+        ).strip()
+
+    def signs(self, text: str) -> str:
+        """The signs of a text without inline phonemes, with its spaces and marks at the ends."""
+        if not any(sign.isalpha() for sign in text):
+            return text
+        body = text.strip(EDGES)
+        before, _, after = text.partition(body)
+        clauses = self.ask({"voice": VOICE, "text": body})["clauses"]
+        parts = [phonemes + mark_at(body, place) for phonemes, place in clauses[:-1]]
+        return before + " ".join([*parts, clauses[-1][0]]) + after
+
+    def ask(self, request: dict[str, str]) -> dict[str, Any]:
+        """The answer to a request. Raises SanbuError, in one line."""
+        with self.turn:
+            answer = self.exchange(json.dumps(request))
+        if "error" in answer:
+            raise SanbuError(answer["error"])
+        return answer
+
+    def exchange(self, line: str) -> dict[str, Any]:
+        """Write a line and read one."""
+        try:
+            assert self.process.stdin is not None and self.process.stdout is not None
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except (BrokenPipeError, ValueError):
+            answer = ""
+        if not answer:
+            code = self.process.wait()
+            said = (self.process.stderr.read() if self.process.stderr else "").strip().splitlines()
+            raise SanbuError(said[-1] if said else f"the speaking program ended with exit code {code}")
+        return json.loads(answer)
+
+
+def spoken_of(text: str, events: list[tuple[str, int, Any]], samples: int) -> Spoken:
+    """Signs and their ends from the events of the program. A phoneme of several signs is shared out evenly.
+
+    The pause at the end of a clause belongs to its mark in the text. A gap between a word and its first phoneme belongs
+    to the space before the word; another pause, to the sign before it.
+    """
+    begun: list[tuple[str, int]] = []  # signs, and the sample where each begins
+    pause: int | None = None  # where the pause began that we are in
+    for kind, sample, what in events:
+        if kind == "word" and begun:
+            begun.append((" ", sample))
+        elif kind == "phoneme" and what:
+            begun.append((what, sample))
+            pause = None
+        elif kind == "phoneme":
+            pause = sample if pause is None else pause
+        elif kind == "end" and begun:
+            begun.append((mark_at(text, what), sample if pause is None else pause))
+            pause = None
+    edges = [max(0, min(sample, samples)) for _, sample in begun[1:]] + [samples]
+    signs: list[str] = []
+    ends: list[int] = []
+    start = 0
+    for (name, _), edge in zip(begun, edges, strict=bool(begun)):
+        kept = [sign for sign in name if sign in PHONEMES or sign in MARKS]
+        end = max(start, edge)
+        for place, sign in enumerate(kept, 1):
+            signs.append(sign)
+            ends.append(start + (end - start) * place // len(kept))
+        start = end if kept else start
+    return Spoken("".join(signs), [*ends[:-1], samples] if ends else [], samples)
+
+
+def mark_at(text: str, place: int) -> str:
+    """The mark that ends the clause before a place in a text; a comma where there is none, as in a long clause.
+
+    espeak-ng reads a few characters beyond the mark before it gives the place.
+    """
+    near = [sign for sign in text[max(0, place - READ_AHEAD) : place] if sign in ENDING]
+    return near[-1] if near else ("," if place < len(text) else ".")

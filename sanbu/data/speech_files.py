@@ -1,0 +1,131 @@
+"""Corpora of speech: the built-in sentences, LJSpeech's layout, folders of sound and text, Parquet.
+
+spoken       espeak-ng's voices, with the exact times of phonemes
+LJSpeech     metadata.csv with lines id|text|normalised text, and wavs/id.wav
+a folder     x.wav (or .flac, .mp3 ...) beside x.txt; the folder of a file is its voice
+.parquet     columns `audio` (encoded), a text, and perhaps a voice
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sanbu.codecs.audio import READABLE
+from sanbu.config import SanbuError
+from sanbu.data.builtin import spoken
+from sanbu.data.reading import arrow_table, decode_text, read_file
+from sanbu.data.sources import built_in
+from sanbu.files import read_json
+
+TEXTS = (
+    "text",
+    "normalized_text",
+    "transcription",
+    "transcript",
+    "sentence",
+    "label",
+)  # columns, the first that is there
+VOICES = ("voice", "speaker", "speaker_id")
+ONE_VOICE = "default"  # the name where a corpus names none
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A sound with its text. signs, ends: phonemes and the sample where each ends, where they are known."""
+
+    name: str
+    sound: Path | bytes
+    text: str
+    voice: str = ONE_VOICE
+    signs: str = ""
+    ends: tuple[int, ...] = ()
+
+
+@lru_cache(maxsize=4)
+def utterances(path: str, sentences: int, skip: int, voices: tuple[str, ...]) -> tuple[Utterance, ...]:
+    """The utterances of a source, in order. sentences, skip, voices: of the built-in corpus. Raises SanbuError."""
+    if built_in(path, spoken.NAME):
+        return tuple(spoken_ones(sentences, skip, voices))
+    place = Path(path)
+    if not place.exists():
+        raise SanbuError(f"data.path: {path!r} does not exist; give spoken, a folder of sound and text, or .parquet")
+    if place.suffix.lower() == ".parquet":
+        found = records(place)
+    elif (place / "metadata.csv").exists():
+        found = listed(place)
+    else:
+        found = paired(place)
+    if not found:
+        raise SanbuError(f"data.path: {path!r} has no sound with a text; put x.txt beside x.wav, or see docs/speech.md")
+    return tuple(found)
+
+
+def spoken_ones(sentences: int, skip: int, voices: Sequence[str]) -> list[Utterance]:
+    """Sentences of the built-in corpus; voices take turns."""
+    texts = spoken.sentences_of(skip + sentences)[skip:]
+    folder = spoken.spoken_folder(spoken.turns(texts, tuple(voices)))
+    found = []
+    for number, about in enumerate(read_json(folder / spoken.TIMES)):
+        name = f"{number:05d}"
+        signs, ends = about["signs"], tuple(about["ends"])
+        found.append(Utterance(name, folder / f"{name}.wav", about["text"], about["voice"], signs, ends))
+    return found
+
+
+def listed(folder: Path) -> list[Utterance]:
+    """LJSpeech's layout; quotes are plain characters, and the last column is the text."""
+    file = folder / "metadata.csv"
+    found = []
+    for number, line in enumerate(decode_text(file, read_file(file)).splitlines(), 1):
+        if not line.strip():
+            continue
+        name, *texts = line.split("|")
+        if not texts:
+            raise SanbuError(f"{file}, line {number}: given {line[:40]!r}, allowed: id|text or id|text|normalised text")
+        sound = folder / "wavs" / f"{name}.wav"
+        if not sound.exists():
+            raise SanbuError(f"{file}, line {number}: {sound} does not exist")
+        found.append(Utterance(name, sound, texts[-1]))
+    return found
+
+
+def paired(folder: Path) -> list[Utterance]:
+    """Sound files with a text file of the same name beside them."""
+    found = []
+    for sound in sorted(folder.rglob("*")) if folder.is_dir() else []:
+        text = sound.with_suffix(".txt")
+        if sound.suffix.lower() in READABLE and text.exists():
+            voice = sound.parent.name if sound.parent != folder else ONE_VOICE
+            name = str(sound.relative_to(folder).with_suffix(""))
+            found.append(Utterance(name, sound, decode_text(text, read_file(text)).strip(), voice))
+    return found
+
+
+def records(file: Path) -> list[Utterance]:
+    """The records of a Parquet file."""
+    table = arrow_table(file)
+    names = table.column_names
+    text = next((name for name in TEXTS if name in names), None)
+    if "audio" not in names or text is None:
+        raise SanbuError(
+            f"{file} needs a column 'audio' and one of {', '.join(TEXTS)}; its columns: {', '.join(names)}"
+        )
+    voice = next((name for name in VOICES if name in names), None)
+    sounds, texts = (table.column(name).to_pylist() for name in ("audio", text))
+    voices: list[Any] = table.column(voice).to_pylist() if voice else [ONE_VOICE] * len(texts)
+    found = []
+    for number, (sound, words, who) in enumerate(zip(sounds, texts, voices, strict=True)):
+        content = sound["bytes"] if isinstance(sound, dict) else sound
+        found.append(Utterance(f"{file.name}[{number}]", content or b"", str(words), str(who)))
+    return found
+
+
+def voices_of(path: str) -> tuple[str, ...]:
+    """The names of the voices of a source, sorted; those of the built-in corpus in its own order."""
+    if built_in(path, spoken.NAME):
+        return spoken.VOICES
+    return tuple(sorted({each.voice for each in utterances(path, 0, 0, ())}))

@@ -1,0 +1,1 @@
+"""Acoustic models: from the signs of a text to its mel spectrogram."""

@@ -1,0 +1,87 @@
+"""The contract of an acoustic model: signs of a text and a voice in, log-mel out.
+
+    spoken = model.say(ids_BS, voice_B, control, seeds)    # zeros of ids fill up a row; they are not spoken
+
+Models of the family `durations` are called with the true durations, pitch and energy of each sign (teacher forcing)
+and give a `Prediction`; models of the family `attention` find the times of the signs themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from sanbu.layers.spectrogram import Mel
+from sanbu.models.model import ModelConfig
+from sanbu.space import Space
+
+CENTRE, SPREAD = -5.0, 2.0  # of log-mels of speech, so that a network's outputs are near 0 and 1
+LOUDNESS = 4.0  # by which log energies are divided
+SIGNS, FRAMES = 40, 200  # of an example, to count its cost
+
+
+@dataclass(frozen=True)
+class Control:
+    """How to speak: factors of the rate of speaking, of the pitch and of the loudness (amplitude)."""
+
+    rate: float = 1.0
+    pitch: float = 1.0
+    energy: float = 1.0
+
+
+class Spoken(NamedTuple):
+    """mel [B, mels, T], of which `frames` [B] are spoken; durations [B, S] in frames.
+
+    finished [B]: False where a model had to be stopped before it ended by itself.
+    """
+
+    mel: Tensor
+    frames: Tensor
+    durations: Tensor
+    finished: Tensor
+
+
+class Prediction(NamedTuple):
+    """mel [B, mels, T], and of each sign [B, S]: log(1 + frames), pitch in octaves from 200 Hz, energy."""
+
+    mel: Tensor
+    log_durations: Tensor
+    pitch: Tensor
+    energy: Tensor
+
+
+class Speaks(Protocol):
+    """What every acoustic model has besides its forward pass."""
+
+    mel: Mel
+
+    def say(self, ids_BS: Tensor, voice_B: Tensor, control: Control, seeds_B: Tensor) -> Spoken:
+        """Speak. Rows without a sign get no frames."""
+
+
+class AcousticConfig(ModelConfig):
+    """Common to acoustic models: they need data with signs and a mel."""
+
+    def check(self, space: Space) -> None:
+        if not isinstance(space.mel, Mel) or space.vocabulary < 2:
+            raise ValueError("model: this kind speaks texts, but the data has no text with sound; set data=speech")
+
+    def example(self, space: Space) -> tuple[Tensor, ...] | None:
+        """Signs of one row with their durations, pitch and energy, on the meta device."""
+        with torch.device("meta"):
+            ids = torch.zeros(1, SIGNS, dtype=torch.long)
+            durations = torch.full((1, SIGNS), FRAMES // SIGNS)
+            return ids, torch.zeros(1, dtype=torch.long), durations, torch.zeros(1, SIGNS), torch.zeros(1, SIGNS)
+
+
+def energy_of(mel_BMT: Tensor) -> Tensor:
+    """The log of the norm of the mel magnitudes of each frame [B, T], scaled."""
+    return (2 * mel_BMT).logsumexp(1) / (2 * LOUDNESS)
+
+
+def inside(lengths_B: Tensor, longest: int) -> Tensor:
+    """Which places of filled-up rows are real, bool [B, longest]."""
+    return torch.arange(longest, device=lengths_B.device) < lengths_B[:, None]

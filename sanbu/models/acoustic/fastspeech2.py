@@ -1,0 +1,127 @@
+"""FastSpeech 2: all frames at once from signs whose duration, pitch and energy are predicted first.
+
+h = encoder(signs) + voice;   d, p, e = predictors(h);   mel = decoder(expand(h + W_p p + W_e e, d))
+
+Pitch and energy belong to a sign, not to a frame, and enter by a linear map (Łańcucki, "FastPitch", 2021) in place of
+the paper's bins, so that a factor beyond what was heard still acts (Ren and others, "FastSpeech 2", 2021).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sanbu.layers.alignment import expand, whole_durations
+from sanbu.layers.frame_transformer import FrameTransformer
+from sanbu.layers.spectrogram import Mel
+from sanbu.models.acoustic.acoustic import (
+    CENTRE,
+    LOUDNESS,
+    SPREAD,
+    AcousticConfig,
+    Control,
+    Prediction,
+    Spoken,
+    inside,
+)
+from sanbu.space import Space
+
+
+class FastSpeech2(AcousticConfig):
+    """Signs to mel, all frames at once."""
+
+    family: ClassVar[str] = "durations"
+    kind: Literal["fastspeech2"] = "fastspeech2"
+    width: int = Field(128, ge=2, description="channels; even")
+    encoder: int = Field(3, ge=1, description="blocks over signs")
+    decoder: int = Field(4, ge=1, description="blocks over frames")
+    heads: int = Field(2, ge=1, description="attention heads")
+    inner: int = Field(256, ge=1, description="width inside a block")
+    kernels: tuple[int, int] = Field((5, 1), description="of the two convolutions of a block; odd")
+    predictor: int = Field(128, ge=1, description="channels of the predictors of duration, pitch and energy")
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    def check(self, space: Space) -> None:
+        super().check(space)
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"model.width: given {self.width}, allowed: multiples of 2 x model.heads, {2 * self.heads}"
+            )
+        if not all(kernel % 2 for kernel in self.kernels):
+            raise ValueError(f"model.kernels: given {self.kernels}, allowed: odd numbers")
+
+    def build(self, space: Space) -> nn.Module:
+        return FastSpeech2Model(self, space)
+
+    def blocks(self, layers: int) -> FrameTransformer:
+        """The encoder or the decoder."""
+        return FrameTransformer(layers, self.width, self.heads, self.inner, self.kernels, self.dropout)
+
+
+class Predictor(nn.Module):
+    """One number per sign [B, S] of hidden states [B, S, D]: two convolutions with norms."""
+
+    def __init__(self, width: int, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv1d(w, channels, 3, padding=1) for w in (width, channels))
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
+        self.dropout, self.out = nn.Dropout(dropout), nn.Linear(channels, 1)
+
+    def forward(self, h_BSD: Tensor, inside_BS: Tensor) -> Tensor:
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            h_BSD = F.relu(convolution((h_BSD * inside_BS[..., None]).transpose(1, 2))).transpose(1, 2)
+            h_BSD = self.dropout(norm(h_BSD))
+        return self.out(h_BSD)[..., 0] * inside_BS
+
+
+class FastSpeech2Model(nn.Module):
+    """mel [B, mels, T] of ids [B, S]."""
+
+    def __init__(self, config: FastSpeech2, space: Space) -> None:
+        super().__init__()
+        self.mel: Mel = space.mel
+        width = config.width
+        self.signs, self.voices = nn.Embedding(space.vocabulary, width), nn.Embedding(max(1, space.classes), width)
+        self.encoder, self.decoder = config.blocks(config.encoder), config.blocks(config.decoder)
+        predictor = lambda: Predictor(width, config.predictor, config.dropout)  # noqa: E731
+        self.durations, self.pitch, self.energy = predictor(), predictor(), predictor()
+        self.pitch_in, self.energy_in = nn.Linear(1, width), nn.Linear(1, width)
+        self.out = nn.Linear(width, space.mel.mels)
+        nn.init.normal_(self.signs.weight, std=width**-0.5)
+        nn.init.normal_(self.voices.weight, std=width**-0.5)
+
+    def hear(self, ids_BS: Tensor, voice_B: Tensor) -> Tensor:
+        """Hidden states of the signs, [B, S, D]."""
+        inside_BS = ids_BS > 0
+        h_BSD = self.encoder(self.signs(ids_BS) * math.sqrt(self.signs.embedding_dim), inside_BS)
+        return (h_BSD + self.voices(voice_B)[:, None]) * inside_BS[..., None]
+
+    def forward(
+        self, ids_BS: Tensor, voice_B: Tensor, durations_BS: Tensor, pitch_BS: Tensor, energy_BS: Tensor
+    ) -> Prediction:
+        """Teacher forcing: the mel of given durations, pitch and energy, and the predictions of the three."""
+        h_BSD, inside_BS = self.hear(ids_BS, voice_B), ids_BS > 0
+        predicted = [each(h_BSD, inside_BS) for each in (self.durations, self.pitch, self.energy)]
+        return Prediction(self.decode(h_BSD, durations_BS, pitch_BS, energy_BS), *predicted)
+
+    def decode(self, h_BSD: Tensor, durations_BS: Tensor, pitch_BS: Tensor, energy_BS: Tensor) -> Tensor:
+        """The mel [B, mels, T]; T is the largest sum of durations."""
+        h_BSD = h_BSD + self.pitch_in(pitch_BS[..., None]) + self.energy_in(energy_BS[..., None])
+        x_BTD = expand(h_BSD, durations_BS)
+        y_BTD = self.decoder(x_BTD, inside(durations_BS.sum(1), x_BTD.shape[1]))
+        return self.out(y_BTD).transpose(1, 2) * SPREAD + CENTRE
+
+    def say(self, ids_BS: Tensor, voice_B: Tensor, control: Control, seeds_B: Tensor) -> Spoken:
+        """Speak with predicted durations, pitch and energy; the seeds change nothing."""
+        h_BSD, inside_BS = self.hear(ids_BS, voice_B), ids_BS > 0
+        log_durations, pitch, energy = (each(h_BSD, inside_BS) for each in (self.durations, self.pitch, self.energy))
+        durations_BS = whole_durations(log_durations.expm1() * inside_BS, control.rate)
+        shifted = pitch + math.log2(control.pitch), energy + math.log(control.energy) / LOUDNESS
+        mel = self.decode(h_BSD, durations_BS, *(each * inside_BS for each in shifted))
+        frames_B = durations_BS.sum(1)
+        return Spoken(mel, frames_B, durations_BS, torch.ones_like(frames_B, dtype=torch.bool))

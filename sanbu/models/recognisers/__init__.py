@@ -1,0 +1,1 @@
+"""Recognisers: from the mel spectrogram of speech to its letters."""

@@ -1,0 +1,66 @@
+"""Speaking with known durations: mel, and the duration, pitch and energy of each sign (FastSpeech 2, 2021).
+
+mean |mel - mel*| + mean (log(1 + d) - log(1 + d*))^2 + mean (p - p*)^2 + mean (e - e*)^2
+
+Means are over the real frames and signs of the whole batch; what fills up a row is not seen.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sanbu.models.acoustic.acoustic import energy_of, inside
+from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round
+from sanbu.space import Batch, Models
+
+
+class Speaking(ObjectiveConfig):
+    """Distance of the mel, and of duration, pitch and energy of each sign."""
+
+    families: ClassVar[tuple[str, ...]] = ("durations",)
+    kind: Literal["speaking"] = "speaking"
+    weights: tuple[float, float, float] = Field((1.0, 1.0, 1.0), description="of duration, pitch and energy")
+
+    def build(self) -> Objective:
+        return Objective(self.loss, count, experience=experience, alone=True)
+
+    def loss(self, models: Models, batch: Batch) -> Loss:
+        """Sums over frames and signs."""
+        given = batch["durations"], batch["pitch"], batch["energy"]
+        made = models["model"](batch["ids"], batch["voice"], *given)
+        real_BT = inside(batch["frames"], made.mel.shape[2])
+        true = batch["mel"][:, :, : made.mel.shape[2]]
+        mel = ((made.mel - true).abs().mean(1) * real_BT).sum()
+        wanted = (batch["durations"].float().log1p(), batch["pitch"], batch["energy"])
+        seen_BS = batch["ids"] > 0
+        squares = [((a - b).square() * seen_BS).sum() for a, b in zip(made[1:], wanted, strict=True)]
+        signs = sum(weight * each for weight, each in zip(self.weights, squares, strict=True))
+        frames = batch["frames"].sum()
+        names = ("duration", "pitch", "energy")
+        metrics = {name: (each.detach(), seen_BS.sum()) for name, each in zip(names, squares, strict=True)}
+        return Loss({"frames": mel, "signs": signs}, {"mel_l1": (mel.detach(), frames), **metrics})
+
+
+def count(batch: Batch) -> dict[str, float]:
+    """The number of real frames and signs."""
+    return {"frames": float(batch["frames"].sum()), "signs": float(batch["symbols"].sum())}
+
+
+def experience(round: Round) -> Batch:
+    """Pitch and energy of each sign: the mean over its frames."""
+    batch = round.batch
+    durations = batch["durations"]
+    pitch = mean_of_signs(batch["pitch"], durations)
+    return {**batch, "pitch": pitch, "energy": mean_of_signs(energy_of(batch["mel"]), durations)}
+
+
+def mean_of_signs(values_BT: Tensor, durations_BS: Tensor) -> Tensor:
+    """The mean of frames over each sign [B, S]; 0 for a sign without a frame."""
+    total_BT = torch.nn.functional.pad(values_BT.double().cumsum(1), (1, 0))
+    ends_BS = durations_BS.cumsum(1)
+    sums_BS = total_BT.gather(1, ends_BS) - total_BT.gather(1, ends_BS - durations_BS)
+    return (sums_BS / durations_BS.clamp(min=1)).float()

@@ -1,0 +1,63 @@
+"""Speech from text: acoustic models. `size="nano"` trains within minutes on two CPU cores, `paper` as published."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sanbu.data.speech import Speech, Transcripts
+from sanbu.machine import MachineConfig
+from sanbu.models.acoustic.fastspeech2 import FastSpeech2
+from sanbu.models.recognisers.ctc import CtcRecogniser
+from sanbu.objectives.ctc import Ctc
+from sanbu.objectives.speaking import Speaking
+from sanbu.optimizers.gradient import AdamW
+from sanbu.optimizers.rate import LinearRate
+from sanbu.recipe import Recipe, Schedule
+from sanbu.recipes.text import pick
+from sanbu.strategies.in_stages import InStages
+from sanbu.strategies.transcribe import Transcribe
+
+JUDGES = ("en-us+f1", "en-us+f4", "en-us+f5", "en-us+m2", "en-us+m4", "en-us+m5", "en-us+m6", "en-us+m8")
+SPOKEN = 1200  # built-in sentences that the speaking models use
+FLOAT32 = MachineConfig(precision="float32")
+
+
+def fastspeech2(size: str = "nano", path: str = "spoken", vocoder: str = "") -> Recipe:
+    """FastSpeech 2: durations, pitch and energy first, then all frames at once (Ren and others, 2021)."""
+    shapes = {
+        "nano": FastSpeech2(),
+        "paper": FastSpeech2(width=256, encoder=4, decoder=6, inner=1024, kernels=(9, 1), predictor=256, dropout=0.2),
+    }
+    model, nano = pick(shapes, size), size == "nano"
+    steps, batch = (3000, 16) if nano else (160_000, 48)
+    every = max(1, steps // 10)
+    return Recipe(
+        name="fastspeech2", data=Speech(path=path), model=model, objective=Speaking(),
+        optimizer=AdamW(learning_rate=1e-3 if nano else 5e-4, betas=(0.9, 0.98), clip=1.0, rate=LinearRate()),
+        strategy=InStages(), parents={"vocoder": vocoder} if vocoder else {}, machine=FLOAT32,
+        schedule=Schedule(
+            steps=steps, batch=batch, micro_batch=batch, evaluate_every=every, evaluate_rows=64,
+            sample_every=every, checkpoint_every=every,
+        ),
+    )  # fmt: skip
+
+
+def recogniser(size: str = "nano", path: str = "spoken") -> Recipe:
+    """A recogniser of letters by CTC, on other built-in sentences and voices than those of the speaking models."""
+    shapes = {
+        "nano": CtcRecogniser(),
+        "large": CtcRecogniser(width=384, convolutions=8, transformer=6, heads=6, kernel=15),
+    }
+    model, nano = pick(shapes, size), size == "nano"
+    steps, batch = (2000, 16) if nano else (100_000, 64)
+    every = max(1, steps // 10)
+    own: dict[str, Any] = {"voices": JUDGES, "skip": SPOKEN, "sentences": 1600} if path == "spoken" else {}
+    return Recipe(
+        name="recogniser", data=Transcripts(path=path, **own), model=model, objective=Ctc(),
+        optimizer=AdamW(learning_rate=2e-3 if nano else 1e-3, betas=(0.9, 0.98), clip=1.0, rate=LinearRate()),
+        strategy=Transcribe(), machine=FLOAT32,
+        schedule=Schedule(
+            steps=steps, batch=batch, micro_batch=batch, evaluate_every=every, evaluate_rows=64,
+            sample_every=0, checkpoint_every=every,
+        ),
+    )  # fmt: skip
