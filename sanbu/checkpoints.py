@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sanbu.config import Config
 
 FORMAT = 2  # of recipe.json and of checkpoints
+PIPELINE = "pipeline.json"  # in the folder of a pipeline: the stages that may stand for it, in order
 FORMATS = (1, 2)  # that can be read; format 1 has no hashes
 
 
@@ -242,6 +243,16 @@ def check_new(folder: Path) -> None:
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run: it has a recipe.json."""
     return (folder / "recipe.json").is_file()
+
+
+def standing(folder: Path) -> Path:
+    """The run that a folder stands for: itself, or of a pipeline the last stage that has weights."""
+    path = folder / PIPELINE
+    if is_run(folder) or not path.is_file():
+        return folder
+    stages = [folder / name for name in read_object(path, "stages")["stages"]]
+    trained = [stage for stage in stages if is_run(stage) and (stage / "model.safetensors").exists()]
+    return trained[-1] if trained else folder
 
 
 def is_own(path: Path) -> bool:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, model_hash
+from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, model_hash, standing
 from sanbu.codecs.codec import Codec, Follower, stops_of
 from sanbu.config import ConfigError, contents, load, module_of, nearest
 from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors, written_before
@@ -54,8 +54,9 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path | str) -> Run:
-        """An existing run. Raises RunError when the folder is not a run, or was written in another format."""
-        folder, path = Path(folder), Path(folder) / "recipe.json"
+        """An existing run; the folder of a pipeline stands for its last stage. Raises RunError if there is none."""
+        folder = standing(Path(folder))
+        path = folder / "recipe.json"
         if not is_run(folder):
             raise RunError(f"{folder} is not a run: it has no recipe.json")
         about = read_object(path, "format", "recipe")
@@ -262,7 +263,8 @@ class Run:
         evaluations: list[int] = []
 
         def watch(draft: Draft) -> None:
-            drafts.append(draft.sample.clone())
+            if getattr(codec, "animated", False):
+                drafts.append(draft.sample.clone())
             evaluations.append(int(draft.evaluations[0]))
 
         samples = [result for follower in drawing.followers(condition, seed, watch) for result in follower.results()]

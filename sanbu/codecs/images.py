@@ -44,6 +44,7 @@ class ImageCodec:
     """The codec of the pictures of a space. names: names of the classes, or empty."""
 
     medium, unit = "image", "pictures"
+    animated = True  # an export shows how they were drawn
 
     def __init__(self, space: Space, names: Sequence[str] = ()) -> None:
         self.space, self.names = space, tuple(names)

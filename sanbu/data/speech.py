@@ -130,6 +130,7 @@ class SpeechRows:
     def __init__(self, config: SpeechConfig) -> None:
         self.config, self.mel, self.voices = config, config.mel, config.names
         found = utterances(config.path, config.sentences, config.skip, self.voices)
+        self.utterances = {each.name: each for each in found}
         self.fingerprint = fingerprint(config, found)
         folder = cache_folder(self.fingerprint, lambda place: store(config, found, place))
         self.about: list[dict[str, Any]] = read_json(folder / "rows.json")
@@ -171,6 +172,16 @@ class SpeechRows:
     def text(self, row: int) -> str:
         """The normalised text of an utterance."""
         return str(self.about[row]["text"])
+
+    def wave(self, row: int) -> np.ndarray:
+        """The sound of an utterance, as it was read."""
+        utterance = self.utterances[self.about[row]["name"]]
+        return at_peak(read_wave(utterance.sound, self.mel.rate, utterance.name))
+
+    def hertz(self, row: int) -> np.ndarray:
+        """The pitch of each frame of an utterance, Hz; NaN where unvoiced."""
+        frames = self.about[row]["frames"]
+        return pitch(self.wave(row), self.mel.rate, self.mel.hop, frames)
 
     def together(self, rows: list[int]) -> Batch:
         """Utterances as a batch, filled up to the longest."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,6 @@ class Utterance:
     ends: tuple[int, ...] = ()
 
 
-@lru_cache(maxsize=4)
 def utterances(path: str, sentences: int, skip: int, voices: tuple[str, ...]) -> tuple[Utterance, ...]:
     """The utterances of a source, in order. sentences, skip, voices: of the built-in corpus. Raises SanbuError."""
     if built_in(path, spoken.NAME):
@@ -96,13 +94,18 @@ def listed(folder: Path) -> list[Utterance]:
 def paired(folder: Path) -> list[Utterance]:
     """Sound files with a text file of the same name beside them."""
     found = []
-    for sound in sorted(folder.rglob("*")) if folder.is_dir() else []:
-        text = sound.with_suffix(".txt")
-        if sound.suffix.lower() in READABLE and text.exists():
-            voice = sound.parent.name if sound.parent != folder else ONE_VOICE
-            name = str(sound.relative_to(folder).with_suffix(""))
-            found.append(Utterance(name, sound, decode_text(text, read_file(text)).strip(), voice))
+    for sound, text, voice in pairs(folder):
+        name = str(sound.relative_to(folder).with_suffix(""))
+        found.append(Utterance(name, sound, decode_text(text, read_file(text)).strip(), voice))
     return found
+
+
+def pairs(folder: Path) -> list[tuple[Path, Path, str]]:
+    """Each sound file with its text file and its voice."""
+    sounds = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in READABLE]
+    voice = lambda path: path.parent.name if path.parent != folder else ONE_VOICE  # noqa: E731
+    named = [(path, path.with_suffix(".txt"), voice(path)) for path in sounds]
+    return [each for each in named if each[1].exists()]
 
 
 def records(file: Path) -> list[Utterance]:
@@ -128,4 +131,12 @@ def voices_of(path: str) -> tuple[str, ...]:
     """The names of the voices of a source, sorted; those of the built-in corpus in its own order."""
     if built_in(path, spoken.NAME):
         return spoken.VOICES
-    return tuple(sorted({each.voice for each in utterances(path, 0, 0, ())}))
+    place = Path(path)
+    if place.suffix.lower() == ".parquet" and place.exists():
+        table = arrow_table(place)
+        column = next((name for name in VOICES if name in table.column_names), None)
+        names = table.column(column).unique().to_pylist() if column else [ONE_VOICE]
+        return tuple(sorted(map(str, names)))
+    if (place / "metadata.csv").exists():
+        return (ONE_VOICE,)
+    return tuple(sorted({voice for _, _, voice in pairs(place)})) or (ONE_VOICE,)

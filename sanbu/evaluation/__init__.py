@@ -9,4 +9,6 @@ MEASURES = {  # values of `DataConfig.measure`: the file with the function `meas
     "predictions": "predictions",
     "tables": "tables.measure",
     "vocoders": "vocoders",
+    "speech": "speech",
+    "transcripts": "recognition",
 }

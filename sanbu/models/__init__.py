@@ -59,6 +59,7 @@ KINDS = {
     "column-transformer": "columns.transformer",
     # acoustic models: the mel spectrogram of a text
     "fastspeech2": "acoustic.fastspeech2",
+    "convolutional-speech": "acoustic.fastspeech2",
     # recognisers: the letters of a mel spectrogram
     "ctc-recogniser": "recognisers.ctc",
     # vocoders: the wave of a mel spectrogram

@@ -67,7 +67,7 @@ RECIPES = {
     "gpt1-classify": "alignment",
     "icl": "alignment",
 }
-PIPELINES = {"assistant": "pipelines"}  # recipes that follow each other
+PIPELINES = {"assistant": "pipelines", "tts": "pipelines"}  # recipes that follow each other
 
 
 def __getattr__(name: str) -> Callable[..., Recipe]:

@@ -11,9 +11,11 @@ from sanbu.data.sources import built_in
 from sanbu.evaluation.rank import rank
 from sanbu.recipe import Recipe
 from sanbu.recipes import alignment as recipes
-from sanbu.recipes import arguments
+from sanbu.recipes import arguments, speech, vocoders
 from sanbu.recipes.stages import Stage
 from sanbu.run import Run
+
+TTS_PARENTS = ("vocoder", "recogniser")
 
 
 def assistant(
@@ -45,9 +47,19 @@ def assistant(
             "reward",
             lambda folder: recipes.reward(size, str(folder / "sft"), preferences(folder, "builtin:skills,")),
             rank_answers,
+            stands=False,
         ),
         Stage("ppo", lambda folder: recipes.ppo(size, str(folder / "sft"), str(folder / "reward"), path)),
         Stage("dpo", lambda folder: recipes.dpo(size, str(folder / "sft"), preferences(folder)), rank_answers),
+    )
+
+
+def tts(size: str = "nano", path: str = "spoken") -> Sequence[Stage]:
+    """The speech pipeline: vocoder, recogniser, voice; path=FOLDER (your recordings with their texts)."""
+    return (
+        Stage("vocoder", lambda folder: vocoders.vocoder(size, path), stands=False),
+        Stage("recogniser", lambda folder: speech.recogniser(size, path), stands=False),
+        Stage("voice", lambda folder: speech.fastspeech2(size, path, *(str(folder / name) for name in TTS_PARENTS))),
     )
 
 

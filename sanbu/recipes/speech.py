@@ -6,7 +6,7 @@ from typing import Any
 
 from sanbu.data.speech import Speech, Transcripts
 from sanbu.machine import MachineConfig
-from sanbu.models.acoustic.fastspeech2 import FastSpeech2
+from sanbu.models.acoustic.fastspeech2 import ConvolutionalSpeech, FastSpeech2
 from sanbu.models.recognisers.ctc import CtcRecogniser
 from sanbu.objectives.ctc import Ctc
 from sanbu.objectives.speaking import Speaking
@@ -22,19 +22,20 @@ SPOKEN = 1200  # built-in sentences that the speaking models use
 FLOAT32 = MachineConfig(precision="float32")
 
 
-def fastspeech2(size: str = "nano", path: str = "spoken", vocoder: str = "") -> Recipe:
+def fastspeech2(size: str = "nano", path: str = "spoken", vocoder: str = "", judge: str = "") -> Recipe:
     """FastSpeech 2: durations, pitch and energy first, then all frames at once (Ren and others, 2021)."""
     shapes = {
-        "nano": FastSpeech2(),
-        "paper": FastSpeech2(width=256, encoder=4, decoder=6, inner=1024, kernels=(9, 1), predictor=256, dropout=0.2),
+        "nano": ConvolutionalSpeech(),
+        "paper": FastSpeech2(width=256, predictor=256, dropout=0.2),
     }
     model, nano = pick(shapes, size), size == "nano"
-    steps, batch = (3000, 16) if nano else (160_000, 48)
+    parents = {name: run for name, run in (("vocoder", vocoder), ("judge", judge)) if run}
+    steps, batch = (1500, 16) if nano else (160_000, 48)
     every = max(1, steps // 10)
     return Recipe(
         name="fastspeech2", data=Speech(path=path), model=model, objective=Speaking(),
         optimizer=AdamW(learning_rate=1e-3 if nano else 5e-4, betas=(0.9, 0.98), clip=1.0, rate=LinearRate()),
-        strategy=InStages(), parents={"vocoder": vocoder} if vocoder else {}, machine=FLOAT32,
+        strategy=InStages(), parents=parents, machine=FLOAT32,
         schedule=Schedule(
             steps=steps, batch=batch, micro_batch=batch, evaluate_every=every, evaluate_rows=64,
             sample_every=every, checkpoint_every=every,

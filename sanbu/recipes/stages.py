@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sanbu.checkpoints import PIPELINE
 from sanbu.config import ConfigError, nearest
+from sanbu.files import write_json
 from sanbu.loop import train
 from sanbu.progress import error_stream
 from sanbu.recipe import Recipe
@@ -16,11 +18,15 @@ from sanbu.watcher import Watcher
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of a pipeline: its recipe, given the pipeline's folder, and what to make first."""
+    """One run of a pipeline: its recipe, given the pipeline's folder, and what to make first.
+
+    stands: whether its run may stand for the whole pipeline (`sanbu.run.Run.open` of the pipeline's folder).
+    """
 
     name: str
     recipe: Callable[[Path], Recipe]
     before: Callable[[Path], object] = lambda folder: None
+    stands: bool = True
 
 
 def train_stages(
@@ -32,6 +38,8 @@ def train_stages(
     """
     chosen = split_overrides(stages, overrides)
     runs: dict[str, Run] = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / PIPELINE, {"stages": [stage.name for stage in stages if stage.stands]})
     for number, stage in enumerate(stages, 1):
         if watchers is None and not (folder / stage.name / "finished.json").exists():
             error_stream().print(f"stage {number} of {len(stages)}: {stage.name}")

@@ -116,15 +116,15 @@ class InStagesStrategy:
         return torch.nn.functional.pad(samples, (0, more))
 
     def draft(self, state: StagesState) -> Draft:
-        """The waves so far; `samples` [B] in the record tells how long each is. After the first stage, its draft."""
+        """The waves so far; `samples` [B] in the record tells how long each is. After a first stage, its draft too."""
         assert state.draft is not None
-        evaluations = torch.full_like(state.known, state.steps)
-        record = {"samples": state.known.clone(), "finished": state.draft.record["finished"]}
-        if state.last is not None and state.given == 0:
-            first = state.draft
-            nothing = torch.zeros_like(first.committed)
-            return Draft(first.sample, nothing, state.done, evaluations, first.stage, {**first.record, **record})
+        first = state.draft
+        at_first = state.last is not None and state.given == 0
+        record = {"samples": state.known.clone(), "finished": first.record["finished"]}
+        if at_first:
+            record |= {**first.record, first.stage: first.sample}
         longest = int(state.known.max())
         sample = state.samples[:, :longest]
         known = torch.arange(longest, device=sample.device) < state.known[:, None]
-        return Draft(sample, known, state.done, evaluations, "wave", record)
+        evaluations = torch.full_like(state.known, state.steps)
+        return Draft(sample, known, state.done, evaluations, first.stage if at_first else "wave", record)

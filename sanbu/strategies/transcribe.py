@@ -54,8 +54,7 @@ class TranscribeStrategy:
 
     def draft(self, state: TranscribeState) -> Draft:
         """The letters; all are final once they are there."""
-        final = state.done[:, None].expand(state.ids.shape)
-        return Draft(state.ids, final, state.done, state.done.long())
+        return Draft(state.ids, state.ids > 0, state.done, state.done.long())
 
 
 def best_path(best_BT: Tensor, steps_B: Tensor) -> Tensor:

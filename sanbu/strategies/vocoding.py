@@ -76,7 +76,7 @@ class VocodingStrategy:
     def whole(self, model: Any, state: VocodingState) -> Tensor:
         """All samples; rows of one length are drawn together, so that a row is the same alone."""
         wave = state.mel.new_zeros(len(state.mel), self.hop * state.mel.shape[2])
-        for frames in state.frames.unique().tolist():
+        for frames in filter(None, state.frames.unique().tolist()):
             rows = state.frames == frames
             drawn = model.draw(state.mel[rows, :, :frames], state.seeds[rows])
             wave[rows, : self.hop * frames] = drawn

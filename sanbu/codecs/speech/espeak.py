@@ -135,5 +135,7 @@ def mark_at(text: str, place: int) -> str:
 
     espeak-ng reads a few characters beyond the mark before it gives the place.
     """
-    near = [sign for sign in text[max(0, place - READ_AHEAD) : place] if sign in ENDING]
-    return near[-1] if near else ("," if place < len(text) else ".")
+    last = place >= len(text)
+    before = text.rstrip()[-1:] if last else text[max(0, place - READ_AHEAD) : place]
+    near = [sign for sign in before if sign in ENDING]
+    return near[-1] if near else ("." if last else ",")

@@ -25,7 +25,6 @@ from sanbu.space import Batch, Draft
 
 FILE = "speech.json"  # in a run folder: the ids of the signs that the run has seen
 EXAMPLE = "Three steps make a model."  # spoken where no prompt is given
-WAVE = "wave"  # the stage of a draft whose sample is a wave
 
 
 class SpeechCodec:
@@ -134,20 +133,17 @@ class SpeechFollower:
         self.pieces: Sequence[np.ndarray] = ()
 
     def update(self, draft: Draft) -> Tensor:
-        """Keep what is new of a draft of the last stage; a draft of an earlier stage has no sound."""
+        """Keep what is new."""
         rows = len(draft.done)
         self.parts = self.parts or [[] for _ in range(rows)]
-        if draft.stage == WAVE:
-            known = [sum(map(len, parts)) for parts in self.parts]
-            ends = draft.record["samples"].tolist()
-            self.pieces = [
-                draft.sample[row, start:end].detach().float().cpu().numpy()
-                for row, (start, end) in enumerate(zip(known, ends, strict=True))
-            ]
-            for parts, piece in zip(self.parts, self.pieces, strict=True):
-                parts.append(piece)
-        else:
-            self.pieces = [np.zeros(0, np.float32)] * rows
+        known = [sum(map(len, parts)) for parts in self.parts]
+        ends = draft.record["samples"].tolist()
+        self.pieces = [
+            draft.sample[row, start:end].detach().float().cpu().numpy().copy()
+            for row, (start, end) in enumerate(zip(known, ends, strict=True))
+        ]
+        for parts, piece in zip(self.parts, self.pieces, strict=True):
+            parts.append(piece)
         return draft.done
 
     def results(self) -> list[np.ndarray]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sanbu.layers.alignment import expand, whole_durations
+from sanbu.layers.frame_convolutions import FrameConvolutions
 from sanbu.layers.frame_transformer import FrameTransformer
 from sanbu.layers.spectrogram import Mel
 from sanbu.models.acoustic.acoustic import (
@@ -32,19 +33,31 @@ from sanbu.models.acoustic.acoustic import (
 from sanbu.space import Space
 
 
-class FastSpeech2(AcousticConfig):
-    """Signs to mel, all frames at once."""
+class PredictedConfig(AcousticConfig):
+    """Common to models that predict durations, pitch and energy first."""
 
     family: ClassVar[str] = "durations"
-    kind: Literal["fastspeech2"] = "fastspeech2"
     width: int = Field(128, ge=2, description="channels; even")
-    encoder: int = Field(3, ge=1, description="blocks over signs")
-    decoder: int = Field(4, ge=1, description="blocks over frames")
-    heads: int = Field(2, ge=1, description="attention heads")
-    inner: int = Field(256, ge=1, description="width inside a block")
-    kernels: tuple[int, int] = Field((5, 1), description="of the two convolutions of a block; odd")
     predictor: int = Field(128, ge=1, description="channels of the predictors of duration, pitch and energy")
     dropout: float = Field(0.1, ge=0, lt=1)
+
+    def build(self, space: Space) -> nn.Module:
+        return PredictedModel(self, space)
+
+    def stacks(self) -> tuple[nn.Module, nn.Module]:
+        """The encoder, over signs, and the decoder, over frames: [B, T, D] -> [B, T, D] with a mask [B, T]."""
+        raise NotImplementedError
+
+
+class FastSpeech2(PredictedConfig):
+    """Signs to mel, all frames at once: transformer blocks as published."""
+
+    kind: Literal["fastspeech2"] = "fastspeech2"
+    encoder: int = Field(4, ge=1, description="blocks over signs")
+    decoder: int = Field(6, ge=1, description="blocks over frames")
+    heads: int = Field(2, ge=1, description="attention heads")
+    inner: int = Field(1024, ge=1, description="width inside a block")
+    kernels: tuple[int, int] = Field((9, 1), description="of the two convolutions of a block; odd")
 
     def check(self, space: Space) -> None:
         super().check(space)
@@ -55,12 +68,28 @@ class FastSpeech2(AcousticConfig):
         if not all(kernel % 2 for kernel in self.kernels):
             raise ValueError(f"model.kernels: given {self.kernels}, allowed: odd numbers")
 
-    def build(self, space: Space) -> nn.Module:
-        return FastSpeech2Model(self, space)
+    def stacks(self) -> tuple[nn.Module, nn.Module]:
+        shape = (self.width, self.heads, self.inner, self.kernels, self.dropout)
+        return FrameTransformer(self.encoder, *shape), FrameTransformer(self.decoder, *shape)
 
-    def blocks(self, layers: int) -> FrameTransformer:
-        """The encoder or the decoder."""
-        return FrameTransformer(layers, self.width, self.heads, self.inner, self.kernels, self.dropout)
+
+class ConvolutionalSpeech(PredictedConfig):
+    """FastSpeech 2 with ConvNeXt blocks, which cost a third and see a bounded number of frames."""
+
+    kind: Literal["convolutional-speech"] = "convolutional-speech"
+    encoder: int = Field(4, ge=1, description="blocks over signs")
+    decoder: int = Field(5, ge=1, description="blocks over frames")
+    kernel: int = Field(9, ge=1, description="signs or frames that a depthwise convolution sees; odd")
+    inner: int = Field(3, ge=1, description="width inside a block, in multiples of the width")
+
+    def check(self, space: Space) -> None:
+        super().check(space)
+        if self.kernel % 2 == 0:
+            raise ValueError(f"model.kernel: given {self.kernel}, allowed: odd numbers")
+
+    def stacks(self) -> tuple[nn.Module, nn.Module]:
+        shape = (self.width, self.kernel, self.inner * self.width, self.dropout)
+        return FrameConvolutions(self.encoder, *shape), FrameConvolutions(self.decoder, *shape)
 
 
 class Predictor(nn.Module):
@@ -79,15 +108,15 @@ class Predictor(nn.Module):
         return self.out(h_BSD)[..., 0] * inside_BS
 
 
-class FastSpeech2Model(nn.Module):
+class PredictedModel(nn.Module):
     """mel [B, mels, T] of ids [B, S]."""
 
-    def __init__(self, config: FastSpeech2, space: Space) -> None:
+    def __init__(self, config: PredictedConfig, space: Space) -> None:
         super().__init__()
         self.mel: Mel = space.mel
         width = config.width
         self.signs, self.voices = nn.Embedding(space.vocabulary, width), nn.Embedding(max(1, space.classes), width)
-        self.encoder, self.decoder = config.blocks(config.encoder), config.blocks(config.decoder)
+        self.encoder, self.decoder = config.stacks()
         predictor = lambda: Predictor(width, config.predictor, config.dropout)  # noqa: E731
         self.durations, self.pitch, self.energy = predictor(), predictor(), predictor()
         self.pitch_in, self.energy_in = nn.Linear(1, width), nn.Linear(1, width)

@@ -1,9 +1,9 @@
 """A recogniser: convolutions and a small transformer over a mel, and the letters of every second frame.
 
-x_0 = conv_stride2(mel);   x_{i+1} = x_i + W_2 gelu(W_1 norm(depthwise(x_i)));   y = log softmax(W transformer(x_n))
+y = log softmax(W transformer(blocks(conv_stride2(mel))))
 
 The output at a frame is a letter or a blank; the CTC objective sums over all ways to write a text with blanks (Graves
-and others, "Connectionist temporal classification", 2006). Blocks as in "A ConvNet for the 2020s" (Liu, 2022).
+and others, "Connectionist temporal classification", 2006).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from sanbu.layers.frame_convolutions import FrameConvolutions
 from sanbu.layers.frame_transformer import FrameTransformer
 from sanbu.models.acoustic.acoustic import CENTRE, FRAMES, SPREAD, AcousticConfig, inside
 from sanbu.space import Space
@@ -49,21 +49,6 @@ class CtcRecogniser(AcousticConfig):
         return CtcModel(self, space)
 
 
-class ConvolutionBlock(nn.Module):
-    """A depthwise convolution and two linear maps, added to their input; zero beyond a row."""
-
-    def __init__(self, width: int, kernel: int, dropout: float) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
-        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
-        self.wide, self.narrow = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
-
-    def forward(self, x_BTD: Tensor, inside_BT: Tensor) -> Tensor:
-        h_BTD = self.norm(self.depthwise(x_BTD.transpose(1, 2)).transpose(1, 2))
-        h_BTD = self.dropout(self.narrow(F.gelu(self.wide(h_BTD))))
-        return (x_BTD + h_BTD) * inside_BT[..., None]
-
-
 class CtcModel(nn.Module):
     """log p(letter or blank) [B, ceil(T / 2), V] of mel [B, mels, T] with `frames` [B]; id 0 is the blank."""
 
@@ -72,9 +57,7 @@ class CtcModel(nn.Module):
         width = config.width
         self.first = nn.Conv1d(space.mel.mels, width, 5, stride=2, padding=2)
         self.first_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(
-            ConvolutionBlock(width, config.kernel, config.dropout) for _ in range(config.convolutions)
-        )
+        self.convolutions = FrameConvolutions(config.convolutions, width, config.kernel, 3 * width, config.dropout)
         self.transformer = FrameTransformer(config.transformer, width, config.heads, 2 * width, (3, 1), config.dropout)
         self.out = nn.Linear(width, space.vocabulary)
 
@@ -88,7 +71,5 @@ class CtcModel(nn.Module):
         x_BMT = ((mel_BMT - CENTRE) / SPREAD) * real_BT[:, None]
         x_BTD = self.first_norm(self.first(x_BMT).transpose(1, 2))
         inside_BT = inside(self.steps(frames_B), x_BTD.shape[1])
-        x_BTD = x_BTD * inside_BT[..., None]
-        for block in self.blocks:
-            x_BTD = block(x_BTD, inside_BT)
-        return self.out(self.transformer(x_BTD, inside_BT)).log_softmax(2)
+        x_BTD = self.transformer(self.convolutions(x_BTD, inside_BT), inside_BT)
+        return self.out(x_BTD).log_softmax(2)

@@ -1,0 +1,30 @@
+"""Edit distance of two sequences, and error rates of texts: insertions, deletions and substitutions per true sign."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def edit_distance(true: Sequence[object], read: Sequence[object]) -> int:
+    """The least number of insertions, deletions and substitutions (Levenshtein, 1966)."""
+    codes: dict[object, int] = {}
+    first, second = (np.array([codes.setdefault(each, len(codes)) for each in text], int) for text in (true, read))
+    row = np.arange(len(second) + 1)
+    for count, sign in enumerate(first, 1):
+        changed = np.minimum(row[1:] + 1, row[:-1] + (second != sign))
+        best = np.concatenate(([count], changed)) - np.arange(len(row))
+        row = np.minimum.accumulate(best) + np.arange(len(row))  # insertions
+    return int(row[-1])
+
+
+def error_rate(pairs: Iterable[tuple[Sequence[object], Sequence[object]]]) -> float:
+    """Edits of all pairs (true, read) per true sign."""
+    counted = [(edit_distance(true, read), len(true)) for true, read in pairs]
+    return sum(edits for edits, _ in counted) / max(1, sum(length for _, length in counted))
+
+
+def spoken_letters(text: str) -> str:
+    """The letters, apostrophes and single spaces of a normalised text: what a recogniser is judged by."""
+    return " ".join("".join(sign if sign.isalpha() or sign == "'" else " " for sign in text).split())

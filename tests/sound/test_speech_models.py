@@ -1,0 +1,318 @@
+"""Acoustic models, recognisers, their objectives and strategies, and the measurements of speech."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sanbu.evaluation.edit_distance import edit_distance, error_rate, spoken_letters
+from sanbu.evaluation.warping import cepstra, distances, warp
+from sanbu.layers.frame_convolutions import FrameConvolutions
+from sanbu.layers.frame_transformer import FrameTransformer
+from sanbu.layers.spectrogram import Mel
+from sanbu.models.acoustic.acoustic import LOUDNESS, Control, energy_of
+from sanbu.models.acoustic.fastspeech2 import ConvolutionalSpeech, FastSpeech2
+from sanbu.models.recognisers.ctc import CtcRecogniser
+from sanbu.models.vocoders.istft_head import IstftHead
+from sanbu.noise import Noise
+from sanbu.objectives.ctc import Ctc, ctc_loss, hide
+from sanbu.objectives.objective import Round
+from sanbu.objectives.speaking import Speaking, mean_of_signs
+from sanbu.space import Space
+from sanbu.strategies.in_stages import InStages
+from sanbu.strategies.speak import Speak
+from sanbu.strategies.strategy import generate
+from sanbu.strategies.transcribe import Transcribe, best_path
+from sanbu.testing import check_config, check_objective, check_strategy
+
+MEL = Mel(rate=8000, n_fft=128, hop=32, window=128, mels=16, fmax=4000)
+SPACE = Space((16,), 20, classes=3, mel=MEL)
+ACOUSTIC = {
+    "transformer": FastSpeech2(width=16, encoder=1, decoder=2, inner=32, kernels=(3, 1), predictor=8, dropout=0.0),
+    "convolutions": ConvolutionalSpeech(width=16, encoder=1, decoder=2, kernel=3, predictor=8, dropout=0.0),
+}
+EARS = CtcRecogniser(width=16, convolutions=2, kernel=3, transformer=1, heads=2, dropout=0.0)
+
+
+def built(config, seed=0):
+    torch.manual_seed(seed)
+    return config.build(SPACE)
+
+
+def rows():
+    """Three utterances of unequal length, filled up."""
+    torch.manual_seed(1)
+    symbols, durations = torch.tensor([5, 3, 1]), torch.zeros(3, 5, dtype=torch.long)
+    for row, each in enumerate(([2, 3, 1, 0, 4], [5, 2, 2], [7])):
+        durations[row, : len(each)] = torch.tensor(each)
+    ids = torch.randint(1, 20, (3, 5)) * (torch.arange(5) < symbols[:, None])
+    frames = durations.sum(1)
+    real = torch.arange(10) < frames[:, None]
+    mel = (torch.randn(3, 16, 10) * 2 - 5) * real[:, None]
+    pitch = torch.randn(3, 10) * real
+    return {"ids": ids, "symbols": symbols, "durations": durations, "frames": frames, "mel": mel, "pitch": pitch,
+            "voice": torch.tensor([0, 2, 1])}  # fmt: skip
+
+
+# -- layers and models ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: FrameTransformer(2, 8, 2, 16, (3, 3), 0.0), lambda: FrameConvolutions(2, 8, 5, 16, 0.0)]
+)
+def test_what_fills_up_a_row_never_reaches_it(make):
+    torch.manual_seed(0)
+    stack, x = make().eval(), torch.randn(2, 9, 8)
+    inside = torch.arange(9) < torch.tensor([9, 5])[:, None]
+    whole = stack(x, inside)
+    x[1, 5:] = 100
+    torch.testing.assert_close(stack(x, inside), whole)
+    torch.testing.assert_close(stack(x[1:, :5], inside[1:, :5])[0], whole[1, :5], atol=1e-5, rtol=1e-5)
+    assert not whole[1, 5:].any()
+
+
+@pytest.mark.parametrize("name", list(ACOUSTIC))
+def test_a_row_is_the_same_alone(name):
+    model, batch = built(ACOUSTIC[name]).eval(), rows()
+    given = Speaking().build().experience(Round({"model": model}, batch, Noise("x")))
+    arguments = [given[name] for name in ("ids", "voice", "durations", "pitch", "energy")]
+    whole = model(*arguments)
+    assert whole.mel.shape == (3, 16, 10)
+    for row in range(3):
+        signs, frames = int(batch["symbols"][row]), int(batch["frames"][row])
+        alone = model(*[each[row : row + 1, :signs] if each.ndim == 2 else each[row : row + 1] for each in arguments])
+        torch.testing.assert_close(alone.mel[0], whole.mel[row, :, :frames], atol=1e-5, rtol=1e-5)
+        for mine, theirs in zip(alone[1:], whole[1:], strict=True):
+            torch.testing.assert_close(mine[0], theirs[row, :signs], atol=1e-5, rtol=1e-5)
+            assert not theirs[row, signs:].any()
+
+
+@pytest.mark.parametrize("name", list(ACOUSTIC))
+def test_every_weight_gets_a_gradient(name):
+    model, batch = built(ACOUSTIC[name]), rows()
+    objective = Speaking().build()
+    given = objective.experience(Round({"model": model}, batch, Noise("x")))
+    loss = objective.loss({"model": model}, given)
+    sum(loss.sums.values()).backward()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
+    check_config(ACOUSTIC[name])
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.8, 1.0, 2.0])
+def test_the_rate_acts(rate):
+    """A rate of 0.8 makes 1.25 times the frames, to half a frame in total."""
+    model = built(ACOUSTIC["convolutions"]).eval()
+    torch.nn.init.constant_(model.durations.out.bias, math.log(1 + 7.3))
+    torch.nn.init.zeros_(model.durations.out.weight)
+    ids, voice = rows()["ids"], rows()["voice"]
+    spoken = model.say(ids, voice, Control(rate=rate), voice)
+    wanted = (ids > 0).sum(1) * 7.3 / rate
+    assert ((spoken.frames - wanted).abs() <= 0.5).all()
+    assert torch.equal(spoken.durations.sum(1), spoken.frames) and spoken.mel.shape[2] == int(spoken.frames.max())
+
+
+def test_pitch_and_energy_act_on_what_the_decoder_is_given():
+    model, seen = built(ACOUSTIC["convolutions"]).eval(), {}
+    decode = model.decode
+    model.decode = lambda h, d, pitch, energy: seen.update(pitch=pitch, energy=energy) or decode(h, d, pitch, energy)
+    torch.nn.init.constant_(model.durations.out.bias, 1.5)
+    ids, voice = rows()["ids"], rows()["voice"]
+    model.say(ids, voice, Control(), voice)
+    plain = dict(seen)
+    model.say(ids, voice, Control(pitch=2.0, energy=math.e), voice)
+    real = (ids > 0).float()
+    torch.testing.assert_close(seen["pitch"] - plain["pitch"], real)  # one octave
+    torch.testing.assert_close(seen["energy"] - plain["energy"], real / LOUDNESS)
+
+
+def test_the_energy_of_a_louder_sound():
+    mel = torch.randn(2, 16, 7)
+    torch.testing.assert_close(
+        energy_of(mel + math.log(3)) - energy_of(mel), torch.full((2, 7), math.log(3) / LOUDNESS)
+    )
+
+
+# -- objectives -------------------------------------------------------------------------------------------------------
+
+
+def test_the_mean_of_a_sign_by_hand():
+    values = torch.tensor([[1.0, 2, 3, 4, 5, 99]])
+    found = mean_of_signs(values, torch.tensor([[2, 0, 3]]))
+    torch.testing.assert_close(found, torch.tensor([[1.5, 0.0, 4.0]]))
+
+
+def test_speaking_by_hand():
+    model, batch = built(ACOUSTIC["convolutions"]).eval(), rows()
+    objective = Speaking(weights=(1, 2, 3)).build()
+    given = objective.experience(Round({"model": model}, batch, Noise("x")))
+    loss = objective.loss({"model": model}, given)
+    made = model(*[given[name] for name in ("ids", "voice", "durations", "pitch", "energy")])
+    mel = sum((made.mel[r, :, :f] - batch["mel"][r, :, :f]).abs().sum() / 16 for r, f in enumerate([10, 9, 7]))
+    torch.testing.assert_close(loss.sums["frames"], mel)
+    signs = 0
+    for row, count in enumerate([5, 3, 1]):
+        wanted = (given["durations"][row].float().log1p(), given["pitch"][row], given["energy"][row])
+        for weight, a, b in zip((1, 2, 3), made[1:], wanted, strict=True):
+            signs = signs + weight * (a[row] - b)[:count].square().sum()
+    torch.testing.assert_close(loss.sums["signs"], signs)
+    assert objective.count(given) == {"frames": 26.0, "signs": 9.0}
+
+
+def test_losses_do_not_see_what_fills_up():
+    batch = rows()
+    real = torch.arange(10) < batch["frames"][:, None]
+    junk = {
+        **batch,
+        "mel": torch.where(real[:, None], batch["mel"], 77.0),
+        "pitch": torch.where(real, batch["pitch"], 9.0),
+    }
+    for objective, model in ((Speaking().build(), built(ACOUSTIC["convolutions"])), (Ctc().build(), built(EARS))):
+        sums = []
+        for each in (batch, junk):
+            given = objective.experience(Round({"model": model.eval()}, each, Noise("x"), learning=False))
+            sums.append(objective.loss({"model": model}, given).sums)
+        assert all(torch.allclose(sums[0][name], sums[1][name]) for name in sums[0])
+
+
+def test_objectives_keep_their_contract():
+    check_objective(Speaking(), built(ACOUSTIC["convolutions"]), rows())
+    ears = {**rows(), "symbols": torch.tensor([3, 2, 1])}
+    ears["ids"] = ears["ids"] * (torch.arange(5) < ears["symbols"][:, None])
+    check_objective(Ctc(bands=0, frames=0), built(EARS), ears)
+
+
+def test_ctc_equals_all_paths():
+    """-log of the sum over every labelling of frames that gives the text."""
+    model, batch = built(EARS).eval(), rows()
+    batch["symbols"] = torch.tensor([2, 2, 1])
+    batch["ids"] = torch.tensor([[3, 3], [1, 2], [5, 0]])
+    logprobs, steps = model(batch["mel"], batch["frames"]).detach(), model.steps(batch["frames"])
+    total = 0.0
+    for row in range(3):
+        text = batch["ids"][row, : batch["symbols"][row]].tolist()
+        alphabet = sorted({0, *text})
+        found = 0.0
+        for path in itertools.product(alphabet, repeat=int(steps[row])):
+            joined = [sign for sign, _ in itertools.groupby(path) if sign]
+            if joined == text:
+                found += math.exp(sum(float(logprobs[row, t, sign]) for t, sign in enumerate(path)))
+        total -= math.log(found)
+    assert float(ctc_loss({"model": model}, batch).sums["letters"]) == pytest.approx(total, rel=1e-4)
+
+
+def test_hidden_strips_are_narrow_and_a_function_of_the_row():
+    mel = torch.randn(64, 16, 50)
+    hidden = hide(mel, 4, 10, Noise("x"))
+    changed = hidden != mel
+    bands, frames = changed.all(2).sum(1), changed.all(1).sum(1)
+    assert (bands <= 8).all() and (frames <= 20).all() and bands.float().mean() > 1 and frames.float().mean() > 4
+    assert torch.equal(hide(mel[32:], 4, 10, Noise("x", first_row=32)), hidden[32:])
+
+
+def test_the_recogniser_sees_a_row_alone_as_in_a_batch():
+    model, batch = built(EARS).eval(), rows()
+    whole = model(batch["mel"], batch["frames"])
+    for row in range(3):
+        frames = batch["frames"][row : row + 1]
+        alone = model(batch["mel"][row : row + 1, :, : int(frames)], frames)
+        torch.testing.assert_close(alone[0], whole[row, : alone.shape[1]], atol=1e-5, rtol=1e-5)
+    assert whole.exp().sum(2).allclose(torch.ones(3, 5))
+
+
+# -- strategies -------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_path_by_hand():
+    best = torch.tensor([[1, 1, 0, 1, 2, 2], [0, 0, 3, 3, 3, 9]])
+    assert best_path(best, torch.tensor([6, 5])).tolist() == [[1, 1, 2], [3, 0, 0]]
+
+
+def speaking_models(chatty=1.5):
+    model, vocoder = built(ACOUSTIC["convolutions"]).eval(), built(IstftHead(width=16, layers=1), 1).eval()
+    torch.nn.init.constant_(model.durations.out.bias, chatty)
+    return {"model": model, "vocoder": vocoder}
+
+
+CONDITION = {
+    "ids": torch.tensor([[[3, 4, 5, 0], [6, 7, 8, 9]], [[5, 6, 0, 0], [0, 0, 0, 0]]]),
+    "voice": torch.tensor([0, 1]),
+}
+
+
+@pytest.mark.parametrize("chunk", [0, 3, 100])
+def test_strategies_keep_their_contract(chunk):
+    check_strategy(InStages(chunk=chunk), speaking_models(), SPACE, CONDITION)
+    one = {**CONDITION, "ids": CONDITION["ids"][:, :1]}
+    check_strategy(Speak(), speaking_models(), SPACE, one)
+    check_strategy(Transcribe(), {"model": built(EARS).eval()}, SPACE, {k: rows()[k] for k in ("mel", "frames")})
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_chunks_equal_the_whole(chunk):
+    models, one = speaking_models(), {name: each[:1] for name, each in CONDITION.items()}
+    whole = list(generate(InStages().build(SPACE), models, one, torch.zeros(1, dtype=torch.long)))
+    parts = list(generate(InStages(chunk=chunk).build(SPACE), models, one, torch.zeros(1, dtype=torch.long)))
+    assert len(parts) > len(whole) == 4  # a mel and a wave for each of two sentences
+    torch.testing.assert_close(parts[-1].sample, whole[-1].sample, atol=1e-5, rtol=0)
+    assert [draft.stage for draft in whole] == ["mel", "wave", "mel", "wave"]
+    assert not whole[0].committed.any() and whole[0].record["mel"].shape[2] == 16
+
+
+def test_without_a_vocoder_griffin_lim_speaks():
+    models = {"model": speaking_models()["model"]}
+    last = list(generate(InStages().build(SPACE), models, CONDITION, torch.zeros(2, dtype=torch.long)))[-1]
+    assert last.sample.isfinite().all() and last.sample.abs().max() > 0
+    assert last.record["samples"].tolist()[0] > last.record["samples"].tolist()[1] > 0
+
+
+def test_fields_of_the_first_stage_need_no_prefix():
+    changed = InStages().changed({"rate": 0.5, "chunk": 7})
+    assert changed.first.rate == 0.5 and changed.chunk == 7
+    with pytest.raises(Exception, match=r"strategy\.pich.*did you mean 'pitch'|pich"):
+        InStages().changed({"pich": 2})
+
+
+# -- measurements -----------------------------------------------------------------------------------------------------
+
+
+def slow_distance(a, b):
+    table = [[i + j for j in range(len(b) + 1)] for i in range(len(a) + 1)]
+    for i in range(1, len(a) + 1):
+        for j in range(1, len(b) + 1):
+            changed = table[i - 1][j - 1] + (a[i - 1] != b[j - 1])
+            table[i][j] = min(table[i - 1][j] + 1, table[i][j - 1] + 1, changed)
+    return table[-1][-1]
+
+
+def test_edit_distance_equals_the_plain_table():
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        a, b = ("".join(generator.choice(list("abc"), generator.integers(0, 9))) for _ in range(2))
+        assert edit_distance(a, b) == slow_distance(a, b)
+    assert error_rate([("abcd", "abxd"), ("ab", "ab")]) == pytest.approx(1 / 6)
+    assert spoken_letters("it's five, o'clock!") == "it's five o'clock"
+
+
+def test_the_path_of_least_cost():
+    cost = np.random.default_rng(1).random((5, 6))
+
+    def best(n, m):
+        if n < 0 or m < 0:
+            return math.inf
+        if n == m == 0:
+            return cost[0, 0]
+        return cost[n, m] + min(best(n - 1, m), best(n, m - 1), best(n - 1, m - 1))
+
+    path = warp(cost)
+    assert path[0] == (0, 0) and path[-1] == (4, 5)
+    assert sum(cost[place] for place in path) == pytest.approx(best(4, 5))
+
+
+def test_a_slower_copy_has_no_distance_and_an_octave_is_twelve():
+    mel = np.random.default_rng(2).standard_normal((16, 30))
+    slow, hertz = np.repeat(mel, 2, axis=1), np.linspace(100, 200, 30)
+    found = distances(mel, slow, hertz, np.repeat(2 * hertz, 2))
+    assert found["mcd"] == pytest.approx(0, abs=1e-9) and found["f0"] == pytest.approx(12)
+    assert cepstra(mel + 5) == pytest.approx(cepstra(mel))  # loudness is left out
