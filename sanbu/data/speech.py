@@ -31,14 +31,13 @@ from sanbu.data.order import shuffled
 from sanbu.data.sources import built_in
 from sanbu.data.speech_files import Utterance, utterances, voices_of
 from sanbu.files import read_json, write_json
-from sanbu.layers.pitch import pitch
+from sanbu.layers.pitch import MIDDLE, pitch
 from sanbu.layers.spectrogram import Mel, log_mel
 from sanbu.noise import key
 from sanbu.progress import progress_rows
 from sanbu.space import Batch, Space
 
 RULES = 1  # the version of how an utterance becomes a row
-MIDDLE = 200.0  # Hz; pitches are octaves from here
 LONGEST_TEXT = 300  # signs of a row, for counting memory
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 LOWEST, HIGHEST = 65.0, 500.0  # Hz
+MIDDLE = 200.0  # Hz; where pitches are octaves, they are counted from here
 DIP = 0.2  # of d' in a voiced frame
 QUIET = 1e-3  # root mean square of a frame that has no pitch
 AT_ONCE = 2048  # frames

@@ -170,11 +170,22 @@ def from_mel_scale(mels: np.ndarray) -> np.ndarray:
     return np.where(mels < start, mels * BELOW, BREAK * np.exp(STEP * above))
 
 
+def mel_edges(mel: Mel) -> np.ndarray:
+    """The frequencies between which the filters rise and fall, Hz [mels + 2]."""
+    low, high = to_mel_scale(np.array([mel.fmin, mel.top]))
+    return from_mel_scale(np.linspace(low, high, mel.mels + 2))
+
+
+def mel_bands(mel: Mel) -> tuple[np.ndarray, np.ndarray]:
+    """The middle of each band and half of its width, Hz [mels] each."""
+    edges = mel_edges(mel)
+    return edges[1:-1], (edges[2:] - edges[:-2]) / 4
+
+
 @kept
 def mel_filters(mel: Mel, device: torch.device) -> Tensor:
     """Triangular filters [mels, n_fft / 2 + 1], each of area 2 / width in Hz (Slaney's norm)."""
-    low, high = to_mel_scale(np.array([mel.fmin, mel.top]))
-    edges = from_mel_scale(np.linspace(low, high, mel.mels + 2))
+    edges = mel_edges(mel)
     bins = np.arange(mel.n_fft // 2 + 1) * (mel.rate / mel.n_fft)
     widths = np.diff(edges)
     slopes = edges[:, None] - bins

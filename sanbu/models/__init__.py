@@ -60,6 +60,7 @@ KINDS = {
     # acoustic models: the mel spectrogram of a text
     "fastspeech2": "acoustic.fastspeech2",
     "convolutional-speech": "acoustic.fastspeech2",
+    "tacotron2": "acoustic.tacotron2",
     # recognisers: the letters of a mel spectrogram
     "ctc-recogniser": "recognisers.ctc",
     # vocoders: the wave of a mel spectrogram

@@ -36,6 +36,7 @@ KINDS = {
     "wave-likelihood": "wave_likelihood",
     # mels of texts
     "speaking": "speaking",
+    "reading-aloud": "reading_aloud",
     # letters of sound
     "ctc": "ctc",
     # the cells of a table

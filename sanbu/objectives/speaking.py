@@ -30,14 +30,15 @@ class Speaking(ObjectiveConfig):
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         """Sums over frames and signs."""
-        given = batch["durations"], batch["pitch"], batch["energy"]
+        given = batch["durations"], batch["contour"], batch["energy"]
         made = models["model"](batch["ids"], batch["voice"], *given)
         real_BT = inside(batch["frames"], made.mel.shape[2])
         true = batch["mel"][:, :, : made.mel.shape[2]]
         mel = ((made.mel - true).abs().mean(1) * real_BT).sum()
         wanted = (batch["durations"].float().log1p(), batch["pitch"], batch["energy"])
         seen_BS = batch["ids"] > 0
-        squares = [((a - b).square() * seen_BS).sum() for a, b in zip(made[1:], wanted, strict=True)]
+        real = (seen_BS, batch["durations"] > 0, batch["durations"] > 0)  # a sign without frames has no pitch
+        squares = [((a - b).square() * each).sum() for a, b, each in zip(made[1:], wanted, real, strict=True)]
         signs = sum(weight * each for weight, each in zip(self.weights, squares, strict=True))
         frames = batch["frames"].sum()
         names = ("duration", "pitch", "energy")
@@ -51,11 +52,16 @@ def count(batch: Batch) -> dict[str, float]:
 
 
 def experience(round: Round) -> Batch:
-    """Pitch and energy of each sign: the mean over its frames."""
+    """Pitch and energy of each sign, the mean over its frames; `contour` is the pitch of frames."""
     batch = round.batch
     durations = batch["durations"]
     pitch = mean_of_signs(batch["pitch"], durations)
-    return {**batch, "pitch": pitch, "energy": mean_of_signs(energy_of(batch["mel"]), durations)}
+    return {
+        **batch,
+        "contour": batch["pitch"],
+        "pitch": pitch,
+        "energy": mean_of_signs(energy_of(batch["mel"]), durations),
+    }
 
 
 def mean_of_signs(values_BT: Tensor, durations_BS: Tensor) -> Tensor:

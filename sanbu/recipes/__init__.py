@@ -56,6 +56,7 @@ RECIPES = {
     "wavenet": "vocoders",
     "waveglow": "vocoders",
     "fastspeech2": "speech",
+    "tacotron2": "speech",
     "recogniser": "speech",
     # alignment
     "base": "alignment",

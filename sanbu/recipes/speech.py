@@ -7,8 +7,10 @@ from typing import Any
 from sanbu.data.speech import Speech, Transcripts
 from sanbu.machine import MachineConfig
 from sanbu.models.acoustic.fastspeech2 import ConvolutionalSpeech, FastSpeech2
+from sanbu.models.acoustic.tacotron2 import Tacotron2
 from sanbu.models.recognisers.ctc import CtcRecogniser
 from sanbu.objectives.ctc import Ctc
+from sanbu.objectives.reading_aloud import ReadingAloud
 from sanbu.objectives.speaking import Speaking
 from sanbu.optimizers.gradient import AdamW
 from sanbu.optimizers.rate import LinearRate
@@ -31,10 +33,26 @@ def fastspeech2(size: str = "nano", path: str = "spoken", vocoder: str = "", jud
     model, nano = pick(shapes, size), size == "nano"
     parents = {name: run for name, run in (("vocoder", vocoder), ("judge", judge)) if run}
     steps, batch = (1500, 16) if nano else (160_000, 48)
+    return acoustic("fastspeech2", path, model, Speaking(), 1e-3 if nano else 5e-4, steps, batch, parents)
+
+
+def tacotron2(size: str = "nano", path: str = "spoken", vocoder: str = "", judge: str = "") -> Recipe:
+    """Tacotron 2: frame by frame, with attention over the signs (Shen and others, 2018)."""
+    small = Tacotron2(width=128, recurrent=192, prenet=64, attention=64, postnet=96, reduction=3)
+    model, nano = pick({"nano": small, "paper": Tacotron2()}, size), size == "nano"
+    parents = {name: run for name, run in (("vocoder", vocoder), ("judge", judge)) if run}
+    steps, batch = (1500, 16) if nano else (150_000, 64)
+    return acoustic("tacotron2", path, model, ReadingAloud(), 2e-3 if nano else 1e-3, steps, batch, parents)
+
+
+def acoustic(
+    name: str, path: str, model: Any, objective: Any, rate: float, steps: int, batch: int, parents: dict[str, str]
+) -> Recipe:
+    """What the acoustic recipes have in common."""
     every = max(1, steps // 10)
     return Recipe(
-        name="fastspeech2", data=Speech(path=path), model=model, objective=Speaking(),
-        optimizer=AdamW(learning_rate=1e-3 if nano else 5e-4, betas=(0.9, 0.98), clip=1.0, rate=LinearRate()),
+        name=name, data=Speech(path=path), model=model, objective=objective,
+        optimizer=AdamW(learning_rate=rate, betas=(0.9, 0.98), clip=1.0, rate=LinearRate()),
         strategy=InStages(), parents=parents, machine=FLOAT32,
         schedule=Schedule(
             steps=steps, batch=batch, micro_batch=batch, evaluate_every=every, evaluate_rows=64,

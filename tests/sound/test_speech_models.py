@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 import torch
 
+from sanbu.config import SanbuError
 from sanbu.evaluation.edit_distance import edit_distance, error_rate, spoken_letters
 from sanbu.evaluation.warping import cepstra, distances, warp
 from sanbu.layers.frame_convolutions import FrameConvolutions
 from sanbu.layers.frame_transformer import FrameTransformer
-from sanbu.layers.spectrogram import Mel
-from sanbu.models.acoustic.acoustic import LOUDNESS, Control, energy_of
+from sanbu.layers.spectrogram import Mel, mel_bands
+from sanbu.models.acoustic.acoustic import LOUDNESS, Control, contour_of, energy_of, harmonics
 from sanbu.models.acoustic.fastspeech2 import ConvolutionalSpeech, FastSpeech2
+from sanbu.models.acoustic.tacotron2 import Tacotron2
 from sanbu.models.recognisers.ctc import CtcRecogniser
 from sanbu.models.vocoders.istft_head import IstftHead
 from sanbu.noise import Noise
 from sanbu.objectives.ctc import Ctc, ctc_loss, hide
 from sanbu.objectives.objective import Round
+from sanbu.objectives.reading_aloud import ReadingAloud
 from sanbu.objectives.speaking import Speaking, mean_of_signs
 from sanbu.space import Space
 from sanbu.strategies.in_stages import InStages
@@ -77,12 +80,14 @@ def test_what_fills_up_a_row_never_reaches_it(make):
 def test_a_row_is_the_same_alone(name):
     model, batch = built(ACOUSTIC[name]).eval(), rows()
     given = Speaking().build().experience(Round({"model": model}, batch, Noise("x")))
-    arguments = [given[name] for name in ("ids", "voice", "durations", "pitch", "energy")]
+    arguments = [given[name] for name in ("ids", "voice", "durations", "contour", "energy")]
     whole = model(*arguments)
     assert whole.mel.shape == (3, 16, 10)
     for row in range(3):
         signs, frames = int(batch["symbols"][row]), int(batch["frames"][row])
-        alone = model(*[each[row : row + 1, :signs] if each.ndim == 2 else each[row : row + 1] for each in arguments])
+        lengths = {5: signs, 10: frames}  # of signs and of frames; voices have one axis
+        cuts = [each[row : row + 1] for each in arguments]
+        alone = model(*[each[:, : lengths[each.shape[1]]] if each.ndim == 2 else each for each in cuts])
         torch.testing.assert_close(alone.mel[0], whole.mel[row, :, :frames], atol=1e-5, rtol=1e-5)
         for mine, theirs in zip(alone[1:], whole[1:], strict=True):
             torch.testing.assert_close(mine[0], theirs[row, :signs], atol=1e-5, rtol=1e-5)
@@ -123,7 +128,7 @@ def test_pitch_and_energy_act_on_what_the_decoder_is_given():
     plain = dict(seen)
     model.say(ids, voice, Control(pitch=2.0, energy=math.e), voice)
     real = (ids > 0).float()
-    torch.testing.assert_close(seen["pitch"] - plain["pitch"], real)  # one octave
+    torch.testing.assert_close(seen["pitch"] - plain["pitch"], torch.ones_like(plain["pitch"]))  # one octave
     torch.testing.assert_close(seen["energy"] - plain["energy"], real / LOUDNESS)
 
 
@@ -132,6 +137,131 @@ def test_the_energy_of_a_louder_sound():
     torch.testing.assert_close(
         energy_of(mel + math.log(3)) - energy_of(mel), torch.full((2, 7), math.log(3) / LOUDNESS)
     )
+
+
+def test_the_comb_is_high_on_harmonics():
+    """Where bands are narrow: near 1 on multiples of the pitch, near -1 half-way; wide bands see none."""
+    wide = Mel(mels=400, n_fft=16384, window=16384, hop=256)
+    centres = mel_bands(wide)[0]
+    comb = harmonics(torch.tensor([[math.log2(150 / 200)]]), wide)[0, 0]
+    for harmonic in range(1, 5):
+        assert comb[np.abs(centres - 150 * harmonic).argmin()] > 0.8
+        assert comb[np.abs(centres - 150 * (harmonic + 0.5)).argmin()] < -0.8
+    high = harmonics(torch.tensor([[math.log2(150 / 200)]]), Mel())[0, 0]
+    assert high[mel_bands(Mel())[0] > 6000].abs().max() < 0.06
+
+
+def test_the_contour_by_hand():
+    """Middles at 1 and 5: 1, then a line, then 3; the sign without frames is left out."""
+    found = contour_of(torch.tensor([[1.0, 99.0, 3.0]]), torch.tensor([[2, 0, 6]]))
+    assert found[0].tolist() == pytest.approx([np.interp(t + 0.5, [1, 5], [1, 3]) for t in range(8)])
+
+
+# -- Tacotron 2 -------------------------------------------------------------------------------------------------------
+
+
+TALKER = Tacotron2(width=16, recurrent=12, prenet=8, attention=8, postnet=8, reduction=3, dropout=0.0)
+
+
+def test_attention_equals_the_published_layers():
+    """The convolution and the linear map, one after the other, as published."""
+    model = built(TALKER).attention
+    h, inside, query, seen = torch.randn(2, 9, 16), torch.ones(2, 9).bool(), torch.randn(2, 12), torch.rand(2, 2, 9)
+    inside[1, 6:] = False
+    found = model(query, seen, model.sheet(h, inside))
+    places = model.place(torch.nn.functional.conv1d(seen, model.places.weight, padding=15).transpose(1, 2))
+    energy = model.score((model.query(query)[:, None] + model.memory(h) + places).tanh())[..., 0]
+    torch.testing.assert_close(found, energy.masked_fill(~inside, -torch.inf).softmax(1))
+    assert not found[1, 6:].any()
+
+
+def test_drawing_equals_teacher_forcing(monkeypatch):
+    """Given its own frames, the model of training makes the frames that drawing made; dropout of the prenet is off."""
+    model = built(TALKER).eval()
+    monkeypatch.setattr("sanbu.models.acoustic.tacotron2.DROPPED", 0.0)
+    monkeypatch.setattr("sanbu.models.acoustic.tacotron2.LONGEST_SIGN", 4)
+    torch.nn.init.constant_(model.gate.bias, -9.0)
+    ids, voice = rows()["ids"], rows()["voice"]
+    spoken = model.say(ids, voice, Control(), torch.arange(3))
+    assert spoken.frames.tolist() == [21, 12, 6]  # of at most 4 frames per sign, in steps of 3
+    before, drawn = spoken.mel, []
+    model.frames_of, kept = lambda out, make=model.frames_of: drawn.append(make(out)) or drawn[-1], model.frames_of
+    spoken = model.say(ids, voice, Control(), torch.arange(3))
+    model.frames_of = kept
+    own = torch.cat(drawn, 2) * 2.0 - 5.0
+    taught = model(ids, voice, own, spoken.frames)
+    torch.testing.assert_close(taught.before, own, atol=1e-5, rtol=1e-5)
+    for row, frames in enumerate(spoken.frames.tolist()):
+        torch.testing.assert_close(taught.mel[row, :, :frames], before[row, :, :frames], atol=1e-4, rtol=1e-4)
+    assert torch.equal(spoken.durations.sum(1), spoken.frames)
+
+
+def test_a_row_is_spoken_alike_alone():
+    model = built(TALKER).eval()
+    ids, voice, seeds = rows()["ids"], rows()["voice"], torch.tensor([7, 8, 9])
+    whole = model.say(ids, voice, Control(), seeds)
+    for row in range(3):
+        alone = model.say(ids[row : row + 1], voice[row : row + 1], Control(), seeds[row : row + 1])
+        frames = int(alone.frames)
+        assert frames == whole.frames[row] and torch.equal(alone.durations[0], whole.durations[row])
+        torch.testing.assert_close(alone.mel[0, :, :frames], whole.mel[row, :, :frames], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("gate", "finished"), [(-9.0, False), (9.0, True)])
+def test_the_stop_rule(gate, finished, monkeypatch):
+    """An open gate ends at once; a closed one ends at the limit, and says so."""
+    model = built(TALKER).eval()
+    monkeypatch.setattr("sanbu.models.acoustic.tacotron2.LINGER", 10**6)
+    torch.nn.init.zeros_(model.gate.weight)
+    torch.nn.init.constant_(model.gate.bias, gate)
+    spoken = model.say(rows()["ids"], rows()["voice"], Control(), torch.arange(3))
+    assert spoken.finished.tolist() == [finished] * 3
+    assert spoken.frames.tolist() == ([3, 3, 3] if finished else [201, 120, 42])
+
+
+def test_attention_that_lingers_at_the_last_sign_ends_a_row():
+    model = built(TALKER).eval()
+    torch.nn.init.constant_(model.gate.bias, -9.0)
+    one = torch.tensor([[5]])
+    spoken = model.say(one, torch.tensor([0]), Control(), torch.tensor([0]))
+    assert spoken.frames.tolist() == [15] and spoken.finished.all()
+
+
+def test_reading_aloud_by_hand():
+    model, batch = built(TALKER).eval(), rows()
+    torch.manual_seed(3)
+    loss = ReadingAloud(guide=2.0, sigma=0.3, stop_weight=5.0).loss({"model": model}, batch)
+    torch.manual_seed(3)
+    made = model(batch["ids"], batch["voice"], batch["mel"], batch["frames"])
+    total = 0.0
+    for row, (frames, signs) in enumerate(zip([10, 9, 7], [5, 3, 1], strict=True)):
+        steps = -(-frames // 3)
+        for mel in (made.before, made.mel):
+            gap = (mel[row, :, :frames] - batch["mel"][row, :, :frames]) / 2
+            total += float((gap.abs() + gap.square()).sum()) / 16
+        for t in range(steps):
+            open_ = float(made.gate[row, t].sigmoid())
+            total += 3 * (-5 * math.log(open_) if t == steps - 1 else -math.log(1 - open_))
+            for s in range(signs):
+                far = 1 - math.exp(-((t / steps - s / signs) ** 2) / (2 * 0.3**2))
+                total += 2.0 * 3 * float(made.alignment[row, t, s]) * far
+    assert float(loss.sums["frames"]) == pytest.approx(total, rel=1e-4)
+
+
+def test_every_weight_of_the_talker_gets_a_gradient():
+    model = built(TALKER)
+    ReadingAloud().loss({"model": model}, rows()).sums["frames"].backward()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in model.parameters())
+
+
+def test_rate_and_pitch_of_the_talker():
+    model = built(TALKER).eval()
+    torch.nn.init.constant_(model.gate.bias, -9.0)
+    ids, voice, seeds = rows()["ids"][:1], rows()["voice"][:1], torch.zeros(1, dtype=torch.long)
+    plain, slow = (model.say(ids, voice, Control(rate=rate), seeds) for rate in (1.0, 0.5))
+    assert int(slow.frames) == 2 * int(plain.frames) == slow.mel.shape[2]
+    with pytest.raises(SanbuError, match=r"pitch: given 1\.2, but tacotron2"):
+        model.say(ids, voice, Control(pitch=1.2), seeds)
 
 
 # -- objectives -------------------------------------------------------------------------------------------------------
@@ -148,14 +278,15 @@ def test_speaking_by_hand():
     objective = Speaking(weights=(1, 2, 3)).build()
     given = objective.experience(Round({"model": model}, batch, Noise("x")))
     loss = objective.loss({"model": model}, given)
-    made = model(*[given[name] for name in ("ids", "voice", "durations", "pitch", "energy")])
+    made = model(*[given[name] for name in ("ids", "voice", "durations", "contour", "energy")])
     mel = sum((made.mel[r, :, :f] - batch["mel"][r, :, :f]).abs().sum() / 16 for r, f in enumerate([10, 9, 7]))
     torch.testing.assert_close(loss.sums["frames"], mel)
     signs = 0
     for row, count in enumerate([5, 3, 1]):
         wanted = (given["durations"][row].float().log1p(), given["pitch"][row], given["energy"][row])
         for weight, a, b in zip((1, 2, 3), made[1:], wanted, strict=True):
-            signs = signs + weight * (a[row] - b)[:count].square().sum()
+            counted = given["durations"][row] > (0 if weight > 1 else -1)  # signs without frames have no pitch
+            signs = signs + weight * ((a[row] - b).square() * counted)[:count].sum()
     torch.testing.assert_close(loss.sums["signs"], signs)
     assert objective.count(given) == {"frames": 26.0, "signs": 9.0}
 
@@ -168,7 +299,8 @@ def test_losses_do_not_see_what_fills_up():
         "mel": torch.where(real[:, None], batch["mel"], 77.0),
         "pitch": torch.where(real, batch["pitch"], 9.0),
     }
-    for objective, model in ((Speaking().build(), built(ACOUSTIC["convolutions"])), (Ctc().build(), built(EARS))):
+    pairs = ((Speaking(), ACOUSTIC["convolutions"]), (Ctc(), EARS))
+    for objective, model in ((config.build(), built(model)) for config, model in pairs):
         sums = []
         for each in (batch, junk):
             given = objective.experience(Round({"model": model.eval()}, each, Noise("x"), learning=False))

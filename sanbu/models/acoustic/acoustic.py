@@ -8,13 +8,16 @@ and give a `Prediction`; models of the family `attention` find the times of the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sanbu.layers.spectrogram import Mel
+from sanbu.layers.pitch import MIDDLE
+from sanbu.layers.spectrogram import Mel, mel_bands
 from sanbu.models.model import ModelConfig
 from sanbu.space import Space
 
@@ -45,7 +48,7 @@ class Spoken(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """mel [B, mels, T], and of each sign [B, S]: log(1 + frames), pitch in octaves from 200 Hz, energy."""
+    """mel [B, mels, T], and of each sign [B, S]: log(1 + frames), pitch in octaves from `MIDDLE`, energy."""
 
     mel: Tensor
     log_durations: Tensor
@@ -70,16 +73,38 @@ class AcousticConfig(ModelConfig):
             raise ValueError("model: this kind speaks texts, but the data has no text with sound; set data=speech")
 
     def example(self, space: Space) -> tuple[Tensor, ...] | None:
-        """Signs of one row with their durations, pitch and energy, on the meta device."""
+        """Signs of one row with their durations, the pitch of each frame and energies; on the meta device."""
         with torch.device("meta"):
             ids = torch.zeros(1, SIGNS, dtype=torch.long)
             durations = torch.full((1, SIGNS), FRAMES // SIGNS)
-            return ids, torch.zeros(1, dtype=torch.long), durations, torch.zeros(1, SIGNS), torch.zeros(1, SIGNS)
+            return ids, torch.zeros(1, dtype=torch.long), durations, torch.zeros(1, FRAMES), torch.zeros(1, SIGNS)
 
 
 def energy_of(mel_BMT: Tensor) -> Tensor:
     """The log of the norm of the mel magnitudes of each frame [B, T], scaled."""
     return (2 * mel_BMT).logsumexp(1) / (2 * LOUDNESS)
+
+
+def harmonics(contour_BT: Tensor, mel: Mel) -> Tensor:
+    """The comb of a pitch in the mel bands [B, T, mels]: 1 where a band lies on a harmonic, -1 between two.
+
+    cos(2 pi f / f_0) exp(-4 (b / f_0)^2) for a band at f Hz of half width b, which no longer sees single harmonics once
+    it is wide. contour: octaves from `MIDDLE`.
+    """
+    centres, widths = (torch.from_numpy(each).to(contour_BT) for each in mel_bands(mel))
+    inverse_BT1 = (2.0**-contour_BT / MIDDLE)[..., None]
+    return torch.cos(2 * math.pi * centres * inverse_BT1) * torch.exp(-4 * (widths * inverse_BT1).square())
+
+
+def contour_of(pitch_BS: Tensor, durations_BS: Tensor) -> Tensor:
+    """The pitch of frames [B, T]: a sign's at its middle, linear in between. Signs without frames are left out."""
+    frames = int(durations_BS.sum(1).max())
+    times = np.arange(frames) + 0.5
+    rows = []
+    for pitch_S, durations_S in zip(pitch_BS.detach().cpu().numpy(), durations_BS.cpu().numpy(), strict=True):
+        middles, heard = np.cumsum(durations_S) - durations_S / 2, durations_S > 0
+        rows.append(np.interp(times, middles[heard], pitch_S[heard]) if heard.any() else np.zeros(frames))
+    return torch.from_numpy(np.stack(rows)).to(pitch_BS)
 
 
 def inside(lengths_B: Tensor, longest: int) -> Tensor:

@@ -1,9 +1,10 @@
 """FastSpeech 2: all frames at once from signs whose duration, pitch and energy are predicted first.
 
-h = encoder(signs) + voice;   d, p, e = predictors(h);   mel = decoder(expand(h + W_p p + W_e e, d))
+h = encoder(signs) + voice;   d, p, e = predictors(h);   mel = decoder(expand(h + W_e e, d) + W_p comb(p))
 
-Pitch and energy belong to a sign, not to a frame, and enter by a linear map (Łańcucki, "FastPitch", 2021) in place of
-the paper's bins, so that a factor beyond what was heard still acts (Ren and others, "FastSpeech 2", 2021).
+(Ren and others, "FastSpeech 2", 2021.) Pitch and energy are predicted per sign (Łańcucki, "FastPitch", 2021). The pitch
+of frames lies on lines between the middles of signs, and enters as the comb of its harmonics in the mel bands, where
+the paper looks up a bin: a small decoder need not learn where harmonics lie, and unheard pitches still act.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from sanbu.models.acoustic.acoustic import (
     Control,
     Prediction,
     Spoken,
+    contour_of,
+    harmonics,
     inside,
 )
 from sanbu.space import Space
@@ -119,7 +122,7 @@ class PredictedModel(nn.Module):
         self.encoder, self.decoder = config.stacks()
         predictor = lambda: Predictor(width, config.predictor, config.dropout)  # noqa: E731
         self.durations, self.pitch, self.energy = predictor(), predictor(), predictor()
-        self.pitch_in, self.energy_in = nn.Linear(1, width), nn.Linear(1, width)
+        self.pitch_in, self.energy_in = nn.Linear(space.mel.mels + 1, width), nn.Linear(1, width)
         self.out = nn.Linear(width, space.mel.mels)
         nn.init.normal_(self.signs.weight, std=width**-0.5)
         nn.init.normal_(self.voices.weight, std=width**-0.5)
@@ -131,17 +134,19 @@ class PredictedModel(nn.Module):
         return (h_BSD + self.voices(voice_B)[:, None]) * inside_BS[..., None]
 
     def forward(
-        self, ids_BS: Tensor, voice_B: Tensor, durations_BS: Tensor, pitch_BS: Tensor, energy_BS: Tensor
+        self, ids_BS: Tensor, voice_B: Tensor, durations_BS: Tensor, contour_BT: Tensor, energy_BS: Tensor
     ) -> Prediction:
-        """Teacher forcing: the mel of given durations, pitch and energy, and the predictions of the three."""
+        """Teacher forcing: the mel of given durations, pitch of frames and energy, and the predictions of the three."""
         h_BSD, inside_BS = self.hear(ids_BS, voice_B), ids_BS > 0
         predicted = [each(h_BSD, inside_BS) for each in (self.durations, self.pitch, self.energy)]
-        return Prediction(self.decode(h_BSD, durations_BS, pitch_BS, energy_BS), *predicted)
+        return Prediction(self.decode(h_BSD, durations_BS, contour_BT, energy_BS), *predicted)
 
-    def decode(self, h_BSD: Tensor, durations_BS: Tensor, pitch_BS: Tensor, energy_BS: Tensor) -> Tensor:
+    def decode(self, h_BSD: Tensor, durations_BS: Tensor, contour_BT: Tensor, energy_BS: Tensor) -> Tensor:
         """The mel [B, mels, T]; T is the largest sum of durations."""
-        h_BSD = h_BSD + self.pitch_in(pitch_BS[..., None]) + self.energy_in(energy_BS[..., None])
-        x_BTD = expand(h_BSD, durations_BS)
+        x_BTD = expand(h_BSD + self.energy_in(energy_BS[..., None]), durations_BS)
+        contour_BT = contour_BT[:, : x_BTD.shape[1]]
+        comb_BTX = torch.cat((harmonics(contour_BT, self.mel), contour_BT[..., None]), 2)
+        x_BTD = x_BTD + self.pitch_in(comb_BTX)
         y_BTD = self.decoder(x_BTD, inside(durations_BS.sum(1), x_BTD.shape[1]))
         return self.out(y_BTD).transpose(1, 2) * SPREAD + CENTRE
 
@@ -150,7 +155,8 @@ class PredictedModel(nn.Module):
         h_BSD, inside_BS = self.hear(ids_BS, voice_B), ids_BS > 0
         log_durations, pitch, energy = (each(h_BSD, inside_BS) for each in (self.durations, self.pitch, self.energy))
         durations_BS = whole_durations(log_durations.expm1() * inside_BS, control.rate)
-        shifted = pitch + math.log2(control.pitch), energy + math.log(control.energy) / LOUDNESS
-        mel = self.decode(h_BSD, durations_BS, *(each * inside_BS for each in shifted))
+        contour_BT = contour_of(pitch, durations_BS) + math.log2(control.pitch)
+        louder = (energy + math.log(control.energy) / LOUDNESS) * inside_BS
+        mel = self.decode(h_BSD, durations_BS, contour_BT, louder)
         frames_B = durations_BS.sum(1)
         return Spoken(mel, frames_B, durations_BS, torch.ones_like(frames_B, dtype=torch.bool))
