@@ -332,7 +332,7 @@ class Drawing:
                 progress(len(draft.done) - drawn)
                 yield follower
 
-    @property
+    @cached_property
     def models(self) -> dict[str, nn.Module]:
         """The run's models, and those of further parents that the changes name, a guide for example."""
         found = dict(self.run.models)

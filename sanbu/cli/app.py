@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sanbu.recipe import Recipe
 
 GROUPS = {
-    "Learn": ("list", "show", "train", "preview", "demo"),
+    "Learn": ("list", "show", "train", "preview", "data", "demo"),
     "Use": ("generate", "chat", "impute", "predict"),
     "Compare": ("evaluate", "compare"),
     "Serve": ("serve", "key"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sanbu.cli import chat, demo, evaluate, exchange, generate, serve, tables, train
+from sanbu.cli import chat, data, demo, evaluate, exchange, generate, serve, tables, train
 from sanbu.cli.app import app
 from sanbu.config import SanbuError
 
@@ -17,6 +17,7 @@ VERBS = (
     serve,
     exchange,
     demo,
+    data,
 )  # importing a file adds its verbs to the application
 
 

@@ -30,7 +30,7 @@ from sanbu.evaluation.warping import distances
 from sanbu.layers.pitch import pitch
 from sanbu.layers.spectrogram import Mel, log_mel
 from sanbu.progress import progress_rows
-from sanbu.run import Run
+from sanbu.run import Drawing, Run
 
 SENTENCES, STREAMS = 32, 16  # that are spoken, and that are streamed
 CHUNK = 32  # frames per step of a stream
@@ -57,30 +57,44 @@ def shown(value: Any, style: str) -> str:
     return "" if value is None else format(value, style)
 
 
-def row_of(run: Run) -> dict[str, Any]:
-    """The figures of a run. Raises SanbuError if it has no held-out sentences."""
+def row_of(
+    run: Run,
+    overrides: Sequence[str] = (),
+    judge: Run | None = None,
+    sentences: int = SENTENCES,
+    streams: int = STREAMS,
+) -> dict[str, Any]:
+    """The figures of a run, drawn with overrides (another vocoder, say). judge: in place of `parents.judge`.
+
+    Raises SanbuError if it has no held-out sentences.
+    """
     data: Any = run.recipe.data
     rows: SpeechRows = data.build()
     if not rows.held_out_rows:
         raise SanbuError(f"{run.folder}: {nothing_held_out(data, rows)}")
-    chosen = rows.held[:SENTENCES]
-    size = sum(each.numel() for name, model in run.models.items() if name != "judge" for each in model.parameters())
-    found: dict[str, Any] = {"name": str(run.folder), "parameters": size, "sentences": len(chosen)}
-    waves, spent, unfinished = spoken(run, rows, chosen)
+    chosen = rows.held[:sentences]
+    drawing = run.drawing(overrides)
+    models = [model for name, model in drawing.models.items() if name != "judge"]
+    size = sum(each.numel() for model in models for each in model.parameters())
+    waves, spent, unfinished = spoken(drawing, rows, chosen)
     seconds = sum(map(len, waves)) / rows.mel.rate
-    found |= {"rtf": spent / seconds, "unfinished": unfinished, **first_audio(run, rows, chosen[:STREAMS])}
-    return found | nearness(rows, chosen, waves) | lengths(run, rows, len(chosen)) | judged(run, rows, chosen, waves)
+    found: dict[str, Any] = {"name": str(run.folder), "parameters": size, "sentences": len(chosen)}
+    found |= {"rtf": spent / seconds, "unfinished": unfinished}
+    found |= first_audio(run, overrides, rows, chosen[:streams]) | nearness(rows, chosen, waves)
+    if judge is None and "judge" in run.recipe.parents:
+        judge = run.parent("judge")
+    return found | lengths(run, rows, len(chosen)) | judged(judge, rows, chosen, waves)
 
 
-def spoken(run: Run, rows: SpeechRows, chosen: Sequence[int]) -> tuple[list[np.ndarray], float, int]:
+def spoken(drawing: Drawing, rows: SpeechRows, chosen: Sequence[int]) -> tuple[list[np.ndarray], float, int]:
     """The speech of held-out texts in their own voices, the CPU seconds it took, and how many were not finished."""
     waves, unfinished, began = [], 0, time.process_time()
     with progress_rows("speaking", len(chosen)) as progress:
         for row in chosen:
-            drawing, follower = run.drawing(), run.codec.follow()
-            condition = run.codec.condition(request(rows, row), 1)
-            for draft in drawing.drafts(condition, 0, follower.update):
+            follower, draft = drawing.follow(), None
+            for draft in drawing.drafts(drawing.run.codec.condition(request(rows, row), 1), 0, follower.update):
                 pass
+            assert draft is not None
             unfinished += int((~draft.record["finished"]).sum())
             waves.append(follower.results()[0])
             progress(1)
@@ -92,12 +106,12 @@ def request(rows: SpeechRows, row: int) -> dict[str, str]:
     return {"text": rows.text(row), "voice": str(rows.about[row]["voice"])}
 
 
-def first_audio(run: Run, rows: SpeechRows, chosen: Sequence[int]) -> dict[str, float]:
+def first_audio(run: Run, overrides: Sequence[str], rows: SpeechRows, chosen: Sequence[int]) -> dict[str, float]:
     """Wall time to the first sound of a stream, ms."""
     times = []
     for row in chosen:
         began = time.perf_counter()
-        next(iter(run.stream(request(rows, row), chunk=CHUNK)))
+        next(iter(run.stream(request(rows, row), overrides=overrides, chunk=CHUNK)))
         times.append(1000 * (time.perf_counter() - began))
     return {"first_audio_ms": float(np.median(times)), "first_audio_ms_p95": float(np.quantile(times, 0.95))}
 
@@ -131,15 +145,14 @@ def lengths(run: Run, rows: SpeechRows, count: int) -> dict[str, Any]:
     return {"duration_ms": float(error) * 1000 * rows.mel.hop / rows.mel.rate}
 
 
-def judged(run: Run, rows: SpeechRows, chosen: Sequence[int], waves: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Character error rates by the run's judge; None without one."""
-    if "judge" not in run.recipe.parents:
+def judged(judge: Run | None, rows: SpeechRows, chosen: Sequence[int], waves: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Character error rates by a recogniser; None without one."""
+    if judge is None:
         return {"cer": None, "cer_ceiling": None, "cer_floor": None}
-    judge = run.parent("judge")
     texts = [spoken_letters(rows.text(row)) for row in chosen]
-    read = [spoken_letters(text) for text in judge.generate(list(waves))]
-    others = [*texts[1:], texts[0]]
+    read = [spoken_letters(judge.generate(wave)) for wave in waves]
     true = [spoken_letters(judge.generate(rows.wave(row))) for row in chosen]
+    others = [*texts[1:], texts[0]]
     return {
         "cer": error_rate(zip(texts, read, strict=True)),
         "cer_ceiling": error_rate(zip(texts, true, strict=True)),

@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from sanbu.cli.main import app
 from sanbu.codecs.audio import write_wave
 from sanbu.codecs.speech.espeak import Espeak, spoken_of
 from sanbu.codecs.speech.symbols import SYMBOLS, ids_of
 from sanbu.config import SanbuError
 from sanbu.data.speech import Speech, Transcripts, filled_up, frame_counts
-from sanbu.data.speech_files import voices_of
+from sanbu.data.speech_check import of_times
+from sanbu.data.speech_files import Utterance, voices_of
 from sanbu.layers.pitch import pitch
 from sanbu.layers.spectrogram import Mel, log_mel
 from tests.sound.test_spectrogram import speech_like
@@ -134,6 +137,48 @@ def test_a_corrupt_file_in_the_middle_is_named(folder):
     (folder / "ada" / "3.wav").write_bytes(b"RIFF and nothing")
     with pytest.raises(SanbuError, match=r"ada/3 cannot be read as sound"):
         Speech(path=str(folder), mel=MEL).build()
+
+
+# -- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+def checked(folder, *options):
+    done = CliRunner().invoke(app, ["data", "check", str(folder), "--rate", "8000", "--json", *options])
+    return done.exit_code, json.loads(done.output.strip().splitlines()[-1])
+
+
+def test_a_good_corpus_has_nothing_to_mend(tmp_path):
+    write_wave(tmp_path / "a.wav", wave(0), 8000)
+    (tmp_path / "a.txt").write_text("A good example.")
+    code, found = checked(tmp_path)
+    assert code == 0 and found["kinds"] == {} and found["rates"] == [8000] and found["utterances"] == 1
+
+
+def test_every_fault_is_found_and_named(tmp_path):
+    good = wave(0)
+    sounds = {
+        "silence": (good * 1e-3, "Nothing to hear."),
+        "clipped": (np.clip(good * 40, -1, 1), "Much too loud."),
+        "long pause": (np.concatenate((np.zeros(12_000, np.float32), good)), "Waiting for a second and a half."),
+        "text and sound differ": (good, "Far more words than anybody could ever say in one second of sound, really."),
+        "no text": (good, "..."),
+        "odd length": (good[:1600], "Hey."),
+    }
+    for kind, (sound, text) in sounds.items():
+        write_wave(tmp_path / f"{kind}.wav", sound, 8000)
+        (tmp_path / f"{kind}.txt").write_text(text)
+    (tmp_path / "cannot be read.wav").write_bytes(b"RIFF")
+    (tmp_path / "cannot be read.txt").write_text("Broken.")
+    write_wave(tmp_path / "low rate.wav", wave(0)[::2], 4000)
+    (tmp_path / "low rate.txt").write_text("A low rate.")
+    code, found = checked(tmp_path)
+    named = {(problem["name"], problem["kind"]) for problem in found["problems"]}
+    assert code == 2 and named == {(kind, kind) for kind in [*sounds, "cannot be read", "low rate"]}
+
+
+def test_times_that_do_not_add_up_are_found():
+    each = Utterance("a", b"", "a", signs="ab", ends=(10, 20))
+    assert [problem.kind for problem in of_times(each, 21)] == ["times do not add up"] and not list(of_times(each, 20))
 
 
 # -- phonemes ---------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ CONTESTS = {
     "functions": "functions",  # every set of functions on the same text
     "tables": "tables",  # generators of rows of a table
     "searches": "searches",  # every search on one model and the same pictures
+    "speech": "speech",  # acoustic models and vocoders on the same sentences
 }
 
 
