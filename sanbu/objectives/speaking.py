@@ -1,19 +1,24 @@
-"""Speaking with known durations: mel, and the duration, pitch and energy of each sign (FastSpeech 2, 2021).
+"""Speaking all frames at once: mel, and the duration, pitch and energy of each sign (FastSpeech 2, 2021).
 
 mean |mel - mel*| + mean (log(1 + d) - log(1 + d*))^2 + mean (p - p*)^2 + mean (e - e*)^2
++ mean ((mel* - m) / SPREAD)^2 / 2
 
-Means are over the real frames and signs of the whole batch; what fills up a row is not seen.
+Means are over the real frames and signs of the whole batch; what fills up a row is not seen. The last term is of the
+means m of signs. Where the corpus has no durations, they are those of the best monotonic alignment of frames with these
+means, under the weights at the start of the round (Kim and others, "Glow-TTS", 2020; Mehta and others, "Matcha-TTS",
+2023).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from sanbu.models.acoustic.acoustic import energy_of, inside
+from sanbu.layers.alignment import expand
+from sanbu.models.acoustic.acoustic import SPREAD, energy_of, inside
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round
 from sanbu.space import Batch, Models
 
@@ -24,6 +29,7 @@ class Speaking(ObjectiveConfig):
     families: ClassVar[tuple[str, ...]] = ("durations",)
     kind: Literal["speaking"] = "speaking"
     weights: tuple[float, float, float] = Field((1.0, 1.0, 1.0), description="of duration, pitch and energy")
+    aligner: float = Field(1.0, ge=0, description="weight of the means by which signs and frames are aligned")
 
     def build(self) -> Objective:
         return Objective(self.loss, count, experience=experience, alone=True)
@@ -38,12 +44,16 @@ class Speaking(ObjectiveConfig):
         wanted = (batch["durations"].float().log1p(), batch["pitch"], batch["energy"])
         seen_BS = batch["ids"] > 0
         real = (seen_BS, batch["durations"] > 0, batch["durations"] > 0)  # a sign without frames has no pitch
-        squares = [((a - b).square() * each).sum() for a, b, each in zip(made[1:], wanted, real, strict=True)]
+        squares = [((a - b).square() * each).sum() for a, b, each in zip(made[1:4], wanted, real, strict=True)]
+        gap = (true - expand(made.means, batch["durations"]).transpose(1, 2)) / SPREAD
+        means = (gap.square().mean(1) * real_BT).sum() / 2
         signs = sum(weight * each for weight, each in zip(self.weights, squares, strict=True))
         frames = batch["frames"].sum()
         names = ("duration", "pitch", "energy")
         metrics = {name: (each.detach(), seen_BS.sum()) for name, each in zip(names, squares, strict=True)}
-        return Loss({"frames": mel, "signs": signs}, {"mel_l1": (mel.detach(), frames), **metrics})
+        return Loss(
+            {"frames": mel + self.aligner * means, "signs": signs}, {"mel_l1": (mel.detach(), frames), **metrics}
+        )
 
 
 def count(batch: Batch) -> dict[str, float]:
@@ -54,14 +64,21 @@ def count(batch: Batch) -> dict[str, float]:
 def experience(round: Round) -> Batch:
     """Pitch and energy of each sign, the mean over its frames; `contour` is the pitch of frames."""
     batch = round.batch
-    durations = batch["durations"]
+    durations = batch["durations"] if "durations" in batch else aligned(round.models["model"], batch)
     pitch = mean_of_signs(batch["pitch"], durations)
     return {
         **batch,
+        "durations": durations,
         "contour": batch["pitch"],
         "pitch": pitch,
         "energy": mean_of_signs(energy_of(batch["mel"]), durations),
     }
+
+
+@torch.no_grad()
+def aligned(model: Any, batch: Batch) -> Tensor:
+    """Durations by the model's own aligner."""
+    return model.align(batch["ids"], batch["voice"], batch["mel"], batch["frames"])
 
 
 def mean_of_signs(values_BT: Tensor, durations_BS: Tensor) -> Tensor:

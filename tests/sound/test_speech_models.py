@@ -89,9 +89,10 @@ def test_a_row_is_the_same_alone(name):
         cuts = [each[row : row + 1] for each in arguments]
         alone = model(*[each[:, : lengths[each.shape[1]]] if each.ndim == 2 else each for each in cuts])
         torch.testing.assert_close(alone.mel[0], whole.mel[row, :, :frames], atol=1e-5, rtol=1e-5)
-        for mine, theirs in zip(alone[1:], whole[1:], strict=True):
+        for mine, theirs in zip(alone[1:4], whole[1:4], strict=True):
             torch.testing.assert_close(mine[0], theirs[row, :signs], atol=1e-5, rtol=1e-5)
             assert not theirs[row, signs:].any()
+        torch.testing.assert_close(alone.means[0], whole.means[row, :signs], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(ACOUSTIC))
@@ -275,20 +276,36 @@ def test_the_mean_of_a_sign_by_hand():
 
 def test_speaking_by_hand():
     model, batch = built(ACOUSTIC["convolutions"]).eval(), rows()
-    objective = Speaking(weights=(1, 2, 3)).build()
+    objective = Speaking(weights=(1, 2, 3), aligner=4).build()
     given = objective.experience(Round({"model": model}, batch, Noise("x")))
     loss = objective.loss({"model": model}, given)
     made = model(*[given[name] for name in ("ids", "voice", "durations", "contour", "energy")])
     mel = sum((made.mel[r, :, :f] - batch["mel"][r, :, :f]).abs().sum() / 16 for r, f in enumerate([10, 9, 7]))
+    for row, frames in enumerate([10, 9, 7]):
+        means = made.means[row].repeat_interleave(given["durations"][row], 0).T
+        mel = mel + 4 * ((batch["mel"][row, :, :frames] - means) / 2).square().sum() / 16 / 2
     torch.testing.assert_close(loss.sums["frames"], mel)
     signs = 0
     for row, count in enumerate([5, 3, 1]):
         wanted = (given["durations"][row].float().log1p(), given["pitch"][row], given["energy"][row])
-        for weight, a, b in zip((1, 2, 3), made[1:], wanted, strict=True):
+        for weight, a, b in zip((1, 2, 3), made[1:4], wanted, strict=True):
             counted = given["durations"][row] > (0 if weight > 1 else -1)  # signs without frames have no pitch
             signs = signs + weight * ((a[row] - b).square() * counted)[:count].sum()
     torch.testing.assert_close(loss.sums["signs"], signs)
     assert objective.count(given) == {"frames": 26.0, "signs": 9.0}
+
+
+def test_durations_are_found_where_signs_sound_unlike():
+    """A mel whose frames are the means of its signs is cut where the signs change."""
+    model, batch = built(ACOUSTIC["convolutions"]).eval(), rows()
+    torch.nn.init.normal_(model.means.weight, std=2.0)
+    durations = batch.pop("durations")
+    durations[0] = torch.tensor([2, 3, 1, 1, 3])  # every sign has at least one frame
+    means = model.means_of(model.hear(batch["ids"], batch["voice"])).detach()
+    for row, frames in enumerate([10, 9, 7]):
+        batch["mel"][row, :, :frames] = means[row].repeat_interleave(durations[row], 0).T
+    given = Speaking().build().experience(Round({"model": model}, batch, Noise("x")))
+    assert torch.equal(given["durations"], durations)
 
 
 def test_losses_do_not_see_what_fills_up():

@@ -48,12 +48,16 @@ class Spoken(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """mel [B, mels, T], and of each sign [B, S]: log(1 + frames), pitch in octaves from `MIDDLE`, energy."""
+    """mel [B, mels, T], and of each sign [B, S]: log(1 + frames), pitch in octaves from `MIDDLE`, energy.
+
+    means [B, S, mels]: what the frames of a sign sound like on average, by which signs and frames are aligned.
+    """
 
     mel: Tensor
     log_durations: Tensor
     pitch: Tensor
     energy: Tensor
+    means: Tensor
 
 
 class Speaks(Protocol):

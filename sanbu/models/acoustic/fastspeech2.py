@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sanbu.layers.alignment import expand, whole_durations
+from sanbu.layers.alignment import expand, search_durations, whole_durations
 from sanbu.layers.frame_convolutions import FrameConvolutions
 from sanbu.layers.frame_transformer import FrameTransformer
 from sanbu.layers.spectrogram import Mel
@@ -34,6 +34,8 @@ from sanbu.models.acoustic.acoustic import (
     inside,
 )
 from sanbu.space import Space
+
+PRIOR = 200.0  # by which an alignment far from the diagonal is less likely, in nats
 
 
 class PredictedConfig(AcousticConfig):
@@ -123,7 +125,7 @@ class PredictedModel(nn.Module):
         predictor = lambda: Predictor(width, config.predictor, config.dropout)  # noqa: E731
         self.durations, self.pitch, self.energy = predictor(), predictor(), predictor()
         self.pitch_in, self.energy_in = nn.Linear(space.mel.mels + 1, width), nn.Linear(1, width)
-        self.out = nn.Linear(width, space.mel.mels)
+        self.out, self.means = nn.Linear(width, space.mel.mels), nn.Linear(width, space.mel.mels)
         nn.init.normal_(self.signs.weight, std=width**-0.5)
         nn.init.normal_(self.voices.weight, std=width**-0.5)
 
@@ -138,8 +140,19 @@ class PredictedModel(nn.Module):
     ) -> Prediction:
         """Teacher forcing: the mel of given durations, pitch of frames and energy, and the predictions of the three."""
         h_BSD, inside_BS = self.hear(ids_BS, voice_B), ids_BS > 0
-        predicted = [each(h_BSD, inside_BS) for each in (self.durations, self.pitch, self.energy)]
-        return Prediction(self.decode(h_BSD, durations_BS, contour_BT, energy_BS), *predicted)
+        predicted = (each(h_BSD, inside_BS) for each in (self.durations, self.pitch, self.energy))
+        log_durations, pitch, energy = predicted
+        mel = self.decode(h_BSD, durations_BS, contour_BT, energy_BS)
+        return Prediction(mel, log_durations, pitch, energy, self.means_of(h_BSD))
+
+    def means_of(self, h_BSD: Tensor) -> Tensor:
+        """The mean mel of the frames of each sign [B, S, mels]."""
+        return self.means(h_BSD) * SPREAD + CENTRE
+
+    def align(self, ids_BS: Tensor, voice_B: Tensor, mel_BMT: Tensor, frames_B: Tensor) -> Tensor:
+        """Durations [B, S] of the best monotonic alignment of frames with the means of signs."""
+        means_BSM = self.means_of(self.hear(ids_BS, voice_B))
+        return search_durations(near_the_diagonal(means_BSM, mel_BMT, ids_BS, frames_B), (ids_BS > 0).sum(1), frames_B)
 
     def decode(self, h_BSD: Tensor, durations_BS: Tensor, contour_BT: Tensor, energy_BS: Tensor) -> Tensor:
         """The mel [B, mels, T]; T is the largest sum of durations."""
@@ -160,3 +173,14 @@ class PredictedModel(nn.Module):
         mel = self.decode(h_BSD, durations_BS, contour_BT, louder)
         frames_B = durations_BS.sum(1)
         return Spoken(mel, frames_B, durations_BS, torch.ones_like(frames_B, dtype=torch.bool))
+
+
+def near_the_diagonal(means_BSM: Tensor, mel_BMT: Tensor, ids_BS: Tensor, frames_B: Tensor) -> Tensor:
+    """Scores [B, S, T]: log densities of frames around the means of signs, and a prior for an even rate of speaking.
+
+    -1/2 sum_m ((mel_m - mean_m) / SPREAD)^2 - PRIOR (s / S - t / T)^2
+    """
+    gap_BST = means_BSM.square().sum(2)[..., None] - 2 * means_BSM @ mel_BMT + mel_BMT.square().sum(1)[:, None]
+    place_BS = torch.arange(ids_BS.shape[1], device=ids_BS.device) / (ids_BS > 0).sum(1)[:, None]
+    time_BT = torch.arange(mel_BMT.shape[2], device=ids_BS.device) / frames_B[:, None]
+    return -gap_BST / (2 * SPREAD**2) - PRIOR * (place_BS[..., None] - time_BT[:, None]).square()
