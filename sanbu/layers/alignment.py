@@ -44,10 +44,13 @@ def walk_back(moved: list[Tensor], symbols_B: Tensor, frames_B: Tensor, S: int) 
     return durations_BS
 
 
-def expand(hidden_BSD: Tensor, durations_BS: Tensor) -> Tensor:
-    """[B, S, D] -> [B, T, D]: each symbol as often as its duration; rows are padded with zeros to the longest."""
+def expand(hidden_BSD: Tensor, durations_BS: Tensor, frames: int | None = None) -> Tensor:
+    """[B, S, D] -> [B, T, D]: each symbol as often as its duration; rows are padded with zeros.
+
+    frames: T, at least the largest sum of durations; None: that sum.
+    """
     ends_BS = durations_BS.cumsum(1)
-    longest = int(ends_BS[:, -1].max())
+    longest = int(ends_BS[:, -1].max()) if frames is None else frames
     t_T = torch.arange(longest, device=durations_BS.device)
     symbol_BT = torch.searchsorted(ends_BS, t_T.expand(len(ends_BS), -1).contiguous(), right=True)
     inside_BT = t_T < ends_BS[:, -1:]

@@ -38,14 +38,14 @@ class Speaking(ObjectiveConfig):
         """Sums over frames and signs."""
         given = batch["durations"], batch["contour"], batch["energy"]
         made = models["model"](batch["ids"], batch["voice"], *given)
-        real_BT = inside(batch["frames"], made.mel.shape[2])
-        true = batch["mel"][:, :, : made.mel.shape[2]]
+        true = batch["mel"]
+        real_BT = inside(batch["frames"], true.shape[2])
         mel = ((made.mel - true).abs().mean(1) * real_BT).sum()
         wanted = (batch["durations"].float().log1p(), batch["pitch"], batch["energy"])
         seen_BS = batch["ids"] > 0
         real = (seen_BS, batch["durations"] > 0, batch["durations"] > 0)  # a sign without frames has no pitch
         squares = [((a - b).square() * each).sum() for a, b, each in zip(made[1:4], wanted, real, strict=True)]
-        gap = (true - expand(made.means, batch["durations"]).transpose(1, 2)) / SPREAD
+        gap = (true - expand(made.means, batch["durations"], true.shape[2]).transpose(1, 2)) / SPREAD
         means = (gap.square().mean(1) * real_BT).sum() / 2
         signs = sum(weight * each for weight, each in zip(self.weights, squares, strict=True))
         frames = batch["frames"].sum()

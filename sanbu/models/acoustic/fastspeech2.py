@@ -155,9 +155,8 @@ class PredictedModel(nn.Module):
         return search_durations(near_the_diagonal(means_BSM, mel_BMT, ids_BS, frames_B), (ids_BS > 0).sum(1), frames_B)
 
     def decode(self, h_BSD: Tensor, durations_BS: Tensor, contour_BT: Tensor, energy_BS: Tensor) -> Tensor:
-        """The mel [B, mels, T]; T is the largest sum of durations."""
-        x_BTD = expand(h_BSD + self.energy_in(energy_BS[..., None]), durations_BS)
-        contour_BT = contour_BT[:, : x_BTD.shape[1]]
+        """The mel [B, mels, T] for a pitch of T frames, at least the largest sum of durations."""
+        x_BTD = expand(h_BSD + self.energy_in(energy_BS[..., None]), durations_BS, contour_BT.shape[1])
         comb_BTX = torch.cat((harmonics(contour_BT, self.mel), contour_BT[..., None]), 2)
         x_BTD = x_BTD + self.pitch_in(comb_BTX)
         y_BTD = self.decoder(x_BTD, inside(durations_BS.sum(1), x_BTD.shape[1]))

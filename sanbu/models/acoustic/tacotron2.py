@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.nn.utils.rnn import pad_sequence
 
 from sanbu.config import SanbuError
 from sanbu.models.acoustic.acoustic import CENTRE, FRAMES, SIGNS, SPREAD, AcousticConfig, Control, Spoken
@@ -145,7 +145,7 @@ class Tacotron2Model(nn.Module):
         self.signs = nn.Embedding(space.vocabulary, width)
         self.voices = nn.Embedding(max(1, space.classes), width)
         self.convolutions = Convolutions([width] * 4, 5, config.dropout, "relu")
-        self.encoder = nn.LSTM(width, width // 2, batch_first=True, bidirectional=True)
+        self.forwards, self.backwards = (nn.LSTM(width, width // 2, batch_first=True) for _ in range(2))
         self.prenet = nn.ModuleList(nn.Linear(w, config.prenet) for w in (mels, config.prenet))
         self.first = nn.LSTMCell(config.prenet + width, config.recurrent)
         self.attention = Attention(config.recurrent, width, config.attention)
@@ -159,9 +159,8 @@ class Tacotron2Model(nn.Module):
         """Hidden states of the signs [B, S, D], zero beyond a row."""
         inside_BS = ids_BS > 0
         x_BSD = self.convolutions(self.signs(ids_BS).transpose(1, 2), inside_BS).transpose(1, 2)
-        lengths = inside_BS.sum(1).clamp(min=1).cpu()
-        packed = pack_padded_sequence(x_BSD, lengths, batch_first=True, enforce_sorted=False)
-        h_BSD, _ = pad_packed_sequence(self.encoder(packed)[0], batch_first=True, total_length=ids_BS.shape[1])
+        back_BSD = reversed_rows(self.backwards(reversed_rows(x_BSD, inside_BS))[0], inside_BS)
+        h_BSD = torch.cat((self.forwards(x_BSD)[0], back_BSD), 2)
         return (h_BSD + self.voices(voice_B)[:, None]) * inside_BS[..., None]
 
     def start(self, h_BSD: Tensor) -> Walk:
@@ -264,6 +263,14 @@ class Tacotron2Model(nn.Module):
             place = torch.arange(x_BP.shape[1], device=x_BP.device) + x_BP.shape[1] * (2 * step + number)
             x_BP = x_BP * (uniform_at(seeds_B[:, None], place) > DROPPED) / (1 - DROPPED)
         return x_BP
+
+
+def reversed_rows(x_BSD: Tensor, inside_BS: Tensor) -> Tensor:
+    """Each row from its last real place to its first; what lies beyond stays where it is."""
+    place_S = torch.arange(x_BSD.shape[1], device=x_BSD.device)
+    back_BS = inside_BS.sum(1)[:, None] - 1 - place_S
+    index_BS = torch.where(inside_BS, back_BS, place_S)
+    return x_BSD.gather(1, index_BS[..., None].expand_as(x_BSD))
 
 
 def stretched(mel_MT: Tensor, frames: int) -> Tensor:
