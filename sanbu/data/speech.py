@@ -267,7 +267,8 @@ def features(wave: np.ndarray, mel: Mel) -> tuple[np.ndarray, np.ndarray]:
     """The log-mel [T, mels] of a wave whose peak becomes 0.95, and its pitch [T] in octaves from 200 Hz."""
     wave = at_peak(wave)
     found = log_mel(torch.from_numpy(np.ascontiguousarray(wave))[None], mel)[0].T
-    return found.numpy(), filled_up(np.log2(pitch(wave, mel.rate, mel.hop, len(found)) / MIDDLE))
+    hertz = pitch(wave, mel.rate, mel.hop, len(found))
+    return found.numpy(), filled_up(np.log2(hertz / MIDDLE))
 
 
 def filled_up(octaves: np.ndarray) -> np.ndarray:

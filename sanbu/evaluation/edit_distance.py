@@ -10,7 +10,8 @@ import numpy as np
 def edit_distance(true: Sequence[object], read: Sequence[object]) -> int:
     """The least number of insertions, deletions and substitutions (Levenshtein, 1966)."""
     codes: dict[object, int] = {}
-    first, second = (np.array([codes.setdefault(each, len(codes)) for each in text], int) for text in (true, read))
+    numbers = [[codes.setdefault(each, len(codes)) for each in text] for text in (true, read)]
+    first, second = numbers[0], np.array(numbers[1], int)
     row = np.arange(len(second) + 1)
     for count, sign in enumerate(first, 1):
         changed = np.minimum(row[1:] + 1, row[:-1] + (second != sign))
@@ -22,7 +23,8 @@ def edit_distance(true: Sequence[object], read: Sequence[object]) -> int:
 def error_rate(pairs: Iterable[tuple[Sequence[object], Sequence[object]]]) -> float:
     """Edits of all pairs (true, read) per true sign."""
     counted = [(edit_distance(true, read), len(true)) for true, read in pairs]
-    return sum(edits for edits, _ in counted) / max(1, sum(length for _, length in counted))
+    edits, signs = (sum(each) for each in zip(*counted, strict=True)) if counted else (0, 0)
+    return edits / max(1, signs)
 
 
 def spoken_letters(text: str) -> str:

@@ -28,11 +28,16 @@ COLUMNS = {"parameters": ",d", "cer": ".4f", "wer": ".4f", "exact": ".3f", "rtf"
 def measure(runs: Sequence[Run], options: Options) -> Measurement:
     """A row per run."""
     rows = [row_of(run, options.questions) for run in runs]
-    cells = [[row["name"], *(format(row[name], style) for name, style in COLUMNS.items())] for row in rows]
+    cells = [cells_of(row) for row in rows]
     columns = [Column("name", number=False), *map(Column, COLUMNS)]
     text = f"{FittedTable(columns, cells)}\n"
     text += f"{rows[0]['texts']:,} held-out texts, {rows[0]['seconds']:.0f} s; rtf is CPU seconds per second of sound"
     return {"rows": rows}, text
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    """A row as text."""
+    return [row["name"], *(format(row[name], style) for name, style in COLUMNS.items())]
 
 
 def row_of(run: Run, most: int) -> dict[str, Any]:
@@ -43,10 +48,13 @@ def row_of(run: Run, most: int) -> dict[str, Any]:
         raise SanbuError(f"{run.folder}: {nothing_held_out(data, rows)}")
     chosen = rows.held[:most]
     began = time.process_time()
-    read = [text for start in range(0, len(chosen), AT_ONCE) for text in transcribed(run, rows, start, len(chosen))]
+    read: list[str] = []
+    for start in range(0, len(chosen), AT_ONCE):
+        read += transcribed(run, rows, start, len(chosen))
     spent = time.process_time() - began
     true = [rows.text(row) for row in chosen]
-    seconds = sum(rows.about[row]["frames"] for row in chosen) * rows.mel.hop / rows.mel.rate
+    frames = sum(rows.about[row]["frames"] for row in chosen)
+    seconds = rows.mel.samples(frames) / rows.mel.rate
     size = sum(each.numel() for each in run.model.parameters())
     return {"name": str(run.folder), "parameters": size, **errors(true, read), "rtf": spent / seconds} | {
         "texts": len(chosen), "seconds": seconds,

@@ -44,12 +44,17 @@ def measure(runs: Sequence[Run], options: Options) -> Measurement:
     """A row per run, on the held-out sentences of its own data."""
     rows = [row_of(run) for run in runs]
     columns = [Column("name", number=False), *(Column(name.replace("_", " ")) for name in COLUMNS)]
-    cells = [[row["name"], *(shown(row.get(name), style) for name, style in COLUMNS.items())] for row in rows]
+    cells = [cells_of(row) for row in rows]
     text = f"{FittedTable(columns, cells, rest='wider terminal, or --json')}\n"
     text += f"{rows[0]['sentences']} held-out sentences; rtf is CPU seconds per second of sound"
     if rows[0].get("cer") is not None:
         text += f"; the judge is our own recogniser; with other texts cer is {rows[0]['cer_floor']:.2f}"
     return {"rows": rows}, text
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    """A row as text."""
+    return [row["name"], *(shown(row.get(name), style) for name, style in COLUMNS.items())]
 
 
 def shown(value: Any, style: str) -> str:

@@ -25,7 +25,8 @@ def warp(cost_NM: np.ndarray) -> list[tuple[int, int]]:
         rows = np.arange(max(1, diagonal - M), min(N, diagonal - 1) + 1)
         columns = diagonal - rows
         before = np.minimum(total[rows - 1, columns], total[rows, columns - 1])
-        total[rows, columns] = cost_NM[rows - 1, columns - 1] + np.minimum(before, total[rows - 1, columns - 1])
+        before = np.minimum(before, total[rows - 1, columns - 1])
+        total[rows, columns] = cost_NM[rows - 1, columns - 1] + before
     path = [(N, M)]
     while path[-1] != (1, 1):
         row, column = path[-1]
@@ -38,8 +39,8 @@ def cepstra(log_mel_MT: np.ndarray) -> np.ndarray:
     """c_1 .. c_13 [T, 13] of a log-mel [mels, T], by the orthonormal DCT-II."""
     mels = len(log_mel_MT)
     k, m = np.arange(1, CEPSTRA + 1)[:, None], np.arange(mels)
-    basis = math.sqrt(2 / mels) * np.cos(math.pi * k * (m + 0.5) / mels)
-    return (basis @ log_mel_MT).T
+    angles = math.pi * k * (m + 0.5) / mels
+    return (math.sqrt(2 / mels) * np.cos(angles) @ log_mel_MT).T
 
 
 def distances(true: np.ndarray, made: np.ndarray, true_hertz: np.ndarray, made_hertz: np.ndarray) -> dict[str, float]:
@@ -48,6 +49,7 @@ def distances(true: np.ndarray, made: np.ndarray, true_hertz: np.ndarray, made_h
     gaps = np.sqrt(np.square(first[:, None] - second[None]).sum(2))
     path = warp(gaps)
     pitches = [(true_hertz[a], made_hertz[b]) for a, b in path]
-    both = [12 * math.log2(a / b) for a, b in pitches if np.isfinite(a) and np.isfinite(b)]
+    voiced = [(a, b) for a, b in pitches if np.isfinite(a) and np.isfinite(b)]
+    both = [12 * math.log2(a / b) for a, b in voiced]
     mcd = DECIBEL * float(np.mean([gaps[place] for place in path]))
     return {"mcd": mcd, "f0": float(np.sqrt(np.mean(np.square(both)))) if both else math.nan}

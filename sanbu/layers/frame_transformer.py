@@ -35,7 +35,8 @@ class FrameBlock(nn.Module):
 
     def attend(self, x_BTD: Tensor, inside_BT: Tensor) -> Tensor:
         """Attention over the real places of a row."""
-        q, k, v = self.project(x_BTD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        parts = self.project(x_BTD).unflatten(-1, (3, self.heads, -1))
+        q, k, v = parts.permute(2, 0, 3, 1, 4)
         y_BNTH = F.scaled_dot_product_attention(q, k, v, attn_mask=inside_BT[:, None, None])
         return self.out(y_BNTH.transpose(1, 2).flatten(2))
 
@@ -60,5 +61,6 @@ def sinusoids(x_BTD: Tensor) -> Tensor:
     """Sines and cosines [T, D] of positions (Vaswani and others, 2017)."""
     T, D = x_BTD.shape[1:]
     half = torch.arange(D // 2, device=x_BTD.device)
-    angles = torch.arange(T, device=x_BTD.device)[:, None] * torch.exp(half * (-2 * math.log(10_000) / D))
+    frequencies = torch.exp(half * (-2 * math.log(10_000) / D))
+    angles = torch.arange(T, device=x_BTD.device)[:, None] * frequencies
     return torch.cat((angles.sin(), angles.cos()), 1).to(x_BTD.dtype)

@@ -22,8 +22,9 @@ def pitch(wave: np.ndarray, rate: int, hop: int, frames: int) -> np.ndarray:
     longest = int(rate / LOWEST) + 2
     size = 2 * longest
     start = hop // 2 - size // 2
-    padded = np.pad(wave.astype(np.float32), (max(0, -start) + size, 2 * size + hop * frames))
-    views = sliding_window_view(padded, size)[size + max(0, -start) + start :][: hop * frames : hop]
+    before = max(0, -start)
+    padded = np.pad(wave.astype(np.float32), (before, 2 * size + hop * frames))
+    views = sliding_window_view(padded, size)[before + start :][: hop * frames : hop]
     parts = [pitch_of(views[first : first + AT_ONCE], rate, longest) for first in range(0, frames, AT_ONCE)]
     return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
 
@@ -33,12 +34,14 @@ def pitch_of(frames_FN: np.ndarray, rate: int, longest: int) -> np.ndarray:
     normal = normalised_difference(frames_FN, longest)
     shortest = int(rate / HIGHEST)
     inner = normal[:, shortest:-1]
-    dips = (inner < DIP) & (inner <= normal[:, shortest - 1 : -2]) & (inner < normal[:, shortest + 1 :])
+    lowest = (inner <= normal[:, shortest - 1 : -2]) & (inner < normal[:, shortest + 1 :])
+    dips = lowest & (inner < DIP)
     lag = dips.argmax(1) + shortest
     rows = np.arange(len(lag))
     before, here, after = (normal[rows, lag + shift] for shift in (-1, 0, 1))
     curve = before - 2 * here + after
-    shift = np.where(np.abs(curve) > 1e-12, 0.5 * (before - after) / np.where(curve == 0, 1, curve), 0.0)
+    bent = np.abs(curve) > 1e-12
+    shift = np.where(bent, 0.5 * (before - after) / np.where(bent, curve, 1), 0.0)
     loud = np.sqrt(np.square(frames_FN).mean(1)) > QUIET
     found = rate / (lag + np.clip(shift, -1, 1))
     return np.where(dips.any(1) & loud, found, np.nan)

@@ -179,7 +179,9 @@ def near_the_diagonal(means_BSM: Tensor, mel_BMT: Tensor, ids_BS: Tensor, frames
 
     -1/2 sum_m ((mel_m - mean_m) / SPREAD)^2 - PRIOR (s / S - t / T)^2
     """
-    gap_BST = means_BSM.square().sum(2)[..., None] - 2 * means_BSM @ mel_BMT + mel_BMT.square().sum(1)[:, None]
+    squares_BST = means_BSM.square().sum(2)[..., None] + mel_BMT.square().sum(1)[:, None]
+    gap_BST = squares_BST - 2 * means_BSM @ mel_BMT
     place_BS = torch.arange(ids_BS.shape[1], device=ids_BS.device) / (ids_BS > 0).sum(1)[:, None]
     time_BT = torch.arange(mel_BMT.shape[2], device=ids_BS.device) / frames_B[:, None]
-    return -gap_BST / (2 * SPREAD**2) - PRIOR * (place_BS[..., None] - time_BT[:, None]).square()
+    apart_BST = (place_BS[..., None] - time_BT[:, None]).square()
+    return -gap_BST / (2 * SPREAD**2) - PRIOR * apart_BST

@@ -232,7 +232,8 @@ class Tacotron2Model(nn.Module):
             weights.append(walk.seen[:, 0])
             frame_BM = y_BMr[:, :, -1]
             steps_B += (~done_B).long()
-            stay_B += (walk.seen[:, 0].argmax(1) == symbols_B - 1).long() * r
+            at_last_B = walk.seen[:, 0].argmax(1) == symbols_B - 1
+            stay_B += at_last_B.long() * r
             ended_B = (self.gate(read_BX)[:, 0].sigmoid() > STOP) | (stay_B > LINGER)
             finished_B |= ended_B & ~done_B
             done_B = done_B | ended_B | (steps_B >= most_B)

@@ -106,7 +106,8 @@ def copied(runs: Mapping[str, Run], names: list[str]) -> dict[str, dict[str, Any
     found = {}
     for name in names:
         own, floor = copies.measure_rows([runs[name]])
-        found[name], found[FLOOR] = ({key: row[key] for key in ("pesq", "stoi")} for row in (own, floor))
+        for each, row in ((name, own), (FLOOR, floor)):
+            found[each] = {"pesq": row["pesq"], "stoi": row["stoi"]}
     return found or {FLOOR: {"pesq": None, "stoi": None}}
 
 
