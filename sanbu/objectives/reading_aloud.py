@@ -66,4 +66,5 @@ def diagonal(steps_B: Tensor, symbols_B: Tensor, shape: torch.Size, sigma: float
     K, S = shape
     t_BK = torch.arange(K, device=steps_B.device) / steps_B[:, None]
     s_BS = torch.arange(S, device=steps_B.device) / symbols_B[:, None]
-    return torch.exp(-(t_BK[:, :, None] - s_BS[:, None]).square() / (2 * sigma**2))
+    apart_BKS = t_BK[:, :, None] - s_BS[:, None]
+    return torch.exp(-apart_BKS.square() / (2 * sigma**2))

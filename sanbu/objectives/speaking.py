@@ -44,7 +44,8 @@ class Speaking(ObjectiveConfig):
         wanted = (batch["durations"].float().log1p(), batch["pitch"], batch["energy"])
         seen_BS = batch["ids"] > 0
         real = (seen_BS, batch["durations"] > 0, batch["durations"] > 0)  # a sign without frames has no pitch
-        squares = [((a - b).square() * each).sum() for a, b, each in zip(made[1:4], wanted, real, strict=True)]
+        gaps = [a - b for a, b in zip(made[1:4], wanted, strict=True)]
+        squares = [(gap.square() * each).sum() for gap, each in zip(gaps, real, strict=True)]
         gap = (true - expand(made.means, batch["durations"], true.shape[2]).transpose(1, 2)) / SPREAD
         means = (gap.square().mean(1) * real_BT).sum() / 2
         signs = sum(weight * each for weight, each in zip(self.weights, squares, strict=True))

@@ -37,10 +37,11 @@ class InStages(StrategyConfig):
 
     def changed(self, fields: Mapping[str, Any]) -> StrategyConfig:
         """Fields of the first stage may be named without it: rate=0.8."""
-        of_first = {name: value for name, value in fields.items() if name in type(self.first).model_fields}
-        own = {name: value for name, value in fields.items() if name not in of_first or name in type(self).model_fields}
-        first = change(self.first, {n: v for n, v in of_first.items() if n not in own}, "strategy.first")
-        return change(self, {"first": first, **own}, "strategy")
+        own = set(type(self).model_fields)
+        of_first = set(type(self.first).model_fields) - own
+        first = {name: value for name, value in fields.items() if name in of_first}
+        rest = {name: value for name, value in fields.items() if name not in of_first}
+        return change(self, {"first": change(self.first, first, "strategy.first"), **rest}, "strategy")
 
 
 @dataclass
@@ -95,7 +96,8 @@ class InStagesStrategy:
         state.last = strategy.advance({"model": models.get("vocoder", self.floor)}, state.last)
         wave, frames = state.last.wave, state.last.frames
         ends = (self.space.mel.hop * frames).clamp(max=wave.shape[1])
-        state.samples = self.grown(state.samples, int(state.known.max()) + wave.shape[1] - state.given)
+        new = wave.shape[1] - state.given
+        state.samples = self.grown(state.samples, int(state.known.max()) + new)
         for row, (known, end) in enumerate(zip(state.known.tolist(), ends.tolist(), strict=True)):
             piece = wave[row, state.given : end]
             state.samples[row, known : known + len(piece)] = piece
