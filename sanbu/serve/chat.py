@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from sanbu.serve.errors import APIError, api_error
-from sanbu.serve.hosted_run import HostedRun
-from sanbu.serve.request_builder import Generation, answer_schema, build_generation, check_schema, compact
+from sanbu.serve.hosted_run import HostedRun, PromptTooLong
+from sanbu.serve.request_builder import Generation, answer_grammar, build_generation, compact, compile_schema
 from sanbu.serve.schemas import ChatBody, Tool
 from sanbu.serve.streaming import GeneratedToken, Piece
 from sanbu.serve.tools import conversation, join_text, parse_call, required_call
@@ -23,21 +23,18 @@ class ChatCompletion:
         self.body, self.served = body, served
         self.tools: Sequence[Tool] = [] if body.tool_choice == "none" else body.tools or []
         self.forced = required_call(body)
+        grammar = None if self.forced is None else compile_schema(served, self.forced, "tools")
         format_ = body.response_format
         named = format_.json_schema.schema_ if format_ and format_.json_schema else None
-        schema = answer_schema(format_.type, named, served, "response_format") if format_ else None
-        if self.forced is not None:
-            check_schema(served, self.forced, "tools")
-        prompt = served.encode_chat(conversation(body.messages, self.tools)) if served.writes else []
+        if format_ and grammar is None:
+            grammar = answer_grammar(format_.type, named, served, "response_format")
         self.left_out: str | None = None
-        if served.writes and self.tools and self.forced is None and len(prompt) >= served.context:
-            self.tools, self.left_out = [], "tools"  # calls are optional here, so the tools are dropped
-            prompt = served.encode_chat(conversation(body.messages))
+        prompt = self._prompt() if served.writes else []
         top = (body.top_logprobs or 0) if body.logprobs else None
         most = body.max_completion_tokens or body.max_tokens
         expected = served.encode_text(join_text(body.prediction.content)) if served.writes and body.prediction else []
         self.generation: Generation = build_generation(
-            served, body, [prompt], most, top=top, schema=self.forced or schema, expected=expected
+            served, body, [prompt], most, top=top, grammar=grammar, expected=expected
         )
         self.head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -45,6 +42,19 @@ class ChatCompletion:
             "model": served.name,
             "system_fingerprint": "sanbu",
         }
+
+    def _prompt(self) -> list[int]:
+        """The ids of the conversation. If a call is optional and the tools do not fit, they are dropped."""
+        try:
+            prompt = self.served.encode_chat(conversation(self.body.messages, self.tools))
+        except PromptTooLong:
+            if not self.tools or self.forced is not None:
+                raise
+            prompt = [0] * self.served.context
+        if self.tools and self.forced is None and len(prompt) >= self.served.context:
+            self.tools, self.left_out = [], "tools"
+            prompt = self.served.encode_chat(conversation(self.body.messages))
+        return prompt
 
     async def result(self, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
         """The response body, once all answers are finished."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from sanbu.serve.paged import Group, Layout, PagedCache
 from sanbu.serve.request import Busy, Event, Finish, Request, Work
 from sanbu.serve.sampling import choose
 from sanbu.serve.speculate import Speculation
+
+log = logging.getLogger("sanbu.serve")
 
 
 class Engine:
@@ -144,14 +147,18 @@ class Engine:
         """Update the mask of allowed tokens. Ends the request and returns False if the guide allows none or fails."""
         if request.guide is None:
             return True
+        reason = "the grammar allows no further token"
         try:
             request.mask = request.guide.allowed()
+            if bool(request.mask.any()):
+                return True
+        except SanbuError as error:
+            reason = str(error)
         except Exception:
-            request.mask = None
-        if request.mask is None or not bool(request.mask.any()):
-            self._finish(request, "error")
-            return False
-        return True
+            log.exception("a guide failed; its request ends with an error")
+            reason = ""
+        self._finish(request, "error", reason)
+        return False
 
     def _drop(self) -> None:
         with self.changed:
@@ -272,30 +279,33 @@ class Engine:
             return
         request.tokens.append(event.token)
         self.counts["generated_tokens"] += 1
-        if not self._deliver(request, event):
-            self._finish(request, "error")
+        reason = self._deliver(request, event)
+        if reason is not None:
+            self._finish(request, "error", reason)
         elif request.guide is not None and request.guide.ended():
             self._finish(request, "stop")
         elif len(request.generated) >= request.config.max_tokens or len(request.tokens) >= self.longest:
             self._finish(request, "length")
 
-    def _finish(self, request: Request, how: Finish) -> None:
+    def _finish(self, request: Request, how: Finish, reason: str = "") -> None:
         if request in self.running:
             self.running.remove(request)
         self._release(request)
         self.counts[f"finished_{how}"] += 1
         with contextlib.suppress(Exception):  # the receiver is gone
-            request.deliver(Event(finish=how))
+            request.deliver(Event(finish=how, reason=reason))
 
-    def _deliver(self, request: Request, event: Event) -> bool:
-        """Pass a token to the guide and the receiver; False when either fails."""
+    def _deliver(self, request: Request, event: Event) -> str | None:
+        """Pass a token to the guide and the receiver. If either fails: why, empty if the request is not to blame."""
         try:
             if request.guide is not None:
                 request.guide.commit(request.tokens[-1])
             request.deliver(event)
+        except SanbuError as error:
+            return str(error)
         except Exception:
-            return False
-        return True
+            return ""
+        return None
 
 
 def group_work(work: Work) -> list[Work]:

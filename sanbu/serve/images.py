@@ -56,11 +56,15 @@ class ImageGeneration:
 
         return stream_job(lambda deliver, end: Job(pictures(), deliver, end), self.served)
 
-    async def result(self, drafts: AsyncIterator[list[np.ndarray]]) -> dict[str, Any]:
-        """The response body with the finished images."""
+    async def last(self, drafts: AsyncIterator[list[np.ndarray]]) -> list[np.ndarray]:
+        """The finished images."""
         pictures: list[np.ndarray] = []
         async for drawn in drafts:
             pictures = drawn
+        return pictures
+
+    def result(self, pictures: list[np.ndarray]) -> dict[str, Any]:
+        """The response body with the finished images."""
         return {
             "created": int(time.time()),
             "data": [{"b64_json": png(picture)} for picture in pictures],

@@ -21,12 +21,16 @@ class Busy(SanbuError):
 
 @dataclass(frozen=True)
 class Event:
-    """A generated token with its unfiltered log-probability and, on request, the top log-probabilities; or the end."""
+    """A generated token with its unfiltered log-probability and, on request, the top log-probabilities; or the end.
+
+    reason: what was wrong with the request, if it ended with an error for which the request is to blame.
+    """
 
     token: int | None = None
     logprob: float = 0.0
     top: Sequence[tuple[int, float]] = ()
     finish: Finish | None = None
+    reason: str = ""
 
 
 class Guide(Protocol):

@@ -14,6 +14,7 @@ from sanbu.codecs.text import batch_of
 from sanbu.config import SanbuError
 from sanbu.run import Drawing
 from sanbu.serve.errors import APIError
+from sanbu.serve.grammar import Grammar
 from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.metrics import Metrics
 from sanbu.serve.request import Finish, Guide, Request
@@ -38,7 +39,7 @@ class Generation:
     presence: float = 0.0
     frequency: float = 0.0
     bias: dict[int, float] = field(default_factory=dict)
-    schema: dict[str, Any] | None = None
+    grammar: Grammar | None = None  # that all answers are held to
     expected: Sequence[int] = ()  # predicted output, used for speculative decoding
     seeded: bool = field(init=False, default=False)  # the request gave the seed
     answers: list[Answer] = field(init=False, default_factory=list)
@@ -80,7 +81,7 @@ class Generation:
         tokenizer = self.served.codec.tokenizer
         for number, prompt in enumerate(prompt for prompt in self.prompts for _ in range(self.n)):
             self.answers.append(Answer(number, tokenizer, config.stop))
-            guide: Guide | None = None if self.schema is None else self.served.grammars.schema(self.schema)
+            guide: Guide | None = None if self.grammar is None else self.grammar.guide()
             self.requests.append(
                 Request(
                     prompt, config, self.seed_of(number), queue.sender(number), self.top or 0,
@@ -162,7 +163,7 @@ def check_engine_fields(made: Generation) -> None:
         "presence_penalty": made.presence,
         "frequency_penalty": made.frequency,
         "logit_bias": made.bias,
-        "response_format": made.schema is not None,
+        "response_format": made.grammar is not None,
     }
     for name, value in given.items():
         if value:
@@ -197,24 +198,21 @@ def bias_by_token(served: HostedRun, bias: dict[str, float]) -> dict[int, float]
     return {int(token): value for token, value in bias.items()}
 
 
-def answer_schema(kind: str, schema: dict[str, Any] | None, served: HostedRun, param: str) -> dict[str, Any] | None:
-    """The JSON schema of a response_format, None for plain text. Raises APIError before any token is generated."""
+def answer_grammar(kind: str, schema: dict[str, Any] | None, served: HostedRun, param: str) -> Grammar | None:
+    """The grammar of a response_format, None for plain text. Raises APIError before any token is generated."""
     if kind == "text":
         return None
     if kind == "json_schema" and schema is None:
         raise APIError(400, f"{param}: json_schema needs a schema", param)
-    wanted = {"type": "object"} if kind == "json_object" else schema
-    assert wanted is not None
-    check_schema(served, wanted, param)
-    return wanted
+    return compile_schema(served, {"type": "object"} if schema is None else schema, param)
 
 
-def check_schema(served: HostedRun, schema: dict[str, Any], param: str) -> None:
-    """Raise APIError when a schema is invalid, or when the run does not support constrained decoding."""
+def compile_schema(served: HostedRun, schema: dict[str, Any], param: str) -> Grammar:
+    """The grammar of a schema. Raises APIError if it is invalid, or if the run does not support structured output."""
     if served.engine is None:
         raise APIError(400, f"{param}: {served.name} does not support structured output; leave it out", param)
     try:
-        served.grammars.schema(schema)
+        return served.grammars.schema(schema)
     except (SanbuError, ImportError) as error:
         raise APIError(400, f"{param}: {error}", param) from None
 

@@ -117,6 +117,8 @@ async def stream_pieces(
             if piece.finish is not None:
                 open_answers -= 1
                 requests[index].cancel()
+                if event.reason:
+                    raise APIError(400, event.reason)
                 if piece.finish == "error":
                     raise APIError(500, "generation failed; see the server log")
                 metrics.ended.labels(piece.finish).inc()

@@ -12,6 +12,7 @@ from typing import Any
 
 from sanbu.codecs.chat import Message
 from sanbu.serve.errors import APIError
+from sanbu.serve.json_schema import SchemaError, local
 from sanbu.serve.request_builder import compact
 from sanbu.serve.schemas import ChatBody, ChatMessage, NamedTool, TextPart, Tool
 
@@ -79,19 +80,38 @@ def required_call(body: ChatBody) -> dict[str, Any] | None:
         return None
     if not tools:
         raise APIError(400, "tool_choice: a call is required, but no tools are given; add tools", "tool_choice")
-    forms = [call_schema(tool) for tool in tools]
-    return forms[0] if len(forms) == 1 else {"anyOf": forms}
+    return calls_schema(tools)
 
 
-def call_schema(tool: Tool) -> dict[str, Any]:
-    """The schema of a call to one tool."""
-    arguments = tool.function.parameters or {"type": "object", "properties": {}, "additionalProperties": False}
+def calls_schema(tools: Sequence[Tool]) -> dict[str, Any]:
+    """The schema of a call to one of the tools; the parameters of each are a definition. Raises APIError."""
+    places = [f"/$defs/{number}" for number in range(len(tools))]
+    forms = [call_schema(tool, place) for tool, place in zip(tools, places, strict=True)]
+    made = forms[0] if len(forms) == 1 else {"anyOf": forms}
+    try:
+        parameters = {
+            str(i): local(parameters_of(tool), place) for i, (tool, place) in enumerate(zip(tools, places, strict=True))
+        }
+    except SchemaError as error:
+        raise APIError(400, f"tools: {error}", "tools") from None
+    return {**made, "$defs": parameters}
+
+
+def call_schema(tool: Tool, place: str) -> dict[str, Any]:
+    """The schema of a call to one tool, whose parameters are defined at a place in the document."""
     return {
         "type": "object",
-        "properties": {"name": {"const": tool.function.name}, "arguments": arguments},
+        "properties": {"name": {"const": tool.function.name}, "arguments": {"$ref": f"#{place}"}},
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
+
+
+def parameters_of(tool: Tool) -> dict[str, Any]:
+    """The schema of a tool's arguments, which are an object; without parameters, one without properties."""
+    given = tool.function.parameters or {"properties": {}, "additionalProperties": False}
+    shaped = {"type", "$ref", "anyOf", "oneOf", "allOf", "const", "enum"} & set(given)
+    return given if shaped else {"type": "object", **given}
 
 
 def parse_call(text: str, tools: Sequence[Tool]) -> dict[str, Any] | None:
