@@ -14,19 +14,18 @@ from fastapi.responses import JSONResponse, Response
 from sse_starlette.sse import AppStatus
 
 from sanbu.config import kind_of
-from sanbu.serve import schemas
+from sanbu.serve import schemas, tokens
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.completions import Completion
-from sanbu.serve.delivery import events, limit_time, prepare, respond, run_until_disconnect
+from sanbu.serve.delivery import events, find_run, limit_time, prepare, respond, run_until_disconnect
 from sanbu.serve.embeddings import Embeddings
-from sanbu.serve.errors import APIError, install_handlers
+from sanbu.serve.errors import ERRORS, APIError, install_handlers
 from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.images import ImageGeneration
 from sanbu.serve.middleware import Gate
 from sanbu.serve.preparation import Preparation
 from sanbu.serve.responses import ModelResponse
 from sanbu.serve.service import Service
-from sanbu.serve.tools import conversation
 
 
 def application(
@@ -60,6 +59,7 @@ def application(
     app.include_router(routes, prefix="/v1")
     app.include_router(routes, include_in_schema=False)  # for clients that are given the address without /v1
     app.include_router(about)
+    app.include_router(tokens.routes)
     if origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
@@ -76,14 +76,6 @@ async def open_expected(service: Service) -> None:
 
 
 routes, about = APIRouter(), APIRouter()
-ERRORS: dict[int | str, dict[str, Any]] = {
-    code: {"description": text}
-    for code, text in (
-        (400, "invalid request; the message names the field"),
-        (404, "model not found"),
-        (429, "rate limit reached or queue full; retry later"),
-    )
-}
 
 
 @routes.post("/chat/completions", responses=ERRORS)
@@ -149,25 +141,6 @@ async def model(name: str, request: Request) -> dict[str, Any]:
     return describe(service.find(name))
 
 
-@about.post("/tokenize", responses=ERRORS)
-async def tokenize(body: schemas.TokenizeBody, request: Request) -> dict[str, Any]:
-    """Token ids of a text, or of a conversation after the chat template."""
-    served = find_run(request, body)
-    if not served.writes:
-        raise APIError(400, f"{served.name} does not read text", "model")
-    if (body.prompt is None) == (body.messages is None):
-        raise APIError(400, "give either prompt or messages", "prompt")
-    ids = await prepare(request, lambda: ids_of(served, body))
-    return {"tokens": ids, "count": len(ids), "max_model_len": served.context}
-
-
-def ids_of(served: HostedRun, body: schemas.TokenizeBody) -> list[int]:
-    """Token ids of a text, or of a conversation."""
-    if body.prompt is not None:
-        return served.encode_prompt(body.prompt)
-    return served.encode_chat(conversation(body.messages or ()))
-
-
 @about.get("/health")
 async def health(request: Request) -> Response:
     """200 while serving, 503 while shutting down."""
@@ -181,15 +154,6 @@ async def metrics(request: Request) -> Response:
     """Metrics in the Prometheus format."""
     service: Service = request.app.state.service
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def find_run(request: Request, body: Any) -> HostedRun:
-    """The run that the body's `model` names. Stores the name, and with `prompts` the body, for the request log."""
-    state = request.app.state
-    request.state.model = body.model
-    if state.prompts:
-        request.state.asked = body.model_dump(exclude_none=True)
-    return state.service.find(body.model)
 
 
 def describe(served: HostedRun) -> dict[str, Any]:

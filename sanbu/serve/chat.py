@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sanbu.serve.errors import APIError, api_error
@@ -78,7 +79,7 @@ class ChatCompletion:
         try:
             for index in range(self.generation.n):
                 yield self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
-            held = [""] * self.generation.n
+            held = [Held() for _ in range(self.generation.n)]
             async for piece in pieces:
                 for chunk in self._chunks(piece, held):
                     yield chunk
@@ -90,29 +91,33 @@ class ChatCompletion:
         except Exception as error:
             yield compact(api_error(error).body())
 
-    def _chunks(self, piece: Piece, held: list[str]) -> list[str]:
-        """The chunks of a piece. With tools the answer is held back until its end, because it may be a tool call."""
-        index, end = piece.index, piece.finish
-        if self.tools:
-            held[index] += piece.text
-            if end is None:
-                return []
-        text = held[index] if self.tools else piece.text
-        call = parse_call(text, self.tools) if self.tools else None
-        chunks: list[str] = []
-        if call:
-            begun = {**call, "function": {"name": call["function"]["name"], "arguments": ""}}
-            chunks.append(self._chunk(index, {"tool_calls": [{"index": 0, **begun}]}))
-            chunks.append(
-                self._chunk(
-                    index, {"tool_calls": [{"index": 0, "function": {"arguments": call["function"]["arguments"]}}]}
-                )
-            )
-        elif text or piece.tokens:
-            chunks.append(self._chunk(index, {"content": text}, tokens=piece.tokens))
+    def _chunks(self, piece: Piece, held: list[Held]) -> list[str]:
+        """The chunks of a piece. With tools the answer is held back as long as it may become a call."""
+        index, end, state = piece.index, piece.finish, held[piece.index]
+        state.text += piece.text
+        state.tokens += piece.tokens
+        maybe = bool(self.tools) and not state.sent and state.text.lstrip()[:1] in ("", "{")
+        if maybe and end is None:
+            return []
+        call = parse_call(state.text, self.tools) if maybe else None
+        chunks = self._call_chunks(index, call, state) if call else self._text_chunks(index, state)
         if end:
             chunks.append(self._chunk(index, {}, "tool_calls" if call and end == "stop" else end))
         return chunks
+
+    def _text_chunks(self, index: int, state: Held) -> list[str]:
+        text, tokens = state.take()
+        return [self._chunk(index, {"content": text}, tokens=tokens)] if text or tokens else []
+
+    def _call_chunks(self, index: int, call: dict[str, Any], state: Held) -> list[str]:
+        """A chunk with the name of the function and the log-probabilities, and one with the arguments."""
+        _, tokens = state.take()
+        begun = {**call, "function": {"name": call["function"]["name"], "arguments": ""}}
+        rest = {"arguments": call["function"]["arguments"]}
+        return [
+            self._chunk(index, {"tool_calls": [{"index": 0, **begun}]}, tokens=tokens),
+            self._chunk(index, {"tool_calls": [{"index": 0, "function": rest}]}),
+        ]
 
     def _chunk(
         self, index: int, delta: dict[str, Any], end: str | None = None, tokens: Sequence[GeneratedToken] = ()
@@ -126,6 +131,21 @@ class ChatCompletion:
             return None
         pieces = self.served.codec.tokenizer.pieces
         return {"content": [logprob_entry(token, pieces) for token in tokens], "refusal": None}
+
+
+@dataclass
+class Held:
+    """What of a streamed answer is not sent yet. sent: something was, so the answer is no call."""
+
+    text: str = ""
+    tokens: list[GeneratedToken] = field(default_factory=list)
+    sent: bool = False
+
+    def take(self) -> tuple[str, list[GeneratedToken]]:
+        """The text and the tokens, which count as sent."""
+        taken = self.text, self.tokens
+        self.text, self.tokens, self.sent = "", [], self.sent or bool(self.text or self.tokens)
+        return taken
 
 
 def logprob_entry(token: GeneratedToken, pieces: Sequence[bytes]) -> dict[str, Any]:

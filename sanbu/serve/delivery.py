@@ -13,6 +13,7 @@ from sse_starlette import EventSourceResponse
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.completions import Completion
 from sanbu.serve.errors import APIError
+from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.request_builder import compact
 from sanbu.serve.responses import ModelResponse
 
@@ -34,6 +35,15 @@ async def prepare(request: Request, work: Callable[[], T]) -> T:
             return await state.preparation.run(owner_of(request), work)
     except TimeoutError:
         raise timed_out() from None
+
+
+def find_run(request: Request, body: Any) -> HostedRun:
+    """The run that the body's `model` names. Stores the name, and with `prompts` the body, for the request log."""
+    state = request.app.state
+    request.state.model = body.model
+    if state.prompts:
+        request.state.asked = body.model_dump(exclude_none=True)
+    return state.service.find(body.model)
 
 
 def owner_of(request: Request) -> str:

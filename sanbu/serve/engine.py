@@ -12,7 +12,7 @@ import itertools
 import logging
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from sanbu.serve.block_manager import ROOT, Blocks, chain
 from sanbu.serve.paged import Group, Layout, PagedCache
 from sanbu.serve.request import Busy, Event, Finish, Request, Work
 from sanbu.serve.sampling import choose
+from sanbu.serve.scoring import score
 from sanbu.serve.speculate import Speculation
 
 log = logging.getLogger("sanbu.serve")
@@ -188,6 +189,8 @@ class Engine:
     def _cached_blocks(self, request: Request) -> list[int]:
         """Cached blocks with a prefix of the request; its last token is always computed."""
         size, request.names = self.blocks.size, []
+        if request.scores is not None and len(request.scores) < len(request.prompt) - 1:
+            return []  # cached tokens have no logits
         for start in range(0, len(request.tokens) - size, size):
             before = request.names[-1] if request.names else ROOT
             request.names.append(chain(before, request.tokens[start : start + size]))
@@ -244,7 +247,12 @@ class Engine:
         rows = [ends[id(request)] - back for request in ready for back in range(len(request.guess), -1, -1)]
         last = torch.tensor(rows, dtype=torch.long, device=self.device)
         token_1T = torch.tensor([tokens], device=self.device)
-        return self.model(token_1T, position_1T, self.cache, lambda head, hidden: head(hidden[0, last])).float()
+
+        def readout(head: Callable[[Tensor], Tensor], hidden_1TD: Tensor) -> Tensor:
+            score(order, head, hidden_1TD[0])
+            return head(hidden_1TD[0, last])
+
+        return self.model(token_1T, position_1T, self.cache, readout).float()
 
     def _layout(self, groups: Sequence[Work], position_T: Tensor) -> Layout:
         made, slots, start = [], [], 0
@@ -275,7 +283,7 @@ class Engine:
         """Append and deliver a token; finish the request at the end token, the grammar's end or a length limit."""
         assert event.token is not None
         if event.token in self.ends:
-            self._finish(request, "stop")
+            self._finish(request, "stop", last=event)
             return
         request.tokens.append(event.token)
         self.counts["generated_tokens"] += 1
@@ -287,13 +295,13 @@ class Engine:
         elif len(request.generated) >= request.config.max_tokens or len(request.tokens) >= self.longest:
             self._finish(request, "length")
 
-    def _finish(self, request: Request, how: Finish, reason: str = "") -> None:
+    def _finish(self, request: Request, how: Finish, reason: str = "", last: Event | None = None) -> None:
         if request in self.running:
             self.running.remove(request)
         self._release(request)
         self.counts[f"finished_{how}"] += 1
         with contextlib.suppress(Exception):  # the receiver is gone
-            request.deliver(Event(finish=how, reason=reason))
+            request.deliver(Event(finish=how, reason=reason, last=last))
 
     def _deliver(self, request: Request, event: Event) -> str | None:
         """Pass a token to the guide and the receiver. If either fails: why, empty if the request is not to blame."""

@@ -24,6 +24,15 @@ TYPES = {
     503: "server_error",
 }
 
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"description": text}
+    for code, text in (
+        (400, "invalid request; the message names the field"),
+        (404, "model not found"),
+        (429, "rate limit reached or queue full; retry later"),
+    )
+}
+
 
 class APIError(Exception):
     """An error response: HTTP status, one-line message, the field at fault, error code; wait: seconds until a retry."""

@@ -24,6 +24,8 @@ PROTECTED = (
     "/completions",
     "/models",
     "/tokenize",
+    "/detokenize",
+    "/tokenizer_info",
     "/metrics",
     "/embeddings",
     "/images/",

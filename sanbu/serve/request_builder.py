@@ -41,6 +41,7 @@ class Generation:
     bias: dict[int, float] = field(default_factory=dict)
     grammar: Grammar | None = None  # that all answers are held to
     expected: Sequence[int] = ()  # predicted output, used for speculative decoding
+    scored: bool = False  # the log-probabilities of the prompts are wanted too
     seeded: bool = field(init=False, default=False)  # the request gave the seed
     answers: list[Answer] = field(init=False, default_factory=list)
     requests: list[Request] = field(init=False, default_factory=list)
@@ -80,12 +81,13 @@ class Generation:
         config = mine if isinstance(mine, Autoregressive) else Autoregressive()
         tokenizer = self.served.codec.tokenizer
         for number, prompt in enumerate(prompt for prompt in self.prompts for _ in range(self.n)):
-            self.answers.append(Answer(number, tokenizer, config.stop))
+            self.answers.append(Answer(number, tokenizer, config.stop, self.scored))
             guide: Guide | None = None if self.grammar is None else self.grammar.guide()
             self.requests.append(
                 Request(
                     prompt, config, self.seed_of(number), queue.sender(number), self.top or 0,
                     self.presence, self.frequency, self.bias, guide, self.expected,
+                    [] if self.scored else None,
                 )
             )  # fmt: skip
         engine.submit(*self.requests)

@@ -124,7 +124,7 @@ class CompletionBody(SamplingBody):
     """POST /v1/completions"""
 
     prompt: Text | list[Text] | Ids | list[Ids]
-    max_tokens: int | None = Field(None, ge=1, lt=1 << 31)
+    max_tokens: int | None = Field(None, ge=0, lt=1 << 31)
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool | None = None
     suffix: str | None = None
@@ -191,6 +191,14 @@ class EmbeddingBody(Body):
 class TokenizeBody(Body):
     """POST /tokenize"""
 
-    model: Text
+    model: Text | None = None
     prompt: Text | None = None
     messages: list[ChatMessage] | None = None
+    add_special_tokens: bool | None = None
+
+
+class DetokenizeBody(Body):
+    """POST /detokenize"""
+
+    model: Text | None = None
+    tokens: Ids
