@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sanbu.serve.conversation import conversation, join_text
 from sanbu.serve.errors import APIError, api_error
 from sanbu.serve.hosted_run import HostedRun, PromptTooLong
 from sanbu.serve.request_builder import Generation, answer_grammar, build_generation, compact, compile_schema
 from sanbu.serve.schemas import ChatBody, Tool
 from sanbu.serve.streaming import GeneratedToken, Piece
-from sanbu.serve.tools import conversation, join_text, parse_call, required_call
+from sanbu.serve.tools import parse_call, required_call
 
 
 class ChatCompletion:
@@ -30,6 +31,8 @@ class ChatCompletion:
         if format_ and grammar is None:
             grammar = answer_grammar(format_.type, named, served, "response_format")
         self.left_out: str | None = None
+        if any(message.name for message in body.messages):
+            self._leave_out("messages.name")
         prompt = self._prompt() if served.writes else []
         top = (body.top_logprobs or 0) if body.logprobs else None
         most = body.max_completion_tokens or body.max_tokens
@@ -53,9 +56,14 @@ class ChatCompletion:
                 raise
             prompt = [0] * self.served.context
         if self.tools and self.forced is None and len(prompt) >= self.served.context:
-            self.tools, self.left_out = [], "tools"
+            self.tools = []
+            self._leave_out("tools")
             prompt = self.served.encode_chat(conversation(self.body.messages))
         return prompt
+
+    def _leave_out(self, name: str) -> None:
+        """Note a field that the answer does not depend on although it was given."""
+        self.left_out = f"{self.left_out}, {name}" if self.left_out else name
 
     async def result(self, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
         """The response body, once all answers are finished."""
@@ -169,7 +177,6 @@ def check_chat(body: ChatBody) -> None:
     """Raise APIError for fields that are not supported and would change the answer."""
     unknown = {
         "audio": body.audio,
-        "functions": body.functions,
         "modalities": [m for m in body.modalities or () if m != "text"],
     }
     for name, value in unknown.items():

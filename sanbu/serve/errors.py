@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from sanbu.config import SanbuError
 from sanbu.serve.request import Busy
+from sanbu.serve.validation import explain
 
 TYPES = {
     400: "invalid_request_error",
@@ -64,6 +65,8 @@ def api_error(error: Exception) -> APIError:
         return APIError(429, str(error), code="queue_full", wait=1)
     if isinstance(error, SanbuError):
         return APIError(400, str(error))
+    if isinstance(error, RecursionError):
+        return APIError(400, "the request is nested too deeply")
     return APIError(500, "internal error; see the server log for this request ID")
 
 
@@ -72,12 +75,14 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if part != "body"]
-        param = ".".join(place) or None
-        if first["type"] == "json_invalid":
+        found = error.errors()
+        if found[0]["type"] == "json_invalid":
             return APIError(400, "the request body is not valid JSON").response()
-        return APIError(400, f"{param}: {first['msg']}" if param else first["msg"], param).response()
+        if isinstance(error.body, bytes):
+            given = request.headers.get("content-type", "")[:80]
+            return APIError(400, f"Content-Type: given {given!r}, allowed: 'application/json'").response()
+        param, message = explain(found, error.body)
+        return APIError(400, message, param).response()
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -195,8 +195,8 @@ def bias_by_token(served: HostedRun, bias: dict[str, float]) -> dict[int, float]
     """logit_bias by token id."""
     size = served.run.recipe.data.space().vocabulary
     for token in bias:
-        if not token.isascii() or not token.isdigit() or int(token) >= size:
-            raise APIError(400, f"logit_bias: there is no token {token!r}; allowed: 0 to {size - 1}", "logit_bias")
+        if not token.isascii() or not token.isdigit() or len(token) > 10 or int(token) >= size:
+            raise APIError(400, f"logit_bias: there is no token {token[:20]!r}; allowed: 0 to {size - 1}", "logit_bias")
     return {int(token): value for token, value in bias.items()}
 
 

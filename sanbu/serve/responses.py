@@ -7,12 +7,12 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+from sanbu.serve.conversation import conversation
 from sanbu.serve.errors import APIError, api_error
 from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.request_builder import Generation, answer_grammar, build_generation, compact
 from sanbu.serve.schemas import ChatMessage, ResponseBody, SamplingBody
 from sanbu.serve.streaming import Piece
-from sanbu.serve.tools import conversation
 
 
 class ModelResponse:

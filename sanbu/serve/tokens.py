@@ -10,12 +10,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from sanbu.codecs.tokenizer import decode
+from sanbu.serve.conversation import conversation
 from sanbu.serve.delivery import find_run, prepare
 from sanbu.serve.errors import ERRORS, APIError
 from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.legacy_logprobs import TokenNames
 from sanbu.serve.schemas import DetokenizeBody, TokenizeBody
-from sanbu.serve.tools import conversation
 
 routes = APIRouter()
 

@@ -5,68 +5,15 @@ A required call is enforced by constrained decoding; otherwise an answer of this
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sanbu.codecs.chat import Message
+from sanbu.serve.conversation import parse_json
 from sanbu.serve.errors import APIError
 from sanbu.serve.json_schema import SchemaError, local
 from sanbu.serve.request_builder import compact
-from sanbu.serve.schemas import ChatBody, ChatMessage, NamedTool, TextPart, Tool
-
-
-def conversation(messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> list[Message]:
-    """Messages with the roles system, user and assistant; tools are listed in a system message."""
-    told: list[Message] = []
-    if tools:
-        functions = [tool.function.model_dump(exclude_none=True) for tool in tools]
-        told.append(
-            {
-                "role": "system",
-                "content": 'Functions you may call by answering {"name": ..., "arguments": {...}}: '
-                + compact(functions),
-            }
-        )
-    for message in messages:
-        role = {"developer": "system", "tool": "user"}.get(message.role, message.role)
-        told.append({"role": role, "content": message_text(message)})
-    return merge_system(told)
-
-
-def message_text(message: ChatMessage) -> str:
-    """The text of a message, followed by its tool calls as JSON."""
-    text = join_text(message.content or "")
-    calls = [
-        compact({"name": call.function.name, "arguments": parse_json(call.function.arguments)})
-        for call in message.tool_calls or ()
-    ]
-    return "\n".join([text, *calls] if text else calls) if calls else text
-
-
-def join_text(content: str | Sequence[TextPart]) -> str:
-    """Message content as one string."""
-    return content if isinstance(content, str) else "".join(part.text for part in content)
-
-
-def parse_json(text: str) -> Any:
-    """The parsed JSON, or the text itself if it is not JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def merge_system(messages: Sequence[Message]) -> list[Message]:
-    """The messages with consecutive system messages joined."""
-    made: list[Message] = []
-    for message in messages:
-        if made and message["role"] == made[-1]["role"] == "system":
-            made[-1] = {"role": "system", "content": made[-1]["content"] + "\n" + message["content"]}
-        else:
-            made.append(message)
-    return made
+from sanbu.serve.schemas import ChatBody, NamedTool, Tool
 
 
 def required_call(body: ChatBody) -> dict[str, Any] | None:
@@ -118,7 +65,7 @@ def parse_call(text: str, tools: Sequence[Tool]) -> dict[str, Any] | None:
     """The tool call that an answer consists of; None if it is not a call."""
     found = parse_json(text.strip())
     known = {tool.function.name for tool in tools}
-    if not isinstance(found, dict) or set(found) != {"name", "arguments"} or found["name"] not in known:
+    if not isinstance(found, dict) or set(found) != {"name", "arguments"} or str(found["name"]) not in known:
         return None
     function = {"name": found["name"], "arguments": compact(found["arguments"])}
     return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}
