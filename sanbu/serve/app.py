@@ -17,8 +17,9 @@ from sanbu.config import kind_of
 from sanbu.serve import schemas, tokens
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.completions import Completion
-from sanbu.serve.delivery import events, find_run, limit_time, prepare, respond, run_until_disconnect
+from sanbu.serve.delivery import events, find_run, limit_time, prepare, reserve, respond, run_until_disconnect
 from sanbu.serve.embeddings import Embeddings
+from sanbu.serve.endpoints import Endpoints
 from sanbu.serve.errors import ERRORS, APIError, install_handlers
 from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.images import ImageGeneration
@@ -56,15 +57,19 @@ def application(
     app.state.service, app.state.seconds, app.state.prompts = service, seconds, prompts
     app.state.preparation = Preparation()
     install_handlers(app)
-    app.include_router(routes, prefix="/v1")
-    app.include_router(routes, include_in_schema=False)  # for clients that are given the address without /v1
-    app.include_router(about)
-    app.include_router(tokens.routes)
-    if origins:
+    included = (("/v1", routes), ("", routes), ("", about), ("", tokens.routes))
+    for prefix, router in included:  # without /v1 for clients that are given the address without it
+        app.include_router(router, prefix=prefix, include_in_schema=bool(prefix) or router is not routes)
+    endpoints = Endpoints(included)
+    app.add_middleware(Gate, service=service, endpoints=endpoints, largest=largest, origins=origins, local=local)
+    if origins:  # outside the gate, so that its errors can be read by the page too
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "x-left-out", "retry-after"],
         )
-    app.add_middleware(Gate, service=service, largest=largest, origins=origins, local=local)
     return app
 
 
@@ -122,6 +127,7 @@ async def embeddings(body: schemas.EmbeddingBody, request: Request) -> Response:
     """Create one embedding vector per input."""
     served = find_run(request, body)
     made = await prepare(request, lambda: Embeddings(served, body))
+    reserve(request, made.tokens)
     vectors = await run_until_disconnect(request, made.vectors())
     request.state.tokens = made.tokens
     return await prepare(request, lambda: JSONResponse(made.result(vectors)))

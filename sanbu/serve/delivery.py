@@ -46,6 +46,13 @@ def find_run(request: Request, body: Any) -> HostedRun:
     return state.service.find(body.model)
 
 
+def reserve(request: Request, tokens: int) -> None:
+    """Set aside the tokens that a request may use, of the limit of its key. Raises APIError 429."""
+    key = getattr(request.state, "key", None)
+    if key is not None:
+        request.app.state.service.keys.reserve(key, request.state.spending, tokens)
+
+
 def owner_of(request: Request) -> str:
     """Who sends a request: the name of its key, else its address."""
     key = getattr(request.state, "key", None)
@@ -55,6 +62,7 @@ def owner_of(request: Request) -> str:
 
 async def respond(request: Request, body: Any, made: ChatCompletion | Completion | ModelResponse) -> Response:
     """Submit the request, then return one JSON response or an event stream."""
+    reserve(request, made.generation.most_tokens())
     pieces = made.generation.pieces(request.app.state.service.metrics)
 
     def count() -> None:

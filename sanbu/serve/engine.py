@@ -34,7 +34,7 @@ class Engine:
 
     blocks: number of KV-cache blocks. size: tokens per block. budget: tokens per step. rows: concurrent requests.
     queue: waiting requests. guesses: speculative tokens are added to steps of fewer tokens than this. counts: totals
-    since the start. end, other_ends: tokens that end an answer. An error in one request ends that request alone.
+    since the start. end, other_ends: tokens that end an answer. A step that raises ends only its cause.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Engine:
         self.device = model.embedding.tokens.weight.device
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
+        self.alone: deque[Request] = deque()  # after a step that raised: to be stepped one by one
         self.counts: Counter[str] = Counter()
         self.speculation = Speculation(guesses, self.blocks, self.longest, self.counts)
         self.vocabulary = model.embedding.tokens.weight.shape[0]
@@ -88,16 +89,28 @@ class Engine:
         return bool(self.waiting or self.running)
 
     def fail(self) -> None:
-        """End every running request with an error; waiting requests stay queued."""
-        for request in list(self.running):
-            self._finish(request, "error")
+        """A step has raised: step the running requests one by one, and end with an error those whose steps raise."""
+        if self.alone:
+            self._finish(self.alone.popleft(), "error")
+        else:
+            self.alone.extend(self.running)
+            if not self.alone and self.waiting:  # it could not be admitted
+                with self.changed:
+                    blamed = self.waiting.popleft()
+                self._finish(blamed, "error")
+        for request in self.running:  # the step may have ended anywhere: the last token is computed again
+            request.filled = min(request.filled, len(request.tokens) - 1)
+            request.guess, request.matched = [], 0
 
     @torch.inference_mode()
     def step(self) -> None:
         """One forward pass: drop cancelled requests, admit waiting ones, plan, compute, sample and deliver."""
         self._drop()
-        self._admit()
-        work = self._plan()
+        while self.alone and self.alone[0] not in self.running:
+            self.alone.popleft()
+        if not self.alone:
+            self._admit()
+        work = self._plan(list(self.alone)[:1] or self.running)
         if not work:
             return
         self.counts["steps"] += 1
@@ -108,6 +121,8 @@ class Engine:
         for request, count in work:
             self._fill(request, count - len(request.guess))
         self._sample(ready, logits_RV)
+        if self.alone and not self.alone[0].missing > 1:
+            self.alone.popleft()
 
     def _sample(self, ready: Sequence[Request], logits_RV: Tensor) -> None:
         """Sample one token per request, and one more after every accepted speculative token."""
@@ -198,10 +213,10 @@ class Engine:
         del request.names[len(known) :]
         return known
 
-    def _plan(self) -> Work:
-        """The requests of the next step: decoding ones first, then prompts, oldest first."""
+    def _plan(self, requests: Sequence[Request]) -> Work:
+        """The work of the next step: decoding requests first, then prompts, oldest first."""
         left, work = self.budget, []
-        for request in sorted(self.running, key=lambda request: request.missing > 1):  # stable, so oldest first
+        for request in sorted(requests, key=lambda request: request.missing > 1):  # stable, so oldest first
             count = min(request.missing, left)
             if request in self.running and count and self._reserve(request, request.filled + count):
                 work.append((request, count))

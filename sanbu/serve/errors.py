@@ -19,7 +19,9 @@ TYPES = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "invalid_request_error",
     413: "invalid_request_error",
+    431: "invalid_request_error",
     429: "rate_limit_error",
     500: "server_error",
     503: "server_error",
@@ -39,10 +41,16 @@ class APIError(Exception):
     """An error response: HTTP status, one-line message, the field at fault, error code; wait: seconds until a retry."""
 
     def __init__(
-        self, status: int, message: str, param: str | None = None, code: str | None = None, wait: int = 0
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        wait: int = 0,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.param, self.code, self.wait = status, param, code, wait
+        self.status, self.param, self.code, self.wait, self.headers = status, param, code, wait, headers or {}
 
     def body(self) -> dict[str, Any]:
         """The JSON body, {"error": ...}."""
@@ -51,7 +59,9 @@ class APIError(Exception):
 
     def response(self) -> JSONResponse:
         """The HTTP response, with a Retry-After header if a retry makes sense."""
-        headers = {"Retry-After": str(self.wait)} if self.wait else {}
+        headers = dict(self.headers)
+        if self.wait:
+            headers["Retry-After"] = str(self.wait)
         if self.status >= 500 and not self.wait:
             headers["x-should-retry"] = "false"
         return JSONResponse(self.body(), self.status, headers)

@@ -20,6 +20,7 @@ from sanbu.serve.metrics import Metrics
 from sanbu.serve.request import Finish, Guide, Request
 from sanbu.serve.schemas import SamplingBody
 from sanbu.serve.single_lane import Job
+from sanbu.serve.strategy_fields import check_limits, check_shape, strategy_fields
 from sanbu.serve.streaming import Answer, EventQueue, Piece, stream_job, stream_pieces
 from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.strategy import StrategyConfig
@@ -54,6 +55,13 @@ class Generation:
     def seed_of(self, number: int) -> int:
         """The seed of an answer: `seed` + i for every prompt if the request gave it, else one of its own."""
         return self.seed + (number % self.n if self.seeded else number)
+
+    def most_tokens(self) -> int:
+        """How many tokens the request may use, at most."""
+        most = getattr(self.drawing.recipe.strategy, "max_tokens", 0)
+        return sum(
+            len(prompt) + self.n * min(most, max(0, self.served.context - len(prompt))) for prompt in self.prompts
+        )
 
     def usage(self) -> dict[str, Any]:
         """Token counts, as OpenAI reports them."""
@@ -134,6 +142,7 @@ def build_generation(
             line = f"the prompt has {len(prompt)} tokens; allowed: 1 to {served.context - 1}"
             raise APIError(400, line, param, "context_length_exceeded")
     n, wanted = body.n or 1, dict(body.strategy or {})
+    check_shape(wanted)
     kind = wanted.get("kind", "autoregressive" if served.engine is not None else None)
     alike = kind == "autoregressive" and served.engine is not None
     longest = served.context if most is None and alike else most  # default: until the context is full
@@ -148,6 +157,7 @@ def build_generation(
         drawing.recipe.strategy.check_samples(n)
     except SanbuError as error:
         raise APIError(400, str(error), "strategy" if wanted else None) from None
+    check_limits(drawing.recipe.strategy, served.run.recipe.strategy, n * len(prompts))
     made = Generation(served, prompts, n, seed_or_random(body.seed), drawing, alike, **more)
     made.seeded = body.seed is not None
     made.presence, made.frequency = body.presence_penalty or 0.0, body.frequency_penalty or 0.0
@@ -159,7 +169,11 @@ def build_generation(
 def check_engine_fields(made: Generation) -> None:
     """Raise APIError for fields that only the engine supports: log-probabilities, penalties, response formats."""
     if made.batched:
-        return
+        return  # the engine itself checks the ids
+    size = made.served.run.recipe.data.space().vocabulary
+    strange = next((token for prompt in made.prompts for token in prompt if not 0 <= token < size), None)
+    if strange is not None:
+        raise APIError(400, f"there is no token {strange}; allowed: 0 to {size - 1}", "prompt")
     given = {
         "logprobs": made.top is not None,
         "presence_penalty": made.presence,
@@ -170,20 +184,6 @@ def check_engine_fields(made: Generation) -> None:
     for name, value in given.items():
         if value:
             raise APIError(400, f"{name} needs the strategy 'autoregressive'", name)
-
-
-def strategy_fields(body: SamplingBody, most: int | None) -> dict[str, Any]:
-    """Strategy fields from the OpenAI names."""
-    given = {
-        "temperature": body.temperature,
-        "top_p": None if body.top_p is None else max(body.top_p, 1e-9),
-        "top_k": body.top_k,
-        "min_p": body.min_p,
-        "repetition_penalty": body.repetition_penalty,
-        "max_tokens": most,
-        "stop": [body.stop] if isinstance(body.stop, str) else body.stop,
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def seed_or_random(seed: int | None) -> int:

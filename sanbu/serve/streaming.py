@@ -138,6 +138,7 @@ async def stream_pieces(
     finally:
         for request in requests:
             request.cancel()
+        metrics.ended.labels("abort").inc(sum(answer.finish is None for answer in answers))
         metrics.latency.observe(time.perf_counter() - begun)
         metrics.prompt.inc(sum(len(request.prompt) for request in requests))
         metrics.generated.inc(sum(answer.tokens for answer in answers))

@@ -17,22 +17,29 @@ SHAPES |= {"bool_type", "none_required", "literal_error"}
 def explain(errors: Sequence[Mapping[str, Any]], body: Any) -> tuple[str | None, str]:
     """(path of the field, message) of the errors that pydantic found in a body.
 
-    Where a field may have several forms, pydantic reports what each form misses. The form that was meant is the one
-    in which the error lies deepest.
+    Where a field may have several forms, pydantic reports what each of them misses. See `likelihood`.
     """
     first = str(errors[0]["loc"][1]) if len(errors[0]["loc"]) > 1 else ""
     alike = [error for error in errors if len(error["loc"]) < 2 or str(error["loc"][1]) == first]
     placed = [(list(real_path(error, body)), error) for error in alike]
-    deepest = max(len(path) for path, _ in placed)
-    chosen = [(path, error) for path, error in placed if len(path) == deepest]
-    exact = [pair for pair in chosen if pair[1]["type"] not in SHAPES]
-    path, error = (exact or chosen)[0]
-    if exact and error["type"] == "missing":  # a wrong kind of part misses the fields of another kind
-        path, error = next(((p, e) for p, e in chosen if e["type"] == "literal_error"), (path, error))
+    path, error = max(placed, key=lambda pair: likelihood(*pair))
+    chosen = [(other, one) for other, one in placed if len(other) == len(path)]
     name = ".".join(path)
     if not name:
         return None, "the request body must be a JSON object"
     return name, f"{name}: {reason(path, error, [e for p, e in chosen if p == path])}"
+
+
+def likelihood(path: Sequence[str], error: Mapping[str, Any]) -> tuple[bool, int, int, list[int]]:
+    """How likely an error is the one to tell, of those of all forms: the form that was meant fits best.
+
+    A value that has the right form but exceeds a limit comes first, then the error that lies deepest in the body.
+    """
+    kinds = ("missing", "extra_forbidden", "literal_error")
+    kind = error["type"]
+    exact = kind not in SHAPES and kind not in kinds
+    indices = [int(part) for part in path if part.isdigit()]
+    return exact, len(path), kinds.index(kind) + 1 if kind in kinds else 0, indices
 
 
 def real_path(error: Mapping[str, Any], body: Any) -> Iterator[str]:
