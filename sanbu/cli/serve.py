@@ -105,7 +105,9 @@ def with_page(api: Any, service: Any, root: Path, local: bool, closed: bool) -> 
 
 @app.command()
 def key(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="name of the key's owner")],
+    words: Annotated[
+        list[str], typer.Argument(metavar="NAME | list | revoke NAME", help="name of the key's owner, or what to do")
+    ],
     keys: Annotated[Path, typer.Option("--keys", metavar="FILE", help="file with the hashes of keys")] = Path(
         "keys.json"
     ),
@@ -115,8 +117,31 @@ def key(
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Make an API key; it is shown once, the file keeps only its hash."""
-    from sanbu.serve.keys import make
+    """Make, list and revoke API keys. A key is shown once, the file keeps only its hash; a running server follows it.
 
-    secret = make(keys, name, requests_per_minute=requests, tokens_per_minute=tokens)
-    report({"name": name, "key": secret}, as_json, secret)
+    \b
+    sanbu key ada --keys keys.json --requests 60
+    sanbu key list --keys keys.json
+    sanbu key revoke ada --keys keys.json
+    """
+    from sanbu.serve.key_file import make, read_keys, revoke
+
+    if words == ["list"]:
+        known = [one.model_dump(exclude={"sha256"}) for one in read_keys(keys)]
+        report({"keys": known}, as_json, "\n".join(map(key_line, known)) or f"{keys} has no keys")
+    elif words[0] == "revoke" and len(words) == 2:
+        revoke(keys, words[1])
+        report({"revoked": words[1]}, as_json, f"revoked {words[1]}")
+    elif len(words) == 1:
+        secret = make(keys, words[0], requests_per_minute=requests, tokens_per_minute=tokens)
+        report({"name": words[0], "key": secret}, as_json, secret)
+    else:
+        raise ConfigError(f"key: given {' '.join(words)[:80]!r}, allowed: NAME, list or revoke NAME")
+
+
+def key_line(one: dict[str, Any]) -> str:
+    """A key and its limits."""
+    limits = [
+        f"{one[f'{what}_per_minute']} {what} per minute" for what in ("requests", "tokens") if one[f"{what}_per_minute"]
+    ]
+    return f"{one['name']}: {', '.join(limits) or 'no limit'}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -291,14 +291,17 @@ class FileTokenizer:
         """The id of a special token, or None."""
         return self.tokenizer.token_to_id(name)
 
+    @cached_property
+    def with_special(self) -> tokenizers.Tokenizer:
+        """A copy that reads special tokens in text: a switch of the tokenizer itself would be seen by other threads."""
+        copy = tokenizers.Tokenizer.from_str(self.tokenizer.to_str())
+        copy.encode_special_tokens = False
+        return copy
+
     def encode_with_special(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text in which special tokens may occur, and the span of characters of each id."""
-        self.tokenizer.encode_special_tokens = False
-        try:
-            with refusal("the tokenizer cannot encode a text"):
-                encoding = self.tokenizer.encode(text, add_special_tokens=False)
-        finally:
-            self.tokenizer.encode_special_tokens = True
+        with refusal("the tokenizer cannot encode a text"):
+            encoding = self.with_special.encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
     def save(self, folder: Path) -> None:

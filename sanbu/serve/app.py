@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
-from sse_starlette import EventSourceResponse
 from sse_starlette.sse import AppStatus
 
 from sanbu.config import kind_of
-from sanbu.serve import schemas
+from sanbu.serve import schemas, tokens
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.completions import Completion
-from sanbu.serve.embeddings import create_embeddings
-from sanbu.serve.errors import APIError, install_handlers
+from sanbu.serve.delivery import events, find_run, limit_time, prepare, reserve, respond, run_until_disconnect
+from sanbu.serve.embeddings import Embeddings
+from sanbu.serve.endpoints import Endpoints
+from sanbu.serve.errors import ERRORS, APIError, install_handlers
 from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.images import ImageGeneration
 from sanbu.serve.middleware import Gate
-from sanbu.serve.request_builder import compact
+from sanbu.serve.preparation import Preparation
 from sanbu.serve.responses import ModelResponse
 from sanbu.serve.service import Service
-from sanbu.serve.tools import conversation
-
-T = TypeVar("T")
 
 
 def application(
@@ -57,15 +55,21 @@ def application(
         title="Sanbu", version=version("sanbu"), lifespan=lifespan, docs_url=None, redoc_url=None
     )  # both load scripts from a CDN
     app.state.service, app.state.seconds, app.state.prompts = service, seconds, prompts
+    app.state.preparation = Preparation()
     install_handlers(app)
-    app.include_router(routes, prefix="/v1")
-    app.include_router(routes, include_in_schema=False)  # for clients that are given the address without /v1
-    app.include_router(about)
-    if origins:
+    included = (("/v1", routes), ("", routes), ("", about), ("", tokens.routes))
+    for prefix, router in included:  # without /v1 for clients that are given the address without it
+        app.include_router(router, prefix=prefix, include_in_schema=bool(prefix) or router is not routes)
+    endpoints = Endpoints(included)
+    app.add_middleware(Gate, service=service, endpoints=endpoints, largest=largest, origins=origins, local=local)
+    if origins:  # outside the gate, so that its errors can be read by the page too
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "x-left-out", "retry-after"],
         )
-    app.add_middleware(Gate, service=service, largest=largest, origins=origins, local=local)
     return app
 
 
@@ -77,20 +81,13 @@ async def open_expected(service: Service) -> None:
 
 
 routes, about = APIRouter(), APIRouter()
-ERRORS: dict[int | str, dict[str, Any]] = {
-    code: {"description": text}
-    for code, text in (
-        (400, "invalid request; the message names the field"),
-        (404, "model not found"),
-        (429, "rate limit reached or queue full; retry later"),
-    )
-}
 
 
 @routes.post("/chat/completions", responses=ERRORS)
 async def chat(body: schemas.ChatBody, request: Request) -> Response:
     """Create a chat completion."""
-    made = ChatCompletion(find_run(request, body), body)
+    served = find_run(request, body)
+    made = await prepare(request, lambda: ChatCompletion(served, body))
     request.state.left_out = made.left_out
     return await respond(request, body, made)
 
@@ -98,13 +95,15 @@ async def chat(body: schemas.ChatBody, request: Request) -> Response:
 @routes.post("/completions", responses=ERRORS)
 async def completions(body: schemas.CompletionBody, request: Request) -> Response:
     """Create a text completion."""
-    return await respond(request, body, Completion(find_run(request, body), body))
+    served = find_run(request, body)
+    return await respond(request, body, await prepare(request, lambda: Completion(served, body)))
 
 
 @routes.post("/responses", responses=ERRORS)
 async def responses(body: schemas.ResponseBody, request: Request) -> Response:
     """Create a response (Responses API)."""
-    return await respond(request, body, ModelResponse(find_run(request, body), body))
+    served = find_run(request, body)
+    return await respond(request, body, await prepare(request, lambda: ModelResponse(served, body)))
 
 
 @routes.post("/images/generations", responses=ERRORS)
@@ -114,17 +113,24 @@ async def images(body: schemas.ImageBody, request: Request) -> Response:
     drawing = service.names(writes=False)
     if body.model is None and not drawing:
         raise APIError(404, "no image run is served", "model", "model_not_found")
-    made = ImageGeneration(find_run(request, body) if body.model is not None else service.find(drawing[0]), body)
+    served = find_run(request, body) if body.model is not None else service.find(drawing[0])
+    made = await prepare(request, lambda: ImageGeneration(served, body))
     drafts = made.drafts()
     if body.stream:
         return events(limit_time(request, drafts, made.stream(drafts)))
-    return JSONResponse(await run_until_disconnect(request, made.result(drafts)))
+    drawn = await run_until_disconnect(request, made.last(drafts))
+    return await prepare(request, lambda: JSONResponse(made.result(drawn)))
 
 
 @routes.post("/embeddings", responses=ERRORS)
 async def embeddings(body: schemas.EmbeddingBody, request: Request) -> Response:
     """Create one embedding vector per input."""
-    return JSONResponse(await run_until_disconnect(request, create_embeddings(find_run(request, body), body)))
+    served = find_run(request, body)
+    made = await prepare(request, lambda: Embeddings(served, body))
+    reserve(request, made.tokens)
+    vectors = await run_until_disconnect(request, made.vectors())
+    request.state.tokens = made.tokens
+    return await prepare(request, lambda: JSONResponse(made.result(vectors)))
 
 
 @routes.get("/models")
@@ -139,21 +145,6 @@ async def model(name: str, request: Request) -> dict[str, Any]:
     """Describe one model."""
     service: Service = request.app.state.service
     return describe(service.find(name))
-
-
-@about.post("/tokenize", responses=ERRORS)
-async def tokenize(body: schemas.TokenizeBody, request: Request) -> dict[str, Any]:
-    """Token ids of a text, or of a conversation after the chat template."""
-    served = find_run(request, body)
-    if not served.writes:
-        raise APIError(400, f"{served.name} does not read text", "model")
-    if (body.prompt is None) == (body.messages is None):
-        raise APIError(400, "give either prompt or messages", "prompt")
-    if body.prompt is not None:
-        ids = served.encode_prompt(body.prompt)
-    else:
-        ids = served.encode_chat(conversation(body.messages or ()))
-    return {"tokens": ids, "count": len(ids), "max_model_len": served.context}
 
 
 @about.get("/health")
@@ -171,15 +162,6 @@ async def metrics(request: Request) -> Response:
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def find_run(request: Request, body: Any) -> HostedRun:
-    """The run that the body's `model` names. Stores the name, and with `prompts` the body, for the request log."""
-    state = request.app.state
-    request.state.model = body.model
-    if state.prompts:
-        request.state.asked = body.model_dump(exclude_none=True)
-    return state.service.find(body.model)
-
-
 def describe(served: HostedRun) -> dict[str, Any]:
     """The entry of a model in the list of models."""
     kind = kind_of(served.run.recipe.strategy)
@@ -193,77 +175,3 @@ def describe(served: HostedRun) -> dict[str, Any]:
         "strategy": kind,
         **more,
     }
-
-
-async def respond(request: Request, body: Any, made: ChatCompletion | Completion | ModelResponse) -> Response:
-    """Submit the request, then return one JSON response or an event stream."""
-    pieces = made.generation.pieces(request.app.state.service.metrics)
-
-    def count() -> None:
-        request.state.tokens = made.generation.usage()["total_tokens"]
-
-    if body.stream:
-        return events(limit_time(request, pieces, made.stream(pieces), count))
-
-    async def result() -> dict[str, Any]:
-        try:
-            return await made.result(pieces)
-        finally:
-            count()
-            await pieces.aclose()  # type: ignore[attr-defined]
-
-    return JSONResponse(await run_until_disconnect(request, result()))
-
-
-async def limit_time(
-    request: Request, source: AsyncIterator[Any], stream: AsyncIterator[Any], end: Any = None
-) -> AsyncIterator[Any]:
-    """A stream with a time limit; its source is closed when it ends or the client disconnects."""
-    try:
-        async with asyncio.timeout(request.app.state.seconds):
-            async for what in stream:
-                yield what
-    except TimeoutError:
-        yield compact(APIError(503, "request timed out", code="timeout").body())
-    finally:
-        if end is not None:
-            end()
-        await source.aclose()  # type: ignore[attr-defined]
-
-
-def events(stream: AsyncIterator[Any]) -> Response:
-    """Server-sent events. stream: data strings, or (event name, data) pairs."""
-
-    async def format_events() -> AsyncIterator[dict[str, str]]:
-        try:
-            async for what in stream:
-                yield {"data": what} if isinstance(what, str) else {"event": what[0], "data": what[1]}
-        finally:
-            await stream.aclose()  # type: ignore[attr-defined]
-
-    return EventSourceResponse(format_events(), sep="\n", ping=15, send_timeout=60, headers={"X-Accel-Buffering": "no"})
-
-
-async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of work, cancelled when the client disconnects or the time limit is reached."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(wait_for_disconnect(request))
-    try:
-        await asyncio.wait({task, gone}, timeout=request.app.state.seconds, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise (
-            APIError(503, "request timed out", code="timeout")
-            if not gone.done()
-            else APIError(400, "the client closed the connection")
-        )
-    finally:
-        for one in (task, gone):
-            one.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def wait_for_disconnect(request: Request) -> None:
-    """Return when the client has disconnected."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

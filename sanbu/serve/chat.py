@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from sanbu.serve.conversation import conversation, join_text
 from sanbu.serve.errors import APIError, api_error
-from sanbu.serve.hosted_run import HostedRun
-from sanbu.serve.request_builder import Generation, answer_schema, build_generation, check_schema, compact
+from sanbu.serve.hosted_run import HostedRun, PromptTooLong
+from sanbu.serve.request_builder import Generation, answer_grammar, build_generation, compact, compile_schema
 from sanbu.serve.schemas import ChatBody, Tool
 from sanbu.serve.streaming import GeneratedToken, Piece
-from sanbu.serve.tools import conversation, join_text, parse_call, required_call
+from sanbu.serve.tools import parse_call, required_call
 
 
 class ChatCompletion:
@@ -23,21 +25,20 @@ class ChatCompletion:
         self.body, self.served = body, served
         self.tools: Sequence[Tool] = [] if body.tool_choice == "none" else body.tools or []
         self.forced = required_call(body)
+        grammar = None if self.forced is None else compile_schema(served, self.forced, "tools")
         format_ = body.response_format
         named = format_.json_schema.schema_ if format_ and format_.json_schema else None
-        schema = answer_schema(format_.type, named, served, "response_format") if format_ else None
-        if self.forced is not None:
-            check_schema(served, self.forced, "tools")
-        prompt = served.encode_chat(conversation(body.messages, self.tools)) if served.writes else []
+        if format_ and grammar is None:
+            grammar = answer_grammar(format_.type, named, served, "response_format")
         self.left_out: str | None = None
-        if served.writes and self.tools and self.forced is None and len(prompt) >= served.context:
-            self.tools, self.left_out = [], "tools"  # calls are optional here, so the tools are dropped
-            prompt = served.encode_chat(conversation(body.messages))
+        if any(message.name for message in body.messages):
+            self._leave_out("messages.name")
+        prompt = self._prompt() if served.writes else []
         top = (body.top_logprobs or 0) if body.logprobs else None
         most = body.max_completion_tokens or body.max_tokens
         expected = served.encode_text(join_text(body.prediction.content)) if served.writes and body.prediction else []
         self.generation: Generation = build_generation(
-            served, body, [prompt], most, top=top, schema=self.forced or schema, expected=expected
+            served, body, [prompt], most, top=top, grammar=grammar, expected=expected
         )
         self.head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -45,6 +46,24 @@ class ChatCompletion:
             "model": served.name,
             "system_fingerprint": "sanbu",
         }
+
+    def _prompt(self) -> list[int]:
+        """The ids of the conversation. If a call is optional and the tools do not fit, they are dropped."""
+        try:
+            prompt = self.served.encode_chat(conversation(self.body.messages, self.tools))
+        except PromptTooLong:
+            if not self.tools or self.forced is not None:
+                raise
+            prompt = [0] * self.served.context
+        if self.tools and self.forced is None and len(prompt) >= self.served.context:
+            self.tools = []
+            self._leave_out("tools")
+            prompt = self.served.encode_chat(conversation(self.body.messages))
+        return prompt
+
+    def _leave_out(self, name: str) -> None:
+        """Note a field that the answer does not depend on although it was given."""
+        self.left_out = f"{self.left_out}, {name}" if self.left_out else name
 
     async def result(self, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
         """The response body, once all answers are finished."""
@@ -68,7 +87,7 @@ class ChatCompletion:
         try:
             for index in range(self.generation.n):
                 yield self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
-            held = [""] * self.generation.n
+            held = [Held() for _ in range(self.generation.n)]
             async for piece in pieces:
                 for chunk in self._chunks(piece, held):
                     yield chunk
@@ -80,29 +99,33 @@ class ChatCompletion:
         except Exception as error:
             yield compact(api_error(error).body())
 
-    def _chunks(self, piece: Piece, held: list[str]) -> list[str]:
-        """The chunks of a piece. With tools the answer is held back until its end, because it may be a tool call."""
-        index, end = piece.index, piece.finish
-        if self.tools:
-            held[index] += piece.text
-            if end is None:
-                return []
-        text = held[index] if self.tools else piece.text
-        call = parse_call(text, self.tools) if self.tools else None
-        chunks: list[str] = []
-        if call:
-            begun = {**call, "function": {"name": call["function"]["name"], "arguments": ""}}
-            chunks.append(self._chunk(index, {"tool_calls": [{"index": 0, **begun}]}))
-            chunks.append(
-                self._chunk(
-                    index, {"tool_calls": [{"index": 0, "function": {"arguments": call["function"]["arguments"]}}]}
-                )
-            )
-        elif text or piece.tokens:
-            chunks.append(self._chunk(index, {"content": text}, tokens=piece.tokens))
+    def _chunks(self, piece: Piece, held: list[Held]) -> list[str]:
+        """The chunks of a piece. With tools the answer is held back as long as it may become a call."""
+        index, end, state = piece.index, piece.finish, held[piece.index]
+        state.text += piece.text
+        state.tokens += piece.tokens
+        maybe = bool(self.tools) and not state.sent and state.text.lstrip()[:1] in ("", "{")
+        if maybe and end is None:
+            return []
+        call = parse_call(state.text, self.tools) if maybe else None
+        chunks = self._call_chunks(index, call, state) if call else self._text_chunks(index, state)
         if end:
             chunks.append(self._chunk(index, {}, "tool_calls" if call and end == "stop" else end))
         return chunks
+
+    def _text_chunks(self, index: int, state: Held) -> list[str]:
+        text, tokens = state.take()
+        return [self._chunk(index, {"content": text}, tokens=tokens)] if text or tokens else []
+
+    def _call_chunks(self, index: int, call: dict[str, Any], state: Held) -> list[str]:
+        """A chunk with the name of the function and the log-probabilities, and one with the arguments."""
+        _, tokens = state.take()
+        begun = {**call, "function": {"name": call["function"]["name"], "arguments": ""}}
+        rest = {"arguments": call["function"]["arguments"]}
+        return [
+            self._chunk(index, {"tool_calls": [{"index": 0, **begun}]}, tokens=tokens),
+            self._chunk(index, {"tool_calls": [{"index": 0, "function": rest}]}),
+        ]
 
     def _chunk(
         self, index: int, delta: dict[str, Any], end: str | None = None, tokens: Sequence[GeneratedToken] = ()
@@ -116,6 +139,21 @@ class ChatCompletion:
             return None
         pieces = self.served.codec.tokenizer.pieces
         return {"content": [logprob_entry(token, pieces) for token in tokens], "refusal": None}
+
+
+@dataclass
+class Held:
+    """What of a streamed answer is not sent yet. sent: something was, so the answer is no call."""
+
+    text: str = ""
+    tokens: list[GeneratedToken] = field(default_factory=list)
+    sent: bool = False
+
+    def take(self) -> tuple[str, list[GeneratedToken]]:
+        """The text and the tokens, which count as sent."""
+        taken = self.text, self.tokens
+        self.text, self.tokens, self.sent = "", [], self.sent or bool(self.text or self.tokens)
+        return taken
 
 
 def logprob_entry(token: GeneratedToken, pieces: Sequence[bytes]) -> dict[str, Any]:
@@ -139,7 +177,6 @@ def check_chat(body: ChatBody) -> None:
     """Raise APIError for fields that are not supported and would change the answer."""
     unknown = {
         "audio": body.audio,
-        "functions": body.functions,
         "modalities": [m for m in body.modalities or () if m != "text"],
     }
     for name, value in unknown.items():

@@ -10,6 +10,7 @@ from typing import Any
 from sanbu.serve.chat import empty_answers
 from sanbu.serve.errors import APIError, api_error
 from sanbu.serve.hosted_run import HostedRun
+from sanbu.serve.legacy_logprobs import LegacyLogprobs, joined
 from sanbu.serve.request_builder import build_generation, compact
 from sanbu.serve.schemas import CompletionBody
 from sanbu.serve.streaming import GeneratedToken, Piece
@@ -27,13 +28,16 @@ class Completion:
         if not served.writes:
             raise APIError(400, f"{served.name} does not write text; use /v1/images/generations", "model")
         ids = [served.encode_prompt(prompt) for prompt in prompts]
-        self.generation = build_generation(served, body, ids, body.max_tokens or 16, top=body.logprobs)
-        decode = served.codec.tokenizer
-        self.echoes = (
-            [prompt if isinstance(prompt, str) else decode_ids(decode.pieces, prompt) for prompt in prompts]
-            if body.echo
-            else [""] * len(ids)
-        )
+        self.scored = bool(body.echo) and body.logprobs is not None
+        most = 16 if body.max_tokens is None else max(1, body.max_tokens)
+        self.generation = build_generation(served, body, ids, most, top=body.logprobs, scored=self.scored)
+        # the start token that is put before a text is no part of the echo
+        start = served.codec.tokenizer.start is not None
+        self.hidden = [int(isinstance(prompt, str) and start) for prompt in prompts]
+        pieces = served.codec.tokenizer.pieces
+        self.echoes = [""] * len(ids)
+        if body.echo:
+            self.echoes = [prompt if isinstance(prompt, str) else decode_ids(pieces, prompt) for prompt in prompts]
         self.head = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
@@ -48,59 +52,75 @@ class Completion:
             texts[piece.index] += piece.text
             tokens[piece.index] += piece.tokens
             ends[piece.index] = piece.finish
-        choices = [
-            {
-                "index": i,
-                "text": self._echo(i) + text,
-                "logprobs": self._logprobs(tokens[i], 0),
-                "finish_reason": ends[i],
-            }
-            for i, text in enumerate(texts)
-        ]
-        return {**self.head, "choices": choices, "usage": self.generation.usage()}
+        choices = []
+        for index, text in enumerate(texts):
+            logprobs = self._legacy(index)
+            parts = [*self._echo_part(index, logprobs), logprobs.part(self._new(tokens[index]))]
+            told = None if self.body.logprobs is None else joined(parts)
+            choices.append(self._choice(index, self._echo(index) + self._said(text), told, ends[index]))
+        return {**self.head, "choices": choices, "usage": self._usage()}
 
     async def stream(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[str]:
         """Chunks of the stream: the data of one server-sent event each."""
         counted = bool(self.body.stream_options and self.body.stream_options.include_usage)
         more = {"usage": None} if counted else {}
-        said = [self._echo(index) for index in range(len(self.generation.prompts) * self.generation.n)]
+        logprobs = [self._legacy(index) for index in range(len(self.generation.prompts) * self.generation.n)]
+        echoed: set[int] = set()
         try:
-            for index, echo in enumerate(said):
-                if echo:
-                    yield compact(
-                        {
-                            **self.head,
-                            "choices": [{"index": index, "text": echo, "logprobs": None, "finish_reason": None}],
-                            **more,
-                        }
-                    )
             async for piece in pieces:
+                index = piece.index
+                if index not in echoed and self.body.echo:  # the first piece comes after the prompt is computed
+                    told = self._echo_part(index, logprobs[index])
+                    choice = self._choice(index, self._echo(index), told[0] if told else None, None)
+                    yield compact({**self.head, "choices": [choice], **more})
+                echoed.add(index)
                 if not (piece.text or piece.tokens or piece.finish):
                     continue
-                logprobs = self._logprobs(piece.tokens, len(said[piece.index]))
-                said[piece.index] += piece.text
-                choice = {"index": piece.index, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish}
+                part = None if self.body.logprobs is None else logprobs[index].part(self._new(piece.tokens))
+                choice = self._choice(index, self._said(piece.text), part, piece.finish)
                 yield compact({**self.head, "choices": [choice], **more})
             if counted:
-                yield compact({**self.head, "choices": [], "usage": self.generation.usage()})
+                yield compact({**self.head, "choices": [], "usage": self._usage()})
             yield "[DONE]"
         except Exception as error:
             yield compact(api_error(error).body())
 
+    def _choice(self, index: int, text: str, logprobs: dict[str, Any] | None, end: Any) -> dict[str, Any]:
+        if self.body.max_tokens == 0 and end is not None:
+            end = "length"
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": end}
+
     def _echo(self, index: int) -> str:
         return self.echoes[index // self.generation.n]
 
-    def _logprobs(self, tokens: Sequence[GeneratedToken], offset: int) -> dict[str, Any] | None:
-        if self.body.logprobs is None:
-            return None
-        pieces = self.served.codec.tokenizer.pieces
-        texts = [one.spelling.decode("utf-8", "replace") for one in tokens]
-        offsets = [offset + sum(map(len, texts[:i])) for i in range(len(texts))]
-        tops = [{decode_ids(pieces, [token]): max(logprob, -9999.0) for token, logprob in one.top} for one in tokens]
-        return {
-            "tokens": texts, "token_logprobs": [max(one.logprob, -9999.0) for one in tokens],
-            "top_logprobs": tops if self.body.logprobs else None, "text_offset": offsets,
-        }  # fmt: skip
+    def _legacy(self, index: int) -> LegacyLogprobs:
+        """The log-probabilities of an answer, which begins after the echoed text."""
+        made = LegacyLogprobs(self.served.codec.tokenizer, bool(self.body.logprobs))
+        if not self.scored:
+            made.skip(self._echo(index))
+        return made
+
+    def _echo_part(self, index: int, logprobs: LegacyLogprobs) -> list[dict[str, Any]]:
+        """The log-probabilities of an echoed prompt, if they are wanted."""
+        scores = self.generation.requests[index].scores if self.scored else None
+        if scores is None:
+            return []
+        prompt = index // self.generation.n
+        hidden = self.hidden[prompt]
+        return [logprobs.prompt(self.generation.prompts[prompt][hidden:], scores[hidden:])]
+
+    def _new(self, tokens: Sequence[GeneratedToken]) -> Sequence[GeneratedToken]:
+        """The generated tokens; with max_tokens=0 one is drawn all the same, and left out."""
+        return () if self.body.max_tokens == 0 else tokens
+
+    def _said(self, text: str) -> str:
+        return "" if self.body.max_tokens == 0 else text
+
+    def _usage(self) -> dict[str, Any]:
+        usage = self.generation.usage()
+        if self.body.max_tokens == 0:
+            usage |= {"completion_tokens": 0, "total_tokens": usage["prompt_tokens"]}
+        return usage
 
 
 def decode_ids(pieces: Sequence[bytes], ids: Sequence[int]) -> str:
@@ -116,8 +136,8 @@ def check_completion(body: CompletionBody) -> None:
         )
     if body.best_of and body.best_of != (body.n or 1):
         raise APIError(400, "best_of is not supported; use n and select among the answers", "best_of")
-    if body.echo and body.logprobs is not None:
-        raise APIError(400, "echo together with logprobs is not supported; leave out one of them", "echo")
+    if body.max_tokens == 0 and not body.echo:
+        raise APIError(400, "max_tokens: given 0, allowed: at least 1; 0 needs echo: true", "max_tokens")
     if isinstance(body.prompt, list) and not body.prompt:
         raise APIError(400, "prompt is empty; give a text, token ids or a list of either", "prompt")
     if isinstance(body.prompt, list) and len(body.prompt) * (body.n or 1) > 128 and not isinstance(body.prompt[0], int):

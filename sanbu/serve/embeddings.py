@@ -15,43 +15,54 @@ from sanbu.serve.single_lane import Job
 from sanbu.serve.streaming import stream_job
 
 
-async def create_embeddings(served: HostedRun, body: EmbeddingBody) -> dict[str, Any]:
+class Embeddings:
     """One normalised vector per input."""
-    if served.engine is None:
-        raise APIError(400, f"{served.name} does not read text; choose a text run", "model")
-    given: Any = body.input
-    many = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
-    texts: list[Any] = given if many else [given]
-    ids = [served.encode_prompt(text) for text in texts]
-    size, width = served.engine.vocabulary, served.engine.model.embedding.tokens.embedding_dim
-    for number, row in enumerate(ids):
-        if not 0 < len(row) <= served.context:
+
+    def __init__(self, served: HostedRun, body: EmbeddingBody) -> None:
+        if served.engine is None:
+            raise APIError(400, f"{served.name} does not read text; choose a text run", "model")
+        given: Any = body.input
+        many = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
+        texts: list[Any] = given if many else [given]
+        self.served, self.body = served, body
+        self.ids = [served.encode_prompt(text, "input") for text in texts]
+        self.tokens = sum(map(len, self.ids))
+        for number, row in enumerate(self.ids):
+            self._check(number, row, served.engine.vocabulary)
+        width = served.engine.model.embedding.tokens.embedding_dim
+        if body.dimensions is not None and body.dimensions > width:
+            raise APIError(400, f"dimensions: given {body.dimensions}, allowed: 1 to {width}", "dimensions")
+
+    def _check(self, number: int, row: list[int], size: int) -> None:
+        most = self.served.context
+        if not 0 < len(row) <= most:
+            line = f"input {number} has {len(row)} tokens; allowed: 1 to {most}"
+            raise APIError(400, line, "input", "context_length_exceeded")
+        if max(row) >= size:
             raise APIError(
                 400,
-                f"input {number} has {len(row)} tokens; allowed: 1 to {served.context}",
+                f"input {number}: there is no token {max(row)}; allowed: 0 to {size - 1}. "
+                "Token ids are those of this run's own tokenizer; send text instead",
                 "input",
-                "context_length_exceeded",
             )
-        if max(row) >= size:
-            raise APIError(400, f"input {number}: there is no token {max(row)}; allowed: 0 to {size - 1}", "input")
-    if body.dimensions is not None and body.dimensions > width:
-        raise APIError(400, f"dimensions: given {body.dimensions}, allowed: 1 to {width}", "dimensions")
 
-    def vectors() -> Iterator[Tensor]:
-        for row in ids:
-            yield served.embed(row)
+    async def vectors(self) -> list[Tensor]:
+        """The vector of each input, computed one by one."""
 
-    found = [vector async for vector in stream_job(lambda deliver, end: Job(vectors(), deliver, end), served)]
-    data = [
-        {"object": "embedding", "index": i, "embedding": encode_vector(vector, body)} for i, vector in enumerate(found)
-    ]
-    used = sum(map(len, ids))
-    return {
-        "object": "list",
-        "data": data,
-        "model": served.name,
-        "usage": {"prompt_tokens": used, "total_tokens": used},
-    }
+        def steps() -> Iterator[Tensor]:
+            for row in self.ids:
+                yield self.served.embed(row)
+
+        return [one async for one in stream_job(lambda deliver, end: Job(steps(), deliver, end), self.served)]
+
+    def result(self, vectors: list[Tensor]) -> dict[str, Any]:
+        """The response body."""
+        data = [
+            {"object": "embedding", "index": i, "embedding": encode_vector(vector, self.body)}
+            for i, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": self.tokens, "total_tokens": self.tokens}
+        return {"object": "list", "data": data, "model": self.served.name, "usage": usage}
 
 
 def encode_vector(vector: Tensor, body: EmbeddingBody) -> Any:

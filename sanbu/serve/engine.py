@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,7 +23,10 @@ from sanbu.serve.block_manager import ROOT, Blocks, chain
 from sanbu.serve.paged import Group, Layout, PagedCache
 from sanbu.serve.request import Busy, Event, Finish, Request, Work
 from sanbu.serve.sampling import choose
+from sanbu.serve.scoring import score
 from sanbu.serve.speculate import Speculation
+
+log = logging.getLogger("sanbu.serve")
 
 
 class Engine:
@@ -30,7 +34,7 @@ class Engine:
 
     blocks: number of KV-cache blocks. size: tokens per block. budget: tokens per step. rows: concurrent requests.
     queue: waiting requests. guesses: speculative tokens are added to steps of fewer tokens than this. counts: totals
-    since the start. end, other_ends: tokens that end an answer. An error in one request ends that request alone.
+    since the start. end, other_ends: tokens that end an answer. A step that raises ends only its cause.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Engine:
         self.device = model.embedding.tokens.weight.device
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
+        self.alone: deque[Request] = deque()  # after a step that raised: to be stepped one by one
         self.counts: Counter[str] = Counter()
         self.speculation = Speculation(guesses, self.blocks, self.longest, self.counts)
         self.vocabulary = model.embedding.tokens.weight.shape[0]
@@ -84,16 +89,28 @@ class Engine:
         return bool(self.waiting or self.running)
 
     def fail(self) -> None:
-        """End every running request with an error; waiting requests stay queued."""
-        for request in list(self.running):
-            self._finish(request, "error")
+        """A step has raised: step the running requests one by one, and end with an error those whose steps raise."""
+        if self.alone:
+            self._finish(self.alone.popleft(), "error")
+        else:
+            self.alone.extend(self.running)
+            if not self.alone and self.waiting:  # it could not be admitted
+                with self.changed:
+                    blamed = self.waiting.popleft()
+                self._finish(blamed, "error")
+        for request in self.running:  # the step may have ended anywhere: the last token is computed again
+            request.filled = min(request.filled, len(request.tokens) - 1)
+            request.guess, request.matched = [], 0
 
     @torch.inference_mode()
     def step(self) -> None:
         """One forward pass: drop cancelled requests, admit waiting ones, plan, compute, sample and deliver."""
         self._drop()
-        self._admit()
-        work = self._plan()
+        while self.alone and self.alone[0] not in self.running:
+            self.alone.popleft()
+        if not self.alone:
+            self._admit()
+        work = self._plan(list(self.alone)[:1] or self.running)
         if not work:
             return
         self.counts["steps"] += 1
@@ -104,6 +121,8 @@ class Engine:
         for request, count in work:
             self._fill(request, count - len(request.guess))
         self._sample(ready, logits_RV)
+        if self.alone and not self.alone[0].missing > 1:
+            self.alone.popleft()
 
     def _sample(self, ready: Sequence[Request], logits_RV: Tensor) -> None:
         """Sample one token per request, and one more after every accepted speculative token."""
@@ -144,14 +163,18 @@ class Engine:
         """Update the mask of allowed tokens. Ends the request and returns False if the guide allows none or fails."""
         if request.guide is None:
             return True
+        reason = "the grammar allows no further token"
         try:
             request.mask = request.guide.allowed()
+            if bool(request.mask.any()):
+                return True
+        except SanbuError as error:
+            reason = str(error)
         except Exception:
-            request.mask = None
-        if request.mask is None or not bool(request.mask.any()):
-            self._finish(request, "error")
-            return False
-        return True
+            log.exception("a guide failed; its request ends with an error")
+            reason = ""
+        self._finish(request, "error", reason)
+        return False
 
     def _drop(self) -> None:
         with self.changed:
@@ -181,6 +204,8 @@ class Engine:
     def _cached_blocks(self, request: Request) -> list[int]:
         """Cached blocks with a prefix of the request; its last token is always computed."""
         size, request.names = self.blocks.size, []
+        if request.scores is not None and len(request.scores) < len(request.prompt) - 1:
+            return []  # cached tokens have no logits
         for start in range(0, len(request.tokens) - size, size):
             before = request.names[-1] if request.names else ROOT
             request.names.append(chain(before, request.tokens[start : start + size]))
@@ -188,10 +213,10 @@ class Engine:
         del request.names[len(known) :]
         return known
 
-    def _plan(self) -> Work:
-        """The requests of the next step: decoding ones first, then prompts, oldest first."""
+    def _plan(self, requests: Sequence[Request]) -> Work:
+        """The work of the next step: decoding requests first, then prompts, oldest first."""
         left, work = self.budget, []
-        for request in sorted(self.running, key=lambda request: request.missing > 1):  # stable, so oldest first
+        for request in sorted(requests, key=lambda request: request.missing > 1):  # stable, so oldest first
             count = min(request.missing, left)
             if request in self.running and count and self._reserve(request, request.filled + count):
                 work.append((request, count))
@@ -237,7 +262,12 @@ class Engine:
         rows = [ends[id(request)] - back for request in ready for back in range(len(request.guess), -1, -1)]
         last = torch.tensor(rows, dtype=torch.long, device=self.device)
         token_1T = torch.tensor([tokens], device=self.device)
-        return self.model(token_1T, position_1T, self.cache, lambda head, hidden: head(hidden[0, last])).float()
+
+        def readout(head: Callable[[Tensor], Tensor], hidden_1TD: Tensor) -> Tensor:
+            score(order, head, hidden_1TD[0])
+            return head(hidden_1TD[0, last])
+
+        return self.model(token_1T, position_1T, self.cache, readout).float()
 
     def _layout(self, groups: Sequence[Work], position_T: Tensor) -> Layout:
         made, slots, start = [], [], 0
@@ -268,34 +298,37 @@ class Engine:
         """Append and deliver a token; finish the request at the end token, the grammar's end or a length limit."""
         assert event.token is not None
         if event.token in self.ends:
-            self._finish(request, "stop")
+            self._finish(request, "stop", last=event)
             return
         request.tokens.append(event.token)
         self.counts["generated_tokens"] += 1
-        if not self._deliver(request, event):
-            self._finish(request, "error")
+        reason = self._deliver(request, event)
+        if reason is not None:
+            self._finish(request, "error", reason)
         elif request.guide is not None and request.guide.ended():
             self._finish(request, "stop")
         elif len(request.generated) >= request.config.max_tokens or len(request.tokens) >= self.longest:
             self._finish(request, "length")
 
-    def _finish(self, request: Request, how: Finish) -> None:
+    def _finish(self, request: Request, how: Finish, reason: str = "", last: Event | None = None) -> None:
         if request in self.running:
             self.running.remove(request)
         self._release(request)
         self.counts[f"finished_{how}"] += 1
         with contextlib.suppress(Exception):  # the receiver is gone
-            request.deliver(Event(finish=how))
+            request.deliver(Event(finish=how, reason=reason, last=last))
 
-    def _deliver(self, request: Request, event: Event) -> bool:
-        """Pass a token to the guide and the receiver; False when either fails."""
+    def _deliver(self, request: Request, event: Event) -> str | None:
+        """Pass a token to the guide and the receiver. If either fails: why, empty if the request is not to blame."""
         try:
             if request.guide is not None:
                 request.guide.commit(request.tokens[-1])
             request.deliver(event)
+        except SanbuError as error:
+            return str(error)
         except Exception:
-            return False
-        return True
+            return ""
+        return None
 
 
 def group_work(work: Work) -> list[Work]:

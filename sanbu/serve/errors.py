@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from sanbu.config import SanbuError
 from sanbu.serve.request import Busy
+from sanbu.serve.validation import explain
 
 TYPES = {
     400: "invalid_request_error",
@@ -18,10 +19,21 @@ TYPES = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "invalid_request_error",
     413: "invalid_request_error",
+    431: "invalid_request_error",
     429: "rate_limit_error",
     500: "server_error",
     503: "server_error",
+}
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"description": text}
+    for code, text in (
+        (400, "invalid request; the message names the field"),
+        (404, "model not found"),
+        (429, "rate limit reached or queue full; retry later"),
+    )
 }
 
 
@@ -29,10 +41,16 @@ class APIError(Exception):
     """An error response: HTTP status, one-line message, the field at fault, error code; wait: seconds until a retry."""
 
     def __init__(
-        self, status: int, message: str, param: str | None = None, code: str | None = None, wait: int = 0
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        wait: int = 0,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.param, self.code, self.wait = status, param, code, wait
+        self.status, self.param, self.code, self.wait, self.headers = status, param, code, wait, headers or {}
 
     def body(self) -> dict[str, Any]:
         """The JSON body, {"error": ...}."""
@@ -41,7 +59,9 @@ class APIError(Exception):
 
     def response(self) -> JSONResponse:
         """The HTTP response, with a Retry-After header if a retry makes sense."""
-        headers = {"Retry-After": str(self.wait)} if self.wait else {}
+        headers = dict(self.headers)
+        if self.wait:
+            headers["Retry-After"] = str(self.wait)
         if self.status >= 500 and not self.wait:
             headers["x-should-retry"] = "false"
         return JSONResponse(self.body(), self.status, headers)
@@ -55,6 +75,8 @@ def api_error(error: Exception) -> APIError:
         return APIError(429, str(error), code="queue_full", wait=1)
     if isinstance(error, SanbuError):
         return APIError(400, str(error))
+    if isinstance(error, RecursionError):
+        return APIError(400, "the request is nested too deeply")
     return APIError(500, "internal error; see the server log for this request ID")
 
 
@@ -63,12 +85,14 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if part != "body"]
-        param = ".".join(place) or None
-        if first["type"] == "json_invalid":
+        found = error.errors()
+        if found[0]["type"] == "json_invalid":
             return APIError(400, "the request body is not valid JSON").response()
-        return APIError(400, f"{param}: {first['msg']}" if param else first["msg"], param).response()
+        if isinstance(error.body, bytes):
+            given = request.headers.get("content-type", "")[:80]
+            return APIError(400, f"Content-Type: given {given!r}, allowed: 'application/json'").response()
+        param, message = explain(found, error.body)
+        return APIError(400, message, param).response()
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import cast
 
 import torch
@@ -20,11 +21,16 @@ from sanbu.memory.limits import room
 from sanbu.models.tokens.transformer import Decoder
 from sanbu.run import Run
 from sanbu.serve.engine import Engine
+from sanbu.serve.errors import APIError
 from sanbu.serve.grammar import Grammars
 from sanbu.serve.single_lane import SingleLane
 from sanbu.serve.weights.convert import Weights, convert
 
 BLOCK = 16  # tokens of a KV-cache block, as in Engine
+
+
+class PromptTooLong(APIError):
+    """A prompt that does not fit into the context."""
 
 
 class HostedRun:
@@ -37,6 +43,7 @@ class HostedRun:
             raise SanbuError(
                 f"{run.folder} holds a scoring model, which cannot generate; serve a run that generates text or images"
             )
+        self.making, self.made = Lock(), cast("Grammars | None", None)
         self.writes = run.codec.medium == "text"
         self.engine: Engine | None = None
         if self.writes and isinstance(run.model, Decoder):
@@ -64,28 +71,50 @@ class HostedRun:
         """Context length of the model, in tokens."""
         return int(getattr(self.run.model, "context", 0))
 
-    @cached_property
+    @property
     def grammars(self) -> Grammars:
-        """Grammars for constrained decoding with this run's tokenizer."""
-        space = self.run.recipe.data.space()
-        return Grammars(self.codec.tokenizer, space.vocabulary, space.end)
+        """Grammars for constrained decoding with this run's tokenizer, made once."""
+        with self.making:
+            if self.made is None:
+                space = self.run.recipe.data.space()
+                self.made = Grammars(self.codec.tokenizer, space.vocabulary, space.end)
+            return self.made
+
+    @cached_property
+    def longest(self) -> int:
+        """The most bytes of a prompt that can fit into the context: longer ones are refused before they are read."""
+        return self.context * max(16, *map(len, self.codec.tokenizer.pieces))
+
+    def check_length(self, texts: Iterable[str], param: str) -> None:
+        """Raise PromptTooLong for texts that cannot fit into the context, however they are split into tokens."""
+        length = sum(map(len, texts))  # characters have at least one byte
+        if self.context and length > self.longest:
+            raise PromptTooLong(
+                400,
+                f"the prompt has {length:,} characters, which cannot fit; allowed: 1 to {self.context - 1} tokens",
+                param,
+                "context_length_exceeded",
+            )
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation; a base model, without a chat template, gets the non-system messages as text."""
+        self.check_length((message["content"] for message in messages), "messages")
         codec = self.codec
         if isinstance(codec, ChatCodec):
             return codec.begin(list(messages))
         words = [message["content"] for message in messages if message["role"] != "system"]
         return codec.document_ids("\n".join(words) + "\n")
 
-    def encode_prompt(self, prompt: str | Sequence[int]) -> list[int]:
+    def encode_prompt(self, prompt: str | Sequence[int], param: str = "prompt") -> list[int]:
         """Token ids of a prompt to continue; a list of ids is returned as given."""
         if not isinstance(prompt, str):
             return list(prompt)
+        self.check_length([prompt], param)
         return self.codec.document_ids(prompt)  # without the chat template, also for chat models
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
+        self.check_length([text], "prediction")
         return encode(self.codec.tokenizer, text)
 
     @torch.inference_mode()

@@ -17,6 +17,7 @@ from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.request_builder import compact, seed_or_random
 from sanbu.serve.schemas import ImageBody
 from sanbu.serve.single_lane import Job
+from sanbu.serve.strategy_fields import check_limits, check_shape
 from sanbu.serve.streaming import stream_job
 
 
@@ -41,10 +42,12 @@ class ImageGeneration:
             self.condition = codec.condition(body.prompt.strip() or None, body.n or 1, self.seed)
         except SanbuError as error:
             raise APIError(400, f"prompt: {error}", "prompt") from None
+        check_shape(body.strategy or {})
         try:
             self.drawing = served.run.drawing(fields=body.strategy or {})
         except SanbuError as error:
             raise APIError(400, str(error), "strategy") from None
+        check_limits(self.drawing.recipe.strategy, served.run.recipe.strategy, body.n or 1)
         self.served, self.body = served, body
 
     def drafts(self) -> AsyncIterator[list[np.ndarray]]:
@@ -56,11 +59,15 @@ class ImageGeneration:
 
         return stream_job(lambda deliver, end: Job(pictures(), deliver, end), self.served)
 
-    async def result(self, drafts: AsyncIterator[list[np.ndarray]]) -> dict[str, Any]:
-        """The response body with the finished images."""
+    async def last(self, drafts: AsyncIterator[list[np.ndarray]]) -> list[np.ndarray]:
+        """The finished images."""
         pictures: list[np.ndarray] = []
         async for drawn in drafts:
             pictures = drawn
+        return pictures
+
+    def result(self, pictures: list[np.ndarray]) -> dict[str, Any]:
+        """The response body with the finished images."""
         return {
             "created": int(time.time()),
             "data": [{"b64_json": png(picture)} for picture in pictures],

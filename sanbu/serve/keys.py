@@ -1,42 +1,49 @@
-"""API keys, stored as hashes, each with its own rate limits.
+"""API keys and their rate limits. The file of keys is watched: keys made and revoked count at once.
 
-The file is JSON: {"keys": [{"name": "ada", "sha256": "...", "requests_per_minute": 60, "tokens_per_minute": 10000}]}.
-A key is 32 random bytes, so an unsalted hash is enough.
+A request sets aside the tokens that it may use when it begins; when it ends, those that it used count. A request that
+may use more than the whole limit is let in when nothing else counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
+import logging
 import time
 from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from sanbu.config import SanbuError
-from sanbu.files import read_json, write_json
 from sanbu.serve.errors import APIError
+from sanbu.serve.key_file import Key, read_keys
+
+log = logging.getLogger("sanbu.serve")
+WINDOW = 60.0  # seconds
 
 
-class Key(BaseModel):
-    """A key of the file; a limit of 0 means no limit."""
+@dataclass(eq=False)
+class Spending:
+    """What a request counts: tokens set aside while it runs, tokens used after it has ended. since: its last change."""
 
-    model_config = ConfigDict(extra="forbid")
+    limit: int
+    since: float = field(default_factory=time.monotonic)
+    tokens: int = 0
+    running: bool = True
 
-    name: str = Field(min_length=1, max_length=64)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    requests_per_minute: int = Field(0, ge=0)
-    tokens_per_minute: int = Field(0, ge=0)
+    def settle(self, tokens: int) -> None:
+        """The request has ended, and used these tokens."""
+        self.tokens, self.running, self.since = tokens, False, time.monotonic()
 
 
 class Keys:
-    """Authentication and rate limits. Without keys every request is allowed."""
+    """Authentication and rate limits. Without keys and without a file every request is allowed."""
 
-    def __init__(self, keys: tuple[Key, ...] = ()) -> None:
-        self.keys = keys
-        self.spent: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    def __init__(self, keys: tuple[Key, ...] = (), path: Path | None = None) -> None:
+        self.keys, self.path = keys, path
+        self.seen = stamp(path)
+        self.requests: dict[str, list[float]] = defaultdict(list)
+        self.spent: dict[str, list[Spending]] = defaultdict(list)
 
     @classmethod
     def load(cls, path: Path) -> Keys:
@@ -44,14 +51,27 @@ class Keys:
         keys = read_keys(path)
         if not keys:
             raise SanbuError(f"{path} has no keys; create one with: sanbu key NAME --keys {path}")
-        return cls(keys)
+        return cls(keys, path)
+
+    def refresh(self) -> None:
+        """Read the file again if it has changed. A file that cannot be read changes nothing, and is logged once."""
+        now = stamp(self.path)
+        if self.path is None or now == self.seen:
+            return
+        self.seen = now
+        try:
+            self.keys = read_keys(self.path)
+            log.info("%s has changed: %d keys", self.path, len(self.keys))
+        except (SanbuError, OSError) as error:
+            log.error("%s has changed and cannot be read, so the keys stay as they were: %s", self.path, error)
 
     def authenticate(self, authorization: str) -> Key | None:
         """The key of an Authorization header; None if the server requires no key. Raises APIError 401."""
-        if not self.keys:
+        self.refresh()
+        if not self.keys and self.path is None:
             return None
         scheme, _, given = authorization.partition(" ")
-        digest = hashlib.sha256(given.strip().encode()).hexdigest()
+        digest = hashlib.sha256(given.strip().encode("utf-8", "replace")).hexdigest()
         found = [
             key for key in self.keys if hmac.compare_digest(key.sha256, digest)
         ]  # compares all keys, so that the time reveals nothing
@@ -61,48 +81,45 @@ class Keys:
             )
         return found[0]
 
-    def admit(self, key: Key) -> None:
+    def admit(self, key: Key) -> Spending:
         """Count a request. Raises APIError 429 when a rate limit of the key is reached."""
         now = time.monotonic()
-        recent = [(when, tokens) for when, tokens in self.spent[key.name] if when > now - 60]
-        self.spent[key.name] = recent
-        requests = sum(1 for _, tokens in recent if not tokens)
-        tokens = sum(tokens for _, tokens in recent)
-        for used, allowed, what in (
-            (requests, key.requests_per_minute, "requests"),
-            (tokens, key.tokens_per_minute, "tokens"),
-        ):
-            if allowed and used >= allowed:
-                wait = max(1, round(60 - (now - recent[0][0])))
-                raise APIError(
-                    429, f"rate limit reached: {allowed} {what} per minute", code="rate_limit_exceeded", wait=wait
-                )
-        recent.append((now, 0))
+        recent = [when for when in self.requests[key.name] if when > now - WINDOW]
+        self.requests[key.name] = recent
+        if key.requests_per_minute and len(recent) >= key.requests_per_minute:
+            raise too_many(key.requests_per_minute, "requests", recent[0] + WINDOW - now)
+        spending = Spending(key.tokens_per_minute)
+        self._check(key.name, spending, 0)
+        recent.append(now)
+        self.spent[key.name].append(spending)
+        return spending
 
-    def record_tokens(self, key: Key, tokens: int) -> None:
-        """Record the tokens that a request with this key has used."""
-        if tokens:
-            self.spent[key.name].append((time.monotonic(), tokens))
+    def reserve(self, key: Key, spending: Spending, tokens: int) -> None:
+        """Set aside the tokens that an admitted request may use. Raises APIError 429 when they exceed the limit."""
+        self._check(key.name, spending, min(tokens, spending.limit))
+        spending.tokens = min(tokens, spending.limit)
+
+    def _check(self, name: str, spending: Spending, tokens: int) -> None:
+        """Raise APIError 429 if others have used the limit, or leave less than these tokens of it."""
+        now = time.monotonic()
+        self.spent[name] = [one for one in self.spent[name] if one.running or one.since > now - WINDOW]
+        others = [one for one in self.spent[name] if one is not spending and one.tokens]
+        used = sum(one.tokens for one in others)
+        if spending.limit and used + max(tokens, 1) > spending.limit:
+            ended = [one.since for one in others if not one.running]
+            raise too_many(spending.limit, "tokens", min(ended) + WINDOW - now if ended else 1)
 
 
-def read_keys(path: Path) -> tuple[Key, ...]:
-    """The keys of a file. Raises SanbuError for a file of another shape."""
-    content = read_json(path)
+def too_many(allowed: int, what: str, seconds: float) -> APIError:
+    """The error of a rate limit; seconds: until a part of it is free again."""
+    wait = max(1, round(seconds))
+    return APIError(429, f"rate limit reached: {allowed} {what} per minute", code="rate_limit_exceeded", wait=wait)
+
+
+def stamp(path: Path | None) -> tuple[int, int, int] | None:
+    """What changes whenever a file does; None without a file."""
     try:
-        return tuple(Key.model_validate(one) for one in content["keys"])
-    except (ValidationError, KeyError, TypeError) as error:
-        raise SanbuError(f"{path} is not a key file: {str(error).splitlines()[0]}") from None
-
-
-def make(path: Path, name: str, **limits: int) -> str:
-    """Create a key and store its hash in the file; returns the key. Raises SanbuError when the name is taken."""
-    known = read_keys(path) if path.exists() else ()
-    if any(key.name == name for key in known):
-        raise SanbuError(f"{path} already has a key named {name!r}; choose another name")
-    if not name.isprintable() or not 1 <= len(name) <= 64:
-        raise SanbuError(f"NAME: given {name[:80]!r}, allowed: 1 to 64 printable characters")
-    secret = "sk-" + secrets.token_urlsafe(32)
-    key = Key(name=name, sha256=hashlib.sha256(secret.encode()).hexdigest(), **limits)
-    write_json(path, {"keys": [each.model_dump() for each in (*known, key)]})
-    path.chmod(0o600)
-    return secret
+        state = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return None if state is None else (state.st_mtime_ns, state.st_size, state.st_ino)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -9,11 +10,12 @@ import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sanbu.serve.endpoints import Endpoints
 from sanbu.serve.errors import APIError, api_error
 from sanbu.serve.service import Service
 
@@ -24,12 +26,23 @@ PROTECTED = (
     "/completions",
     "/models",
     "/tokenize",
+    "/detokenize",
+    "/tokenizer_info",
     "/metrics",
     "/embeddings",
     "/images/",
     "/responses",
 )
+BODY = 60.0  # seconds in which some part of a body has to arrive
 LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+def split(given: str, name: str, before: str = "") -> SplitResult:
+    """The parts of an address in a header. Raises APIError."""
+    try:
+        return urlsplit(before + given)
+    except ValueError:
+        raise APIError(400, f"{name}: given {given[:80]!r}, which is not an address") from None
 
 
 class TooLarge(Exception):
@@ -40,8 +53,15 @@ class Gate:
     """The outermost layer. largest: bytes per body. origins: allowed CORS origins. local: only local host names."""
 
     def __init__(
-        self, app: ASGIApp, service: Service, largest: int, origins: Sequence[str] = (), local: bool = True
+        self,
+        app: ASGIApp,
+        service: Service,
+        endpoints: Endpoints,
+        largest: int,
+        origins: Sequence[str] = (),
+        local: bool = True,
     ) -> None:
+        self.endpoints = endpoints
         self.app, self.service, self.largest, self.origins, self.local = app, service, largest, origins, local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,14 +73,19 @@ class Gate:
         given = headers.get("x-request-id", "")
         number = given if re.fullmatch(r"[\w.-]{1,128}", given) else f"req_{uuid.uuid4().hex}"
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["id"], status, sent, taken = number, 0, False, 0
+        state["id"], status, sent, taken, more = number, 0, False, 0, True
 
         async def read() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, more
+            try:
+                async with asyncio.timeout(BODY if more else None):
+                    message = await receive()
+            except TimeoutError:
+                raise APIError(408, f"no part of the body arrived within {BODY:g} s") from None
             taken += len(message.get("body", b""))
             if taken > self.largest:
                 raise TooLarge
+            more = message.get("more_body", False)
             return message
 
         async def answer(message: Message) -> None:
@@ -75,9 +100,11 @@ class Gate:
                     heads["x-left-out"] = state["left_out"]
             await send(message)
 
+        inner: Any = scope
         try:
             self._admit(scope, headers, state)
-            await self.app(scope, read, answer)
+            inner = self.endpoints.resolve(scope)
+            await self.app(inner, read, answer)
         except Exception as error:
             wrong = self._too_large() if isinstance(error, TooLarge) else api_error(error)
             taken = 0
@@ -86,18 +113,19 @@ class Gate:
             if not sent:
                 await wrong.response()(scope, receive, answer)
         finally:
+            scope["route"] = inner.get("route")
             self._log(scope, state, status, time.perf_counter() - begun)
 
     def _admit(self, scope: Scope, headers: Headers, state: dict[str, Any]) -> None:
         """Raise APIError for a foreign origin or host, a body too large, a wrong key, or while shutting down."""
         path = scope["path"]
-        host = urlsplit("//" + headers.get("host", "")).hostname or ""
+        host = split(headers.get("host", ""), "Host", "//").hostname or ""
         if self.local and host not in (*LOCAL, "testserver"):
             raise APIError(
                 403, "this server accepts requests to localhost only; start it with --host to allow other hosts"
             )
         origin = headers.get("origin")
-        if origin and origin not in self.origins and urlsplit(origin).netloc != headers.get("host"):
+        if origin and origin not in self.origins and split(origin, "Origin").netloc != headers.get("host"):
             raise APIError(403, "this origin is not allowed; start the server with --origin to allow it")
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.largest:
@@ -107,8 +135,7 @@ class Gate:
         if path.startswith(PROTECTED) and scope["method"] != "OPTIONS":
             key = self.service.keys.authenticate(headers.get("authorization", ""))
             if key is not None:
-                self.service.keys.admit(key)
-                state["key"] = key
+                state["key"], state["spending"] = key, self.service.keys.admit(key)
 
     def _too_large(self) -> APIError:
         return APIError(413, f"the request body is larger than {self.largest:,} bytes")
@@ -117,7 +144,7 @@ class Gate:
         """Log one line of JSON, with the request body only if --log-prompts is set, and update the metrics."""
         key, tokens = state.get("key"), state.get("tokens", 0)
         if key is not None:
-            self.service.keys.record_tokens(key, tokens)
+            state["spending"].settle(tokens)
             self.service.metrics.used.labels(key.name).inc(tokens)
         known = getattr(scope.get("route"), "path", "other")
         self.service.metrics.answers.labels(known, str(status)).inc()

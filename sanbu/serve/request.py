@@ -21,12 +21,21 @@ class Busy(SanbuError):
 
 @dataclass(frozen=True)
 class Event:
-    """A generated token with its unfiltered log-probability and, on request, the top log-probabilities; or the end."""
+    """A generated token with its unfiltered log-probability and, on request, the top log-probabilities; or the end.
+
+    reason: what was wrong with the request, if it ended with an error for which the request is to blame. last: the end
+    token that was drawn, with its log-probability.
+    """
 
     token: int | None = None
     logprob: float = 0.0
     top: Sequence[tuple[int, float]] = ()
     finish: Finish | None = None
+    reason: str = ""
+    last: Event | None = None
+
+
+Score = tuple[float, Sequence[tuple[int, float]]]  # log-probability of a prompt token, and the most likely tokens
 
 
 class Guide(Protocol):
@@ -53,6 +62,7 @@ class Request:
     tokens whose keys and values are in the cache. cached: prompt tokens found in the prefix cache. presence and
     frequency are penalties on generated tokens, bias is added to the logits of the given ids, as in OpenAI's API.
     expected: the predicted output, which affects the speed only. accepted and rejected count speculative tokens.
+    scores: log-probabilities of the prompt tokens after the first, if they are wanted, else None.
     """
 
     prompt: Sequence[int]
@@ -65,6 +75,7 @@ class Request:
     bias: dict[int, float] = field(default_factory=dict)
     guide: Guide | None = None
     expected: Sequence[int] = ()
+    scores: list[Score] | None = None
     tokens: list[int] = field(init=False, default_factory=list)
     table: list[int] = field(init=False, default_factory=list)
     names: list[bytes] = field(init=False, default_factory=list)

@@ -14,11 +14,13 @@ from sanbu.codecs.text import batch_of
 from sanbu.config import SanbuError
 from sanbu.run import Drawing
 from sanbu.serve.errors import APIError
+from sanbu.serve.grammar import Grammar
 from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.metrics import Metrics
 from sanbu.serve.request import Finish, Guide, Request
 from sanbu.serve.schemas import SamplingBody
 from sanbu.serve.single_lane import Job
+from sanbu.serve.strategy_fields import check_limits, check_shape, strategy_fields
 from sanbu.serve.streaming import Answer, EventQueue, Piece, stream_job, stream_pieces
 from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.strategy import StrategyConfig
@@ -38,8 +40,9 @@ class Generation:
     presence: float = 0.0
     frequency: float = 0.0
     bias: dict[int, float] = field(default_factory=dict)
-    schema: dict[str, Any] | None = None
+    grammar: Grammar | None = None  # that all answers are held to
     expected: Sequence[int] = ()  # predicted output, used for speculative decoding
+    scored: bool = False  # the log-probabilities of the prompts are wanted too
     seeded: bool = field(init=False, default=False)  # the request gave the seed
     answers: list[Answer] = field(init=False, default_factory=list)
     requests: list[Request] = field(init=False, default_factory=list)
@@ -52,6 +55,13 @@ class Generation:
     def seed_of(self, number: int) -> int:
         """The seed of an answer: `seed` + i for every prompt if the request gave it, else one of its own."""
         return self.seed + (number % self.n if self.seeded else number)
+
+    def most_tokens(self) -> int:
+        """How many tokens the request may use, at most."""
+        most = getattr(self.drawing.recipe.strategy, "max_tokens", 0)
+        return sum(
+            len(prompt) + self.n * min(most, max(0, self.served.context - len(prompt))) for prompt in self.prompts
+        )
 
     def usage(self) -> dict[str, Any]:
         """Token counts, as OpenAI reports them."""
@@ -79,12 +89,13 @@ class Generation:
         config = mine if isinstance(mine, Autoregressive) else Autoregressive()
         tokenizer = self.served.codec.tokenizer
         for number, prompt in enumerate(prompt for prompt in self.prompts for _ in range(self.n)):
-            self.answers.append(Answer(number, tokenizer, config.stop))
-            guide: Guide | None = None if self.schema is None else self.served.grammars.schema(self.schema)
+            self.answers.append(Answer(number, tokenizer, config.stop, self.scored))
+            guide: Guide | None = None if self.grammar is None else self.grammar.guide()
             self.requests.append(
                 Request(
                     prompt, config, self.seed_of(number), queue.sender(number), self.top or 0,
                     self.presence, self.frequency, self.bias, guide, self.expected,
+                    [] if self.scored else None,
                 )
             )  # fmt: skip
         engine.submit(*self.requests)
@@ -131,6 +142,7 @@ def build_generation(
             line = f"the prompt has {len(prompt)} tokens; allowed: 1 to {served.context - 1}"
             raise APIError(400, line, param, "context_length_exceeded")
     n, wanted = body.n or 1, dict(body.strategy or {})
+    check_shape(wanted)
     kind = wanted.get("kind", "autoregressive" if served.engine is not None else None)
     alike = kind == "autoregressive" and served.engine is not None
     longest = served.context if most is None and alike else most  # default: until the context is full
@@ -145,6 +157,7 @@ def build_generation(
         drawing.recipe.strategy.check_samples(n)
     except SanbuError as error:
         raise APIError(400, str(error), "strategy" if wanted else None) from None
+    check_limits(drawing.recipe.strategy, served.run.recipe.strategy, n * len(prompts))
     made = Generation(served, prompts, n, seed_or_random(body.seed), drawing, alike, **more)
     made.seeded = body.seed is not None
     made.presence, made.frequency = body.presence_penalty or 0.0, body.frequency_penalty or 0.0
@@ -156,31 +169,21 @@ def build_generation(
 def check_engine_fields(made: Generation) -> None:
     """Raise APIError for fields that only the engine supports: log-probabilities, penalties, response formats."""
     if made.batched:
-        return
+        return  # the engine itself checks the ids
+    size = made.served.run.recipe.data.space().vocabulary
+    strange = next((token for prompt in made.prompts for token in prompt if not 0 <= token < size), None)
+    if strange is not None:
+        raise APIError(400, f"there is no token {strange}; allowed: 0 to {size - 1}", "prompt")
     given = {
         "logprobs": made.top is not None,
         "presence_penalty": made.presence,
         "frequency_penalty": made.frequency,
         "logit_bias": made.bias,
-        "response_format": made.schema is not None,
+        "response_format": made.grammar is not None,
     }
     for name, value in given.items():
         if value:
             raise APIError(400, f"{name} needs the strategy 'autoregressive'", name)
-
-
-def strategy_fields(body: SamplingBody, most: int | None) -> dict[str, Any]:
-    """Strategy fields from the OpenAI names."""
-    given = {
-        "temperature": body.temperature,
-        "top_p": None if body.top_p is None else max(body.top_p, 1e-9),
-        "top_k": body.top_k,
-        "min_p": body.min_p,
-        "repetition_penalty": body.repetition_penalty,
-        "max_tokens": most,
-        "stop": [body.stop] if isinstance(body.stop, str) else body.stop,
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def seed_or_random(seed: int | None) -> int:
@@ -192,29 +195,26 @@ def bias_by_token(served: HostedRun, bias: dict[str, float]) -> dict[int, float]
     """logit_bias by token id."""
     size = served.run.recipe.data.space().vocabulary
     for token in bias:
-        if not token.isascii() or not token.isdigit() or int(token) >= size:
-            raise APIError(400, f"logit_bias: there is no token {token!r}; allowed: 0 to {size - 1}", "logit_bias")
+        if not token.isascii() or not token.isdigit() or len(token) > 10 or int(token) >= size:
+            raise APIError(400, f"logit_bias: there is no token {token[:20]!r}; allowed: 0 to {size - 1}", "logit_bias")
     return {int(token): value for token, value in bias.items()}
 
 
-def answer_schema(kind: str, schema: dict[str, Any] | None, served: HostedRun, param: str) -> dict[str, Any] | None:
-    """The JSON schema of a response_format, None for plain text. Raises APIError before any token is generated."""
+def answer_grammar(kind: str, schema: dict[str, Any] | None, served: HostedRun, param: str) -> Grammar | None:
+    """The grammar of a response_format, None for plain text. Raises APIError before any token is generated."""
     if kind == "text":
         return None
     if kind == "json_schema" and schema is None:
         raise APIError(400, f"{param}: json_schema needs a schema", param)
-    wanted = {"type": "object"} if kind == "json_object" else schema
-    assert wanted is not None
-    check_schema(served, wanted, param)
-    return wanted
+    return compile_schema(served, {"type": "object"} if schema is None else schema, param)
 
 
-def check_schema(served: HostedRun, schema: dict[str, Any], param: str) -> None:
-    """Raise APIError when a schema is invalid, or when the run does not support constrained decoding."""
+def compile_schema(served: HostedRun, schema: dict[str, Any], param: str) -> Grammar:
+    """The grammar of a schema. Raises APIError if it is invalid, or if the run does not support structured output."""
     if served.engine is None:
         raise APIError(400, f"{param}: {served.name} does not support structured output; leave it out", param)
     try:
-        served.grammars.schema(schema)
+        return served.grammars.schema(schema)
     except (SanbuError, ImportError) as error:
         raise APIError(400, f"{param}: {error}", param) from None
 

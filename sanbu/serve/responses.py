@@ -7,12 +7,12 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+from sanbu.serve.conversation import conversation
 from sanbu.serve.errors import APIError, api_error
 from sanbu.serve.hosted_run import HostedRun
-from sanbu.serve.request_builder import Generation, answer_schema, build_generation, compact
+from sanbu.serve.request_builder import Generation, answer_grammar, build_generation, compact
 from sanbu.serve.schemas import ChatMessage, ResponseBody, SamplingBody
 from sanbu.serve.streaming import Piece
-from sanbu.serve.tools import conversation
 
 
 class ModelResponse:
@@ -31,10 +31,12 @@ class ModelResponse:
         if body.instructions:
             said = [ChatMessage(role="system", content=body.instructions), *said]
         wanted = body.text.format if body.text else None
-        schema = answer_schema(wanted.type, wanted.schema_, served, "text.format") if wanted else None
+        grammar = answer_grammar(wanted.type, wanted.schema_, served, "text.format") if wanted else None
         drawing = SamplingBody(model=body.model, temperature=body.temperature, top_p=body.top_p)
         prompt = served.encode_chat(conversation(said)) if served.writes else []
-        self.generation: Generation = build_generation(served, drawing, [prompt], body.max_output_tokens, schema=schema)
+        self.generation: Generation = build_generation(
+            served, drawing, [prompt], body.max_output_tokens, grammar=grammar
+        )
         self.id, self.item = f"resp_{uuid.uuid4().hex}", f"msg_{uuid.uuid4().hex}"
         self.created = int(time.time())
         self.served = served

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from sanbu.config import SanbuError
+from sanbu.serve.protocol import LimitedProtocol
 
 
 def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool = False, path: str = "/v1") -> None:
@@ -38,8 +39,10 @@ def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool 
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{place.getsockname()[1]}"
         print(f"{', '.join(names)} at {address}{path}", flush=True)
+        allow_connections()
         config = uvicorn.Config(
             app,
+            http=LimitedProtocol,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=30,
@@ -49,6 +52,18 @@ def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool 
         if show:
             Timer(1, webbrowser.open, [address]).start()
         Server(config, app).run(sockets=[place])
+
+
+def allow_connections() -> None:
+    """Allow as many open files as the system permits; some are left for the files of runs."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = min(most, 1 << 16) if most != resource.RLIM_INFINITY else 1 << 16
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    LimitedProtocol.most = max(64, most // 2)
 
 
 class Server(uvicorn.Server):

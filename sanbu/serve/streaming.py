@@ -6,6 +6,7 @@ Closing a generator of this module cancels its requests.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,39 +43,50 @@ class Piece:
 
 @dataclass
 class Answer:
-    """Decodes one answer. Tokens are held back until their bytes form whole characters outside any stop text."""
+    """Decodes one answer. Tokens are held back until their bytes form whole characters outside any stop text.
+
+    ends: the end token is told too, as the last of the tokens.
+    """
 
     index: int
     tokenizer: Tokenizer
     stop: Sequence[str]
+    ends: bool = False
     reader: Reader = field(init=False)
-    held: list[tuple[int, GeneratedToken]] = field(init=False, default_factory=list)  # (end offset in bytes, token)
+    held: list[tuple[int, GeneratedToken]] = field(
+        init=False, default_factory=list
+    )  # (end offset in characters, token)
     tokens: int = field(init=False, default=0)
-    token_bytes: int = field(init=False, default=0)
-    text_bytes: int = field(init=False, default=0)
+    decoder: codecs.IncrementalDecoder = field(init=False)
+    decoded: int = field(init=False, default=0)  # characters of all tokens
+    told: int = field(init=False, default=0)  # characters of the text that was returned
     finish: Finish | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.tokenizer, self.stop)
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def receive(self, event: Event) -> Piece:
         """Decode one event into a piece; its text may be empty."""
         if event.token is None:
             self.finish = event.finish
+            if self.ends and event.last is not None and event.last.token is not None:
+                self.held.append((0, GeneratedToken(event.last.token, b"", event.last.logprob, event.last.top)))
             return self._piece(self.reader.feed([], final=True), everything=not self.reader.stopped)
         self.tokens += 1
         pieces = self.tokenizer.pieces
         spelling = pieces[event.token] if event.token < len(pieces) else b""
-        self.token_bytes += len(spelling)
-        self.held.append((self.token_bytes, GeneratedToken(event.token, spelling, event.logprob, event.top)))
+        self.decoded += len(self.decoder.decode(spelling))
+        begun = len(self.decoder.getstate()[0]) > 0  # the token ends within a character
+        self.held.append((self.decoded + begun, GeneratedToken(event.token, spelling, event.logprob, event.top)))
         text = self.reader.feed([event.token])
         if self.reader.stopped:
             self.finish = "stop"
         return self._piece(text)
 
     def _piece(self, text: str, everything: bool = False) -> Piece:
-        self.text_bytes += len(text.encode("utf-8", "replace"))
-        count = len(self.held) if everything else sum(end <= self.text_bytes for end, _ in self.held)
+        self.told += len(text)
+        count = len(self.held) if everything else sum(end <= self.told for end, _ in self.held)
         tokens = [token for _, token in self.held[:count]]
         del self.held[:count]
         return Piece(self.index, text, tokens, self.finish)
@@ -117,6 +129,8 @@ async def stream_pieces(
             if piece.finish is not None:
                 open_answers -= 1
                 requests[index].cancel()
+                if event.reason:
+                    raise APIError(400, event.reason)
                 if piece.finish == "error":
                     raise APIError(500, "generation failed; see the server log")
                 metrics.ended.labels(piece.finish).inc()
@@ -124,6 +138,7 @@ async def stream_pieces(
     finally:
         for request in requests:
             request.cancel()
+        metrics.ended.labels("abort").inc(sum(answer.finish is None for answer in answers))
         metrics.latency.observe(time.perf_counter() - begun)
         metrics.prompt.inc(sum(len(request.prompt) for request in requests))
         metrics.generated.inc(sum(answer.tokens for answer in answers))

@@ -22,7 +22,7 @@ class Lane(Protocol):
         """Do one step."""
 
     def fail(self) -> None:
-        """A step has raised: end the requests concerned, so that the others can continue."""
+        """A step has raised: find the request that caused it and end it, so that the others can continue."""
 
 
 class Worker:
@@ -66,5 +66,5 @@ class Worker:
         try:
             lane.step()
         except Exception:  # a failure in one lane must not stop the others
-            log.exception("a step failed; its requests end with an error")
+            log.exception("a step failed; the request that caused it ends with an error")
             lane.fail()

@@ -18,7 +18,8 @@ import openai
 import pytest
 
 from sanbu.config import SanbuError
-from sanbu.serve.keys import Keys, make
+from sanbu.serve.key_file import make
+from sanbu.serve.keys import Keys
 from tests.serve.conftest import Served
 
 ASKED = [{"role": "user", "content": "What is 3?"}]
