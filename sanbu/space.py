@@ -25,7 +25,8 @@ class Space:
     are trained on too. other_ends: further ids that end a sample.
 
     For tables the shape is that of the features x, `columns` describes the cells of a row (sanbu.codecs.columns), and
-    `target` is the place of the column to predict, -1 without one.
+    `target` is the place of the column to predict, -1 without one. Where rows are coded as real numbers, the shape is
+    that of the code, and `code` says how (sanbu.codecs.row_code.RowCode).
 
     For sound, `mel` is the log-mel spectrogram that goes with a wave (sanbu.layers.spectrogram.Mel).
     """
@@ -38,6 +39,7 @@ class Space:
     other_ends: tuple[int, ...] = ()
     columns: tuple[Any, ...] = ()
     target: int = -1
+    code: Any = None
     mel: Any = None
 
     @property

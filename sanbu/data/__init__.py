@@ -12,6 +12,7 @@ KINDS = {
     "mappings": "mappings",
     "rows": "tensor_rows",
     "table": "tables",
+    "encoded-table": "encoded_tables",
     # sound
     "waves": "waves",
     "speech": "speech",

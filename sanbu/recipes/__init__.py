@@ -49,6 +49,7 @@ RECIPES = {
     "consistency": "images",
     # tables
     "table": "tables",
+    "table-flow": "tables",
     # sound
     "vocoder": "vocoders",
     "istft-head": "vocoders",

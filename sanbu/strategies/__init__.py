@@ -6,6 +6,7 @@ KINDS = {
     "pixel-by-pixel": "pixel_by_pixel",
     "one-shot": "one_shot",
     "refinement": "refinement",
+    "row-refinement": "row_refinement",
     "prediction": "prediction",
     "cells": "cells",
     "vocoding": "vocoding",

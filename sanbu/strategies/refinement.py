@@ -54,6 +54,8 @@ class Refinement(StrategyConfig):
     clip: bool = Field(False, description="clamp the clean estimate of each step to the range of pixels")
 
     def check(self, space: Space) -> None:
+        if space.code is not None:
+            raise ValueError("strategy: 'refinement' draws the code of a row of a table; set strategy=row-refinement")
         if self.guidance != 1 and not space.classes:
             raise ValueError(
                 f"strategy.guidance: given {self.guidance:g}, but the run is unconditional: it has no labels"
@@ -92,7 +94,7 @@ class RefinementStrategy:
         x = normal_at(seeds, 0, *self.space.shape)
         done = torch.zeros_like(seeds, dtype=torch.bool)
         known = condition.get("known")
-        if known is not None:
+        if known is not None and self.space.vocabulary:
             known = known.float() * (2 / (self.space.vocabulary - 1)) - 1
         return RefinementState(
             x, condition["label"], seeds, done, Memory(torch.zeros_like(x)), known, condition.get("mask")
@@ -103,7 +105,7 @@ class RefinementStrategy:
         path, shape = models["model"].path, self.space.shape
         if state.step == 0:
             self.config.check_path(path)
-        times = self._times(path)
+        times = self.times(path)
         t, s = times[state.step], times[state.step + 1]
         if state.step == 0:
             state.x = state.x * levels(path, t)[1]
@@ -126,7 +128,8 @@ class RefinementStrategy:
         evaluations = torch.full_like(state.seeds, state.memory.evaluations)
         return Draft(state.x if last else state.memory.clean, committed, state.done, evaluations)
 
-    def _times(self, path: NoisePath) -> list[float]:
+    def times(self, path: NoisePath) -> list[float]:
+        """The times of the steps, from noise to clean."""
         steps = self.config.steps
         if self.config.sampler != "consistency":
             return path.grid(steps).tolist()

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from sanbu.config import SanbuError
+from sanbu.data.encoded_tables import EncodedTable
 from sanbu.data.tables import Table
 from sanbu.evaluation.held_out import evaluate_objective
 from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
 from sanbu.evaluation.tables.copies import WARNING
 from sanbu.evaluation.tables.judge import Judge
+from sanbu.objectives.columns import Columns
 from sanbu.run import Run
 
 
@@ -25,16 +27,24 @@ def measure(runs: Sequence[Run], options: Options) -> Measurement:
     found = figures(run, judge)
     real = judge.row("training rows", judge.train)
     ceiling = {f"real_{name}": value for name, value in real.items() if name.startswith(("tstr", "c2st", "w_test"))}
-    nats = {"nats_per_row": evaluate_objective(run)["loss"]}
-    result = {"run": str(run.folder), **found, **ceiling, **nats, "privacy": WARNING}
+    loss = {loss_name(run): evaluate_objective(run)["loss"]}
+    result = {"run": str(run.folder), **found, **ceiling, **loss, "privacy": WARNING}
     return result, figure_lines(result)
 
 
+def loss_name(run: Run) -> str:
+    """What the loss on held-out rows is: -log p of a row, or the error of a denoiser."""
+    return "nats_per_row" if isinstance(run.recipe.objective, Columns) else "held_out_error"
+
+
 def table_of(run: Run) -> Table:
-    """The data of a run of a table. Raises SanbuError for another run."""
-    if not isinstance(run.recipe.data, Table):
+    """The table of a run. Raises SanbuError for a run of something else."""
+    data = run.recipe.data
+    if isinstance(data, EncodedTable):
+        return data.rows
+    if not isinstance(data, Table):
         raise SanbuError(f"{run.folder} is not a run of a table")
-    return run.recipe.data
+    return data
 
 
 def figures(run: Run, judge: Judge, name: str | None = None, seed: int = 0) -> dict[str, Any]:

@@ -16,11 +16,21 @@ from torch import Tensor, nn
 
 from sanbu.layers.conditioning import Condition
 from sanbu.layers.perceptron import Perceptron
-from sanbu.models.denoisers.denoiser import DenoiserConfig
+from sanbu.models.denoisers.denoiser import DenoiserConfig, PathConfig
 from sanbu.space import Space
 
 
-class PerceptronDenoiser(DenoiserConfig):
+class VectorConfig(DenoiserConfig):
+    """A network for pictures as vectors, and for rows of tables that are coded as real numbers."""
+
+    def check(self, space: Space) -> None:
+        if space.code is None:
+            super().check(space)
+        else:
+            PathConfig.check(self, space)
+
+
+class PerceptronDenoiser(VectorConfig):
     """Pixels as one vector through residual blocks, for pictures of no more numbers than the width."""
 
     kind: Literal["perceptron-denoiser"] = "perceptron-denoiser"
@@ -39,7 +49,7 @@ class PerceptronDenoiser(DenoiserConfig):
         )
 
 
-class SkipPerceptron(DenoiserConfig):
+class SkipPerceptron(VectorConfig):
     """The same, for pictures of any size: with more numbers than the width, a multiple of the input is added."""
 
     kind: Literal["skip-perceptron"] = "skip-perceptron"

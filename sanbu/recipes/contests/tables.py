@@ -62,7 +62,7 @@ def compete(entry: Entry) -> Figures:
         types=recipes.wanted(settings.get("types", "{}")),
     )
     seeds = entry.seeds or 1
-    chosen = recipes.generators(data)
+    chosen = list(recipes.generators(data))
     found: dict[str, list[dict[str, Any]]] = {}
     drawn: dict[str, Tensor] = {}
     with progress_tasks("comparing", seeds * (len(chosen) + 1)) as progress:
@@ -71,7 +71,7 @@ def compete(entry: Entry) -> Figures:
             for row in judge.floors():
                 found.setdefault(row["name"], []).append(row)
             progress(1, "floors")
-            for name, recipe in chosen.items():
+            for name, recipe in recipes.generators(judge.data.config).items():
                 run = trained(recipe, entry.folder / "runs" / f"{name}-{seed}", judge, entry.seconds)
                 with fitting_threads(run.model):
                     found.setdefault(name, []).append(figures(run, judge, name))
@@ -93,11 +93,11 @@ def whole(text: str) -> int:
 
 def trained(recipe: Recipe, folder: Path, judge: Judge, seconds: float | None) -> Run:
     """The run of a generator on the judge's rows; a run that is there already is taken if it has the same recipe."""
-    own = recipe.change(data=judge.data.config, seed=judge.seed)
+    own = recipe.change(seed=judge.seed)
     made = own.change("machine.threads=1", *budget(own, seconds))
     if (folder / "recipe.json").exists():
         run = Run.open(folder)
-        if run.finished() and run.recipe.data == made.data and run.recipe.model == made.model:
+        if run.finished() and run.recipe.data == made.data.resolve() and run.recipe.model == made.model:
             return run
         raise ConfigError(f"{folder} was trained with other settings; give another --run")
     return train(made, folder, watchers=[])
