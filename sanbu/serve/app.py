@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, File, Form, Request, UploadFile
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from sse_starlette.sse import AppStatus
 
 from sanbu.config import kind_of
 from sanbu.serve import schemas, tokens
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.completions import Completion
-from sanbu.serve.delivery import events, find_run, limit_time, prepare, reserve, respond, run_until_disconnect
+from sanbu.serve.delivery import begun, events, find_run, limit_time, prepare, reserve, respond, run_until_disconnect
 from sanbu.serve.embeddings import Embeddings
 from sanbu.serve.endpoints import Endpoints
 from sanbu.serve.errors import ERRORS, APIError, install_handlers
@@ -27,6 +27,7 @@ from sanbu.serve.middleware import Gate
 from sanbu.serve.preparation import Preparation
 from sanbu.serve.responses import ModelResponse
 from sanbu.serve.service import Service
+from sanbu.serve.speech import SpeechGeneration, Transcription
 
 
 def application(
@@ -120,6 +121,46 @@ async def images(body: schemas.ImageBody, request: Request) -> Response:
         return events(limit_time(request, drafts, made.stream(drafts)))
     drawn = await run_until_disconnect(request, made.last(drafts))
     return await prepare(request, lambda: JSONResponse(made.result(drawn)))
+
+
+@routes.post("/audio/speech", responses=ERRORS)
+async def speech(body: schemas.SpeechBody, request: Request) -> Response:
+    """Speak a text: the bytes of a sound file, sent while they are made."""
+    if body.instructions:
+        raise APIError(400, "instructions: runs of speech take none; set voice and speed", "instructions")
+    served = find_run(request, body) if body.model is not None else only_sounding(request, "voices")
+    made = await prepare(request, lambda: SpeechGeneration(served, body))
+    pieces = made.pieces()
+    if body.stream_format == "sse":
+        return events(limit_time(request, pieces, made.stream(pieces)))
+    sound = await begun(limit_time(request, pieces, made.sound(pieces), late=b""))
+    return StreamingResponse(sound, media_type=made.media)
+
+
+@routes.post("/audio/transcriptions", responses=ERRORS)
+async def transcriptions(
+    request: Request,
+    file: Annotated[UploadFile, File()],
+    model: Annotated[str, Form()] = "",
+    response_format: Annotated[str, Form()] = "json",
+) -> Response:
+    """The text of a sound file."""
+    service: Service = request.app.state.service
+    request.state.model = model
+    served = service.find(model) if model else only_sounding(request, "sound")
+    content = await file.read()
+    made = await prepare(request, lambda: Transcription(served, content, file.filename or "", response_format))
+    found = await run_until_disconnect(request, made.result(made.texts()))
+    return PlainTextResponse(found) if isinstance(found, str) else JSONResponse(found)
+
+
+def only_sounding(request: Request, ability: str) -> HostedRun:
+    """The first run that can speak or recognise. Raises APIError where there is none."""
+    service: Service = request.app.state.service
+    names = service.sounding(ability)
+    if not names:
+        raise APIError(404, "no run of speech is served", "model", "model_not_found")
+    return service.find(names[0])
 
 
 @routes.post("/embeddings", responses=ERRORS)

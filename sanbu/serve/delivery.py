@@ -82,19 +82,38 @@ async def respond(request: Request, body: Any, made: ChatCompletion | Completion
 
 
 async def limit_time(
-    request: Request, source: AsyncIterator[Any], stream: AsyncIterator[Any], end: Any = None
+    request: Request, source: AsyncIterator[Any], stream: AsyncIterator[Any], end: Any = None, late: Any = None
 ) -> AsyncIterator[Any]:
-    """A stream with a time limit; its source is closed when it ends or the client disconnects."""
+    """A stream with a time limit; its source is closed when it ends or the client disconnects.
+
+    late: what is sent when the limit is reached; None: the error as JSON.
+    """
     try:
         async with asyncio.timeout(request.app.state.seconds):
             async for what in stream:
                 yield what
     except TimeoutError:
-        yield compact(timed_out().body())
+        yield compact(timed_out().body()) if late is None else late
     finally:
         if end is not None:
             end()
         await source.aclose()  # type: ignore[attr-defined]
+
+
+async def begun(stream: AsyncIterator[T]) -> AsyncIterator[T]:
+    """The stream once its first item is there, so that what fails before it is an error response."""
+    first = [await anext(stream)]
+
+    async def rest() -> AsyncIterator[T]:
+        try:
+            for item in first:
+                yield item
+            async for item in stream:
+                yield item
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]
+
+    return rest()
 
 
 def timed_out() -> APIError:

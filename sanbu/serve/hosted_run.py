@@ -44,7 +44,8 @@ class HostedRun:
                 f"{run.folder} holds a scoring model, which cannot generate; serve a run that generates text or images"
             )
         self.making, self.made = Lock(), cast("Grammars | None", None)
-        self.writes = run.codec.medium == "text"
+        self.medium = run.codec.medium
+        self.writes = self.medium == "text" and not hasattr(run.codec, "sound")
         self.engine: Engine | None = None
         if self.writes and isinstance(run.model, Decoder):
             space = run.recipe.data.space()

@@ -31,6 +31,7 @@ PROTECTED = (
     "/metrics",
     "/embeddings",
     "/images/",
+    "/audio/",
     "/responses",
 )
 BODY = 60.0  # seconds in which some part of a body has to arrive

@@ -102,8 +102,12 @@ class Service:
     def names(self, writes: bool) -> list[str]:
         """Names of the runs that write text, or of those that draw pictures: expected ones first, in their order."""
         found = {one.name: one.writes for one in list(self.expected.values())}
-        found |= {one.name: one.writes for one in list(self.runs.values())}
+        found |= {one.name: one.writes for one in list(self.runs.values()) if one.writes or one.medium == "image"}
         return [name for name, does in found.items() if does == writes]
+
+    def sounding(self, ability: str) -> list[str]:
+        """Names of the runs whose codec has `voices`, which speak, or `sound`, which recognise speech."""
+        return [one.name for one in list(self.runs.values()) if hasattr(one.run.codec, ability)]
 
     def find(self, name: str) -> HostedRun:
         """A served run. Raises APIError: 404 with the nearest name, 503 if it is not trained yet."""
