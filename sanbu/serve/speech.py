@@ -57,15 +57,18 @@ class SpeechGeneration:
 
     def pieces(self) -> AsyncIterator[bytes]:
         """Submit, and give out the bytes as they are made. Raises Busy immediately when the queue is full."""
+        stream = SoundStream(self.rate, self.format)
+        return stream_job(lambda deliver, end: Job(stream.encode(self.drawn()), deliver, end), self.served)
 
-        def made() -> Iterator[bytes]:
-            follower = self.drawing.follow()
-            stream = SoundStream(self.rate, self.format)
-            for _ in self.drawing.drafts(self.condition, 0, follower.update):
-                yield stream.feed(follower.pieces[0])
-            yield stream.feed(np.zeros(0, np.float32), last=True)
+    def waves(self) -> AsyncIterator[np.ndarray]:
+        """The same as samples [N]."""
+        return stream_job(lambda deliver, end: Job(self.drawn(), deliver, end), self.served)
 
-        return stream_job(lambda deliver, end: Job(made(), deliver, end), self.served)
+    def drawn(self) -> Iterator[np.ndarray]:
+        """What each step adds to the wave."""
+        follower = self.drawing.follow()
+        for _ in self.drawing.drafts(self.condition, 0, follower.update):
+            yield follower.pieces[0]
 
     async def sound(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The pieces that have bytes."""

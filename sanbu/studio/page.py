@@ -18,6 +18,7 @@ from sanbu.studio.image import compare_tab, image_tab
 from sanbu.studio.label import label_tab
 from sanbu.studio.recipes import recipes_tab
 from sanbu.studio.runs import runs_tab
+from sanbu.studio.speech import speech_tab
 from sanbu.studio.translations import TEXTS, say
 
 FONTS = ("system-ui", "sans-serif")
@@ -50,6 +51,9 @@ def page(service: Service, root: Path, local: bool = True, tour: Callable[[], No
             if pictures:
                 with gr.Tab(say("image"), id="image"):
                     image_tab(service)
+            if service.sounding("voices"):
+                with gr.Tab(say("speech"), id="speech"):
+                    speech_tab(service)
             with gr.Tab(say("compare"), id="compare"):
                 compare_tab(service, root)
             with gr.Tab(say("runs"), id="runs"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,12 @@ LONGEST = 30.0  # seconds that are drawn
 
 def draw_sound(wave: np.ndarray, mel: Mel, path: Path) -> None:
     """Write a PNG of the first 30 seconds of a wave [N]."""
+    with replace_atomically(path) as temporary:
+        temporary.write_bytes(picture_of(wave, mel))
+
+
+def picture_of(wave: np.ndarray, mel: Mel) -> bytes:
+    """A PNG of the first 30 seconds of a wave [N]."""
     from matplotlib.figure import Figure
 
     wave = wave[: int(LONGEST * mel.rate)]
@@ -30,5 +37,6 @@ def draw_sound(wave: np.ndarray, mel: Mel, path: Path) -> None:
     middle.set(ylabel="mel band")
     bottom.plot((np.arange(len(hertz)) + 0.5) * mel.hop / mel.rate, hertz, ".", markersize=3)
     bottom.set(ylabel="pitch, Hz", xlabel="seconds")
-    with replace_atomically(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=100)
+    return written.getvalue()
