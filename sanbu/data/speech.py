@@ -1,6 +1,7 @@
 """Utterances for acoustic models and recognisers: signs of a text, the log-mel of its sound, pitch and durations.
 
-A row is an utterance, filled up to the longest of its batch; a hash of its name decides whether it is held out.
+A row is an utterance, filled up to the longest of its batch. Its voice, or a hash of its name, decides whether it is
+held out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sanbu.codecs.speech.speech_codec import SpeechCodec
 from sanbu.codecs.speech.symbols import SYMBOLS, ids_of
 from sanbu.codecs.speech.transcripts import TranscriptCodec
 from sanbu.codecs.speech.written import normalise
-from sanbu.config import Auto, SanbuError
+from sanbu.config import Auto, SanbuError, nearest
 from sanbu.data.builtin import spoken
 from sanbu.data.cache import cache_folder
 from sanbu.data.data import Data, DataConfig
@@ -56,6 +57,7 @@ class SpeechConfig(DataConfig):
     skip: int = Field(0, ge=0, description="sentences left out before the first [spoken]")
     longest: float = Field(12.0, gt=0, description="seconds; longer utterances are left out")
     validation: float = Field(0.05, ge=0, lt=1, description="fraction of utterances held out")
+    held_out: tuple[str, ...] = Field((), description="voices that are held out whole, in place of the fraction")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -128,6 +130,10 @@ class SpeechRows:
 
     def __init__(self, config: SpeechConfig) -> None:
         self.config, self.mel, self.voices = config, config.mel, config.names
+        for voice in config.held_out:
+            if voice not in self.voices:
+                known = f"allowed: {', '.join(self.voices)}{nearest(voice, self.voices)}"
+                raise SanbuError(f"data.held_out: given {voice!r}, {known}")
         found = utterances(config.path, config.sentences, config.skip, self.voices)
         self.utterances = {each.name: each for each in found}
         self.fingerprint = fingerprint(config, found)
@@ -136,14 +142,19 @@ class SpeechRows:
         self.mels = np.load(folder / "mels.npy", mmap_mode="r")
         self.pitches = np.load(folder / "pitches.npy", mmap_mode="r")
         self.starts = np.cumsum([0, *(row["frames"] for row in self.about)])
-        chances = [chance(row["name"]) for row in self.about]
-        self.held = [number for number, each in enumerate(chances) if each < config.validation]
+        self.held = [number for number, row in enumerate(self.about) if self.is_held_out(row)]
         taken = set(self.held)
         self.order = [number for number in range(len(self.about)) if number not in taken]
         if not self.order:
             raise SanbuError(f"data.path: {config.path!r} has {len(self.about)} utterances, none left for training")
         self.rows, self.held_out_rows = len(self.order), len(self.held)
         self.timed = all("ends" in row for row in self.about)
+
+    def is_held_out(self, row: dict[str, Any]) -> bool:
+        """Whether an utterance is kept from training: by its voice, or by the hash of its name."""
+        if self.config.held_out:
+            return row["voice"] in self.config.held_out
+        return chance(row["name"]) < self.config.validation
 
     @cached_property
     def codec(self) -> Codec:

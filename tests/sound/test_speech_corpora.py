@@ -71,6 +71,14 @@ def test_layouts_hold_the_same(folder, ljspeech, tmp_path):
     assert found[tmp_path / "x.parquet"].voices == ("x", "y")
 
 
+def test_a_voice_is_held_out_whole(folder):
+    rows = Speech(path=str(folder), mel=MEL, held_out=("ada",)).build()
+    assert {rows.about[row]["voice"] for row in rows.held} == {"ada"}
+    assert {rows.about[row]["voice"] for row in rows.order} == {"bob"}
+    with pytest.raises(SanbuError, match=r"data\.held_out: given 'adda', allowed: ada, bob; did you mean 'ada'"):
+        Speech(path=str(folder), mel=MEL, held_out=("adda",)).build()
+
+
 def test_a_row_is_its_utterance_alone_and_in_a_batch(folder):
     rows = Speech(path=str(folder), mel=MEL, validation=0.0).build()
     whole = rows.batch(0, 5)
