@@ -60,6 +60,14 @@ def normal_at(seeds_B: Tensor, draw: int, *shape: int) -> Tensor:
     return normal.float().view(-1, *shape)
 
 
+def normal_in_order(seeds_B: Tensor, count: int, width: int) -> Tensor:
+    """Standard normals [B, count, width], float32; an item is the same whatever the count is."""
+    counter = torch.arange(2 * count * width, device=seeds_B.device)
+    pairs = uniform_at(seeds_B[:, None], counter).view(-1, count, 2, width)
+    first, second = pairs.unbind(2)
+    return ((-2.0 * first.log()).sqrt() * torch.cos(2.0 * math.pi * second)).float()
+
+
 class Noise:
     """Random numbers for one purpose. `normal` and `uniform` give row i what row i would get alone."""
 

@@ -89,7 +89,7 @@ ALIGNED = [
 ]
 
 
-SOUND = {"vocoder", "wave-density", "durations", "attention", "recogniser"}  # families of models
+SOUND = {"vocoder", "wave-density", "durations", "attention", "speech-flow", "recogniser"}  # families of models
 
 
 def test_every_kind_is_checked_somewhere():

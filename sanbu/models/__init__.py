@@ -61,6 +61,7 @@ KINDS = {
     "fastspeech2": "acoustic.fastspeech2",
     "convolutional-speech": "acoustic.fastspeech2",
     "tacotron2": "acoustic.tacotron2",
+    "flow-speech": "acoustic.flow_speech",
     # recognisers: the letters of a mel spectrogram
     "ctc-recogniser": "recognisers.ctc",
     # vocoders: the wave of a mel spectrogram

@@ -37,6 +37,7 @@ KINDS = {
     # mels of texts
     "speaking": "speaking",
     "reading-aloud": "reading_aloud",
+    "speaking-flow": "speaking_flow",
     # letters of sound
     "ctc": "ctc",
     # the cells of a table

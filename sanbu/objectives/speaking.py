@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sanbu.layers.alignment import expand
-from sanbu.models.acoustic.acoustic import SPREAD, energy_of, inside
+from sanbu.models.acoustic.acoustic import SPREAD, Prediction, energy_of, inside
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round
 from sanbu.space import Batch, Models
 
@@ -37,7 +37,10 @@ class Speaking(ObjectiveConfig):
     def loss(self, models: Models, batch: Batch) -> Loss:
         """Sums over frames and signs."""
         given = batch["durations"], batch["contour"], batch["energy"]
-        made = models["model"](batch["ids"], batch["voice"], *given)
+        return self.loss_of(models["model"](batch["ids"], batch["voice"], *given), batch)
+
+    def loss_of(self, made: Prediction, batch: Batch) -> Loss:
+        """The loss of a prediction."""
         true = batch["mel"]
         real_BT = inside(batch["frames"], true.shape[2])
         mel = ((made.mel - true).abs().mean(1) * real_BT).sum()
@@ -48,7 +51,8 @@ class Speaking(ObjectiveConfig):
         squares = [(gap.square() * each).sum() for gap, each in zip(gaps, real, strict=True)]
         gap = (true - expand(made.means, batch["durations"], true.shape[2]).transpose(1, 2)) / SPREAD
         means = (gap.square().mean(1) * real_BT).sum() / 2
-        signs = sum(weight * each for weight, each in zip(self.weights, squares, strict=True))
+        weighted = [weight * each for weight, each in zip(self.weights, squares, strict=True)]
+        signs = torch.stack(weighted).sum()
         frames = batch["frames"].sum()
         names = ("duration", "pitch", "energy")
         metrics = {name: (each.detach(), seen_BS.sum()) for name, each in zip(names, squares, strict=True)}

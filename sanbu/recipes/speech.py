@@ -7,11 +7,13 @@ from typing import Any
 from sanbu.data.speech import Speech, Transcripts
 from sanbu.machine import MachineConfig
 from sanbu.models.acoustic.fastspeech2 import ConvolutionalSpeech, FastSpeech2
+from sanbu.models.acoustic.flow_speech import FlowSpeech
 from sanbu.models.acoustic.tacotron2 import Tacotron2
 from sanbu.models.recognisers.ctc import CtcRecogniser
 from sanbu.objectives.ctc import Ctc
 from sanbu.objectives.reading_aloud import ReadingAloud
 from sanbu.objectives.speaking import Speaking
+from sanbu.objectives.speaking_flow import SpeakingFlow
 from sanbu.optimizers.gradient import AdamW
 from sanbu.optimizers.rate import LinearRate
 from sanbu.recipe import Recipe, Schedule
@@ -34,6 +36,15 @@ def fastspeech2(size: str = "nano", path: str = "spoken", vocoder: str = "", jud
     parents = {name: run for name, run in (("vocoder", vocoder), ("judge", judge)) if run}
     steps, batch = (1200, 16) if nano else (160_000, 48)
     return acoustic("fastspeech2", path, model, Speaking(), 1e-3 if nano else 5e-4, steps, batch, parents)
+
+
+def flow_speech(size: str = "nano", path: str = "spoken", vocoder: str = "", judge: str = "") -> Recipe:
+    """Flow matching: FastSpeech 2 says the mean, a flow draws the mel around it (Mehta and others, 2023)."""
+    large = FlowSpeech(base=FastSpeech2(width=256, predictor=256, dropout=0.2), width=384, decoder=12)
+    model, nano = pick({"nano": FlowSpeech(), "large": large}, size), size == "nano"
+    parents = {name: run for name, run in (("vocoder", vocoder), ("judge", judge)) if run}
+    steps, batch = (1000, 16) if nano else (200_000, 48)
+    return acoustic("flow-speech", path, model, SpeakingFlow(), 1e-3 if nano else 3e-4, steps, batch, parents)
 
 
 def tacotron2(size: str = "nano", path: str = "spoken", vocoder: str = "", judge: str = "") -> Recipe:

@@ -28,7 +28,7 @@ class InStages(StrategyConfig):
     """The mel by the acoustic model, then the wave by a vocoder."""
 
     kind: Literal["in-stages"] = "in-stages"
-    families: ClassVar[tuple[str, ...]] = ("durations", "attention")
+    families: ClassVar[tuple[str, ...]] = ("durations", "attention", "speech-flow")
     first: StrategyConfig = Field(Speak(), description="how the first stage is drawn")
     chunk: int = Field(0, ge=0, description="frames per step of the last stage, for streams; 0: a sentence per step")
 

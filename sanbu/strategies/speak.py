@@ -21,13 +21,16 @@ class Speak(StrategyConfig):
     """The mel of each sentence, whole."""
 
     kind: Literal["speak"] = "speak"
-    families: ClassVar[tuple[str, ...]] = ("durations", "attention")
+    families: ClassVar[tuple[str, ...]] = ("durations", "attention", "speech-flow")
     rate: float = Field(1.0, ge=SLOWEST, le=FASTEST, description="rate of speaking; 0.8 takes 1.25 times as long")
     pitch: float = Field(1.0, ge=0.25, le=4, description="factor of the pitch")
     energy: float = Field(1.0, ge=0.05, le=20, description="factor of the loudness (amplitude)")
 
+    steps: int = Field(8, ge=1, description="steps of Euler [flow-speech]")
+    temperature: float = Field(0.7, ge=0, description="deviation of the first noise [flow-speech]")
+
     def build(self, space: Space) -> Strategy:
-        return SpeakStrategy(Control(self.rate, self.pitch, self.energy))
+        return SpeakStrategy(Control(self.rate, self.pitch, self.energy, self.steps, self.temperature))
 
 
 @dataclass

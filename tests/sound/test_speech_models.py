@@ -15,6 +15,7 @@ from sanbu.layers.frame_transformer import FrameTransformer
 from sanbu.layers.spectrogram import Mel, mel_bands
 from sanbu.models.acoustic.acoustic import LOUDNESS, Control, contour_of, energy_of, harmonics
 from sanbu.models.acoustic.fastspeech2 import ConvolutionalSpeech, FastSpeech2
+from sanbu.models.acoustic.flow_speech import FlowSpeech
 from sanbu.models.acoustic.tacotron2 import Tacotron2
 from sanbu.models.recognisers.ctc import CtcRecogniser
 from sanbu.models.vocoders.istft_head import IstftHead
@@ -23,6 +24,7 @@ from sanbu.objectives.ctc import Ctc, ctc_loss, hide
 from sanbu.objectives.objective import Round
 from sanbu.objectives.reading_aloud import ReadingAloud
 from sanbu.objectives.speaking import Speaking, mean_of_signs
+from sanbu.objectives.speaking_flow import SpeakingFlow
 from sanbu.space import Space
 from sanbu.strategies.in_stages import InStages
 from sanbu.strategies.speak import Speak
@@ -156,6 +158,64 @@ def test_the_contour_by_hand():
     """Middles at 1 and 5: 1, then a line, then 3; the sign without frames is left out."""
     found = contour_of(torch.tensor([[1.0, 99.0, 3.0]]), torch.tensor([[2, 0, 6]]))
     assert found[0].tolist() == pytest.approx([np.interp(t + 0.5, [1, 5], [1, 3]) for t in range(8)])
+
+
+# -- flow matching ----------------------------------------------------------------------------------------------------
+
+
+FLOW = FlowSpeech(base=ACOUSTIC["convolutions"], width=16, decoder=2, kernel=3)
+
+
+def flow_batch(model, noise="x"):
+    return SpeakingFlow().build().experience(Round({"model": model}, rows(), Noise(noise)))
+
+
+def test_the_flow_of_a_point_is_drawn_exactly():
+    """Where the velocity is (x* - x) / (1 - t), every number of Euler steps ends at x*."""
+    model = built(FLOW).eval()
+    torch.nn.init.constant_(model.base.durations.out.bias, 1.5)
+    goal = torch.randn(1, 16, 1)
+    model.velocity = lambda x, mean, time, frames: (goal - x) / (1 - time[:, None, None])
+    for steps in (1, 3, 8):
+        spoken = model.say(rows()["ids"], rows()["voice"], Control(steps=steps), torch.arange(3))
+        torch.testing.assert_close(spoken.mel, (goal * 2 - 5).expand_as(spoken.mel), atol=1e-4, rtol=1e-4)
+
+
+def test_a_row_of_the_flow_is_the_same_alone():
+    model = built(FLOW).eval()
+    torch.nn.init.constant_(model.base.durations.out.bias, 1.5)
+    ids, voice, seeds = rows()["ids"], rows()["voice"], torch.tensor([5, 6, 7])
+    whole = model.say(ids, voice, Control(), seeds)
+    for row in range(3):
+        alone = model.say(ids[row : row + 1], voice[row : row + 1], Control(), seeds[row : row + 1])
+        frames = int(alone.frames)
+        torch.testing.assert_close(alone.mel[0, :, :frames], whole.mel[row, :, :frames], atol=1e-4, rtol=1e-4)
+    assert not torch.equal(model.say(ids, voice, Control(), seeds + 1).mel, whole.mel)
+
+
+def test_the_loss_of_the_flow_by_hand():
+    model, batch = built(FLOW).eval(), flow_batch(built(FLOW))
+    loss = SpeakingFlow(flow=3.0).loss({"model": model}, batch)
+    own = Speaking().loss({"model": model.base}, batch)
+    scaled_mel, flow = (batch["mel"] + 5) / 2, 0.0
+    made = model(*[batch[name] for name in ("ids", "voice", "durations", "contour", "energy", "noisy", "time")])
+    for row, frames in enumerate([10, 9, 7]):
+        t = float(batch["time"][row])
+        noise = (batch["noisy"][row] - t * scaled_mel[row]) / (1 - t)
+        gap = made.velocity[row] - (scaled_mel[row] - noise)
+        flow += float(gap[:, :frames].square().sum()) / 16
+    assert float(loss.sums["frames"]) == pytest.approx(float(own.sums["frames"]) + 3 * flow, rel=1e-3)
+    assert torch.equal(loss.sums["signs"], own.sums["signs"])
+
+
+def test_the_flow_keeps_its_contract_and_teaches_the_base_nothing():
+    check_objective(SpeakingFlow(), built(FLOW), rows())
+    model = built(FLOW)
+    batch = flow_batch(model)
+    made = model(*[batch[name] for name in ("ids", "voice", "durations", "contour", "energy", "noisy", "time")])
+    made.velocity.square().sum().backward()
+    assert all(each.grad is None for each in model.base.parameters())
+    assert all(each.grad is not None for name, each in model.named_parameters() if not name.startswith("base."))
 
 
 # -- Tacotron 2 -------------------------------------------------------------------------------------------------------

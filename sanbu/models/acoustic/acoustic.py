@@ -28,11 +28,16 @@ SIGNS, FRAMES = 40, 200  # of an example, to count its cost
 
 @dataclass(frozen=True)
 class Control:
-    """How to speak: factors of the rate of speaking, of the pitch and of the loudness (amplitude)."""
+    """How to speak: factors of the rate of speaking, of the pitch and of the loudness (amplitude).
+
+    steps, temperature: of a flow; how many steps, and the deviation of the noise that it begins with.
+    """
 
     rate: float = 1.0
     pitch: float = 1.0
     energy: float = 1.0
+    steps: int = 8
+    temperature: float = 0.7
 
 
 class Spoken(NamedTuple):

@@ -18,7 +18,7 @@ from sanbu.recipes import speech, vocoders
 from sanbu.run import Run
 
 SECONDS = 600.0
-ACOUSTIC = {"fastspeech2": speech.fastspeech2, "tacotron2": speech.tacotron2}
+ACOUSTIC = {"fastspeech2": speech.fastspeech2, "tacotron2": speech.tacotron2, "flow-speech": speech.flow_speech}
 VOCODERS = {
     "magnitude-head": vocoders.vocoder,
     "istft-head": vocoders.istft_head,
