@@ -193,12 +193,16 @@ class SpeechRows:
         frames = self.about[row]["frames"]
         return pitch(self.wave(row), self.mel.rate, self.mel.hop, frames)
 
+    def mel_of(self, row: int) -> np.ndarray:
+        """The log-mel of an utterance [T, mels]."""
+        return np.array(self.mels[self.starts[row] : self.starts[row + 1]])
+
     def together(self, rows: list[int]) -> Batch:
         """Utterances as a batch, filled up to the longest."""
         abouts = [self.about[row] for row in rows]
         frames = [about["frames"] for about in abouts]
         cuts = [slice(self.starts[row], self.starts[row + 1]) for row in rows]
-        mels = [torch.from_numpy(np.array(self.mels[cut])) for cut in cuts]
+        mels = [torch.from_numpy(self.mel_of(row)) for row in rows]
         pitches = [torch.from_numpy(np.array(self.pitches[cut])) for cut in cuts]
         ids = [torch.tensor(about["ids"]) for about in abouts]
         batch = {

@@ -125,7 +125,7 @@ def nearness(rows: SpeechRows, chosen: Sequence[int], waves: Sequence[np.ndarray
     """Means of mcd and f0."""
     found = []
     for row, wave in zip(chosen, waves, strict=True):
-        true = np.array(rows.mels[rows.starts[row] : rows.starts[row + 1]]).T
+        true = rows.mel_of(row).T
         made, made_hertz = heard(wave, rows.mel)
         found.append(distances(true, made, rows.hertz(row), made_hertz))
     return {name: float(np.nanmean([each[name] for each in found])) for name in ("mcd", "f0")}

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, FastAPI, File, Form, Request, UploadFile
 from fastapi.middleware.cors import CORSMiddleware
@@ -52,9 +52,8 @@ def application(
 
     # running streams are finished; uvicorn ends those that exceed its shutdown timeout
     AppStatus.disable_automatic_graceful_drain()
-    app = FastAPI(
-        title="Sanbu", version=version("sanbu"), lifespan=lifespan, docs_url=None, redoc_url=None
-    )  # both load scripts from a CDN
+    pages = {"docs_url": None, "redoc_url": None}  # both would load scripts from a CDN
+    app = FastAPI(title="Sanbu", version=version("sanbu"), lifespan=lifespan, **cast(Any, pages))
     app.state.service, app.state.seconds, app.state.prompts = service, seconds, prompts
     app.state.preparation = Preparation()
     install_handlers(app)

@@ -102,7 +102,8 @@ class Service:
     def names(self, writes: bool) -> list[str]:
         """Names of the runs that write text, or of those that draw pictures: expected ones first, in their order."""
         found = {one.name: one.writes for one in list(self.expected.values())}
-        found |= {one.name: one.writes for one in list(self.runs.values()) if one.writes or one.medium == "image"}
+        shown = [one for one in list(self.runs.values()) if one.writes or one.medium == "image"]
+        found |= {one.name: one.writes for one in shown}
         return [name for name, does in found.items() if does == writes]
 
     def sounding(self, ability: str) -> list[str]:

@@ -35,7 +35,8 @@ def picture_of(wave: np.ndarray, mel: Mel) -> bytes:
     top.set(ylabel="wave", ylim=(-1, 1), xlim=(0, seconds))
     middle.imshow(frames, origin="lower", aspect="auto", extent=(0, seconds, 0, mel.mels))
     middle.set(ylabel="mel band")
-    bottom.plot((np.arange(len(hertz)) + 0.5) * mel.hop / mel.rate, hertz, ".", markersize=3)
+    middles = (np.arange(len(hertz)) + 0.5) * mel.hop / mel.rate
+    bottom.plot(middles, hertz, ".", markersize=3)
     bottom.set(ylabel="pitch, Hz", xlabel="seconds")
     written = io.BytesIO()
     figure.savefig(written, format="png", dpi=100)

@@ -102,7 +102,8 @@ def harmonics(contour_BT: Tensor, mel: Mel) -> Tensor:
     """
     centres, widths = (torch.from_numpy(each).to(contour_BT) for each in mel_bands(mel))
     inverse_BT1 = (2.0**-contour_BT / MIDDLE)[..., None]
-    return torch.cos(2 * math.pi * centres * inverse_BT1) * torch.exp(-4 * (widths * inverse_BT1).square())
+    resolved = torch.exp(-4 * (widths * inverse_BT1).square())
+    return resolved * torch.cos(2 * math.pi * centres * inverse_BT1)
 
 
 def contour_of(pitch_BS: Tensor, durations_BS: Tensor) -> Tensor:
@@ -112,7 +113,8 @@ def contour_of(pitch_BS: Tensor, durations_BS: Tensor) -> Tensor:
     rows = []
     for pitch_S, durations_S in zip(pitch_BS.detach().cpu().numpy(), durations_BS.cpu().numpy(), strict=True):
         middles, heard = np.cumsum(durations_S) - durations_S / 2, durations_S > 0
-        rows.append(np.interp(times, middles[heard], pitch_S[heard]) if heard.any() else np.zeros(frames))
+        line = np.interp(times, middles[heard], pitch_S[heard]) if heard.any() else np.zeros(frames)
+        rows.append(line)
     return torch.from_numpy(np.stack(rows)).to(pitch_BS)
 
 

@@ -120,12 +120,14 @@ class PredictedModel(nn.Module):
         super().__init__()
         self.mel: Mel = space.mel
         width = config.width
-        self.signs, self.voices = nn.Embedding(space.vocabulary, width), nn.Embedding(max(1, space.classes), width)
+        self.signs = nn.Embedding(space.vocabulary, width)
+        self.voices = nn.Embedding(max(1, space.classes), width)
         self.encoder, self.decoder = config.stacks()
         predictor = lambda: Predictor(width, config.predictor, config.dropout)  # noqa: E731
         self.durations, self.pitch, self.energy = predictor(), predictor(), predictor()
-        self.pitch_in, self.energy_in = nn.Linear(space.mel.mels + 1, width), nn.Linear(1, width)
-        self.out, self.means = nn.Linear(width, space.mel.mels), nn.Linear(width, space.mel.mels)
+        mels = space.mel.mels
+        self.pitch_in, self.energy_in = nn.Linear(mels + 1, width), nn.Linear(1, width)
+        self.out, self.means = nn.Linear(width, mels), nn.Linear(width, mels)
         nn.init.normal_(self.signs.weight, std=width**-0.5)
         nn.init.normal_(self.voices.weight, std=width**-0.5)
 
@@ -181,7 +183,8 @@ def near_the_diagonal(means_BSM: Tensor, mel_BMT: Tensor, ids_BS: Tensor, frames
     """
     squares_BST = means_BSM.square().sum(2)[..., None] + mel_BMT.square().sum(1)[:, None]
     gap_BST = squares_BST - 2 * means_BSM @ mel_BMT
-    place_BS = torch.arange(ids_BS.shape[1], device=ids_BS.device) / (ids_BS > 0).sum(1)[:, None]
+    symbols_B = (ids_BS > 0).sum(1)
+    place_BS = torch.arange(ids_BS.shape[1], device=ids_BS.device) / symbols_B[:, None]
     time_BT = torch.arange(mel_BMT.shape[2], device=ids_BS.device) / frames_B[:, None]
     apart_BST = (place_BS[..., None] - time_BT[:, None]).square()
     return -gap_BST / (2 * SPREAD**2) - PRIOR * apart_BST

@@ -121,7 +121,8 @@ class Attention(nn.Module):
 
     def forward(self, q_BQ: Tensor, seen_B2S: Tensor, sheet: Sheet) -> Tensor:
         """Weights [B, S]. seen: the last weights, and the sum of all."""
-        windows_BSX = F.pad(seen_B2S, (REACH, REACH)).unfold(2, 2 * REACH + 1, 1).transpose(1, 2).flatten(2)
+        windows_B2SX = F.pad(seen_B2S, (REACH, REACH)).unfold(2, 2 * REACH + 1, 1)
+        windows_BSX = windows_B2SX.transpose(1, 2).flatten(2)
         read_BSA = sheet.keys + windows_BSX @ sheet.places + self.query(q_BQ)[:, None]
         scores_BS = self.score(read_BSA.tanh())[..., 0]
         return scores_BS.masked_fill(~sheet.inside, -torch.inf).softmax(1)
@@ -182,7 +183,8 @@ class Tacotron2Model(nn.Module):
         h_BSD = self.hear(ids_BS, voice_B)
         sheet = self.attention.sheet(h_BSD, ids_BS > 0)
         scaled = (F.pad(mel_BMT, (0, -T % r), value=CENTRE) - CENTRE) / SPREAD
-        before_BKM = F.pad(scaled[:, :, r - 1 :: r], (1, 0))[:, :, :-1].transpose(1, 2)
+        last_BMK = scaled[:, :, r - 1 :: r]
+        before_BKM = F.pad(last_BMK, (1, -1)).transpose(1, 2)
         given_BKP = before_BKM
         for layer in self.prenet:
             given_BKP = F.dropout(F.relu(layer(given_BKP)), DROPPED)
@@ -198,7 +200,8 @@ class Tacotron2Model(nn.Module):
         real_BT = torch.arange(T, device=mel_BMT.device) < frames_B[:, None]
         after = y_BMT + self.postnet(y_BMT, real_BT)
         alignment = torch.stack([each.seen[:, 0] for each in walks], 1)
-        return Taught(y_BMT * SPREAD + CENTRE, after * SPREAD + CENTRE, self.gate(read_BKX)[..., 0], alignment)
+        gate = self.gate(read_BKX)[..., 0]
+        return Taught(y_BMT * SPREAD + CENTRE, after * SPREAD + CENTRE, gate, alignment)
 
     def frames_of(self, out_BKX: Tensor) -> Tensor:
         """[B, K, r mels] -> [B, mels, K r]."""
@@ -225,7 +228,8 @@ class Tacotron2Model(nn.Module):
         while not bool(done_B.all()):
             given_BP = self.prenet_by_seed(frame_BM, seeds_B, len(drawn))
             walk = self.step(walk, given_BP, sheet)
-            hidden, memory = self.second(torch.cat((walk.first[0], walk.context), 1)[:, None], memory)
+            both_BX = torch.cat((walk.first[0], walk.context), 1)
+            hidden, memory = self.second(both_BX[:, None], memory)
             read_BX = torch.cat((hidden[:, 0], walk.context), 1)
             y_BMr = self.frames_of(self.out(read_BX)[:, None])
             drawn.append(y_BMr)
@@ -261,8 +265,10 @@ class Tacotron2Model(nn.Module):
         x_BP = frame_BM
         for number, layer in enumerate(self.prenet):
             x_BP = F.relu(layer(x_BP))
-            place = torch.arange(x_BP.shape[1], device=x_BP.device) + x_BP.shape[1] * (2 * step + number)
-            x_BP = x_BP * (uniform_at(seeds_B[:, None], place) > DROPPED) / (1 - DROPPED)
+            P = x_BP.shape[1]
+            place_P = torch.arange(P, device=x_BP.device) + P * (2 * step + number)
+            kept_BP = uniform_at(seeds_B[:, None], place_P) > DROPPED
+            x_BP = x_BP * kept_BP / (1 - DROPPED)
         return x_BP
 
 

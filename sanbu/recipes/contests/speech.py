@@ -113,7 +113,8 @@ def copied(runs: Mapping[str, Run], names: list[str]) -> dict[str, dict[str, Any
 
 def advice(rows: list[dict[str, Any]]) -> list[str]:
     """Which pair is understood best, and which is fastest."""
-    best, fastest = min(rows, key=lambda row: row["cer"]), min(rows, key=lambda row: row["rtf"])
+    best = min(rows, key=lambda row: row["cer"])
+    fastest = min(rows, key=lambda row: row["rtf"])
     return [
         f"{best['name']} is understood best: CER {best['cer']:.3f}, the true sound has {best['cer_ceiling']:.3f}.",
         f"{fastest['name']} is fastest: {1 / fastest['rtf']:.0f} seconds of sound per CPU second.",
