@@ -1,7 +1,8 @@
 """Connectionist temporal classification: -log p(text | sound), summed over all alignments (Graves and others, 2006).
 
 p(text) = sum over paths of frames that give the text, once repeated letters are joined and blanks are left out.
-Parts of the mel are hidden while learning (SpecAugment; Park and others, 2019).
+While learning, parts of the mel are hidden (SpecAugment; Park and others, 2019), and its bands are stretched, as by a
+vocal tract of another length (Jaitly and Hinton, 2013), and its frames, as by another rate.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ class Ctc(ObjectiveConfig):
     kind: Literal["ctc"] = "ctc"
     bands: int = Field(12, ge=0, description="mel bands that are hidden at most, twice per row; 0: none")
     frames: int = Field(16, ge=0, description="frames that are hidden at most, twice per row; 0: none")
+    stretch: float = Field(0.1, ge=0, lt=0.5, description="bands and frames are stretched by at most this fraction")
 
     def build(self) -> Objective:
         def experience(round: Round) -> Batch:
             if not round.learning:
                 return round.batch
-            hidden = hide(round.batch["mel"], self.bands, self.frames, round.noise)
-            return {**round.batch, "mel": hidden}
+            mel, frames = stretched(round.batch["mel"], round.batch["frames"], self.stretch, round.noise)
+            return {**round.batch, "mel": hide(mel, self.bands, self.frames, round.noise), "frames": frames}
 
         return Objective(ctc_loss, count, experience=experience, alone=True)
 
@@ -65,3 +67,30 @@ def hide(mel_BMT: Tensor, bands: int, frames: int, noise: Noise) -> Tensor:
         strip = (place >= start[:, None]) & (place < (start + width)[:, None])
         mel_BMT.masked_fill_(strip[:, :, None] if axis == 1 else strip[:, None, :], CENTRE)
     return mel_BMT
+
+
+def stretched(mel_BMT: Tensor, frames_B: Tensor, most: float, noise: Noise) -> tuple[Tensor, Tensor]:
+    """The mels with their bands and their frames stretched by factors from 1 - most to 1 + most; and their frames.
+
+    A row that would be longer than the batch is not stretched in time.
+    """
+    if not most:
+        return mel_BMT, frames_B
+    B, _, T = mel_BMT.shape
+    bands_B, times_B = (1 + most * (2 * noise.uniform(B) - 1) for _ in range(2))
+    longer_B = (frames_B * times_B).round().long()
+    times_B = torch.where(longer_B <= T, times_B, 1.0)
+    resampled = resample(mel_BMT, bands_B)
+    resampled = resample(resampled.transpose(1, 2), times_B).transpose(1, 2)
+    return resampled, torch.where(longer_B <= T, longer_B, frames_B).clamp(min=1)
+
+
+def resample(x_BNC: Tensor, factor_B: Tensor) -> Tensor:
+    """Axis 1 stretched by a factor per row, linearly; what lies beyond the end repeats the last place."""
+    N = x_BNC.shape[1]
+    place_BN = torch.arange(N, device=x_BNC.device) / factor_B[:, None]
+    before_BN = place_BN.floor().clamp(max=N - 1)
+    part_BN1 = (place_BN - before_BN).clamp(max=1)[..., None]
+    first, second = (index.long().clamp(max=N - 1) for index in (before_BN, before_BN + 1))
+    at = lambda index: x_BNC.gather(1, index[..., None].expand_as(x_BNC))  # noqa: E731
+    return torch.lerp(at(first), at(second), part_BN1)

@@ -20,7 +20,7 @@ from sanbu.models.acoustic.tacotron2 import Tacotron2
 from sanbu.models.recognisers.ctc import CtcRecogniser
 from sanbu.models.vocoders.istft_head import IstftHead
 from sanbu.noise import Noise
-from sanbu.objectives.ctc import Ctc, ctc_loss, hide
+from sanbu.objectives.ctc import Ctc, ctc_loss, hide, resample, stretched
 from sanbu.objectives.objective import Round
 from sanbu.objectives.reading_aloud import ReadingAloud
 from sanbu.objectives.speaking import Speaking, mean_of_signs
@@ -389,7 +389,7 @@ def test_objectives_keep_their_contract():
     check_objective(Speaking(), built(ACOUSTIC["convolutions"]), rows())
     ears = {**rows(), "symbols": torch.tensor([3, 2, 1])}
     ears["ids"] = ears["ids"] * (torch.arange(5) < ears["symbols"][:, None])
-    check_objective(Ctc(bands=0, frames=0), built(EARS), ears)
+    check_objective(Ctc(bands=0, frames=0, stretch=0), built(EARS), ears)
 
 
 def test_ctc_equals_all_paths():
@@ -418,6 +418,25 @@ def test_hidden_strips_are_narrow_and_a_function_of_the_row():
     bands, frames = changed.all(2).sum(1), changed.all(1).sum(1)
     assert (bands <= 8).all() and (frames <= 20).all() and bands.float().mean() > 1 and frames.float().mean() > 4
     assert torch.equal(hide(mel[32:], 4, 10, Noise("x", first_row=32)), hidden[32:])
+
+
+def test_a_line_that_is_stretched_is_a_line():
+    line = torch.arange(10.0).view(1, 10, 1).expand(2, 10, 3)
+    found = resample(line, torch.tensor([2.0, 0.5]))
+    torch.testing.assert_close(found[0, :, 0], torch.arange(10) / 2)
+    torch.testing.assert_close(found[1, :, 2], (torch.arange(10.0) * 2).clamp(max=9))
+
+
+def test_stretching_keeps_what_a_row_is():
+    """Frames follow the factor, rows do not depend on their neighbours, and no row outgrows its batch."""
+    mel, frames = torch.randn(64, 16, 40), torch.full((64,), 30)
+    found, longer = stretched(mel, frames, 0.2, Noise("x"))
+    assert found.shape == mel.shape and longer.min() >= 24 and longer.max() <= 36 and longer.unique().numel() > 5
+    part, some = stretched(mel[32:], frames[32:], 0.2, Noise("x", first_row=32))
+    assert torch.equal(part, found[32:]) and torch.equal(some, longer[32:])
+    _, full = stretched(mel, torch.full((64,), 40), 0.2, Noise("x"))
+    assert full.max() == 40
+    assert torch.equal(stretched(mel, frames, 0.0, Noise("x"))[0], mel)
 
 
 def test_the_recogniser_sees_a_row_alone_as_in_a_batch():
