@@ -14,10 +14,10 @@ from fastapi.responses import JSONResponse, Response
 from sse_starlette.sse import AppStatus
 
 from sanbu.config import kind_of
-from sanbu.serve import schemas, tokens
+from sanbu.serve import json_body, schemas, tokens
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.completions import Completion
-from sanbu.serve.delivery import events, find_run, limit_time, prepare, reserve, respond, run_until_disconnect
+from sanbu.serve.delivery import events, find_run, limit_time, owner_of, prepare, reserve, respond, run_until_disconnect
 from sanbu.serve.embeddings import Embeddings
 from sanbu.serve.endpoints import Endpoints
 from sanbu.serve.errors import ERRORS, APIError, install_handlers
@@ -62,15 +62,20 @@ def application(
         app.include_router(router, prefix=prefix, include_in_schema=bool(prefix) or router is not routes)
     endpoints = Endpoints(included)
     app.add_middleware(Gate, service=service, endpoints=endpoints, largest=largest, origins=origins, local=local)
-    if origins:  # outside the gate, so that its errors can be read by the page too
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(origins),
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["*"],
-            expose_headers=["x-request-id", "x-left-out", "retry-after"],
-        )
+    if origins:
+        allow_origins(app, origins)
     return app
+
+
+def allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
+    """Let pages of these origins read every answer: outside the gate, so that they can read its errors too."""
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "HEAD", "POST"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id", "x-left-out", "retry-after"],
+    )
 
 
 async def open_expected(service: Service) -> None:
@@ -115,11 +120,11 @@ async def images(body: schemas.ImageBody, request: Request) -> Response:
         raise APIError(404, "no image run is served", "model", "model_not_found")
     served = find_run(request, body) if body.model is not None else service.find(drawing[0])
     made = await prepare(request, lambda: ImageGeneration(served, body))
-    drafts = made.drafts()
+    drafts = made.drafts(owner_of(request))
     if body.stream:
         return events(limit_time(request, drafts, made.stream(drafts)))
     drawn = await run_until_disconnect(request, made.last(drafts))
-    return await prepare(request, lambda: JSONResponse(made.result(drawn)))
+    return await prepare(request, lambda: json_body.response(made.result(drawn)))
 
 
 @routes.post("/embeddings", responses=ERRORS)
@@ -128,9 +133,9 @@ async def embeddings(body: schemas.EmbeddingBody, request: Request) -> Response:
     served = find_run(request, body)
     made = await prepare(request, lambda: Embeddings(served, body))
     reserve(request, made.tokens)
-    vectors = await run_until_disconnect(request, made.vectors())
+    vectors = await run_until_disconnect(request, made.vectors(owner_of(request)))
     request.state.tokens = made.tokens
-    return await prepare(request, lambda: JSONResponse(made.result(vectors)))
+    return await prepare(request, lambda: json_body.response(made.result(vectors)))
 
 
 @routes.get("/models")

@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from sse_starlette import EventSourceResponse
 
+from sanbu.serve import json_body
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.completions import Completion
 from sanbu.serve.errors import APIError
 from sanbu.serve.hosted_run import HostedRun
-from sanbu.serve.request_builder import compact
+from sanbu.serve.request_builder import Answers, collected, compact
 from sanbu.serve.responses import ModelResponse
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ def owner_of(request: Request) -> str:
 
 async def respond(request: Request, body: Any, made: ChatCompletion | Completion | ModelResponse) -> Response:
     """Submit the request, then return one JSON response or an event stream."""
+    made.generation.owner = owner_of(request)
     reserve(request, made.generation.most_tokens())
     pieces = made.generation.pieces(request.app.state.service.metrics)
 
@@ -71,14 +73,15 @@ async def respond(request: Request, body: Any, made: ChatCompletion | Completion
     if body.stream:
         return events(limit_time(request, pieces, made.stream(pieces), count))
 
-    async def result() -> dict[str, Any]:
+    async def collect() -> Answers:
         try:
-            return await made.result(pieces)
+            return await collected(made.generation, pieces)
         finally:
             count()
             await pieces.aclose()  # type: ignore[attr-defined]
 
-    return JSONResponse(await run_until_disconnect(request, result()))
+    answers = await run_until_disconnect(request, collect())
+    return await prepare(request, lambda: json_body.response(made.response(answers)))
 
 
 async def limit_time(

@@ -34,11 +34,12 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def without_nulls(cls, given: Any) -> Any:
-        """Leave out null fields: null means that a field is not set."""
-        if isinstance(given, dict) and None in given.values():
-            known = {info.alias or name for name, info in cls.model_fields.items()}
-            return {name: value for name, value in given.items() if value is not None or name in known}
-        return given
+        """Leave out unknown fields that are null, which means not set; of the others only the first is told."""
+        if not isinstance(given, dict):
+            return given
+        known = {info.alias or name for name, info in cls.model_fields.items()}
+        strange = next((name for name, value in given.items() if name not in known and value is not None), None)
+        return {name: value for name, value in given.items() if name in known or name == strange}
 
 
 class Ignored(Body):
@@ -141,7 +142,7 @@ class SamplingBody(Ignored):
     logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=4096)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    strategy: dict[str, Any] | None = None
+    strategy: Annotated[dict[str, Any], Field(max_length=64)] | None = None
 
 
 class PredictedOutput(Body):
@@ -240,7 +241,7 @@ class ImageBody(Body):
     response_format: Literal["b64_json", "url"] | None = None
     output_format: Literal["png"] | None = None
     seed: int | None = Field(None, ge=0, lt=1 << 62)
-    strategy: dict[str, Any] | None = None
+    strategy: Annotated[dict[str, Any], Field(max_length=64)] | None = None
     stream: bool | None = None
     partial_images: int | None = Field(None, ge=0, le=16)
     quality: Literal["auto"] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import sys
@@ -40,6 +41,8 @@ def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool 
         address = f"http://{shown}:{place.getsockname()[1]}"
         print(f"{', '.join(names)} at {address}{path}", flush=True)
         allow_connections()
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: collections during a large request need not look at it
         config = uvicorn.Config(
             app,
             http=LimitedProtocol,
