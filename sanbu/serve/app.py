@@ -22,6 +22,7 @@ from sanbu.serve.embeddings import Embeddings
 from sanbu.serve.endpoints import Endpoints
 from sanbu.serve.errors import ERRORS, APIError, install_handlers
 from sanbu.serve.hosted_run import HostedRun
+from sanbu.serve.hosts import Hosts
 from sanbu.serve.images import ImageGeneration
 from sanbu.serve.middleware import Gate
 from sanbu.serve.preparation import Preparation
@@ -36,8 +37,13 @@ def application(
     origins: Sequence[str] = (),
     local: bool = True,
     prompts: bool = False,
+    names: Sequence[str] = (),
+    ping: int = 15,
 ) -> FastAPI:
-    """The API of a service. largest: bytes per body. seconds: per request. prompts: also write prompts to the log."""
+    """The API of a service. largest: bytes per body. seconds: per request. prompts: also write prompts to the log.
+
+    local: only requests to this machine, or to names. ping: seconds between comments in a stream; 0 = none.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -55,13 +61,15 @@ def application(
         title="Sanbu", version=version("sanbu"), lifespan=lifespan, docs_url=None, redoc_url=None
     )  # both load scripts from a CDN
     app.state.service, app.state.seconds, app.state.prompts = service, seconds, prompts
-    app.state.preparation = Preparation()
+    app.state.preparation, app.state.ping = Preparation(), ping
     install_handlers(app)
     included = (("/v1", routes), ("", routes), ("", about), ("", tokens.routes))
     for prefix, router in included:  # without /v1 for clients that are given the address without it
         app.include_router(router, prefix=prefix, include_in_schema=bool(prefix) or router is not routes)
     endpoints = Endpoints(included)
-    app.add_middleware(Gate, service=service, endpoints=endpoints, largest=largest, origins=origins, local=local)
+    app.add_middleware(
+        Gate, service=service, endpoints=endpoints, largest=largest, origins=origins, hosts=Hosts(local, names)
+    )
     if origins:
         allow_origins(app, origins)
     return app
@@ -122,7 +130,7 @@ async def images(body: schemas.ImageBody, request: Request) -> Response:
     made = await prepare(request, lambda: ImageGeneration(served, body))
     drafts = made.drafts(owner_of(request))
     if body.stream:
-        return events(limit_time(request, drafts, made.stream(drafts)))
+        return events(request, limit_time(request, drafts, made.stream(drafts)))
     drawn = await run_until_disconnect(request, made.last(drafts))
     return await prepare(request, lambda: json_body.response(made.result(drawn)))
 

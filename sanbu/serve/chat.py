@@ -52,7 +52,7 @@ class ChatCompletion:
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": served.name,
-            "system_fingerprint": "sanbu",
+            "system_fingerprint": served.fingerprint,
         }
 
     def _prompt(self) -> list[int]:

@@ -42,6 +42,7 @@ class Completion:
             "object": "text_completion",
             "created": int(time.time()),
             "model": served.name,
+            "system_fingerprint": served.fingerprint,
         }
 
     def response(self, answers: Answers) -> dict[str, Any]:

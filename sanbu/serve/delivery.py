@@ -19,6 +19,7 @@ from sanbu.serve.request_builder import Answers, collected, compact
 from sanbu.serve.responses import ModelResponse
 
 T = TypeVar("T")
+NEVER = 1 << 24  # seconds
 
 
 class ClientLeft(APIError):
@@ -71,7 +72,7 @@ async def respond(request: Request, body: Any, made: ChatCompletion | Completion
         request.state.tokens = made.generation.usage()["total_tokens"]
 
     if body.stream:
-        return events(limit_time(request, pieces, made.stream(pieces), count))
+        return events(request, limit_time(request, pieces, made.stream(pieces), count))
 
     async def collect() -> Answers:
         try:
@@ -105,7 +106,7 @@ def timed_out() -> APIError:
     return APIError(503, "request timed out", code="timeout")
 
 
-def events(stream: AsyncIterator[Any]) -> Response:
+def events(request: Request, stream: AsyncIterator[Any]) -> Response:
     """Server-sent events. stream: data strings, or (event name, data) pairs."""
 
     async def format_events() -> AsyncIterator[dict[str, str]]:
@@ -115,7 +116,10 @@ def events(stream: AsyncIterator[Any]) -> Response:
         finally:
             await stream.aclose()  # type: ignore[attr-defined]
 
-    return EventSourceResponse(format_events(), sep="\n", ping=15, send_timeout=60, headers={"X-Accel-Buffering": "no"})
+    ping = request.app.state.ping or NEVER
+    return EventSourceResponse(
+        format_events(), sep="\n", ping=ping, send_timeout=60, headers={"X-Accel-Buffering": "no"}
+    )
 
 
 async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
