@@ -164,7 +164,7 @@ async def model(name: str, request: Request) -> dict[str, Any]:
 async def health(request: Request) -> Response:
     """200 while serving, 503 while shutting down."""
     service: Service = request.app.state.service
-    up = service.worker.thread.is_alive() and not service.draining
+    up = service.worker.thread.is_alive() and not (service.draining or service.leaving)
     return JSONResponse({"status": "ok" if up else "shutting down"}, 200 if up else 503)
 
 
