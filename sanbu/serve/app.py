@@ -15,6 +15,7 @@ from sse_starlette.sse import AppStatus
 
 from sanbu.config import kind_of
 from sanbu.serve import json_body, schemas, tokens
+from sanbu.serve.body_route import BodyRoute
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.completions import Completion
 from sanbu.serve.delivery import events, find_run, limit_time, owner_of, prepare, reserve, respond, run_until_disconnect
@@ -61,7 +62,7 @@ def application(
         title="Sanbu", version=version("sanbu"), lifespan=lifespan, docs_url=None, redoc_url=None
     )  # both load scripts from a CDN
     app.state.service, app.state.seconds, app.state.prompts = service, seconds, prompts
-    app.state.preparation, app.state.ping = Preparation(), ping
+    app.state.reading, app.state.preparation, app.state.ping = Preparation(1), Preparation(2), ping
     install_handlers(app)
     included = (("/v1", routes), ("", routes), ("", about), ("", tokens.routes))
     for prefix, router in included:  # without /v1 for clients that are given the address without it
@@ -93,7 +94,7 @@ async def open_expected(service: Service) -> None:
         await asyncio.sleep(1)
 
 
-routes, about = APIRouter(), APIRouter()
+routes, about = APIRouter(route_class=BodyRoute), APIRouter()
 
 
 @routes.post("/chat/completions", responses=ERRORS)

@@ -29,12 +29,15 @@ class ClientLeft(APIError):
         super().__init__(499, "the client closed the connection")
 
 
-async def prepare(request: Request, work: Callable[[], T]) -> T:
-    """The result of work that takes long, off the event loop. Raises APIError when the time limit is reached."""
+async def prepare(request: Request, work: Callable[[], T], where: str = "preparation") -> T:
+    """The result of work that takes long, off the event loop. Raises APIError when the time limit is reached.
+
+    where: the threads that do it. Bodies are read by one thread, because the JSON parser stops all others meanwhile.
+    """
     state = request.app.state
     try:
         async with asyncio.timeout(state.seconds):
-            return await state.preparation.run(owner_of(request), work)
+            return await getattr(state, where).run(owner_of(request), work)
     except TimeoutError:
         raise timed_out() from None
 
