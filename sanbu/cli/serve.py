@@ -33,6 +33,18 @@ def serve(
     rows: Annotated[int, typer.Option("--rows", min=1, help="requests per batch, at most")] = 64,
     queue: Annotated[int, typer.Option("--queue", min=1, help="requests that may wait; more get status 429")] = 256,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="time limit per request, in seconds")] = 600,
+    notice: Annotated[
+        float, typer.Option("--notice", min=0, help="seconds after SIGTERM in which only /health says so, with 503")
+    ] = 0,
+    drain: Annotated[
+        int, typer.Option("--drain", min=0, help="seconds that running requests have to finish after SIGTERM")
+    ] = 30,
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="host name under which clients ask; may be repeated")
+    ] = None,
+    ping: Annotated[
+        int, typer.Option("--ping", min=0, help="seconds between comments that keep a stream open; 0 = none")
+    ] = 15,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="write request bodies to the log")] = False,
     weights: Weights = "full",
     studio: Annotated[bool, typer.Option("--studio/--no-studio", help="serve the studio at /")] = True,
@@ -62,9 +74,11 @@ def serve(
     service = Service.open(
         runs, Keys.load(keys) if keys else None, cast(Any, weights), blocks=blocks, rows=rows, queue=queue
     )
-    api = application(service, seconds=seconds, origins=origin or (), local=local, prompts=log_prompts)
+    api = application(
+        service, seconds=seconds, origins=origin or (), local=local, prompts=log_prompts, names=name or (), ping=ping
+    )
     page = studio and with_page(api, service, root, local, keys is not None)
-    listen(api, host, port, list(service.runs), open_page and page)
+    listen(api, host, port, list(service.runs), open_page and page, drain=drain, notice=notice)
 
 
 def check_options(host: str, keys: Path | None, origins: Sequence[str], weights: str) -> None:

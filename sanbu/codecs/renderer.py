@@ -23,7 +23,7 @@ from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 SECONDS = 3.0  # time limit of one request, after which the child ends itself
-MEMORY = 1 << 30  # bytes of address space of the child
+MEMORY = 192 << 20  # bytes of address space of the child
 LONGEST = 1 << 20  # most characters of a rendered conversation
 OPEN, CLOSE = "\ufdd0", "\ufdd1"  # around what {% generation %} encloses: code points that no text contains
 

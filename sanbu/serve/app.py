@@ -14,14 +14,26 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from sse_starlette.sse import AppStatus
 
 from sanbu.config import kind_of
-from sanbu.serve import schemas, tokens
+from sanbu.serve import json_body, schemas, tokens
+from sanbu.serve.body_route import BodyRoute
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.completions import Completion
-from sanbu.serve.delivery import begun, events, find_run, limit_time, prepare, reserve, respond, run_until_disconnect
+from sanbu.serve.delivery import (
+    begun,
+    events,
+    find_run,
+    limit_time,
+    owner_of,
+    prepare,
+    reserve,
+    respond,
+    run_until_disconnect,
+)
 from sanbu.serve.embeddings import Embeddings
 from sanbu.serve.endpoints import Endpoints
 from sanbu.serve.errors import ERRORS, APIError, install_handlers
 from sanbu.serve.hosted_run import HostedRun
+from sanbu.serve.hosts import Hosts
 from sanbu.serve.images import ImageGeneration
 from sanbu.serve.middleware import Gate
 from sanbu.serve.preparation import Preparation
@@ -37,8 +49,13 @@ def application(
     origins: Sequence[str] = (),
     local: bool = True,
     prompts: bool = False,
+    names: Sequence[str] = (),
+    ping: int = 15,
 ) -> FastAPI:
-    """The API of a service. largest: bytes per body. seconds: per request. prompts: also write prompts to the log."""
+    """The API of a service. largest: bytes per body. seconds: per request. prompts: also write prompts to the log.
+
+    local: only requests to this machine, or to names. ping: seconds between comments in a stream; 0 = none.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -55,22 +72,29 @@ def application(
     pages = {"docs_url": None, "redoc_url": None}  # both would load scripts from a CDN
     app = FastAPI(title="Sanbu", version=version("sanbu"), lifespan=lifespan, **cast(Any, pages))
     app.state.service, app.state.seconds, app.state.prompts = service, seconds, prompts
-    app.state.preparation = Preparation()
+    app.state.reading, app.state.preparation, app.state.ping = Preparation(1), Preparation(2), ping
     install_handlers(app)
     included = (("/v1", routes), ("", routes), ("", about), ("", tokens.routes))
     for prefix, router in included:  # without /v1 for clients that are given the address without it
         app.include_router(router, prefix=prefix, include_in_schema=bool(prefix) or router is not routes)
     endpoints = Endpoints(included)
-    app.add_middleware(Gate, service=service, endpoints=endpoints, largest=largest, origins=origins, local=local)
-    if origins:  # outside the gate, so that its errors can be read by the page too
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(origins),
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["*"],
-            expose_headers=["x-request-id", "x-left-out", "retry-after"],
-        )
+    app.add_middleware(
+        Gate, service=service, endpoints=endpoints, largest=largest, origins=origins, hosts=Hosts(local, names)
+    )
+    if origins:
+        allow_origins(app, origins)
     return app
+
+
+def allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
+    """Let pages of these origins read every answer: outside the gate, so that they can read its errors too."""
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "HEAD", "POST"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id", "x-left-out", "retry-after"],
+    )
 
 
 async def open_expected(service: Service) -> None:
@@ -80,7 +104,7 @@ async def open_expected(service: Service) -> None:
         await asyncio.sleep(1)
 
 
-routes, about = APIRouter(), APIRouter()
+routes, about = APIRouter(route_class=BodyRoute), APIRouter()
 
 
 @routes.post("/chat/completions", responses=ERRORS)
@@ -115,11 +139,11 @@ async def images(body: schemas.ImageBody, request: Request) -> Response:
         raise APIError(404, "no image run is served", "model", "model_not_found")
     served = find_run(request, body) if body.model is not None else service.find(drawing[0])
     made = await prepare(request, lambda: ImageGeneration(served, body))
-    drafts = made.drafts()
+    drafts = made.drafts(owner_of(request))
     if body.stream:
-        return events(limit_time(request, drafts, made.stream(drafts)))
+        return events(request, limit_time(request, drafts, made.stream(drafts)))
     drawn = await run_until_disconnect(request, made.last(drafts))
-    return await prepare(request, lambda: JSONResponse(made.result(drawn)))
+    return await prepare(request, lambda: json_body.response(made.result(drawn)))
 
 
 @routes.post("/audio/speech", responses=ERRORS)
@@ -129,9 +153,9 @@ async def speech(body: schemas.SpeechBody, request: Request) -> Response:
         raise APIError(400, "instructions: runs of speech take none; set voice and speed", "instructions")
     served = find_run(request, body) if body.model is not None else only_sounding(request, "voices")
     made = await prepare(request, lambda: SpeechGeneration(served, body))
-    pieces = made.pieces()
+    pieces = made.pieces(owner_of(request))
     if body.stream_format == "sse":
-        return events(limit_time(request, pieces, made.stream(pieces)))
+        return events(request, limit_time(request, pieces, made.stream(pieces)))
     sound = await begun(limit_time(request, pieces, made.sound(pieces), late=b""))
     return StreamingResponse(sound, media_type=made.media)
 
@@ -149,7 +173,7 @@ async def transcriptions(
     served = service.find(model) if model else only_sounding(request, "sound")
     content = await file.read()
     made = await prepare(request, lambda: Transcription(served, content, file.filename or "", response_format))
-    found = await run_until_disconnect(request, made.result(made.texts()))
+    found = await run_until_disconnect(request, made.result(made.texts(owner_of(request))))
     return PlainTextResponse(found) if isinstance(found, str) else JSONResponse(found)
 
 
@@ -168,9 +192,9 @@ async def embeddings(body: schemas.EmbeddingBody, request: Request) -> Response:
     served = find_run(request, body)
     made = await prepare(request, lambda: Embeddings(served, body))
     reserve(request, made.tokens)
-    vectors = await run_until_disconnect(request, made.vectors())
+    vectors = await run_until_disconnect(request, made.vectors(owner_of(request)))
     request.state.tokens = made.tokens
-    return await prepare(request, lambda: JSONResponse(made.result(vectors)))
+    return await prepare(request, lambda: json_body.response(made.result(vectors)))
 
 
 @routes.get("/models")
@@ -191,7 +215,7 @@ async def model(name: str, request: Request) -> dict[str, Any]:
 async def health(request: Request) -> Response:
     """200 while serving, 503 while shutting down."""
     service: Service = request.app.state.service
-    up = service.worker.thread.is_alive() and not service.draining
+    up = service.worker.thread.is_alive() and not (service.draining or service.leaving)
     return JSONResponse({"status": "ok" if up else "shutting down"}, 200 if up else 503)
 
 

@@ -11,14 +11,22 @@ from typing import Any
 from sanbu.serve.conversation import conversation, join_text
 from sanbu.serve.errors import APIError, api_error
 from sanbu.serve.hosted_run import HostedRun, PromptTooLong
-from sanbu.serve.request_builder import Generation, answer_grammar, build_generation, compact, compile_schema
+from sanbu.serve.request_builder import (
+    Answers,
+    Generation,
+    answer_grammar,
+    build_generation,
+    collected,
+    compact,
+    compile_schema,
+)
 from sanbu.serve.schemas import ChatBody, Tool
 from sanbu.serve.streaming import GeneratedToken, Piece
 from sanbu.serve.tools import parse_call, required_call
 
 
 class ChatCompletion:
-    """The n answers to one conversation. Call either `result` or `stream`, once."""
+    """The n answers to one conversation. Call either `response` or `stream`, once."""
 
     def __init__(self, served: HostedRun, body: ChatBody) -> None:
         check_chat(body)
@@ -44,7 +52,7 @@ class ChatCompletion:
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": served.name,
-            "system_fingerprint": "sanbu",
+            "system_fingerprint": served.fingerprint,
         }
 
     def _prompt(self) -> list[int]:
@@ -67,12 +75,12 @@ class ChatCompletion:
 
     async def result(self, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
         """The response body, once all answers are finished."""
-        texts, tokens, ends = empty_answers(self.generation)
-        async for piece in pieces:
-            texts[piece.index] += piece.text
-            tokens[piece.index] += piece.tokens
-            ends[piece.index] = piece.finish
-        choices = [self._choice(index, texts[index], tokens[index], ends[index]) for index in range(len(texts))]
+        return self.response(await collected(self.generation, pieces))
+
+    def response(self, answers: Answers) -> dict[str, Any]:
+        """The response body."""
+        each = zip(answers.texts, answers.tokens, answers.ends, strict=True)
+        choices = [self._choice(index, *answer) for index, answer in enumerate(each)]
         return {**self.head, "object": "chat.completion", "choices": choices, "usage": self.generation.usage()}
 
     def _choice(self, index: int, text: str, tokens: Sequence[GeneratedToken], end: Any) -> dict[str, Any]:
@@ -165,12 +173,6 @@ def logprob_entry(token: GeneratedToken, pieces: Sequence[bytes]) -> dict[str, A
 def token_entry(spelling: bytes, logprob: float) -> dict[str, Any]:
     """Text, bytes and log-probability of a token; -inf becomes -9999, as in OpenAI's API."""
     return {"token": spelling.decode("utf-8", "replace"), "bytes": list(spelling), "logprob": max(logprob, -9999.0)}
-
-
-def empty_answers(generation: Generation) -> tuple[list[str], list[list[GeneratedToken]], list[Any]]:
-    """Empty text, empty token list and no finish reason for every answer."""
-    count = len(generation.prompts) * generation.n
-    return [""] * count, [[] for _ in range(count)], [None] * count
 
 
 def check_chat(body: ChatBody) -> None:

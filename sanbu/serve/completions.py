@@ -7,17 +7,16 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sanbu.serve.chat import empty_answers
 from sanbu.serve.errors import APIError, api_error
 from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.legacy_logprobs import LegacyLogprobs, joined
-from sanbu.serve.request_builder import build_generation, compact
+from sanbu.serve.request_builder import Answers, build_generation, compact
 from sanbu.serve.schemas import CompletionBody
 from sanbu.serve.streaming import GeneratedToken, Piece
 
 
 class Completion:
-    """The continuations of one or more prompts. Call either `result` or `stream`, once."""
+    """The continuations of one or more prompts. Call either `response` or `stream`, once."""
 
     def __init__(self, served: HostedRun, body: CompletionBody) -> None:
         check_completion(body)
@@ -43,21 +42,17 @@ class Completion:
             "object": "text_completion",
             "created": int(time.time()),
             "model": served.name,
+            "system_fingerprint": served.fingerprint,
         }
 
-    async def result(self, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
-        """The response body, once all continuations are finished."""
-        texts, tokens, ends = empty_answers(self.generation)
-        async for piece in pieces:
-            texts[piece.index] += piece.text
-            tokens[piece.index] += piece.tokens
-            ends[piece.index] = piece.finish
+    def response(self, answers: Answers) -> dict[str, Any]:
+        """The response body."""
         choices = []
-        for index, text in enumerate(texts):
+        for index, text in enumerate(answers.texts):
             logprobs = self._legacy(index)
-            parts = [*self._echo_part(index, logprobs), logprobs.part(self._new(tokens[index]))]
+            parts = [*self._echo_part(index, logprobs), logprobs.part(self._new(answers.tokens[index]))]
             told = None if self.body.logprobs is None else joined(parts)
-            choices.append(self._choice(index, self._echo(index) + self._said(text), told, ends[index]))
+            choices.append(self._choice(index, self._echo(index) + self._said(text), told, answers.ends[index]))
         return {**self.head, "choices": choices, "usage": self._usage()}
 
     async def stream(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[str]:

@@ -7,17 +7,19 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from sse_starlette import EventSourceResponse
 
+from sanbu.serve import json_body
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.completions import Completion
 from sanbu.serve.errors import APIError
 from sanbu.serve.hosted_run import HostedRun
-from sanbu.serve.request_builder import compact
+from sanbu.serve.request_builder import Answers, collected, compact
 from sanbu.serve.responses import ModelResponse
 
 T = TypeVar("T")
+NEVER = 1 << 24  # seconds
 
 
 class ClientLeft(APIError):
@@ -27,12 +29,15 @@ class ClientLeft(APIError):
         super().__init__(499, "the client closed the connection")
 
 
-async def prepare(request: Request, work: Callable[[], T]) -> T:
-    """The result of work that takes long, off the event loop. Raises APIError when the time limit is reached."""
+async def prepare(request: Request, work: Callable[[], T], where: str = "preparation") -> T:
+    """The result of work that takes long, off the event loop. Raises APIError when the time limit is reached.
+
+    where: the threads that do it. Bodies are read by one thread, because the JSON parser stops all others meanwhile.
+    """
     state = request.app.state
     try:
         async with asyncio.timeout(state.seconds):
-            return await state.preparation.run(owner_of(request), work)
+            return await getattr(state, where).run(owner_of(request), work)
     except TimeoutError:
         raise timed_out() from None
 
@@ -62,6 +67,7 @@ def owner_of(request: Request) -> str:
 
 async def respond(request: Request, body: Any, made: ChatCompletion | Completion | ModelResponse) -> Response:
     """Submit the request, then return one JSON response or an event stream."""
+    made.generation.owner = owner_of(request)
     reserve(request, made.generation.most_tokens())
     pieces = made.generation.pieces(request.app.state.service.metrics)
 
@@ -69,16 +75,17 @@ async def respond(request: Request, body: Any, made: ChatCompletion | Completion
         request.state.tokens = made.generation.usage()["total_tokens"]
 
     if body.stream:
-        return events(limit_time(request, pieces, made.stream(pieces), count))
+        return events(request, limit_time(request, pieces, made.stream(pieces), count))
 
-    async def result() -> dict[str, Any]:
+    async def collect() -> Answers:
         try:
-            return await made.result(pieces)
+            return await collected(made.generation, pieces)
         finally:
             count()
             await pieces.aclose()  # type: ignore[attr-defined]
 
-    return JSONResponse(await run_until_disconnect(request, result()))
+    answers = await run_until_disconnect(request, collect())
+    return await prepare(request, lambda: json_body.response(made.response(answers)))
 
 
 async def limit_time(
@@ -121,7 +128,7 @@ def timed_out() -> APIError:
     return APIError(503, "request timed out", code="timeout")
 
 
-def events(stream: AsyncIterator[Any]) -> Response:
+def events(request: Request, stream: AsyncIterator[Any]) -> Response:
     """Server-sent events. stream: data strings, or (event name, data) pairs."""
 
     async def format_events() -> AsyncIterator[dict[str, str]]:
@@ -131,7 +138,10 @@ def events(stream: AsyncIterator[Any]) -> Response:
         finally:
             await stream.aclose()  # type: ignore[attr-defined]
 
-    return EventSourceResponse(format_events(), sep="\n", ping=15, send_timeout=60, headers={"X-Accel-Buffering": "no"})
+    ping = request.app.state.ping or NEVER
+    return EventSourceResponse(
+        format_events(), sep="\n", ping=ping, send_timeout=60, headers={"X-Accel-Buffering": "no"}
+    )
 
 
 async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:

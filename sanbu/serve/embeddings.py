@@ -46,14 +46,15 @@ class Embeddings:
                 "input",
             )
 
-    async def vectors(self) -> list[Tensor]:
+    async def vectors(self, owner: str) -> list[Tensor]:
         """The vector of each input, computed one by one."""
 
         def steps() -> Iterator[Tensor]:
             for row in self.ids:
                 yield self.served.embed(row)
 
-        return [one async for one in stream_job(lambda deliver, end: Job(steps(), deliver, end), self.served)]
+        job = lambda deliver, end: Job(steps(), deliver, end, owner)  # noqa: E731
+        return [one async for one in stream_job(job, self.served)]
 
     def result(self, vectors: list[Tensor]) -> dict[str, Any]:
         """The response body."""

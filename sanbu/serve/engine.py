@@ -21,7 +21,7 @@ from sanbu.config import SanbuError
 from sanbu.models.tokens.transformer import Decoder
 from sanbu.serve.block_manager import ROOT, Blocks, chain
 from sanbu.serve.paged import Group, Layout, PagedCache
-from sanbu.serve.request import Busy, Event, Finish, Request, Work
+from sanbu.serve.request import Busy, Event, Finish, Request, Work, share_exceeded
 from sanbu.serve.sampling import choose
 from sanbu.serve.scoring import score
 from sanbu.serve.speculate import Speculation
@@ -68,7 +68,7 @@ class Engine:
         for request in requests:
             self._check(request)
         with self.changed:
-            if len(self.waiting) + len(requests) > self.queue:
+            if share_exceeded(self.waiting, requests[0].owner if requests else "", len(requests), self.queue):
                 raise Busy(
                     f"the queue is full: {len(self.waiting)} requests are waiting, allowed: {self.queue}; retry later"
                 )
@@ -96,7 +96,8 @@ class Engine:
             self.alone.extend(self.running)
             if not self.alone and self.waiting:  # it could not be admitted
                 with self.changed:
-                    blamed = self.waiting.popleft()
+                    blamed = self._next()
+                    self.waiting.remove(blamed)
                 self._finish(blamed, "error")
         for request in self.running:  # the step may have ended anywhere: the last token is computed again
             request.filled = min(request.filled, len(request.tokens) - 1)
@@ -184,22 +185,27 @@ class Engine:
             self._finish(request, "cancelled")
 
     def _admit(self) -> None:
-        """Admit waiting requests, oldest first, while there are blocks for the prompt and one more."""
+        """Admit waiting requests, as `_next` orders them, while there are blocks for the prompt and one more."""
         while self.waiting and len(self.running) < self.rows:
-            request = self.waiting[0]
+            request = self._next()
             known = self._cached_blocks(request)
             idle = sum(self.blocks.owners[block] == 0 for block in known)
             wanted = -(-len(request.tokens) // self.blocks.size) - len(known)
             if self.running and wanted + 1 > self.blocks.available() - idle:
                 return
             with self.changed:
-                self.waiting.popleft()
+                self.waiting.remove(request)
             for block in known:
                 self.blocks.share(block)
             request.table, request.filled = known, len(known) * self.blocks.size
             request.cached = request.cached or request.filled
             self.counts["cached_tokens"] += request.filled
             self.running.append(request)
+
+    def _next(self) -> Request:
+        """The next request: a preempted one, else the oldest of the owner with the fewest running requests."""
+        running = Counter(request.owner for request in self.running)
+        return min(self.waiting, key=lambda request: (not request.preempted, running[request.owner]))
 
     def _cached_blocks(self, request: Request) -> list[int]:
         """Cached blocks with a prefix of the request; its last token is always computed."""
@@ -237,6 +243,7 @@ class Engine:
 
     def _preempt(self, request: Request) -> None:
         self.counts["preemptions"] += 1
+        request.preempted = True
         self.running.remove(request)
         self._release(request)
         with self.changed:

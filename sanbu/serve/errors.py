@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from sanbu.config import SanbuError
 from sanbu.serve.request import Busy
-from sanbu.serve.validation import explain
 
 TYPES = {
     400: "invalid_request_error",
@@ -82,17 +80,6 @@ def api_error(error: Exception) -> APIError:
 
 def install_handlers(app: FastAPI) -> None:
     """Install exception handlers that return every error in this format."""
-
-    @app.exception_handler(RequestValidationError)
-    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = error.errors()
-        if found[0]["type"] == "json_invalid":
-            return APIError(400, "the request body is not valid JSON").response()
-        if isinstance(error.body, bytes):
-            given = request.headers.get("content-type", "")[:80]
-            return APIError(400, f"Content-Type: given {given!r}, allowed: 'application/json'").response()
-        param, message = explain(found, error.body)
-        return APIError(400, message, param).response()
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +16,9 @@ from torch import Tensor
 from sanbu.codecs.chat import ChatCodec, Message
 from sanbu.codecs.text import TokenCodec
 from sanbu.codecs.tokenizer import encode
-from sanbu.config import SanbuError
+from sanbu.config import SanbuError, dump
 from sanbu.evaluation.cost import cost
+from sanbu.files import read_json
 from sanbu.memory.check import FLOAT, check_weights, headers
 from sanbu.memory.limits import room
 from sanbu.models.tokens.transformer import Decoder
@@ -43,6 +46,7 @@ class HostedRun:
             raise SanbuError(
                 f"{run.folder} holds a scoring model, which cannot generate; serve a run that generates text or images"
             )
+        self.weights: Weights = "full"
         self.making, self.made = Lock(), cast("Grammars | None", None)
         self.medium = run.codec.medium
         self.writes = self.medium == "text" and not hasattr(run.codec, "sound")
@@ -60,7 +64,20 @@ class HostedRun:
         check_cache(run, limits.get("blocks", 0))
         run = run.to("auto")
         convert(run.model, weights)
-        return cls(name, run, single_lane, **limits)
+        made = cls(name, run, single_lane, **limits)
+        made.weights = weights
+        return made
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short name of the weights and of how they are stored; it changes when the answers may."""
+        try:
+            known = read_json(self.run.folder / "finished.json")["weights"]
+        except (SanbuError, OSError, KeyError, TypeError):  # a run of an older format
+            state = (self.run.folder / "model.safetensors").stat()
+            known = [state.st_mtime_ns, state.st_size]
+        text = json.dumps([known, self.weights, dump(self.run.recipe)], sort_keys=True, default=str)
+        return f"fp_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
     @property
     def codec(self) -> TokenCodec:

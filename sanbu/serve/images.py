@@ -50,14 +50,14 @@ class ImageGeneration:
         check_limits(self.drawing.recipe.strategy, served.run.recipe.strategy, body.n or 1)
         self.served, self.body = served, body
 
-    def drafts(self) -> AsyncIterator[list[np.ndarray]]:
+    def drafts(self, owner: str = "") -> AsyncIterator[list[np.ndarray]]:
         """Submit, and stream the images of every draft. Raises Busy immediately when the queue is full."""
 
         def pictures() -> Iterator[list[np.ndarray]]:
             for draft in self.drawing.drafts(self.condition, self.seed):
                 yield [self.read(row) for row in draft.sample]
 
-        return stream_job(lambda deliver, end: Job(pictures(), deliver, end), self.served)
+        return stream_job(lambda deliver, end: Job(pictures(), deliver, end, owner), self.served)
 
     async def last(self, drafts: AsyncIterator[list[np.ndarray]]) -> list[np.ndarray]:
         """The finished images."""

@@ -53,6 +53,11 @@ class Keys:
             raise SanbuError(f"{path} has no keys; create one with: sanbu key NAME --keys {path}")
         return cls(keys, path)
 
+    @property
+    def required(self) -> bool:
+        """Whether a request needs a key."""
+        return bool(self.keys) or self.path is not None
+
     def refresh(self) -> None:
         """Read the file again if it has changed. A file that cannot be read changes nothing, and is logged once."""
         now = stamp(self.path)
@@ -68,7 +73,7 @@ class Keys:
     def authenticate(self, authorization: str) -> Key | None:
         """The key of an Authorization header; None if the server requires no key. Raises APIError 401."""
         self.refresh()
-        if not self.keys and self.path is None:
+        if not self.required:
             return None
         scheme, _, given = authorization.partition(" ")
         digest = hashlib.sha256(given.strip().encode("utf-8", "replace")).hexdigest()

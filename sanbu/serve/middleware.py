@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sanbu.serve.endpoints import Endpoints
 from sanbu.serve.errors import APIError, api_error
+from sanbu.serve.hosts import Hosts
 from sanbu.serve.service import Service
 
 log = logging.getLogger("sanbu.serve.requests")
@@ -35,7 +36,6 @@ PROTECTED = (
     "/responses",
 )
 BODY = 60.0  # seconds in which some part of a body has to arrive
-LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def split(given: str, name: str, before: str = "") -> SplitResult:
@@ -51,7 +51,11 @@ class TooLarge(Exception):
 
 
 class Gate:
-    """The outermost layer. largest: bytes per body. origins: allowed CORS origins. local: only local host names."""
+    """The outermost layer. largest: bytes per body. origins: allowed CORS origins. hosts: the names of this server.
+
+    Without keys, requests to any other name are refused: a page of another site can give its own name the address of
+    this machine (DNS rebinding), and would then speak for its reader.
+    """
 
     def __init__(
         self,
@@ -60,10 +64,10 @@ class Gate:
         endpoints: Endpoints,
         largest: int,
         origins: Sequence[str] = (),
-        local: bool = True,
+        hosts: Hosts | None = None,
     ) -> None:
-        self.endpoints = endpoints
-        self.app, self.service, self.largest, self.origins, self.local = app, service, largest, origins, local
+        self.endpoints, self.hosts = endpoints, hosts or Hosts()
+        self.app, self.service, self.largest, self.origins = app, service, largest, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit a request, count its bytes, log it. Long because its closures share the count and the status."""
@@ -121,10 +125,8 @@ class Gate:
         """Raise APIError for a foreign origin or host, a body too large, a wrong key, or while shutting down."""
         path = scope["path"]
         host = split(headers.get("host", ""), "Host", "//").hostname or ""
-        if self.local and host not in (*LOCAL, "testserver"):
-            raise APIError(
-                403, "this server accepts requests to localhost only; start it with --host to allow other hosts"
-            )
+        if not self.service.keys.required and not self.hosts.allow(host):
+            raise APIError(403, f"Host: given {host[:80]!r}, allowed: {self.hosts}; add names with --name")
         origin = headers.get("origin")
         if origin and origin not in self.origins and split(origin, "Origin").netloc != headers.get("host"):
             raise APIError(403, "this origin is not allowed; start the server with --origin to allow it")
@@ -159,13 +161,20 @@ class Gate:
         if key is not None:
             line["key"] = key.name
         log.info(
-            json.dumps(
+            printable(
                 line
                 | {
                     name: state[name]
                     for name in ("model", "tokens", "asked", "left_out")
                     if state.get(name) is not None
                 },
-                ensure_ascii=False,
             )
         )
+
+
+CONTROL = {number: f"\\u{number:04x}" for number in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
+
+
+def printable(content: dict[str, Any]) -> str:
+    """JSON without characters that move the cursor of a terminal or end a line of the log."""
+    return json.dumps(content, ensure_ascii=False).translate(CONTROL)

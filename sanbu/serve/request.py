@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -62,7 +62,8 @@ class Request:
     tokens whose keys and values are in the cache. cached: prompt tokens found in the prefix cache. presence and
     frequency are penalties on generated tokens, bias is added to the logits of the given ids, as in OpenAI's API.
     expected: the predicted output, which affects the speed only. accepted and rejected count speculative tokens.
-    scores: log-probabilities of the prompt tokens after the first, if they are wanted, else None.
+    scores: log-probabilities of the prompt tokens after the first, if they are wanted, else None. owner: who asks;
+    owners share the engine evenly.
     """
 
     prompt: Sequence[int]
@@ -76,12 +77,14 @@ class Request:
     guide: Guide | None = None
     expected: Sequence[int] = ()
     scores: list[Score] | None = None
+    owner: str = ""
     tokens: list[int] = field(init=False, default_factory=list)
     table: list[int] = field(init=False, default_factory=list)
     names: list[bytes] = field(init=False, default_factory=list)
     filled: int = field(init=False, default=0)
     cached: int = field(init=False, default=0)
     cancelled: bool = field(init=False, default=False)
+    preempted: bool = field(init=False, default=False)
     mask: Tensor | None = field(init=False, default=None)  # bool_V: the tokens that the guide allows next
     guesser: Guesser = field(init=False)
     guess: list[int] = field(init=False, default_factory=list)  # speculative tokens of this step
@@ -110,6 +113,14 @@ class Request:
     def missing(self) -> int:
         """Number of tokens that are not in the cache yet; 1 while decoding."""
         return len(self.tokens) - self.filled
+
+
+def share_exceeded(waiting: Sequence[Any], mine: str, count: int, queue: int) -> bool:
+    """Whether `count` more entries of an owner are too many: the queue is full, and so is the owner's share of it."""
+    if len(waiting) + count <= queue:
+        return False
+    owners = {one.owner for one in waiting} | {mine}
+    return sum(one.owner == mine for one in waiting) + count > queue // len(owners)
 
 
 Work = list[tuple[Request, int]]  # the requests of a step, each with its number of tokens

@@ -21,9 +21,11 @@ from sanbu.serve.request import Finish, Guide, Request
 from sanbu.serve.schemas import SamplingBody
 from sanbu.serve.single_lane import Job
 from sanbu.serve.strategy_fields import check_limits, check_shape, strategy_fields
-from sanbu.serve.streaming import Answer, EventQueue, Piece, stream_job, stream_pieces
+from sanbu.serve.streaming import Answer, EventQueue, GeneratedToken, Piece, stream_job, stream_pieces
 from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.strategy import StrategyConfig
+
+ENTRIES = 1 << 18  # log-probabilities in one response
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Generation:
     grammar: Grammar | None = None  # that all answers are held to
     expected: Sequence[int] = ()  # predicted output, used for speculative decoding
     scored: bool = False  # the log-probabilities of the prompts are wanted too
+    owner: str = ""  # who asks; see Request
     seeded: bool = field(init=False, default=False)  # the request gave the seed
     answers: list[Answer] = field(init=False, default_factory=list)
     requests: list[Request] = field(init=False, default_factory=list)
@@ -95,7 +98,7 @@ class Generation:
                 Request(
                     prompt, config, self.seed_of(number), queue.sender(number), self.top or 0,
                     self.presence, self.frequency, self.bias, guide, self.expected,
-                    [] if self.scored else None,
+                    [] if self.scored else None, self.owner,
                 )
             )  # fmt: skip
         engine.submit(*self.requests)
@@ -117,7 +120,7 @@ class Generation:
                 ended = (draft.done | torch.tensor([reader.stopped for reader in follower.readers])).tolist()
                 yield list(zip(follower.pieces, ended, count, strict=True))
 
-        return self._follow(stream_job(lambda deliver, end: Job(job_steps(), deliver, end), self.served))
+        return self._follow(stream_job(lambda deliver, end: Job(job_steps(), deliver, end, self.owner), self.served))
 
     async def _follow(self, drafts: AsyncIterator[list[tuple[str, bool, int]]]) -> AsyncIterator[Piece]:
         most = getattr(self.drawing.recipe.strategy, "max_tokens", 0)
@@ -128,6 +131,33 @@ class Generation:
                     how: Finish = "length" if count >= most else "stop"
                     answer.finish = how if ended else None
                     yield Piece(answer.index, text, (), answer.finish)
+
+
+@dataclass
+class Answers:
+    """What was generated: text, tokens and end of every answer."""
+
+    texts: list[str]
+    tokens: list[list[GeneratedToken]]
+    ends: list[Finish | None]
+
+
+async def collected(generation: Generation, pieces: AsyncIterator[Piece]) -> Answers:
+    """All pieces of all answers."""
+    count = len(generation.prompts) * generation.n
+    texts: list[list[str]] = [[] for _ in range(count)]
+    made = Answers([""] * count, [[] for _ in range(count)], [None] * count)
+    entries = 0
+    async for piece in pieces:
+        if generation.top is not None:
+            entries += len(piece.tokens) * (generation.top + 1)
+            if entries > ENTRIES:
+                raise too_many_entries(entries)
+            made.tokens[piece.index] += piece.tokens
+        texts[piece.index].append(piece.text)
+        made.ends[piece.index] = piece.finish
+    made.texts = ["".join(parts) for parts in texts]
+    return made
 
 
 def build_generation(
@@ -163,6 +193,7 @@ def build_generation(
     made.presence, made.frequency = body.presence_penalty or 0.0, body.frequency_penalty or 0.0
     made.bias = bias_by_token(served, body.logit_bias or {})
     check_engine_fields(made)
+    check_scores(made)
     return made
 
 
@@ -184,6 +215,19 @@ def check_engine_fields(made: Generation) -> None:
     for name, value in given.items():
         if value:
             raise APIError(400, f"{name} needs the strategy 'autoregressive'", name)
+
+
+def check_scores(made: Generation) -> None:
+    """Raise APIError for echoed prompts with too many log-probabilities to be held in memory."""
+    entries = made.prompt_tokens * made.n * ((made.top or 0) + 1)
+    if made.scored and entries > ENTRIES:
+        raise too_many_entries(entries)
+
+
+def too_many_entries(entries: int) -> APIError:
+    """The error of an answer that is too large because of its log-probabilities."""
+    line = f"logprobs: {entries:,} in one answer (tokens times alternatives), allowed: {ENTRIES:,}"
+    return APIError(400, f"{line}; lower n, max_tokens or the number of alternatives, or stream", "logprobs")
 
 
 def seed_or_random(seed: int | None) -> int:

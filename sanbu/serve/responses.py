@@ -10,13 +10,13 @@ from typing import Any
 from sanbu.serve.conversation import conversation
 from sanbu.serve.errors import APIError, api_error
 from sanbu.serve.hosted_run import HostedRun
-from sanbu.serve.request_builder import Generation, answer_grammar, build_generation, compact
+from sanbu.serve.request_builder import Answers, Generation, answer_grammar, build_generation, compact
 from sanbu.serve.schemas import ChatMessage, ResponseBody, SamplingBody
 from sanbu.serve.streaming import Piece
 
 
 class ModelResponse:
-    """One model response. Call either `result` or `stream`, once."""
+    """One model response. Call either `response` or `stream`, once."""
 
     def __init__(self, served: HostedRun, body: ResponseBody) -> None:
         for name in ("previous_response_id", "conversation", "background", "tools"):
@@ -41,12 +41,9 @@ class ModelResponse:
         self.created = int(time.time())
         self.served = served
 
-    async def result(self, pieces: AsyncIterator[Piece]) -> dict[str, Any]:
-        """The response body, once the answer is finished."""
-        text, end = "", None
-        async for piece in pieces:
-            text, end = text + piece.text, piece.finish
-        return self._response(text, end)
+    def response(self, answers: Answers) -> dict[str, Any]:
+        """The response body."""
+        return self._response(answers.texts[0], answers.ends[0])
 
     async def stream(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[tuple[str, str]]:
         """Pairs of event name and data."""

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 SECONDS = 2.0  # of processor time per schema, after which the child ends
-MEMORY = 2 << 30  # bytes of address space of the child
+MEMORY = 128 << 20  # bytes that a schema may take
 OPTIONS: Any = {"whitespace_flexible": False}  # small models would otherwise generate endless spaces
 LIMITS: Any = {"max_lexer_states": 40_000, "verbose_errors": False}
 
@@ -118,12 +118,9 @@ def tokenizer_of(words: Words) -> Any:
 
 def serve() -> None:
     """(In the child) Read the tokenizer, then answer each schema with what is wrong."""
-    with contextlib.suppress(ImportError):  # there is no such module on Windows
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     answers = os.fdopen(os.dup(1), "wb")
     tokenizer = tokenizer_of(Words(*pickle.load(sys.stdin.buffer)))
+    limit_memory()
     send(answers, "")
     while True:
         try:
@@ -138,6 +135,16 @@ def serve() -> None:
             wrong = (str(error) or type(error).__name__).splitlines()[0]
         limit(0)
         send(answers, wrong)
+
+
+def limit_memory() -> None:
+    """Allow this process only so much more memory than it has now, where the system can do that."""
+    with contextlib.suppress(ImportError, OSError):
+        import resource
+
+        with open("/proc/self/statm") as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
 
 
 def send(answers: Any, content: str) -> None:

@@ -6,15 +6,30 @@ Fields that do not concern the answer itself (`user`, `metadata`, `store` and th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 Text = Annotated[str, Field(max_length=1 << 22)]
 Ids = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(fail_fast=True)]
 Texts = Annotated[list[Text], Field(fail_fast=True, max_length=2048)]
 ManyIds = Annotated[list[Ids], Field(fail_fast=True, max_length=2048)]
 Most = 4096  # messages of a conversation, and parts of a message
+
+
+def at_most(most: int) -> BeforeValidator:
+    """Refuse an object with more members before they are looked at."""
+
+    def check(given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > most:
+            told = {"actual_length": len(given), "max_length": most}
+            raise PydanticCustomError("too_long", "at most {max_length} items", told)
+        return given
+
+    return BeforeValidator(check)
+
 
 UNSUPPORTED = {  # of OpenAI's API and of other servers
     "function_call", "functions", "audio", "web_search_options", "reasoning_effort", "verbosity", "guided_json",
@@ -34,18 +49,27 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def without_nulls(cls, given: Any) -> Any:
-        """Leave out null fields: null means that a field is not set."""
-        if isinstance(given, dict) and None in given.values():
-            known = {info.alias or name for name, info in cls.model_fields.items()}
-            return {name: value for name, value in given.items() if value is not None or name in known}
-        return given
+        """Leave out unknown fields that are null, which means not set; of the others only the first is told."""
+        if not isinstance(given, dict):
+            return given
+        known = fields_of(cls)
+        if given.keys() <= known:
+            return given
+        strange = next((name for name, value in given.items() if name not in known and value is not None), None)
+        return {name: value for name, value in given.items() if name in known or name == strange}
+
+
+@cache
+def fields_of(cls: type[Body]) -> frozenset[str]:
+    """The names of the fields of a body in JSON."""
+    return frozenset(info.alias or name for name, info in cls.model_fields.items())
 
 
 class Ignored(Body):
     """Fields that do not concern the answer: who asks, and what OpenAI stores, bills or moderates."""
 
     user: str | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Annotated[dict[str, Any] | None, at_most(64)] = None
     store: bool | None = None
     service_tier: Literal["auto", "default"] | None = None
     safety_identifier: str | None = None
@@ -138,10 +162,10 @@ class SamplingBody(Ignored):
     stop: Text | Annotated[list[Text], Field(fail_fast=True, max_length=4)] | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=4096)] | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]] | None, at_most(4096)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    strategy: dict[str, Any] | None = None
+    strategy: Annotated[dict[str, Any] | None, at_most(64)] = None
 
 
 class PredictedOutput(Body):
@@ -240,7 +264,7 @@ class ImageBody(Body):
     response_format: Literal["b64_json", "url"] | None = None
     output_format: Literal["png"] | None = None
     seed: int | None = Field(None, ge=0, lt=1 << 62)
-    strategy: dict[str, Any] | None = None
+    strategy: Annotated[dict[str, Any] | None, at_most(64)] = None
     stream: bool | None = None
     partial_images: int | None = Field(None, ge=0, le=16)
     quality: Literal["auto"] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import sys
@@ -16,9 +17,19 @@ from sanbu.config import SanbuError
 from sanbu.serve.protocol import LimitedProtocol
 
 
-def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool = False, path: str = "/v1") -> None:
-    """Serve until interrupted, then finish running requests within 30 seconds.
+def listen(
+    app: FastAPI,
+    host: str,
+    port: int,
+    names: Sequence[str],
+    show: bool = False,
+    path: str = "/v1",
+    drain: int = 30,
+    notice: float = 0,
+) -> None:
+    """Serve until interrupted, then finish running requests within `drain` seconds.
 
+    notice: seconds in which /health says 503 and requests are still served, so that a balancer looks elsewhere.
     show: open a browser. path: of the address that is printed.
     """
     log = logging.getLogger("sanbu.serve")
@@ -40,18 +51,20 @@ def listen(app: FastAPI, host: str, port: int, names: Sequence[str], show: bool 
         address = f"http://{shown}:{place.getsockname()[1]}"
         print(f"{', '.join(names)} at {address}{path}", flush=True)
         allow_connections()
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: collections during a large request need not look at it
         config = uvicorn.Config(
             app,
             http=LimitedProtocol,
             log_level="warning",
             access_log=False,
-            timeout_graceful_shutdown=30,
+            timeout_graceful_shutdown=drain,
             server_header=False,
             timeout_keep_alive=75,  # longer than clients keep connections, so that the client closes first
         )
         if show:
             Timer(1, webbrowser.open, [address]).start()
-        Server(config, app).run(sockets=[place])
+        Server(config, app, notice).run(sockets=[place])
 
 
 def allow_connections() -> None:
@@ -67,13 +80,20 @@ def allow_connections() -> None:
 
 
 class Server(uvicorn.Server):
-    """Rejects new requests once shutdown has begun."""
+    """Rejects new requests once shutdown has begun, which is `notice` seconds after the first signal."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, notice: float = 0) -> None:
         super().__init__(config)
-        self.app = app
+        self.app, self.notice = app, notice
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        """On a signal, start draining."""
-        self.app.state.service.draining = True
+        """On a signal, start draining: after the notice, or at once for a second signal."""
+        service = self.app.state.service
+        if self.notice and not service.leaving:
+            service.leaving = True
+            timer = Timer(self.notice, self.handle_exit, [sig, frame])
+            timer.daemon = True
+            timer.start()
+            return
+        service.draining = True
         super().handle_exit(sig, frame)  # type: ignore[arg-type]

@@ -33,6 +33,8 @@ class Expected:
 class Service:
     """Served runs with their worker, keys and metrics. draining: finishes running requests and accepts no new ones.
 
+    leaving: will be draining soon, which /health says already.
+
     expected: runs that are still trained. They have their names from the start, and `open_finished` serves them.
     """
 
@@ -46,7 +48,8 @@ class Service:
         self.runs: dict[str, HostedRun] = {}
         self.expected = {one.name: one for one in expected}
         self.opening = Lock()
-        self.single_lane, self.keys, self.draining = single_lane, keys or Keys(), False
+        self.single_lane, self.keys = single_lane, keys or Keys()
+        self.draining = self.leaving = False
         self.metrics = Metrics(self.runs)
         self.worker = Worker([single_lane])
         for run in runs:

@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sanbu.serve.request import Busy, Finish
+from sanbu.serve.request import Busy, Finish, share_exceeded
 
 
 @dataclass(eq=False)
 class Job:
-    """Steps, a callback for the result of each, and a callback for the end: stop, cancelled or error."""
+    """Steps, a callback for the result of each, a callback for the end (stop, cancelled or error), and who asks."""
 
     steps: Iterator[Any]
     deliver: Callable[[Any], None]
     finish: Callable[[Finish], None]
+    owner: str = ""
     cancelled: bool = field(init=False, default=False)
 
     def cancel(self) -> None:
@@ -26,7 +27,7 @@ class Job:
 
 
 class SingleLane:
-    """A lane of jobs, oldest first. queue: maximum number of waiting jobs."""
+    """A lane of jobs, oldest first, while owners take turns. queue: maximum number of waiting jobs."""
 
     def __init__(self, queue: int = 64) -> None:
         self.queue = queue
@@ -37,7 +38,7 @@ class SingleLane:
     def submit(self, job: Job) -> None:
         """Queue a job. Raises Busy when the queue is full."""
         with self.changed:
-            if len(self.jobs) > self.queue:
+            if share_exceeded(self.jobs, job.owner, 1, self.queue + 1):
                 raise Busy(
                     f"the queue is full: {len(self.jobs)} requests are waiting, allowed: {self.queue}; retry later"
                 )
@@ -70,5 +71,9 @@ class SingleLane:
     def _finish(self, how: Finish) -> None:
         with self.changed:
             job = self.jobs.popleft()
+            following = next((one for one in self.jobs if one.owner != job.owner), None)
+            if following is not None:
+                self.jobs.remove(following)
+                self.jobs.appendleft(following)
         self.counts[f"finished_{how}"] += 1
         job.finish(how)

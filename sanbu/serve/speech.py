@@ -55,10 +55,10 @@ class SpeechGeneration:
         """The media type of the sound."""
         return MEDIA[self.format]
 
-    def pieces(self) -> AsyncIterator[bytes]:
-        """Submit, and give out the bytes as they are made. Raises Busy immediately when the queue is full."""
+    def pieces(self, owner: str = "") -> AsyncIterator[bytes]:
+        """Submit, and give out the bytes as they are made. Raises Busy when the queue is full."""
         stream = SoundStream(self.rate, self.format)
-        return stream_job(lambda deliver, end: Job(stream.encode(self.drawn()), deliver, end), self.served)
+        return stream_job(lambda deliver, end: Job(stream.encode(self.drawn()), deliver, end, owner), self.served)
 
     def waves(self) -> AsyncIterator[np.ndarray]:
         """The same as samples [N]."""
@@ -107,7 +107,7 @@ class Transcription:
         self.seconds = mel.samples(int(self.condition["frames"][0])) / mel.rate
         self.served, self.response_format = served, response_format
 
-    def texts(self) -> AsyncIterator[str]:
+    def texts(self, owner: str = "") -> AsyncIterator[str]:
         """Submit, and give out the text."""
 
         def made() -> Iterator[str]:
@@ -115,7 +115,7 @@ class Transcription:
             for _ in self.served.run.drawing().drafts(self.condition, 0, follower.update):
                 yield str(follower.pieces[0])
 
-        return stream_job(lambda deliver, end: Job(made(), deliver, end), self.served)
+        return stream_job(lambda deliver, end: Job(made(), deliver, end, owner), self.served)
 
     async def result(self, texts: AsyncIterator[str]) -> dict[str, Any] | str:
         """The response body."""

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from sanbu.codecs.tokenizer import decode
+from sanbu.serve.body_route import BodyRoute
 from sanbu.serve.conversation import conversation
 from sanbu.serve.delivery import find_run, prepare
 from sanbu.serve.errors import ERRORS, APIError
@@ -17,7 +18,7 @@ from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.legacy_logprobs import TokenNames
 from sanbu.serve.schemas import DetokenizeBody, TokenizeBody
 
-routes = APIRouter()
+routes = APIRouter(route_class=BodyRoute)
 
 
 @routes.post("/tokenize", responses=ERRORS)

@@ -19,8 +19,8 @@ def explain(errors: Sequence[Mapping[str, Any]], body: Any) -> tuple[str | None,
 
     Where a field may have several forms, pydantic reports what each of them misses. See `likelihood`.
     """
-    first = str(errors[0]["loc"][1]) if len(errors[0]["loc"]) > 1 else ""
-    alike = [error for error in errors if len(error["loc"]) < 2 or str(error["loc"][1]) == first]
+    first = errors[0]["loc"][:1]
+    alike = [error for error in errors if error["loc"][:1] == first]
     placed = [(list(real_path(error, body)), error) for error in alike]
     path, error = max(placed, key=lambda pair: likelihood(*pair))
     chosen = [(other, one) for other, one in placed if len(other) == len(path)]
@@ -44,7 +44,7 @@ def likelihood(path: Sequence[str], error: Mapping[str, Any]) -> tuple[bool, int
 
 def real_path(error: Mapping[str, Any], body: Any) -> Iterator[str]:
     """The path of an error within the body, without the names that pydantic gives to the forms of a field."""
-    parts = error["loc"][1:]
+    parts = error["loc"]
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
         if (isinstance(body, dict) and part in body) or (

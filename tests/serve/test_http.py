@@ -14,9 +14,10 @@ from fastapi import FastAPI
 from sanbu.serve import protocol
 from sanbu.serve.key_file import make
 from sanbu.serve.keys import Keys
+from sanbu.serve.middleware import printable
 from sanbu.serve.protocol import LimitedProtocol
 from tests.serve.conftest import Served
-from tests.serve.test_limits import HEAD, figure
+from tests.serve.test_limits import HEAD, figure, slowed
 
 PAGE = "https://page.example"
 
@@ -188,3 +189,55 @@ def test_headers_that_do_not_come_and_idle_connections_are_ended(limited):
         for one in crowd:
             one.close()
         assert kept.get(url).status_code == 200
+
+
+def test_names_that_a_server_has(runs, tmp_path):
+    def code(one, host):
+        return httpx.get(one.url + "/v1/models", headers={"host": host}).status_code
+
+    foreign = ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "0x7f.1", ""]
+    with Served(runs[:1], names=["api.example"]) as one:
+        assert [code(one, host) for host in ("localhost", "LOCALHOST:80", "[::1]:8000", "api.example")] == [200] * 4
+        assert [code(one, host) for host in [*foreign, "10.0.0.1"]] == [403] * 6
+    with Served(runs[:1], local=False) as one:
+        assert [code(one, host) for host in ("10.0.0.1", "[fe80::1]", socket.gethostname())] == [200] * 3
+        assert [code(one, host) for host in foreign] == [403] * 5
+        answer = httpx.get(one.url + "/v1/models", headers={"host": "evil.example"}).json()["error"]["message"]
+        assert answer.startswith("Host: given 'evil.example', allowed: localhost") and "--name" in answer
+    secret = make(tmp_path / "keys.json", "ada")
+    with Served(runs[:1], Keys.load(tmp_path / "keys.json"), local=False) as one:  # a foreign page has no key
+        heads = {"host": "api.example", "authorization": f"Bearer {secret}"}
+        assert httpx.get(one.url + "/v1/models", headers=heads).status_code == 200
+
+
+def test_comments_in_a_stream_can_be_left_out(runs):
+    body = {
+        "model": "talk",
+        "messages": [{"role": "user", "content": "x"}],
+        "max_tokens": 12,
+        "stream": True,
+        "temperature": 2,
+    }
+    for ping, said in ((1, True), (0, False)):
+        with Served(runs[:1], ping=ping) as one:
+            slowed(one.service, "talk", 0.15)
+            text = httpx.post(one.url + "/v1/chat/completions", json={**body, "logit_bias": {"0": -100}}).text
+            assert (": ping" in text) == said and text.rstrip().endswith("data: [DONE]")
+
+
+def test_the_fingerprint_changes_with_the_weights(runs):
+    def told(weights, folder=runs[0]):
+        with Served([folder], weights=weights) as one:
+            body = {"model": folder.name, "prompt": "x", "max_tokens": 1}
+            return {httpx.post(one.url + "/v1/completions", json=body).json()["system_fingerprint"] for _ in range(2)}
+
+    full, rounded, other = told("full"), told("int8"), told("full", runs[1])
+    assert len(full) == len(rounded) == len(other) == 1 and len(full | rounded | other) == 3
+    assert told("full") == full
+
+
+def test_the_log_has_no_characters_that_move_a_cursor():
+    content = {"path": "/\x1b[2J\x9b31m\x85\u2028\x7f大\n"}
+    line = printable(content)
+    assert json.loads(line) == content and "大" in line and len(line.splitlines()) == 1
+    assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in line)
