@@ -2,6 +2,7 @@
 
 small: iris, wine and breast cancer, 80 % of each class to train on, three splits; as many rows generated.
 adult: 5,000 rows of the census file to train on, 30 % of the file held out, three splits; and the whole file once.
+imputation: holes of iris, breast cancer and the numbers of adult, with their intervals (bench/table_holes.py).
 peers: ForestDiffusion (flow, its defaults) and UnmaskingTrees on iris, one split, where they are installed; what they
 import without using it may be absent (lightgbm, catboost).
 
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 import sanbu
+from bench.table_holes import imputation
 from sanbu.data.table_files import SETS, Frame, read_frame
 from sanbu.data.tables import Table, TableRows
 from sanbu.evaluation.tables.copies import copy_rate
@@ -172,14 +174,19 @@ def unmasking_trees(cells: np.ndarray) -> tuple[np.ndarray, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("small", "adult", "peers"))
+    parser.add_argument("--part", choices=("small", "adult", "imputation", "peers"))
     parser.add_argument("--adult", default="../shared/data/adult/train.parquet", metavar="PATH")
     parser.add_argument("--json", action="store_true", help="print the figures on standard output alone")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    if given.part != "small" and given.part != "peers" and not Path(given.adult).exists():
+    if given.part not in ("small", "peers") and not Path(given.adult).exists():
         parser.error(f"--adult: there is no file {given.adult}")
-    parts: dict[str, Callable[[], Figures]] = {"small": small, "adult": lambda: adult(given.adult), "peers": peers}
+    parts: dict[str, Callable[[], Figures]] = {
+        "small": small,
+        "adult": lambda: adult(given.adult),
+        "imputation": lambda: dict(imputation(given.adult)),
+        "peers": peers,
+    }
     found: Figures = {}
     for name, measure in parts.items():
         if given.part in (None, name):

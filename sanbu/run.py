@@ -98,7 +98,9 @@ class Run:
         for name, expected in self.about.get("files", {}).items():
             if file_hash(self.folder / name) != expected:
                 raise RunError(f"{self.folder / name} is damaged: it does not match its hash in recipe.json")
-        return self.recipe.data.codec(self.folder)
+        found: Any = self.recipe.data.codec(self.folder)
+        reader = getattr(self.recipe.objective, "read", None)  # of a predictor: what its outputs are
+        return found.reading(reader) if reader is not None and hasattr(found, "reading") else found
 
     @cached_property
     def model(self) -> nn.Module:

@@ -129,7 +129,7 @@ def rows_as_text(codec: Any, samples: Sequence[Any]) -> str:
     """Rows as a table, or where it is too wide for the terminal, a block of lines per row."""
     from sanbu.display.tables import Column, FittedTable
 
-    if not samples or not isinstance(samples[0], dict):
+    if not samples or not codec.is_row(samples[0]):
         return "\n".join(map(codec.show, samples))
     cells = [[codec.text(row, column) for column in codec.columns] for row in samples]
     return str(FittedTable([Column(name, number=False) for name in codec.names], cells))

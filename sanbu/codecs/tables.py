@@ -1,13 +1,14 @@
 """The codec of tables: a sample is a row, cells_C of float64; a person reads it as a dictionary, a file as a line.
 
-A prompt is a dictionary of given cells, or the text "age=30,sex=F". A predictor answers with a class or a number.
+A prompt is a dictionary of given cells, or the text "age=30,sex=F". A predictor answers with a class, a number, or
+several numbers by name: quantiles, for example.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,17 @@ from sanbu.files import replace_atomically
 from sanbu.space import Batch, Draft
 
 Row = dict[str, Any]
+Reader = Callable[[Tensor], dict[str, Tensor]]  # outputs_BO -> values_B by name, the answer itself first
 SUFFIXES = (".csv", ".tsv")
 
 
 class TableCodec:
-    """Rows of a table with these columns."""
+    """Rows of a table with these columns. reader: what the outputs of a predictor are, by name."""
 
     medium, unit = "table", "rows"
 
-    def __init__(self, features: Features) -> None:
-        self.features, self.columns = features, features.columns
+    def __init__(self, features: Features, reader: Reader | None = None) -> None:
+        self.features, self.columns, self.reader = features, features.columns, reader
         self.names = [column.name for column in self.columns]
 
     @property
@@ -114,22 +116,36 @@ class TableCodec:
         return {column.name: column.read(cell) for column, cell in zip(self.columns, cells, strict=True)}
 
     def answer(self, outputs_O: Tensor) -> Any:
-        """The class of the highest score, or the number that a predictor gives."""
+        """The class of the highest score, the number that a predictor gives, or several of them by name."""
         if not outputs_O.numel():
             return None
         if self.features.classes == len(outputs_O):
             return self.columns[self.features.place].names[int(outputs_O.argmax())]
-        return float(outputs_O[(len(outputs_O) - 1) // 2])  # the middle one of quantiles
+        found = {str(place): value for place, value in enumerate(outputs_O)}
+        if self.reader is not None:
+            found = {name: value[0] for name, value in self.reader(outputs_O[None]).items()}
+        numbers = {name: float(value) for name, value in found.items()}
+        return numbers if len(numbers) > 1 else next(iter(numbers.values()))
+
+    def reading(self, reader: Reader) -> TableCodec:
+        """This codec with a reader of outputs."""
+        return TableCodec(self.features, reader)
+
+    def is_row(self, sample: Any) -> bool:
+        """Whether a sample is a row of the table, and not the answer of a predictor."""
+        return isinstance(sample, dict) and list(sample) == self.names
 
     def show(self, sample: Any) -> str:
-        """A row as name=value, ..."""
+        """A row, or several numbers, as name=value, ..."""
         if not isinstance(sample, dict):
             return str(sample)
+        if not self.is_row(sample):
+            return ", ".join(f"{name}={value:.6g}" for name, value in sample.items())
         return ", ".join(f"{name}={'' if value is None else value}" for name, value in sample.items())
 
     def together(self, samples: Sequence[Any]) -> str:
         """Rows as lines of a table."""
-        if not samples or not isinstance(samples[0], dict):
+        if not samples or not self.is_row(samples[0]):
             return "\n".join(map(self.show, samples))
         lines = [self.names, *([self.text(row, column) for column in self.columns] for row in samples)]
         widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
@@ -158,11 +174,14 @@ class TableCodec:
 
     def write(self, samples: Sequence[Any], path: Path) -> None:
         """Write rows, or the answers of a predictor, as CSV or TSV."""
-        rows = isinstance(samples[0], dict) if samples else True
-        lines = [[self.text(row, column) for column in self.columns] for row in samples] if rows else [
-            [str(answer)] for answer in samples
-        ]  # fmt: skip
-        write_lines([self.names if rows else [self.features.target], *lines], path)
+        if not samples or self.is_row(samples[0]):
+            lines = [self.names, *([self.text(row, column) for column in self.columns] for row in samples)]
+        elif isinstance(samples[0], dict):
+            titles = [f"{self.features.target} {name}" for name in samples[0]]
+            lines = [titles, *([str(value) for value in answer.values()] for answer in samples)]
+        else:
+            lines = [[self.features.target], *([str(answer)] for answer in samples)]
+        write_lines(lines, path)
 
 
 def write_lines(lines: Sequence[Sequence[str]], path: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from sanbu.config import dump, load
+from sanbu.config import dump, kind_of, load
 from sanbu.layers.average import Following
 from sanbu.machine import recompute
 from sanbu.memory.parts import LIBRARIES, Parts
@@ -113,11 +113,18 @@ def estimate(
 ) -> Parts:
     """The memory of a resolved recipe. Takes seconds for the largest; draws no random number and builds nothing."""
     weights, gradients, states = kept = count_kept(recipe, parents or {})
+    if in_closed_form(recipe):
+        return Parts(*kept, None)
     try:
         activations = count_activations(recipe, parents or {}, precision)
     except Exception:  # code of a user may ask for contents in a way that has no answer here
         return Parts(*kept, None)
     return Parts(weights, gradients, states, activations)
+
+
+def in_closed_form(recipe: Recipe) -> bool:
+    """Whether every search fits its models at once: what that takes besides depends on the rows, not on shapes."""
+    return all(kind_of(config) == "closed-form" for config in (recipe.optimizer, *recipe.players.values()))
 
 
 def count_kept(recipe: Recipe, parents: Mapping[str, Recipe]) -> tuple[int, int, int]:

@@ -44,6 +44,9 @@ class Cells(StrategyConfig):
     families: ClassVar[tuple[str, ...]] = ("columns",)
     at_once: ClassVar[int] = 5000
     missing: Literal["drawn", "never"] = Field("drawn", description="whether a drawn cell may be missing")
+    law: Literal["seen", "further"] = Field(
+        "seen", description="laws: as among the rows that were seen, or as wide as they are for a further row"
+    )
     particles: int = Field(100, ge=1, description="draws per row where a given column comes after a missing one")
 
     def check(self, space: Space) -> None:
@@ -59,7 +62,7 @@ class CellsStrategy:
 
     def __init__(self, config: Cells, space: Space) -> None:
         self.config, self.columns = config, space.columns
-        self.missing = config.missing == "drawn"
+        self.missing, self.further = config.missing == "drawn", config.law == "further"
 
     def begin(self, condition: Batch, seeds: Tensor) -> CellsState:
         """From cells_BC, of which given_BC are given; without both, from nothing."""
@@ -103,7 +106,7 @@ class CellsStrategy:
         rows, particles, _ = state.cells.shape
         given_B = state.given[:, column]
         flat, known = state.cells.flatten(0, 1), state.known.repeat_interleave(particles, 0)
-        law = model.law(flat, known, column)  # type: ignore[attr-defined]
+        law = model.law(flat, known, column, self.further)  # type: ignore[attr-defined]
         drawn_BP = law.draw(self.uniform(state, column).flatten(), self.missing).view(rows, particles)
         cells_BP = torch.where(given_B[:, None], state.cells[:, :, column], drawn_BP)
         state.cells[:, :, column] = cells_BP

@@ -200,3 +200,14 @@ def test_sizes_are_named_smallest_first():
 
     assert sizes("gpt2") == ["nano", "124m", "355m", "774m", "1.5b"] and sizes("dit")[-1] == "xl"
     assert all(sizes(name)[0] == "nano" for name in recipes.RECIPES if name not in ("consistency",) and sizes(name))
+
+
+def test_what_is_found_in_closed_form_is_not_run_to_count(monkeypatch):
+    """No pass of a model of columns, only its weights; a model that follows the gradient is run."""
+    runs = []
+    monkeypatch.setattr(counted, "count_activations", lambda *arguments: runs.append(arguments[0].name) or 7)
+    closed = counted.estimate(recipes.table(path="iris").resolve())
+    assert closed.activations is None and not runs and closed.weights > 0
+    assert "activations not counted" in closed.describe()
+    followed = counted.estimate(recipes.gpt2().resolve())
+    assert followed.activations == 7 and runs == ["gpt2"]

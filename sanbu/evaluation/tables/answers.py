@@ -91,10 +91,15 @@ def impute(run: Run, path: str, draws: int = 1, seed: int = 0) -> tuple[Lines, i
 
 def sample(run: Run, rows: Rows, seed: int) -> Tensor:
     """cells_BC of the rows, with what is missing drawn."""
-    drawing = run.drawing(fields={"missing": "never"})
+    drawing = run.drawing(fields={"missing": "never", **({"law": "further"} if has_law(run) else {})})
     condition = table_codec(run).complete(rows.cells, rows.given)
     followers: list[Any] = list(drawing.followers(condition, seed))
     return torch.cat([follower.sample for follower in followers])
+
+
+def has_law(run: Run) -> bool:
+    """Whether the strategy of a run knows the law of a further row; holes are filled by it, for honest intervals."""
+    return "law" in type(run.recipe.strategy).model_fields
 
 
 def predict(run: Run, path: str, seed: int = 0) -> Lines:

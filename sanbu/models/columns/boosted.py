@@ -81,7 +81,7 @@ class BoostedColumns(nn.Module):
                 parts.append(self.margins.score(cell_B, place).float())
         return torch.stack(parts, 1) if parts else cells_BC.new_zeros(len(cells_BC), 1).float()
 
-    def law(self, cells_BC: Tensor, known_BC: Tensor, column: int) -> Law:
+    def law(self, cells_BC: Tensor, known_BC: Tensor, column: int, further: bool = False) -> Law:
         """The law of a column given those before it."""
         scores_BS = self.forest(column)(self.features(cells_BC, column))
         return SymbolLaw(self.columns[column], column, self.margins, scores_BS.double().log_softmax(1))

@@ -1,7 +1,8 @@
 """The contract of models of columns. cells_BC: rows of a table (sanbu.codecs.columns); known_BC: which cells are given.
 
     forward(cells_BC, known_BC) -> log-probability_BC of each cell, given the cells before it in the model's `order`
-    law(cells_BC, known_BC, column) -> the Law of one column, given the same
+    law(cells_BC, known_BC, column, further) -> the Law of one column, given the same: as among the rows that were seen,
+        or (further) as wide as it is for a further row; a model that knows no difference gives the same law
     complete(cells_BC, known_BC, uniform_BC, missing) -> cells_BC with every other cell drawn at once; instead of `law`
 
 The probability of a number is that of its cell on the grid of the column; of a continuous one it is divided by the

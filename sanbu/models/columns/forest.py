@@ -70,10 +70,10 @@ class ForestColumns(nn.Module):
         assert isinstance(found, ColumnPart)
         return found
 
-    def law(self, cells_BC: Tensor, known_BC: Tensor, column: int) -> Law:
+    def law(self, cells_BC: Tensor, known_BC: Tensor, column: int, further: bool = False) -> Law:
         """The law of a column given those before it."""
         before = self.order[: self.order.index(column)]
-        return self.part(column).law(self.margins, cells_BC, before)
+        return self.part(column).law(self.margins, cells_BC, before, further)
 
     def forward(self, cells_BC: Tensor, known_BC: Tensor) -> Tensor:
         """log p of each cell given those before it; 0 for a cell that no training row could have."""
@@ -138,10 +138,11 @@ class ColumnPart(nn.Module):
             return self.weights.expand(len(cells_BC))
         return self.design(margins, cells_BC, before) @ self.weights
 
-    def law(self, margins: Margins, cells_BC: Tensor, before: tuple[int, ...]) -> LeafLaw:
+    def law(self, margins: Margins, cells_BC: Tensor, before: tuple[int, ...], further: bool) -> LeafLaw:
         """The law of the column in each row."""
         x_BF, mean_B = self.features(margins, cells_BC, before), self.mean(margins, cells_BC, before)
-        return LeafLaw(self.column, self.place, margins, self.forest, x_BF, mean_B, self.share, self.config.background)
+        share_L, background = self.share, self.config.background
+        return LeafLaw(self.column, self.place, margins, self.forest, x_BF, mean_B, share_L, background, further)
 
     # -- fitting ------------------------------------------------------------------------------------------------------
 

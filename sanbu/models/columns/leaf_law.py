@@ -19,14 +19,18 @@ FEW = 0.01  # of the mass of a leaf
 
 
 class LeafLaw:
-    """B rows. x_BF: the inputs of the trees; mean_B: the regression; share_L: of each level, and of the density."""
+    """B rows. x_BF: the inputs of the trees; mean_B: the regression; share_L: of each level, and of the density.
+
+    further: whether it is the law of a further row, or that of the rows that were seen.
+    """
 
     def __init__(
         self, column: Column, place: int, margins: Margins, forest: Forest, x_BF: Tensor, mean_B: Tensor,
-        share_L: Tensor, background: float,
+        share_L: Tensor, background: float, further: bool = False,
     ) -> None:  # fmt: skip
         self.column, self.place, self.margins, self.forest = column, place, margins, forest
         self.x, self.mean, self.share, self.background = x_BF, mean_B, share_L, background
+        self.further = further
 
     def draw(self, uniform_B: Tensor, missing: bool = True) -> Tensor:
         """A tree, its leaf, and then a level or a number; one uniform gives all three."""
@@ -41,15 +45,14 @@ class LeafLaw:
         if self.column.missing and not missing:
             law_BL = present(law_BL, self.share, self.column.levels - 1)
         level_B, within_B = pick(law_BL, rest_B)
-        quantiles_BQ = self.forest.quantiles[tree_B, leaf_B].double()
-        low_B, high_B = self.limits(quantiles_BQ, tree_B, leaf_B, self.mean)
+        quantiles_BQ, range_B2 = self.forest.density(tree_B, leaf_B, self.further)
+        low_B, high_B = self.limits(quantiles_BQ, range_B2, self.mean)
         score_B = self.mean + at(quantiles_BQ, low_B + within_B * (high_B - low_B))
         score_B = torch.where(own_B, torch.special.ndtri(within_B), score_B)
         return self.cells(level_B, score_B)
 
-    def limits(self, quantiles_BQ: Tensor, tree_B: Tensor, leaf_B: Tensor, mean_B: Tensor) -> tuple[Tensor, Tensor]:
+    def limits(self, quantiles_BQ: Tensor, range_B2: Tensor, mean_B: Tensor) -> tuple[Tensor, Tensor]:
         """The shares of a moved law between which its scores are in the range of its leaf; all, if hardly any are."""
-        range_B2 = self.forest.range[tree_B, leaf_B].double()
         low_B, high_B = (share_below(quantiles_BQ, range_B2[:, end] - mean_B) for end in (0, 1))
         few_B = high_B - low_B < FEW
         return torch.where(few_B, 0.0, low_B), torch.where(few_B, 1.0, high_B)
@@ -78,9 +81,9 @@ class LeafLaw:
         if not self.column.dense:
             return mass_B.log()
         low_B, high_B = self.margins.edges(cell_B, self.place)
-        quantiles_MQ = self.forest.quantiles[tree_M, leaf_M].double()
+        quantiles_MQ, range_M2 = self.forest.density(tree_M, leaf_M, self.further)
         shift_M = self.mean.repeat(trees)
-        least_M, most_M = self.limits(quantiles_MQ, tree_M, leaf_M, shift_M)
+        least_M, most_M = self.limits(quantiles_MQ, range_M2, shift_M)
         below = [share_below(quantiles_MQ, edge.repeat(trees) - shift_M) for edge in (low_B, high_B)]
         low_M, high_M = (torch.minimum(torch.maximum(share, least_M), most_M) for share in below)
         inside_TB = ((high_M - low_M) / (most_M - least_M)).view(trees, -1)

@@ -109,7 +109,7 @@ class TransformerColumns(nn.Module):
         columns = zip(self.columns, cells_BC.T, strict=True)
         return known_BC & torch.stack([possible(column, cell_B) for column, cell_B in columns], 1)
 
-    def law(self, cells_BC: Tensor, known_BC: Tensor, column: int) -> Law:
+    def law(self, cells_BC: Tensor, known_BC: Tensor, column: int, further: bool = False) -> Law:
         """The law of a column given the known cells of the others."""
         known_BC = self.usable(cells_BC, known_BC).clone()
         known_BC[:, column] = False

@@ -2,6 +2,8 @@
 
 The law of a leaf has a probability for each level of the column (spikes, names, missing) and one for the density, and
 Q + 1 quantiles of the residuals of its rows, within the range of their scores: fixed sizes, and no row of the data.
+The law of a further row is wider than that of the n rows that were seen: by (n + 1) / (n - 1), which for 5 to 20 normal
+numbers is within a few percent what Student's t says for intervals of 80 % and 90 %.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 Array = np.ndarray
-Laws = tuple[Array, Array, Array]
+Laws = tuple[Array, Array, Array, Array]
 PURE = 3
 
 
@@ -34,7 +36,10 @@ class Cells:
 
 
 class Forest(nn.Module):
-    """T trees of at most N nodes. law_TNL: of the levels and of the density; quantiles_TNQ; range_TN2: of scores."""
+    """T trees of at most N nodes. law_TNL: of the levels and of the density; quantiles_TNQ; range_TN2: of scores.
+
+    rows_TN: how many numbers of the density each leaf has.
+    """
 
     fitted = True
     feature: Tensor
@@ -43,6 +48,7 @@ class Forest(nn.Module):
     law: Tensor
     quantiles: Tensor
     range: Tensor
+    rows: Tensor
 
     def __init__(self, levels: int, quantiles: int) -> None:
         super().__init__()
@@ -53,6 +59,7 @@ class Forest(nn.Module):
         self.register_buffer("law", torch.full((1, 1, levels + 1), 1 / (levels + 1)))
         self.register_buffer("quantiles", torch.zeros(1, 1, quantiles + 1))
         self.register_buffer("range", torch.zeros(1, 1, 2))
+        self.register_buffer("rows", torch.zeros(1, 1))
 
     def leaf(self, x_BF: Tensor, tree: Tensor) -> Tensor:
         """The leaf of each row in the tree of its number; both [B]."""
@@ -66,6 +73,17 @@ class Forest(nn.Module):
             right = x_BF[rows, feature.clamp(min=0)] > self.threshold[tree, node]
             node = torch.where(inner, self.sides[tree, node, right.long()].long(), node)
         return node
+
+    def density(self, tree: Tensor, leaf: Tensor, further: bool) -> tuple[Tensor, Tensor]:
+        """quantiles_BQ and range_B2 of leaves, float64. further: widened to those of a further row."""
+        quantiles_BQ, range_B2 = self.quantiles[tree, leaf].double(), self.range[tree, leaf].double()
+        if not further:
+            return quantiles_BQ, range_B2
+        rows_B1 = self.rows[tree, leaf].double()[:, None]
+        factor_B1 = torch.where(rows_B1 > 1, (rows_B1 + 1) / (rows_B1 - 1).clamp(min=1), 1.0)
+        middles = quantiles_BQ[:, [self.parts // 2]], range_B2.mean(1, keepdim=True)
+        wide_BQ, wide_B2 = (m + factor_B1 * (x - m) for x, m in zip((quantiles_BQ, range_B2), middles, strict=True))
+        return wide_BQ, wide_B2
 
     def set(self, trees: list[Any], laws: list[Laws]) -> None:
         """Take up trees of scikit-learn and the laws of their nodes."""
@@ -82,7 +100,7 @@ class Forest(nn.Module):
         self.threshold = torch.from_numpy(padded([below(tree.threshold) for tree in trees], 0.0))
         pairs = [np.stack((tree.children_left, tree.children_right), 1).astype(np.int32) for tree in trees]
         self.sides = torch.from_numpy(padded(pairs, 0)).clamp(min=0)
-        self.law, self.quantiles, self.range = (
+        self.law, self.quantiles, self.range, self.rows = (
             torch.from_numpy(padded(list(arrays), 0.0)) for arrays in zip(*laws, strict=True)
         )
 
@@ -118,7 +136,7 @@ def grow(
 
 
 def leaf_laws(tree: Any, leaf_B: Array, found: Cells, residual_B: Array, forest: Forest) -> Laws:
-    """law_NL, quantiles_NQ and range_N2 of each node; of a node that no row reaches, those of all rows."""
+    """law_NL, quantiles_NQ, range_N2 and rows_N of each node; of a node that no row reaches, those of all rows."""
     law = np.zeros((tree.node_count, forest.levels + 1))
     np.add.at(law, (leaf_B, found.level), 1.0)
     empty = law.sum(1) == 0
@@ -127,6 +145,7 @@ def leaf_laws(tree: Any, leaf_B: Array, found: Cells, residual_B: Array, forest:
     quantiles = np.zeros((tree.node_count, forest.parts + 1), dtype=np.float32)
     ranges = np.zeros((tree.node_count, 2), dtype=np.float32)
     dense = np.flatnonzero(found.dense)
+    counts = np.full(tree.node_count, len(dense), dtype=np.float32)
     if len(dense):
         quantiles[:] = spread(np.sort(residual_B[dense]), forest.parts)
         ranges[:] = spread(np.sort(found.score[dense]), 1)
@@ -135,7 +154,8 @@ def leaf_laws(tree: Any, leaf_B: Array, found: Cells, residual_B: Array, forest:
         for node, rows in zip(leaves, np.split(order, starts[1:]), strict=True):
             quantiles[node] = spread(np.sort(residual_B[rows]), forest.parts)
             ranges[node] = spread(np.sort(found.score[rows]), 1)
-    return law.astype(np.float32), quantiles, ranges
+            counts[node] = len(rows)
+    return law.astype(np.float32), quantiles, ranges, counts
 
 
 def spread(values_N: Array, parts: int) -> Array:

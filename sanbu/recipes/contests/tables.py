@@ -1,6 +1,6 @@
 """Tables: generators on the same rows: utility, a two-sample test, distances, copies, CPU seconds; with bounds.
 
-Settings: path=FILE, target=COLUMN, rows=5000 (training rows at most), types={"id":"drop"}.
+Settings: path=FILE, target=COLUMN, rows=5000 (training rows at most), types={"id":"drop"}, only=copula,tree-flow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sanbu.config import ConfigError
+from sanbu.config import ConfigError, nearest
 from sanbu.data.tables import Table
 from sanbu.evaluation.figures import Entry, Figures, Panel, Shown
 from sanbu.evaluation.tables.copies import WARNING
@@ -54,7 +54,7 @@ PANELS, POINTS = 6, 60
 
 def compete(entry: Entry) -> Figures:
     """Train every generator on the table, and measure it."""
-    settings = entry.values("tables", path="FILE", target="COLUMN", rows="N", types="JSON")
+    settings = entry.values("tables", path="FILE", target="COLUMN", rows="N", types="JSON", only="NAMES")
     data = Table(
         path=settings.get("path", "breast-cancer"),
         target=settings.get("target", "auto"),
@@ -62,7 +62,7 @@ def compete(entry: Entry) -> Figures:
         types=recipes.wanted(settings.get("types", "{}")),
     )
     seeds = entry.seeds or 1
-    chosen = list(recipes.generators(data))
+    chosen = chosen_of(list(recipes.generators(data)), settings.get("only", ""))
     found: dict[str, list[dict[str, Any]]] = {}
     drawn: dict[str, Tensor] = {}
     with progress_tasks("comparing", seeds * (len(chosen) + 1)) as progress:
@@ -71,8 +71,9 @@ def compete(entry: Entry) -> Figures:
             for row in judge.floors():
                 found.setdefault(row["name"], []).append(row)
             progress(1, "floors")
-            for name, recipe in recipes.generators(judge.data.config).items():
-                run = trained(recipe, entry.folder / "runs" / f"{name}-{seed}", judge, entry.seconds)
+            every = recipes.generators(judge.data.config)
+            for name in chosen:
+                run = trained(every[name], entry.folder / "runs" / f"{name}-{seed}", judge, entry.seconds)
                 with fitting_threads(run.model):
                     found.setdefault(name, []).append(figures(run, judge, name))
                     drawn.setdefault(name, rows_of(run, judge.count))
@@ -82,6 +83,15 @@ def compete(entry: Entry) -> Figures:
     splits = "1 split" if seeds == 1 else f"{seeds} splits"
     title = f"{Path(data.path).name}: {len(judge.train):,} rows, {splits}"
     return Figures(title, SHOWN, rows, advice(rows, floors), panels(judge, drawn), floors, NOTES)
+
+
+def chosen_of(names: Sequence[str], only: str) -> list[str]:
+    """The generators of a text such as copula,tree-flow; all of them where it is empty. Raises ConfigError."""
+    wanted = [part.strip() for part in only.split(",") if part.strip()]
+    for part in wanted:
+        if part not in names:
+            raise ConfigError(f"only: given {part!r}, allowed: {', '.join(names)}{nearest(part, names)}")
+    return [name for name in names if not wanted or name in wanted]
 
 
 def whole(text: str) -> int:
