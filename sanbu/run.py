@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, model_hash, standing
-from sanbu.codecs.codec import Codec, Follower, stops_of
+from sanbu.codecs.codec import Codec, Follower, read_by, stops_of
 from sanbu.config import ConfigError, contents, load, module_of, nearest
 from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors, written_before
 from sanbu.machine import find_device, ready_to_draw
@@ -98,9 +98,7 @@ class Run:
         for name, expected in self.about.get("files", {}).items():
             if file_hash(self.folder / name) != expected:
                 raise RunError(f"{self.folder / name} is damaged: it does not match its hash in recipe.json")
-        found: Any = self.recipe.data.codec(self.folder)
-        reader = getattr(self.recipe.objective, "read", None)  # of a predictor: what its outputs are
-        return found.reading(reader) if reader is not None and hasattr(found, "reading") else found
+        return read_by(self.recipe.objective, self.recipe.data.codec(self.folder))
 
     @cached_property
     def model(self) -> nn.Module:

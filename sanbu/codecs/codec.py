@@ -80,3 +80,9 @@ def text_before(codec: Codec, prompt: str | None) -> str:
     """What is shown before a text that was drawn: the prompt, unless the codec says otherwise (`before`)."""
     before = getattr(codec, "before", None)
     return str(before(prompt)) if before is not None else prompt or ""
+
+
+def read_by(objective: object, codec: Any) -> Codec:
+    """The codec of a run; where the objective of a predictor says what its outputs are (`read`), it reads them so."""
+    reader = getattr(objective, "read", None)
+    return codec.reading(reader) if reader is not None and hasattr(codec, "reading") else codec

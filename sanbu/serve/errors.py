@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -90,6 +91,12 @@ def install_handlers(app: FastAPI) -> None:
         answer = APIError(error.status_code, what.get(error.status_code, str(error.detail))).response()
         answer.headers.update(error.headers or {})
         return answer
+
+    @app.exception_handler(RequestValidationError)
+    async def form_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]  # of a form; JSON bodies are checked by their route
+        name = ".".join(str(part) for part in first["loc"] if part != "body")
+        return APIError(400, f"{name}: {first['msg']}", name or None).response()
 
     for kind in (APIError, SanbuError):
 
