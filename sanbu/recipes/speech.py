@@ -34,7 +34,7 @@ def fastspeech2(size: str = "nano", path: str = "spoken", vocoder: str = "", jud
     }
     model, nano = pick(shapes, size), size == "nano"
     parents = {name: run for name, run in (("vocoder", vocoder), ("judge", judge)) if run}
-    steps, batch = (1200, 16) if nano else (160_000, 48)
+    steps, batch = (1000, 16) if nano else (160_000, 48)
     return acoustic("fastspeech2", path, model, Speaking(), 1e-3 if nano else 5e-4, steps, batch, parents)
 
 
@@ -79,7 +79,7 @@ def recogniser(size: str = "nano", path: str = "spoken") -> Recipe:
         "large": CtcRecogniser(width=384, convolutions=8, transformer=6, heads=6, kernel=15),
     }
     model, nano = pick(shapes, size), size == "nano"
-    steps, batch = (900, 16) if nano else (100_000, 64)
+    steps, batch = (800, 16) if nano else (100_000, 64)
     every = max(1, steps // 10)
     own: dict[str, Any] = {"voices": JUDGES, "skip": SPOKEN, "sentences": 1600} if path == "spoken" else {}
     return Recipe(
