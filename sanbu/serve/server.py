@@ -32,12 +32,7 @@ def listen(
     notice: seconds in which /health says 503 and requests are still served, so that a balancer looks elsewhere.
     show: open a browser. path: of the address that is printed.
     """
-    log = logging.getLogger("sanbu.serve")
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(handler)
+    write_log()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as place:
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -65,6 +60,16 @@ def listen(
         if show:
             Timer(1, webbrowser.open, [address]).start()
         Server(config, app, notice).run(sockets=[place])
+
+
+def write_log() -> None:
+    """Write the log of the service to stderr, as lines of JSON."""
+    log = logging.getLogger("sanbu.serve")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
 
 
 def allow_connections() -> None:
