@@ -57,6 +57,8 @@ class ChatCompletion:
 
     def _prompt(self) -> list[int]:
         """The ids of the conversation. If a call is optional and the tools do not fit, they are dropped."""
+        if self.body.continue_final_message:
+            return self._begun_answer()
         try:
             prompt = self.served.encode_chat(conversation(self.body.messages, self.tools))
         except PromptTooLong:
@@ -68,6 +70,15 @@ class ChatCompletion:
             self._leave_out("tools")
             prompt = self.served.encode_chat(conversation(self.body.messages))
         return prompt
+
+    def _begun_answer(self) -> list[int]:
+        """The ids of the conversation up to the end of the answer that its last message begins."""
+        *before, last = self.body.messages
+        if last.role != "assistant" or last.tool_calls or not before:
+            line = "continue_final_message: the last message must be a text of the assistant, after others"
+            raise APIError(400, line, "continue_final_message")
+        begun = self.served.encode_text(join_text(last.content or ""))
+        return [*self.served.encode_chat(conversation(before, self.tools)), *begun]
 
     def _leave_out(self, name: str) -> None:
         """Note a field that the answer does not depend on although it was given."""
@@ -184,5 +195,9 @@ def check_chat(body: ChatBody) -> None:
     for name, value in unknown.items():
         if value:
             raise APIError(400, f"{name} is not supported", name)
+    if body.add_generation_prompt not in (None, not body.continue_final_message):
+        raise APIError(
+            400, "add_generation_prompt: allowed: the opposite of continue_final_message", "add_generation_prompt"
+        )
     if body.top_logprobs and not body.logprobs:
         raise APIError(400, "top_logprobs needs logprobs: true", "top_logprobs")

@@ -34,7 +34,7 @@ def at_most(most: int) -> BeforeValidator:
 UNSUPPORTED = {  # of OpenAI's API and of other servers
     "function_call", "functions", "audio", "web_search_options", "reasoning_effort", "verbosity", "guided_json",
     "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "stop_token_ids", "min_tokens",
-    "ignore_eos", "bad_words", "prompt_logprobs", "continue_final_message", "add_generation_prompt",
+    "ignore_eos", "bad_words", "prompt_logprobs",
     "chat_template", "chat_template_kwargs", "echo", "best_of", "include", "truncation", "prompt", "reasoning",
     "max_tool_calls", "style", "output_compression", "input_fidelity", "mask", "image", "cache_control",
     "truncate_prompt_tokens", "length_penalty", "use_beam_search", "skip_special_tokens", "mirostat", "top_a",
@@ -188,6 +188,8 @@ class ChatBody(SamplingBody):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     prediction: PredictedOutput | None = None
+    continue_final_message: bool | None = None  # as in vLLM: the answer goes on where the last message ends
+    add_generation_prompt: bool | None = None
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
 

@@ -63,7 +63,7 @@ def listen(
 
 
 def write_log() -> None:
-    """Write the log of the service to standard error, a line per entry."""
+    """Write the log of the service to stderr, as lines of JSON."""
     log = logging.getLogger("sanbu.serve")
     log.setLevel(logging.INFO)
     log.propagate = False

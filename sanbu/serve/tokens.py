@@ -63,10 +63,21 @@ def reading_run(request: Request, body: TokenizeBody | DetokenizeBody) -> Hosted
     return served
 
 
+def special_tokens(served: HostedRun) -> dict[str, int]:
+    """The start and the end token by name."""
+    tokenizer = served.codec.tokenizer
+    names = TokenNames(tokenizer)
+    return {names.name(token): token for token in (tokenizer.start, tokenizer.end) if token is not None}
+
+
 def ids_of(served: HostedRun, body: TokenizeBody) -> list[int]:
-    """Token ids of a text, with the start token unless that is not wanted, or of a conversation."""
+    """Token ids of a text, with the start token unless that is not wanted, or of a conversation.
+
+    Without the start token, the name of a special token as `tokenizer_info` tells it is that token.
+    """
     if body.prompt is None:
         return served.encode_chat(conversation(body.messages or ()))
     if body.add_special_tokens is False:
-        return served.encode_text(body.prompt)
+        named = special_tokens(served)
+        return [named[body.prompt]] if body.prompt in named else served.encode_text(body.prompt)
     return served.encode_prompt(body.prompt)

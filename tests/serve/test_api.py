@@ -337,3 +337,22 @@ def test_runs_with_other_weights_are_served(runs, served, weights, monkeypatch):
         alone = run.generate("What is 3?", overrides=("strategy.temperature=0.0", "strategy.max_tokens=24"))
         assert said == alone if weights == "int8" else said  # in bfloat16 rounding may depend on the batch size
         other.quiet()
+
+
+def test_an_answer_goes_on_where_the_last_message_ends(client, served):
+    """As in vLLM: with the same tokens before it, the rest of a greedy answer is the same."""
+    how = {"model": "talk", "messages": ASKED, "temperature": 0, "logit_bias": {"0": -100}}
+    whole = client.chat.completions.create(**how, max_tokens=24, logprobs=True).choices[0]
+    encode, pieces, checked = served.service.find("talk").encode_text, whole.logprobs.content, 0
+    for count in range(1, 12):
+        begun = b"".join(bytes(one.bytes) for one in pieces[:count]).decode("utf-8", "replace")
+        if whole.message.content.startswith(begun) and len(encode(begun)) == count:
+            told = {**how, "messages": [*ASKED, {"role": "assistant", "content": begun}], "max_tokens": 24 - count}
+            on = {"continue_final_message": True, "add_generation_prompt": False}
+            rest = client.chat.completions.create(**told, extra_body=on).choices[0].message.content
+            assert begun + rest == whole.message.content
+            checked += 1
+    assert checked >= 3
+    for wrong in ({"continue_final_message": True}, {"add_generation_prompt": False}):
+        with pytest.raises(openai.BadRequestError, match=next(iter(wrong))):
+            client.chat.completions.create(**how, extra_body=wrong)

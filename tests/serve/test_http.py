@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from sanbu.serve import protocol
+from sanbu.serve import middleware, protocol
 from sanbu.serve.key_file import make
 from sanbu.serve.keys import Keys
 from sanbu.serve.middleware import printable
@@ -241,3 +241,18 @@ def test_the_log_has_no_characters_that_move_a_cursor():
     line = printable(content)
     assert json.loads(line) == content and "大" in line and len(line.splitlines()) == 1
     assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in line)
+
+
+def test_a_body_that_does_not_come_is_given_up(runs, monkeypatch):
+    monkeypatch.setattr(middleware, "BODY", 0.3)
+    with Served(runs[:1]) as one:
+        parts = urlsplit(one.url)
+        with socket.create_connection((parts.hostname, parts.port)) as place:
+            place.sendall(HEAD % 1000 + b'{"model": "talk"')
+            place.settimeout(10)
+            answer = place.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"no part of the body arrived within 0.3 s" in answer
+        body = {"model": "talk", "messages": [{"role": "user", "content": "x"}], "max_tokens": 8}
+        slowed(one.service, "talk", 0.1)  # an answer may take longer
+        how = {**body, "logit_bias": {"0": -100}, "temperature": 2}
+        assert httpx.post(one.url + "/v1/chat/completions", json=how, timeout=30).status_code == 200

@@ -169,3 +169,20 @@ def test_lm_evaluation_harness_over_http_gives_the_librarys_scores(runs):
         here = harness_model(runs[1]).loglikelihood(asked)
     for (far, greedy), (near, same) in zip(over_http, here, strict=True):
         assert far == pytest.approx(near, abs=1e-4) and greedy == same
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["bpe", "bytes"])
+def test_lm_evaluation_harness_over_http_gives_the_librarys_perplexities(runs, place):
+    """Whole texts begin after the start token, which the client sends as an id."""
+    api = pytest.importorskip("lm_eval.models.openai_completions")
+    instance = pytest.importorskip("lm_eval.api.instance").Instance
+    texts = ["Größe, 大小, 🙂 and more.", "It is é7.", "x"]
+    with Served(runs[place : place + 1]) as one:
+        remote = api.LocalCompletionsAPI(
+            base_url=one.url + "/v1/completions", model=runs[place].name, tokenizer_backend="remote", max_length=128,
+        )  # fmt: skip
+        asked = [
+            instance("loglikelihood_rolling", {}, (text,), i, metadata=("t", i, 1)) for i, text in enumerate(texts)
+        ]
+        over_http = remote.loglikelihood_rolling(asked)
+    assert over_http == pytest.approx(harness_model(runs[place]).loglikelihood_rolling(asked), abs=1e-4)

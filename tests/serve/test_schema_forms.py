@@ -10,11 +10,11 @@ import openai
 import pytest
 
 from sanbu.serve import app as api
+from sanbu.serve import body_route, json_body, tokens
 from sanbu.serve.grammar import Grammars
 from sanbu.serve.json_schema import SchemaError, exclusive, local
 from sanbu.serve.preparation import Preparation
 from sanbu.serve.request import Busy
-from tests.serve.conftest import Served
 
 ASKED = [{"role": "user", "content": "What is 3?"}]
 
@@ -175,27 +175,38 @@ def test_which_branches_exclude_each_other(branches, answer):
     assert exclusive(branches) == exclusive(branches[::-1]) == answer
 
 
-def test_the_event_loop_is_free_while_a_request_is_prepared(runs, monkeypatch):
-    entered, leave = threading.Event(), threading.Event()
-    made = api.ChatCompletion
+HELD = {  # what takes long for a large request: reading, checking, tokenizing, writing the answer
+    "read": (body_route, "parsed", "/v1/chat/completions", {"messages": ASKED}),
+    "chat": (api, "ChatCompletion", "/v1/chat/completions", {"messages": ASKED}),
+    "completion": (api, "Completion", "/v1/completions", {"prompt": "x"}),
+    "response": (api, "ModelResponse", "/v1/responses", {"input": "x"}),
+    "embeddings": (api, "Embeddings", "/v1/embeddings", {"input": "x"}),
+    "tokens": (tokens, "ids_of", "/tokenize", {"prompt": "x"}),
+    "write": (json_body, "response", "/v1/chat/completions", {"messages": ASKED}),
+}
 
-    def held(served, body):
+
+@pytest.mark.parametrize("what", HELD)
+def test_the_event_loop_is_free_while_a_request_is_prepared(served, monkeypatch, what):
+    module, name, path, body = HELD[what]
+    entered, leave, made = threading.Event(), threading.Event(), getattr(module, name)
+
+    def held(*given):
         entered.set()
         assert leave.wait(20)
-        return made(served, body)
+        return made(*given)
 
-    monkeypatch.setattr(api, "ChatCompletion", held)
-    with Served(runs[:1]) as one:
-        answers = []
-        asked = threading.Thread(
-            target=lambda: answers.append(one.client().chat.completions.create(model="talk", messages=ASKED))
-        )
-        asked.start()
-        assert entered.wait(20)
-        assert httpx.get(one.url + "/health", timeout=5).status_code == 200 and not answers
-        leave.set()
-        asked.join(20)
-        assert answers
+    monkeypatch.setattr(module, name, held)
+    answers = []
+    asked = threading.Thread(
+        target=lambda: answers.append(httpx.post(served.url + path, json={"model": "talk", **body}, timeout=30))
+    )
+    asked.start()
+    assert entered.wait(20)
+    assert httpx.get(served.url + "/health", timeout=5).status_code == 200 and not answers
+    leave.set()
+    asked.join(20)
+    assert answers[0].status_code == 200
 
 
 def test_owners_take_turns():
