@@ -136,10 +136,10 @@ def show_pipeline(name: str, overrides: Sequence[str], as_json: bool) -> None:
 
     about = recipes.describe()
     made, _ = pipelines.make(name, list(overrides))
-    stages = {stage.name: about[stage.name] for stage in made}
+    stages = {stage.name: about[stage.recipe_name or stage.name] for stage in made}
     width = max(map(len, stages)) + 2
     lines = [about[name], *(f"{stage:{width}}{text}" for stage, text in stages.items())]
-    lines.append(f"All fields of one: sanbu show {next(iter(stages))}")
+    lines.append(f"All fields of one: sanbu show {made[0].recipe_name or made[0].name}")
     text = "\n".join(folded(line, " " * width) for line in lines)
     report({"pipeline": name, "stages": stages}, as_json, text)
 

@@ -25,15 +25,15 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class PictureCost:
-    """flops_per_picture: training, three times the FLOPs of products and convolutions in one forward pass."""
+class RowCost:
+    """flops_per_row: training on a picture, or on an example of sound; three times the FLOPs of one forward pass."""
 
     parameters: int
-    flops_per_picture: int
+    flops_per_row: int
     weight_bytes: int
 
 
-def cost(recipe: Recipe) -> Cost | PictureCost:
+def cost(recipe: Recipe) -> Cost | RowCost:
     """The cost of a recipe's model. A training token costs 6 FLOPs per matrix weight and 12 T D per attention layer.
 
     (Kaplan and others, 2020; the attention term as in PaLM, Chowdhery and others, 2022: over the whole context T.)
@@ -44,7 +44,7 @@ def cost(recipe: Recipe) -> Cost | PictureCost:
     parameters = sum(p.numel() for p in model.parameters())
     example = recipe.model.example(space)
     if example is not None:
-        return PictureCost(parameters, 3 * forward_flops(model, example), parameters * BYTES)
+        return RowCost(parameters, 3 * forward_flops(model, example), parameters * BYTES)
     products = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     attention, cached = 0, 0
     for module in model.modules():

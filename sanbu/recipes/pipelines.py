@@ -56,10 +56,14 @@ def assistant(
 
 def tts(size: str = "nano", path: str = "spoken") -> Sequence[Stage]:
     """The speech pipeline: vocoder, recogniser, voice; path=FOLDER (your recordings with their texts)."""
+
+    def voice(folder: Path) -> Recipe:
+        return speech.fastspeech2(size, path, *(str(folder / name) for name in TTS_PARENTS))
+
     return (
         Stage("vocoder", lambda folder: vocoders.vocoder(size, path), stands=False),
         Stage("recogniser", lambda folder: speech.recogniser(size, path), stands=False),
-        Stage("voice", lambda folder: speech.fastspeech2(size, path, *(str(folder / name) for name in TTS_PARENTS))),
+        Stage("voice", voice, recipe_name="fastspeech2"),
     )
 
 

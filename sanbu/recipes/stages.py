@@ -21,12 +21,14 @@ class Stage:
     """One run of a pipeline: its recipe, given the pipeline's folder, and what to make first.
 
     stands: whether its run may stand for the whole pipeline (`sanbu.run.Run.open` of the pipeline's folder).
+    recipe_name: of the recipe, where it is not the name of the stage.
     """
 
     name: str
     recipe: Callable[[Path], Recipe]
     before: Callable[[Path], object] = lambda folder: None
     stands: bool = True
+    recipe_name: str = ""
 
 
 def train_stages(

@@ -229,3 +229,8 @@ def test_recipes_build(name, size):
 def test_memory_and_cost_are_counted(name):
     made = recipes.find(name)("nano")
     assert cost(made).parameters > 400_000 and estimate(made, {}, torch.float32) is not None
+
+
+def test_the_pipeline_is_shown():
+    done = CliRunner().invoke(app, ["show", "tts", "--json"])
+    assert list(json.loads(done.output)["stages"]) == ["vocoder", "recogniser", "voice"]
