@@ -24,6 +24,7 @@ FORMATS: dict[str, tuple[str, str | None, tuple[int, ...]]] = {  # container, co
     "pcm": ("RAW", "PCM_16", (24000,)),
 }
 READABLE = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".w64", ".caf")
+UNWRITABLE = (".aac", ".m4a", ".wma", ".mp4", ".webm", ".amr", ".ac3")  # formats of sound that are not written
 HIGHEST = 32767 / 32768  # of a sample in 16 bits
 PEAK = 0.95  # of a sound that is scaled
 BLOCK = 2**16  # samples that are encoded at a time
@@ -111,8 +112,11 @@ def format_of(path: Path | str) -> str:
 
 
 def is_sound(path: Path | str) -> bool:
-    """Whether a path has the suffix of a format that can be written."""
-    return Path(path).suffix.lower().removeprefix(".") in FORMATS
+    """Whether a path has the suffix of a format that can be written. Raises AudioError for one that cannot."""
+    suffix = Path(path).suffix.lower()
+    if suffix in UNWRITABLE:
+        format_of(path)
+    return suffix.removeprefix(".") in FORMATS
 
 
 def rate_for(suffix: str, rate: int) -> int:

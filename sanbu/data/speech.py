@@ -10,7 +10,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -52,7 +52,9 @@ class SpeechConfig(DataConfig):
     units: Literal["auto", "phonemes", "letters"] = Field(
         "auto", description="what a text becomes; phonemes need the extra `speech`; auto: phonemes for spoken"
     )
-    voices: tuple[str, ...] | Auto = Field("auto", description="names of the voices; auto: those of the data")
+    voices: Annotated[tuple[str, ...], Field(min_length=1)] | Auto = Field(
+        "auto", description="names of the voices; auto: those of the data"
+    )
     sentences: int = Field(1200, ge=1, description="sentences [spoken]")
     skip: int = Field(0, ge=0, description="sentences left out before the first [spoken]")
     longest: float = Field(12.0, gt=0, description="seconds; longer utterances are left out")
@@ -142,6 +144,12 @@ class SpeechRows:
         self.mels = np.load(folder / "mels.npy", mmap_mode="r")
         self.pitches = np.load(folder / "pitches.npy", mmap_mode="r")
         self.starts = np.cumsum([0, *(row["frames"] for row in self.about)])
+        for row in self.about:
+            if row["voice"] not in self.voices:
+                known = f"allowed (data.voices): {', '.join(self.voices)}"
+                raise SanbuError(
+                    f"{row['name']} is of the voice {row['voice']!r}, {known}{nearest(row['voice'], self.voices)}"
+                )
         self.held = [number for number, row in enumerate(self.about) if self.is_held_out(row)]
         taken = set(self.held)
         self.order = [number for number in range(len(self.about)) if number not in taken]

@@ -38,6 +38,15 @@ def single_run(runs: Sequence[Run]) -> Run:
     return runs[0]
 
 
+def measured_alike(runs: Sequence[Run]) -> None:
+    """Raise ConfigError for runs that are not measured in the same way."""
+    first = runs[0].recipe.data.measure
+    other = next((run for run in runs if run.recipe.data.measure != first), None)
+    if other is not None:
+        kinds = f"{runs[0].folder} is measured as {first}, {other.folder} as {other.recipe.data.measure}"
+        raise ConfigError(f"evaluate: {kinds}; evaluate them one at a time")
+
+
 def figure_lines(figures: dict[str, Any]) -> str:
     """One line of text per figure."""
     return "\n".join(f"{name.replace('_', ' ')}: {format_figure(value)}" for name, value in figures.items())

@@ -17,7 +17,7 @@ from sanbu.data.speech import SpeechRows
 from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.edit_distance import error_rate, spoken_letters
 from sanbu.evaluation.held_out import nothing_held_out
-from sanbu.evaluation.options import Measurement, Options
+from sanbu.evaluation.options import Measurement, Options, measured_alike
 from sanbu.run import Run
 from sanbu.strategies.strategy import consecutive, draw
 
@@ -27,6 +27,7 @@ COLUMNS = {"parameters": ",d", "cer": ".4f", "wer": ".4f", "exact": ".3f", "rtf"
 
 def measure(runs: Sequence[Run], options: Options) -> Measurement:
     """A row per run."""
+    measured_alike(runs)
     rows = [row_of(run, options.questions) for run in runs]
     cells = [cells_of(row) for row in rows]
     columns = [Column("name", number=False), *map(Column, COLUMNS)]

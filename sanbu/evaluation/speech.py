@@ -25,7 +25,7 @@ from sanbu.data.speech import SpeechRows
 from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.edit_distance import error_rate, spoken_letters
 from sanbu.evaluation.held_out import nothing_held_out
-from sanbu.evaluation.options import Measurement, Options
+from sanbu.evaluation.options import Measurement, Options, measured_alike
 from sanbu.evaluation.warping import distances
 from sanbu.layers.pitch import pitch
 from sanbu.layers.spectrogram import Mel, log_mel
@@ -42,6 +42,7 @@ COLUMNS = {
 
 def measure(runs: Sequence[Run], options: Options) -> Measurement:
     """A row per run, on the held-out sentences of its own data."""
+    measured_alike(runs)
     rows = [row_of(run) for run in runs]
     columns = [Column("name", number=False), *(Column(name.replace("_", " ")) for name in COLUMNS)]
     cells = [cells_of(row) for row in rows]

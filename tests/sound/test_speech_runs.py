@@ -141,6 +141,17 @@ def test_bad_requests_are_one_line(runs, tmp_path, name, arguments, said):
     assert "\n" not in str(done.exception)
 
 
+def test_wrong_files_voices_and_company_are_one_line(runs, corpus, tmp_path):
+    done = CliRunner().invoke(app, ["generate", str(runs / "voice"), "-p", "Hi.", "--out", str(tmp_path / "x.aac")])
+    assert "given the suffix 'aac', allowed: .wav" in str(done.exception) and not (tmp_path / "x.aac").exists()
+    with pytest.raises(SanbuError, match="is of the voice 'ada', allowed \\(data.voices\\): bob, eve"):
+        Speech(path=str(corpus), mel=MEL, voices=("bob", "eve")).build()
+    with pytest.raises(ValueError, match="voices"):
+        Speech(path=str(corpus), mel=MEL, voices=())
+    done = CliRunner().invoke(app, ["evaluate", str(runs / "voice"), str(runs / "recogniser")])
+    assert "is measured as speech" in str(done.exception) and "as transcripts" in str(done.exception)
+
+
 def test_one_word_and_many(runs):
     run = sanbu.load(runs / "voice")
     assert len(run.generate("Yes"))
