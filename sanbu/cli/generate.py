@@ -10,6 +10,7 @@ import typer
 
 from sanbu.cli.app import Json, Overrides, RunFolder, Weights, app, report
 from sanbu.config import ConfigError
+from sanbu.display.terminal import harmless
 
 if TYPE_CHECKING:
     from sanbu.run import Run
@@ -150,6 +151,6 @@ def show_one(run: Run, prompt: Any, seed: int, changes: tuple[str, ...]) -> None
 
     before = text_before(run.codec, prompt)  # printed with the first piece, so that a refusal prints nothing
     for piece in run.stream(prompt, seed, overrides=changes):
-        print(before + piece, end="", flush=True)
+        print(harmless(before + piece), end="", flush=True)
         before = ""
     print(flush=True)

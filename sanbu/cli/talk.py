@@ -12,6 +12,7 @@ import typer
 
 from sanbu.codecs.chat import ChatCodec, Message, recent
 from sanbu.config import SanbuError, kind_of
+from sanbu.display.terminal import harmless
 from sanbu.run import Run
 
 NARROW = 20  # characters: answers stand side by side where each has as many
@@ -72,7 +73,7 @@ def answer_all(speakers: Sequence[Speaks], words: str, seed: int, quiet: bool = 
         for pieces in streams:
             texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
             if not quiet:
-                sys.stdout.write(pieces[0])
+                sys.stdout.write(harmless(pieces[0]))
                 sys.stdout.flush()
         if not quiet:
             sys.stdout.write("\n")

@@ -127,7 +127,9 @@ async def completions(body: schemas.CompletionBody, request: Request) -> Respons
 async def responses(body: schemas.ResponseBody, request: Request) -> Response:
     """Create a response (Responses API)."""
     served = find_run(request, body)
-    return await respond(request, body, await prepare(request, lambda: ModelResponse(served, body)))
+    made = await prepare(request, lambda: ModelResponse(served, body))
+    request.state.left_out = made.left_out
+    return await respond(request, body, made)
 
 
 @routes.post("/images/generations", responses=ERRORS)

@@ -1,93 +1,120 @@
-"""POST /v1/responses, text only, with and without streaming. Stateless: the client sends the whole conversation."""
+"""POST /v1/responses: text and calls of functions, whole or streamed. The client sends the whole conversation."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from sanbu.serve.conversation import conversation
 from sanbu.serve.errors import APIError, api_error
 from sanbu.serve.hosted_run import HostedRun
-from sanbu.serve.request_builder import Answers, Generation, answer_grammar, build_generation, compact
-from sanbu.serve.schemas import ChatMessage, ResponseBody, SamplingBody
+from sanbu.serve.request_builder import Answers, Generation, compact
+from sanbu.serve.response_input import chat_of
+from sanbu.serve.schemas import ResponseBody, ResponseNamedTool
 from sanbu.serve.streaming import Piece
+from sanbu.serve.tools import parse_call
 
 
 class ModelResponse:
     """One model response. Call either `response` or `stream`, once."""
 
     def __init__(self, served: HostedRun, body: ResponseBody) -> None:
-        for name in ("previous_response_id", "conversation", "background", "tools"):
+        for name in ("previous_response_id", "conversation", "background"):
             if getattr(body, name):
-                raise APIError(
-                    400,
-                    f"{name} is not supported; send the whole conversation as input, or use /v1/chat/completions",
-                    name,
-                )
-        self.body = body
-        said = [ChatMessage(role="user", content=body.input)] if isinstance(body.input, str) else list(body.input)
-        if body.instructions:
-            said = [ChatMessage(role="system", content=body.instructions), *said]
-        wanted = body.text.format if body.text else None
-        grammar = answer_grammar(wanted.type, wanted.schema_, served, "text.format") if wanted else None
-        drawing = SamplingBody(model=body.model, temperature=body.temperature, top_p=body.top_p)
-        prompt = served.encode_chat(conversation(said)) if served.writes else []
-        self.generation: Generation = build_generation(
-            served, drawing, [prompt], body.max_output_tokens, grammar=grammar
-        )
-        self.id, self.item = f"resp_{uuid.uuid4().hex}", f"msg_{uuid.uuid4().hex}"
+                line = f"{name} is not supported: no conversation is kept; send the whole conversation as input"
+                raise APIError(400, line, name)
+        self.body, self.served = body, served
+        chat = chat_of(served, body)
+        self.tools, self.left_out = chat.tools, chat.left_out
+        self.generation: Generation = chat.generation
+        self.id, self.item = f"resp_{uuid.uuid4().hex}", uuid.uuid4().hex
         self.created = int(time.time())
-        self.served = served
 
     def response(self, answers: Answers) -> dict[str, Any]:
         """The response body."""
-        return self._response(answers.texts[0], answers.ends[0])
+        return self._response(answers.texts[0], answers.ends[0], self._call(answers.texts[0]))
 
     async def stream(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[tuple[str, str]]:
         """Pairs of event name and data."""
-        number = 0
-
-        def event(kind: str, **content: Any) -> tuple[str, str]:
-            nonlocal number
-            number += 1
-            return kind, compact({"type": kind, "sequence_number": number - 1, **content})
-
-        place = {"item_id": self.item, "output_index": 0, "content_index": 0}
+        events = Events()
         try:
             for kind in ("response.created", "response.in_progress"):
-                yield event(kind, response=self._response("", None))
-            yield event(
-                "response.output_item.added", output_index=0, item=self._item("", "in_progress") | {"content": []}
-            )
-            yield event("response.content_part.added", **place, part=part(""))
-            text, end = "", None
+                yield events.event(kind, response=self._response("", None))
+            text, end, sent = "", None, False
             async for piece in pieces:
                 text, end = text + piece.text, piece.finish
-                if piece.text:
-                    yield event("response.output_text.delta", **place, delta=piece.text, logprobs=[])
-            yield event("response.output_text.done", **place, text=text, logprobs=[])
-            yield event("response.content_part.done", **place, part=part(text))
-            yield event("response.output_item.done", output_index=0, item=self._item(text, "completed"))
-            answer = self._response(text, end)
-            yield event("response." + answer["status"], response=answer)
+                if self.tools and not sent and text.lstrip()[:1] in ("", "{"):
+                    continue  # it may become a call
+                for event in self._text_events(events, piece.text if sent else text, sent):
+                    yield event
+                sent = True
+            call = None if sent else self._call(text)
+            last = self._call_events(events, call) if call else self._end_events(events, text, sent)
+            for event in last:
+                yield event
+            answer = self._response(text, end, call)
+            yield events.event("response." + answer["status"], response=answer)
         except Exception as error:
             wrong = api_error(error)
-            yield event("error", code=wrong.code, message=str(wrong), param=wrong.param)
+            yield events.event("error", code=wrong.code, message=str(wrong), param=wrong.param)
 
-    def _item(self, text: str, status: str) -> dict[str, Any]:
-        return {"id": self.item, "type": "message", "role": "assistant", "status": status, "content": [part(text)]}
+    def _text_events(self, events: Events, text: str, begun: bool) -> Iterator[tuple[str, str]]:
+        """New text; before the first, the message and its part."""
+        place = self._place()
+        if not begun:
+            item = self._message("", "in_progress") | {"content": []}
+            yield events.event("response.output_item.added", output_index=0, item=item)
+            yield events.event("response.content_part.added", **place, part=part(""))
+        if text:
+            yield events.event("response.output_text.delta", **place, delta=text, logprobs=[])
 
-    def _response(self, text: str, end: str | None) -> dict[str, Any]:
+    def _end_events(self, events: Events, text: str, begun: bool) -> Iterator[tuple[str, str]]:
+        """The end of a message."""
+        place = self._place()
+        if not begun:
+            yield from self._text_events(events, text, False)
+        yield events.event("response.output_text.done", **place, text=text, logprobs=[])
+        yield events.event("response.content_part.done", **place, part=part(text))
+        yield events.event("response.output_item.done", output_index=0, item=self._message(text, "completed"))
+
+    def _call_events(self, events: Events, call: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        """A call, which is known as a whole only."""
+        place = {"item_id": call["id"], "output_index": 0}
+        begun = {**call, "arguments": "", "status": "in_progress"}
+        yield events.event("response.output_item.added", output_index=0, item=begun)
+        yield events.event("response.function_call_arguments.delta", **place, delta=call["arguments"])
+        done = {"name": call["name"], "arguments": call["arguments"]}
+        yield events.event("response.function_call_arguments.done", **place, **done)
+        yield events.event("response.output_item.done", output_index=0, item=call)
+
+    def _place(self) -> dict[str, Any]:
+        return {"item_id": f"msg_{self.item}", "output_index": 0, "content_index": 0}
+
+    def _message(self, text: str, status: str) -> dict[str, Any]:
+        item = {"id": f"msg_{self.item}", "type": "message", "role": "assistant"}
+        return {**item, "status": status, "content": [part(text)]}
+
+    def _call(self, text: str) -> dict[str, Any] | None:
+        """The call that an answer consists of, as an output item."""
+        found = parse_call(text, self.tools) if self.tools else None
+        if found is None:
+            return None
+        item = {"id": f"fc_{self.item}", "type": "function_call", "status": "completed", "call_id": found["id"]}
+        return {**item, **found["function"]}
+
+    def _response(self, text: str, end: str | None, call: dict[str, Any] | None = None) -> dict[str, Any]:
         status = {None: "in_progress", "length": "incomplete"}.get(end, "completed")
         body = self.body
+        item = call or self._message(text, status)
+        choice = body.tool_choice.model_dump() if isinstance(body.tool_choice, ResponseNamedTool) else body.tool_choice
         return {
             "id": self.id, "object": "response", "created_at": self.created, "status": status, "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if end == "length" else None,
             "instructions": body.instructions, "metadata": body.metadata or {}, "model": self.served.name,
-            "output": [] if end is None else [self._item(text, status)],
-            "parallel_tool_calls": False, "tool_choice": "none", "tools": [],
+            "output": [] if end is None else [item],
+            "parallel_tool_calls": False, "tool_choice": choice or "auto",
+            "tools": [tool.model_dump() for tool in body.tools or ()],
             "temperature": body.temperature, "top_p": body.top_p,
             "max_output_tokens": body.max_output_tokens, "previous_response_id": None,
             "usage": None if end is None else self._usage(),
@@ -104,6 +131,18 @@ class ModelResponse:
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": usage["total_tokens"],
         }
+
+
+class Events:
+    """Numbers the events of one stream."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def event(self, kind: str, **content: Any) -> tuple[str, str]:
+        """The name and the data of the next event."""
+        self.number += 1
+        return kind, compact({"type": kind, "sequence_number": self.number - 1, **content})
 
 
 def part(text: str) -> dict[str, Any]:

@@ -234,11 +234,43 @@ class ResponseMessage(ChatMessage):
     status: str | None = None
 
 
+class FunctionCallItem(Body):
+    """A call in the input of the Responses API."""
+
+    type: Literal["function_call"]
+    call_id: Text
+    name: Text
+    arguments: Text
+    id: str | None = None
+    status: str | None = None
+
+
+class FunctionOutputItem(Body):
+    """The result of a call in the input of the Responses API."""
+
+    type: Literal["function_call_output"]
+    call_id: Text
+    output: Text
+    id: str | None = None
+    status: str | None = None
+
+
+class ResponseTool(Function):
+    type: Literal["function"]
+
+
+class ResponseNamedTool(NamedFunction):
+    type: Literal["function"]
+
+
+ResponseItem = ResponseMessage | FunctionCallItem | FunctionOutputItem
+
+
 class ResponseBody(Ignored):
     """POST /v1/responses"""
 
     model: Text
-    input: Text | Annotated[list[ResponseMessage], Field(fail_fast=True, min_length=1, max_length=Most)]
+    input: Text | Annotated[list[ResponseItem], Field(fail_fast=True, min_length=1, max_length=Most)]
     instructions: Text | None = None
     max_output_tokens: int | None = Field(None, ge=1, lt=1 << 31)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -247,13 +279,13 @@ class ResponseBody(Ignored):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     parallel_tool_calls: bool | None = None
-    tool_choice: Literal["auto", "none"] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ResponseNamedTool | None = None
     truncation: Literal["disabled"] | None = None
     include: Annotated[list[Any], Field(max_length=0)] | None = None
     previous_response_id: str | None = None
     conversation: Any = None
     background: bool | None = None
-    tools: list[Any] | None = None
+    tools: Annotated[list[ResponseTool], Field(fail_fast=True, max_length=128)] | None = None
 
 
 class ImageBody(Body):

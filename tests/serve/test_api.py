@@ -356,3 +356,37 @@ def test_an_answer_goes_on_where_the_last_message_ends(client, served):
     for wrong in ({"continue_final_message": True}, {"add_generation_prompt": False}):
         with pytest.raises(openai.BadRequestError, match=next(iter(wrong))):
             client.chat.completions.create(**how, extra_body=wrong)
+
+
+def test_responses_call_functions_whole_and_as_events(client):
+    tool = {"type": "function", "name": "add", "strict": True, "parameters": {
+        "type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}, "required": ["n"], "additionalProperties": False,
+        "$defs": {"N": {"enum": [1, 2]}}}}  # fmt: skip
+    how = {"model": "talk", "input": "What is 3?", "tools": [tool], "temperature": 0}
+    for choice in ("required", {"type": "function", "name": "add"}):
+        whole = client.responses.create(**how, tool_choice=choice)
+        call = whole.output[0]
+        assert call.type == "function_call" and call.name == "add" and json.loads(call.arguments)["n"] in (1, 2)
+        events = list(client.responses.create(**how, tool_choice=choice, stream=True))
+        assert [event.sequence_number for event in events] == list(range(len(events)))
+        deltas = [event.delta for event in events if event.type == "response.function_call_arguments.delta"]
+        assert "".join(deltas) == call.arguments and events[-1].response.output[0].name == "add"
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "7"}
+    told = [{"role": "user", "content": "What is 3?"}, call.model_dump(exclude_none=True), result]
+    chat = [
+        {"role": "user", "content": "What is 3?"},
+        {"role": "assistant", "tool_calls": [
+            {"id": "a", "type": "function", "function": {"name": "add", "arguments": call.arguments}}]},
+        {"role": "tool", "tool_call_id": "a", "content": "7"},
+    ]  # fmt: skip
+    free = client.responses.create(model="talk", input=told, temperature=0, max_output_tokens=12)
+    same = client.chat.completions.create(model="talk", messages=chat, temperature=0, max_tokens=12)
+    assert free.output_text == same.choices[0].message.content
+    assert free.usage.input_tokens == same.usage.prompt_tokens
+    plain = client.responses.create(
+        **{**how, "temperature": 1}, max_output_tokens=30, extra_body={"tool_choice": "auto"}
+    )
+    assert plain.output_text
+    events = list(client.responses.create(**how, max_output_tokens=30, stream=True))
+    said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert said == client.responses.create(**how, max_output_tokens=30).output_text
