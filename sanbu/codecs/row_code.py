@@ -181,21 +181,29 @@ def chosen_cells(cells: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 def knots_of(column: Column, labels: list[np.ndarray]) -> Knots:
     """The distribution of a column from the sorted cells of each label."""
-    curves = [curve_of(column, cells) if len(cells) else np.array([[column.low] * 2, [0.0, 1.0]]) for cells in labels]
+    curves = [curve_of(column, cells) for cells in labels]
     most = max(curve.shape[1] for curve in curves)
-    padded = [np.pad(curve, ((0, 0), (0, most - curve.shape[1])), "edge") for curve in curves]
-    values, chances = (tuple(tuple(curve[row].tolist()) for curve in padded) for row in (0, 1))
-    return Knots(name=column.name, values=values, chances=chances)
+    values, chances = [], []
+    for curve in curves:
+        further = (0, most - curve.shape[1])
+        padded = np.pad(curve, ((0, 0), further), "edge").tolist()
+        values.append(tuple(padded[0]))
+        chances.append(tuple(padded[1]))
+    return Knots(name=column.name, values=tuple(values), chances=tuple(chances))
 
 
 def curve_of(column: Column, cells: np.ndarray) -> np.ndarray:
     """Values and chances [2, K] of sorted cells; equal cells are spread over their cell of the grid."""
+    if not len(cells):
+        return np.array([[column.low, column.low], [0.0, 1.0]])
     half = column.step / 2
     _, first, counts = np.unique(cells, return_index=True, return_counts=True)
-    within = (np.arange(len(cells)) - np.repeat(first, counts) + 0.5) / np.repeat(counts, counts)
+    place = np.arange(len(cells)) - np.repeat(first, counts) + 0.5  # among equal cells
+    spread = cells + column.step * (place / np.repeat(counts, counts) - 0.5)
     ends = cells[0] - half, cells[-1] + half
-    chance = np.array(torch.special.ndtr(torch.linspace(-3, 3, QUANTILES - 2, dtype=torch.float64)))
-    inner = np.quantile(cells + column.step * (within - 0.5), chance, method="hazen").clip(*ends)
+    scores = torch.linspace(-3, 3, QUANTILES - 2, dtype=torch.float64)
+    chance = torch.special.ndtr(scores).numpy()
+    inner = np.quantile(spread, chance, method="hazen").clip(*ends)
     spikes = np.intersect1d(column.spikes, cells)
     below, upto = (np.searchsorted(cells, spikes, side) / len(cells) for side in ("left", "right"))
     values = np.concatenate(([ends[0]], inner, spikes - half, spikes + half, [ends[1]]))

@@ -94,7 +94,8 @@ class EncodedRows:
 
     def batch(self, start: int, size: int) -> Batch:
         """Rows at positions start .. start + size - 1 of the endless training order."""
-        return self._encoded(self.table.batch(start, size), torch.arange(start, start + size) + key("code", "train"))
+        position = torch.arange(start, start + size)
+        return self._encoded(self.table.batch(start, size), position + key("code", "train"))
 
     def held_out(self, start: int, size: int) -> Batch:
         """Held-out rows in the order of the file."""

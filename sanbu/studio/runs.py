@@ -1,4 +1,7 @@
-"""Runs: live curves of any run, with its recipe, its parent runs, and the samples drawn during training."""
+"""Runs: live curves of any run, with its recipe, its parent runs, and the samples drawn during training.
+
+A run of a table has a section of its own (tables.py).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from PIL import Image
 from sanbu.config import SanbuError
 from sanbu.recipe import walk
 from sanbu.run import Run
+from sanbu.studio.tables import table_view
 from sanbu.studio.translations import say
 
 POINTS, SHOWN = 400, 12
@@ -35,6 +39,7 @@ def runs_tab(root: Path) -> None:
         label=say("over"), height=300, columns=6, object_fit="contain", format="png", elem_id="run-pictures"
     )
     texts = gr.Textbox(label=say("over"), lines=6, max_lines=20, interactive=False, elem_id="run-texts")
+    table_view(lambda name: open_run(root, name), name)
     with gr.Accordion(say("recipe"), open=False):
         recipe = gr.Textbox(show_label=False, lines=10, max_lines=40, interactive=False, elem_id="run-recipe")
 

@@ -81,9 +81,10 @@ class Forest(nn.Module):
             return quantiles_BQ, range_B2
         rows_B1 = self.rows[tree, leaf].double()[:, None]
         factor_B1 = torch.where(rows_B1 > 1, (rows_B1 + 1) / (rows_B1 - 1).clamp(min=1), 1.0)
-        middles = quantiles_BQ[:, [self.parts // 2]], range_B2.mean(1, keepdim=True)
-        wide_BQ, wide_B2 = (m + factor_B1 * (x - m) for x, m in zip((quantiles_BQ, range_B2), middles, strict=True))
-        return wide_BQ, wide_B2
+        median_B1 = quantiles_BQ[:, [self.parts // 2]]
+        middle_B1 = range_B2.mean(1, keepdim=True)
+        wide_BQ = median_B1 + factor_B1 * (quantiles_BQ - median_B1)
+        return wide_BQ, middle_B1 + factor_B1 * (range_B2 - middle_B1)
 
     def set(self, trees: list[Any], laws: list[Laws]) -> None:
         """Take up trees of scikit-learn and the laws of their nodes."""
