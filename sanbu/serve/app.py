@@ -39,7 +39,7 @@ from sanbu.serve.middleware import Gate
 from sanbu.serve.preparation import Preparation
 from sanbu.serve.responses import ModelResponse
 from sanbu.serve.service import Service
-from sanbu.serve.speech import SpeechGeneration, Transcription
+from sanbu.serve.speech import SpeechBody, SpeechGeneration, Transcription
 
 
 def application(
@@ -149,7 +149,7 @@ async def images(body: schemas.ImageBody, request: Request) -> Response:
 
 
 @routes.post("/audio/speech", responses=ERRORS)
-async def speech(body: schemas.SpeechBody, request: Request) -> Response:
+async def speech(body: SpeechBody, request: Request) -> Response:
     """Speak a text: the bytes of a sound file, sent while they are made."""
     if body.instructions:
         raise APIError(400, "instructions: runs of speech take none; set voice and speed", "instructions")

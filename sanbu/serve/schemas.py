@@ -307,18 +307,6 @@ class ImageBody(Body):
     user: str | None = None
 
 
-class SpeechBody(Body):
-    """POST /v1/audio/speech"""
-
-    model: Text | None = None
-    input: str = Field(min_length=1, max_length=4096)
-    voice: str | dict[str, str] | None = None
-    response_format: str | None = None
-    speed: float | None = Field(None, ge=0.25, le=4)
-    stream_format: Literal["audio", "sse"] | None = None
-    instructions: str | None = None
-
-
 class EmbeddingBody(Body):
     """POST /v1/embeddings"""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from sanbu.codecs.audio import FORMATS, AudioError
 from sanbu.codecs.sound_stream import SoundStream
@@ -14,7 +15,7 @@ from sanbu.config import SanbuError, nearest
 from sanbu.serve.errors import APIError, api_error
 from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.request_builder import compact
-from sanbu.serve.schemas import SpeechBody
+from sanbu.serve.schemas import Body, Text
 from sanbu.serve.single_lane import Job
 from sanbu.serve.streaming import stream_job
 
@@ -23,6 +24,18 @@ MEDIA = {
     "wav": "audio/wav", "mp3": "audio/mpeg", "flac": "audio/flac", "ogg": "audio/ogg", "opus": "audio/ogg",
     "pcm": "audio/pcm",
 }  # fmt: skip
+
+
+class SpeechBody(Body):
+    """POST /v1/audio/speech"""
+
+    model: Text | None = None
+    input: str = Field(min_length=1, max_length=4096)
+    voice: str | dict[str, str] | None = None
+    response_format: str | None = None
+    speed: float | None = Field(None, ge=0.25, le=4)
+    stream_format: Literal["audio", "sse"] | None = None
+    instructions: str | None = None
 
 
 class SpeechGeneration:

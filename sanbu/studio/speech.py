@@ -13,9 +13,8 @@ from PIL import Image
 
 from sanbu.codecs.speech.sound_picture import picture_of
 from sanbu.serve.errors import api_error
-from sanbu.serve.schemas import SpeechBody
 from sanbu.serve.service import Service
-from sanbu.serve.speech import SpeechGeneration, Transcription
+from sanbu.serve.speech import SpeechBody, SpeechGeneration, Transcription
 from sanbu.studio.translations import say
 
 SPOKEN = "Three steps make a model."
