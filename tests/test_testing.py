@@ -46,6 +46,7 @@ from sanbu.strategies.one_shot import OneShot
 from sanbu.strategies.pixel_by_pixel import PixelByPixel
 from sanbu.strategies.prediction import Prediction
 from sanbu.strategies.refinement import Refinement
+from sanbu.strategies.row_refinement import RowRefinement
 from sanbu.strategies.strategy import StrategyConfig
 from sanbu.testing import check_model, check_objective, check_search, check_strategy
 
@@ -110,7 +111,7 @@ def test_every_kind_is_checked_somewhere():
     assert {*of_text(ObjectiveConfig), *(type(o) for o, _ in PAIRS.values())} | aligned == {*ours(ObjectiveConfig)}
     pictures = {type(config) for config, _ in PICTURES}
     sound = {kind for kind in ours(StrategyConfig) if SOUND & {*kind.families}}  # in tests/sound
-    assert {*of_text(StrategyConfig), Prediction, Cells} | pictures | sound == {*ours(StrategyConfig)}
+    assert {*of_text(StrategyConfig), Prediction, Cells, RowRefinement} | pictures | sound == {*ours(StrategyConfig)}
 
 
 PICTURES = [
