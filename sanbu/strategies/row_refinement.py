@@ -13,7 +13,7 @@ not given cannot be drawn given other cells: that is refused.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -25,7 +25,7 @@ from sanbu.noise import GOLDEN, mix, normal_at, uniform_at
 from sanbu.paths import NoisePath
 from sanbu.space import Batch, Draft, Models, Space
 from sanbu.strategies.refinement import Refinement, RefinementState, RefinementStrategy
-from sanbu.strategies.samplers import levels
+from sanbu.strategies.samplers import Memory, levels
 from sanbu.strategies.strategy import Strategy, StrategyConfig
 
 
@@ -113,15 +113,28 @@ class RowRefinementStrategy:
 
     def advance(self, models: Models, state: RowState) -> RowState:
         """One refinement. Writes into the state."""
-        inside = state.inside
-        seeds, again = inside.seeds, inside.mask is not None and inside.step > 0
-        for number in range(self.repeats if again else 1):
-            if number:
-                self.back(models["model"].path, inside, mix(mix(seeds + GOLDEN) + number))
-            inside = self.refinement.advance(models, inside)
-        inside.seeds = seeds
+        before = replace(state.inside.memory)
+        inside = self.refinement.advance(models, state.inside)
+        if inside.mask is not None and inside.step > 1:
+            self.repeat(models, inside, before)
         state.inside, state.done = inside, state.done | inside.done
         return state
+
+    def repeat(self, models: Models, inside: RefinementState, before: Memory) -> None:
+        """Take back and repeat the step of rows with given cells; other rows stay as they are. Writes into the state.
+
+        before: what the sampler remembered before the step.
+        """
+        assert inside.mask is not None
+        seeds, x, clean = inside.seeds, inside.x, inside.memory.clean
+        for number in range(1, self.repeats):
+            self.back(models["model"].path, inside, mix(mix(seeds + GOLDEN) + number))
+            inside.memory = replace(before, evaluations=inside.memory.evaluations)
+            self.refinement.advance(models, inside)
+        given_B1 = inside.mask.any(1, keepdim=True)
+        inside.seeds = seeds
+        inside.x = torch.where(given_B1, inside.x, x)
+        inside.memory.clean = torch.where(given_B1, inside.memory.clean, clean)
 
     def back(self, path: NoisePath, inside: RefinementState, seeds: Tensor) -> None:
         """Take back a step, with new noise. Writes into the state."""

@@ -19,6 +19,7 @@ from sanbu.models.denoisers.trees import TreeDenoiser
 from sanbu.space import Space
 from sanbu.strategies.row_refinement import RowRefinement
 from sanbu.strategies.strategy import draw
+from sanbu.testing import check_strategy
 from tests.tables.common import names, number
 from tests.tables.test_runs import line
 
@@ -204,6 +205,20 @@ def test_what_may_not_be_missing_is_told_to_the_flow():
     assert found["mask"].equal(code.gaps().expand(3, -1)) and (found["known"][:, code.gaps()] == -1).all()
     given[:, 2] = True
     assert RowRefinement().build(space).known(rows, given, draws(3, 5))["mask"].sum(1).tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpm-solver", "ancestral"])
+def test_rows_keep_the_contract_of_a_strategy(sampler):
+    """Also a row without given cells among rows that have some, and rows with and without their label."""
+    columns, cells = mixed()
+    columns, cells = (columns[0], columns[1], columns[4]), cells[:, [0, 1, 4]]  # NaN is not equal to itself
+    code = coded(columns, cells, 2)
+    space = Space((2,), classes=2, columns=columns, target=2, code=code)
+    model = Denoiser(Normal(torch.tensor([[1.0, 0.7], [0.7, 1.0]])), TreeDenoiser())
+    given = torch.tensor([[False] * 3, [True, False, True], [False, False, True], [True] * 3])
+    condition = {"cells": torch.from_numpy(cells[:4]), "given": given}
+    for missing in ("drawn", "never"):
+        check_strategy(RowRefinement(steps=4, sampler=sampler, missing=missing), {"model": model}, space, condition)
 
 
 # -- runs -------------------------------------------------------------------------------------------------------------
