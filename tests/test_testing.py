@@ -111,12 +111,8 @@ def test_every_kind_is_checked_somewhere():
     assert {*of_text(ObjectiveConfig), *(type(o) for o, _ in PAIRS.values())} | aligned == {*ours(ObjectiveConfig)}
     pictures = {type(config) for config, _ in PICTURES}
     sound = {kind for kind in ours(StrategyConfig) if SOUND & {*kind.families}}  # in tests/sound
-<<<<<<< HEAD
     rows = {Prediction, Cells, RowRefinement}  # the last two in tests/tables
     assert {*of_text(StrategyConfig), *rows} | pictures | sound == {*ours(StrategyConfig)}
-=======
-    assert {*of_text(StrategyConfig), Prediction, Cells, RowRefinement} | pictures | sound == {*ours(StrategyConfig)}
->>>>>>> tables
 
 
 PICTURES = [
