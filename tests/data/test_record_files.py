@@ -166,6 +166,7 @@ def test_commas_in_names(tmp_path, monkeypatch):
         list(records("c.jsonl,x,y"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [False, True])
 def test_built_in_names_and_files_of_the_same_name(tmp_path, monkeypatch, folder):
     """A file of that name is read where it is named; what is built in is still there as builtin:NAME, the default."""
