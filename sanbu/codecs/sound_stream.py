@@ -1,8 +1,8 @@
 """A wave encoded while it is made: the bytes of a sound file, piece by piece.
 
-WAV gets a header of unknown length. MP3 is a stream by nature; its first frame, which says how long the file is, is
-left out. Ogg and Opus come in pages of several seconds. FLAC is given out at the end, because readers take the number
-of samples from its header.
+WAV gets a header of unknown length. MP3 has a constant bit rate, so that readers can tell its length without the tag
+that a whole file begins with. Ogg and Opus come in pages of several seconds. FLAC is given out at the end, because
+readers take the number of samples from its header.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SoundStream:
             container, coding, _ = FORMATS[suffix]
             opened = library("soundfile").SoundFile
             kind: dict[str, Any] = {"format": container, "subtype": coding}
-            if suffix == "mp3":  # a constant rate, so that readers can tell its length without the tag
+            if suffix == "mp3":
                 kind |= {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
             self.sound = opened(self.file, "w", self.rate, 1, **kind)
         elif suffix == "wav":
@@ -56,21 +56,14 @@ class SoundStream:
             return b""
         self.file.seek(self.sent)
         fresh = self.file.read()
-        first, self.sent = not self.sent, self.sent + len(fresh)
-        return without_tag(fresh) if first and self.suffix == "mp3" else fresh
+        self.sent += len(fresh)
+        return fresh
 
     def encode(self, pieces: Iterator[np.ndarray]) -> Iterator[bytes]:
         """The bytes of all pieces, and what ends the file."""
         for piece in pieces:
             yield self.feed(piece)
         yield self.feed(np.zeros(0, np.float32), last=True)
-
-
-def without_tag(content: bytes) -> bytes:
-    """The start of an MP3 file without its first frame, if that is the place of the tag, still empty."""
-    tagged = len(content) > 36 and not any(content[4:36])
-    following = content.find(content[:2], 4)  # the frames after it begin alike
-    return content[following:] if tagged and following > 0 else content
 
 
 def wav_header(rate: int) -> bytes:

@@ -439,6 +439,13 @@ def test_stretching_keeps_what_a_row_is():
     assert torch.equal(stretched(mel, frames, 0.0, Noise("x"))[0], mel)
 
 
+def test_mels_are_hidden_while_learning_alone():
+    model, batch, objective = built(EARS), rows(), Ctc(bands=4, frames=3, stretch=0.0).build()
+    learning, held_out = (Round({"model": model}, batch, Noise("x"), learning=each) for each in (True, False))
+    assert not torch.equal(objective.experience(learning)["mel"], batch["mel"])
+    assert torch.equal(objective.experience(held_out)["mel"], batch["mel"])
+
+
 def test_the_recogniser_sees_a_row_alone_as_in_a_batch():
     model, batch = built(EARS).eval(), rows()
     whole = model(batch["mel"], batch["frames"])
