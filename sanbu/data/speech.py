@@ -172,7 +172,7 @@ class SpeechRows:
 
     def describe(self) -> str:
         seconds = self.starts[-1] * self.mel.hop / self.mel.rate
-        times = "with times of signs" if self.timed else "without times of signs"
+        times = "with phoneme times" if self.timed else "without phoneme times"
         return (
             f"{len(self.about):,} utterances of {len(self.voices)} voices, {seconds / 60:,.1f} minutes, {times}:"
             f" {self.rows:,} for training, {self.held_out_rows:,} held out"

@@ -4,8 +4,9 @@ rtf             CPU seconds per second of sound, from the text to the wave
 first_audio_ms  wall time from the request to the first sound of a stream, median; _p95: 95th percentile
 mcd, f0         mel-cepstral distortion (dB) and pitch error (semitones) along the best alignment with the true sound
 duration_ms     mean error of the length of a sign, of models that say it, against the corpus
-cer             character error rate of a recogniser (parents.judge) on the speech; cer_ceiling: on the true sound
-                ; cer_floor: of the speech against the texts of other sentences
+cer             character error rate of a recogniser (parents.judge) on the speech
+cer_ceiling     the same on the true sound
+cer_floor       the same on the speech, against the texts of other sentences
 unfinished      sentences that the model did not end by itself
 
 No listening test stands behind these figures, so none of them is a mean opinion score.
@@ -86,7 +87,8 @@ def row_of(
     seconds = sum(map(len, waves)) / rows.mel.rate
     found: dict[str, Any] = {"name": str(run.folder), "parameters": size, "sentences": len(chosen)}
     found |= {"rtf": spent / seconds, "unfinished": unfinished}
-    found |= first_audio(run, overrides, rows, chosen[:streams]) | nearness(rows, chosen, waves)
+    streaming = run.drawing(overrides, {"chunk": CHUNK})
+    found |= first_audio(streaming, rows, chosen[:streams]) | nearness(rows, chosen, waves)
     if judge is None and "judge" in run.recipe.parents:
         judge = run.parent("judge")
     return found | lengths(run, rows, len(chosen)) | judged(judge, rows, chosen, waves)
@@ -112,12 +114,15 @@ def request(rows: SpeechRows, row: int) -> dict[str, str]:
     return {"text": rows.text(row), "voice": str(rows.about[row]["voice"])}
 
 
-def first_audio(run: Run, overrides: Sequence[str], rows: SpeechRows, chosen: Sequence[int]) -> dict[str, float]:
-    """Wall time to the first sound of a stream, ms."""
+def first_audio(drawing: Drawing, rows: SpeechRows, chosen: Sequence[int]) -> dict[str, float]:
+    """Wall time to the first sound of a stream, ms; the models are loaded before."""
     times = []
+    assert drawing.models
     for row in chosen:
         began = time.perf_counter()
-        next(iter(run.stream(request(rows, row), overrides=overrides, chunk=CHUNK)))
+        follower = drawing.follow()
+        condition = drawing.run.codec.condition(request(rows, row), 1)
+        next(draft for draft in drawing.drafts(condition, 0, follower.update) if len(follower.pieces[0]))
         times.append(1000 * (time.perf_counter() - began))
     return {"first_audio_ms": float(np.median(times)), "first_audio_ms_p95": float(np.quantile(times, 0.95))}
 

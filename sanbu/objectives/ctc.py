@@ -80,17 +80,18 @@ def stretched(mel_BMT: Tensor, frames_B: Tensor, most: float, noise: Noise) -> t
     bands_B, times_B = (1 + most * (2 * noise.uniform(B) - 1) for _ in range(2))
     longer_B = (frames_B * times_B).round().long()
     times_B = torch.where(longer_B <= T, times_B, 1.0)
-    resampled = resample(mel_BMT, bands_B)
-    resampled = resample(resampled.transpose(1, 2), times_B).transpose(1, 2)
+    resampled = resample(mel_BMT, bands_B, torch.full_like(frames_B, mel_BMT.shape[1]))
+    resampled = resample(resampled.transpose(1, 2), times_B, frames_B).transpose(1, 2)
     return resampled, torch.where(longer_B <= T, longer_B, frames_B).clamp(min=1)
 
 
-def resample(x_BNC: Tensor, factor_B: Tensor) -> Tensor:
-    """Axis 1 stretched by a factor per row, linearly; what lies beyond the end repeats the last place."""
+def resample(x_BNC: Tensor, factor_B: Tensor, length_B: Tensor) -> Tensor:
+    """Axis 1 stretched by a factor per row, linearly. What lies beyond a row's length is not read; its end repeats."""
     N = x_BNC.shape[1]
     place_BN = torch.arange(N, device=x_BNC.device) / factor_B[:, None]
-    before_BN = place_BN.floor().clamp(max=N - 1)
+    last_B1 = length_B[:, None] - 1
+    before_BN = torch.minimum(place_BN.floor(), last_B1)
     part_BN1 = (place_BN - before_BN).clamp(max=1)[..., None]
-    first, second = (index.long().clamp(max=N - 1) for index in (before_BN, before_BN + 1))
+    first, second = (torch.minimum(index.long(), last_B1) for index in (before_BN, before_BN + 1))
     at = lambda index: x_BNC.gather(1, index[..., None].expand_as(x_BNC))  # noqa: E731
     return torch.lerp(at(first), at(second), part_BN1)

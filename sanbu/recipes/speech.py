@@ -33,34 +33,40 @@ def fastspeech2(size: str = "nano", path: str = "spoken", vocoder: str = "", jud
         "paper": FastSpeech2(width=256, predictor=256, dropout=0.2),
     }
     model, nano = pick(shapes, size), size == "nano"
-    parents = {name: run for name, run in (("vocoder", vocoder), ("judge", judge)) if run}
     steps, batch = (1000, 16) if nano else (160_000, 48)
-    return acoustic("fastspeech2", path, model, Speaking(), 1e-3 if nano else 5e-4, steps, batch, parents)
+    return acoustic("fastspeech2", path, model, Speaking(), 1e-3 if nano else 5e-4, steps, batch, vocoder, judge)
 
 
 def flow_speech(size: str = "nano", path: str = "spoken", vocoder: str = "", judge: str = "") -> Recipe:
-    """Flow matching: FastSpeech 2 says the mean, a flow draws the mel around it (Mehta and others, 2023)."""
+    """Flow matching: FastSpeech 2 predicts the mean mel, a flow samples around it (Mehta and others, 2023)."""
     large = FlowSpeech(base=FastSpeech2(width=256, predictor=256, dropout=0.2), width=384, decoder=12)
     model, nano = pick({"nano": FlowSpeech(), "large": large}, size), size == "nano"
-    parents = {name: run for name, run in (("vocoder", vocoder), ("judge", judge)) if run}
     steps, batch = (1000, 16) if nano else (200_000, 48)
-    return acoustic("flow-speech", path, model, SpeakingFlow(), 1e-3 if nano else 3e-4, steps, batch, parents)
+    return acoustic("flow-speech", path, model, SpeakingFlow(), 1e-3 if nano else 3e-4, steps, batch, vocoder, judge)
 
 
 def tacotron2(size: str = "nano", path: str = "spoken", vocoder: str = "", judge: str = "") -> Recipe:
     """Tacotron 2: frame by frame, with attention over the signs (Shen and others, 2018)."""
     small = Tacotron2(width=128, recurrent=192, prenet=64, attention=64, postnet=96, reduction=3)
     model, nano = pick({"nano": small, "paper": Tacotron2()}, size), size == "nano"
-    parents = {name: run for name, run in (("vocoder", vocoder), ("judge", judge)) if run}
     steps, batch = (1500, 16) if nano else (150_000, 64)
-    return acoustic("tacotron2", path, model, ReadingAloud(), 2e-3 if nano else 1e-3, steps, batch, parents)
+    return acoustic("tacotron2", path, model, ReadingAloud(), 2e-3 if nano else 1e-3, steps, batch, vocoder, judge)
 
 
 def acoustic(
-    name: str, path: str, model: Any, objective: Any, rate: float, steps: int, batch: int, parents: dict[str, str]
+    name: str,
+    path: str,
+    model: Any,
+    objective: Any,
+    rate: float,
+    steps: int,
+    batch: int,
+    vocoder: str,
+    judge: str,
 ) -> Recipe:
-    """What the acoustic recipes have in common."""
+    """What the acoustic recipes have in common. vocoder, judge: run folders, or empty."""
     every = max(1, steps // 10)
+    parents = {name: run for name, run in (("vocoder", vocoder), ("judge", judge)) if run}
     return Recipe(
         name=name, data=Speech(path=path), model=model, objective=objective,
         optimizer=AdamW(learning_rate=rate, betas=(0.9, 0.98), clip=1.0, rate=LinearRate()),

@@ -51,12 +51,12 @@ class SpeechGeneration:
             said = f"response_format: given {self.format[:20]!r}, allowed: {known}{nearest(self.format, FORMATS)}"
             raise APIError(400, said, "response_format")
         voice = body.voice if isinstance(body.voice, str) else (body.voice or {}).get("id")
-        named = voice if voice in codec.voices or str(voice).isdecimal() or not voice else None
-        if voice and named is None:
-            known = ", ".join(codec.voices)
-            raise APIError(400, f"voice: given {voice[:40]!r}, allowed: {known}{nearest(voice, codec.voices)}", "voice")
         try:
-            self.condition = codec.condition({"text": body.input, "voice": named}, 1)
+            number = codec.voice_number(voice, 0)
+        except SanbuError as error:
+            raise APIError(400, str(error), "voice") from None
+        try:
+            self.condition = codec.condition({"text": body.input, "voice": number}, 1)
             self.drawing = served.run.drawing(fields={"rate": body.speed or 1.0, "chunk": CHUNK})
         except SanbuError as error:
             raise APIError(400, str(error).replace("prompt:", "input:"), "input") from None

@@ -110,6 +110,13 @@ class InStagesStrategy:
         return state
 
     @staticmethod
+    def committed(known_B: Tensor, longest: int) -> Tensor:
+        """Which samples [B, longest] are drawn; a view of one value where every row has all, as a long text alone."""
+        if bool((known_B == longest).all()):
+            return torch.ones(1, 1, dtype=torch.bool, device=known_B.device).expand(len(known_B), longest)
+        return torch.arange(longest, device=known_B.device) < known_B[:, None]
+
+    @staticmethod
     def grown(samples: Tensor, needed: int) -> Tensor:
         """Memory for at least `needed` samples per row."""
         if needed <= samples.shape[1]:
@@ -127,6 +134,6 @@ class InStagesStrategy:
             record |= {**first.record, first.stage: first.sample}
         longest = int(state.known.max())
         sample = state.samples[:, :longest]
-        known = torch.arange(longest, device=sample.device) < state.known[:, None]
+        known = self.committed(state.known, longest)
         evaluations = torch.full_like(state.known, state.steps)
         return Draft(sample, known, state.done, evaluations, first.stage if at_first else "wave", record)

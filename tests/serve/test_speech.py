@@ -103,6 +103,7 @@ def test_events(served):
     [
         ({"response_format": "aac"}, "response_format", "given 'aac', allowed: wav, flac, mp3, ogg, opus, pcm"),
         ({"voice": "adda"}, "voice", "given 'adda', allowed: ada, bob; did you mean 'ada'"),
+        ({"voice": "99"}, "voice", "given '99', allowed: ada, bob"),
         ({"input": "..."}, "input", "no letter or number"),
         ({"input": ""}, "input", "at least 1 character"),
         ({"input": "a" * 4097}, "input", "at most 4096 characters"),

@@ -422,7 +422,7 @@ def test_hidden_strips_are_narrow_and_a_function_of_the_row():
 
 def test_a_line_that_is_stretched_is_a_line():
     line = torch.arange(10.0).view(1, 10, 1).expand(2, 10, 3)
-    found = resample(line, torch.tensor([2.0, 0.5]))
+    found = resample(line, torch.tensor([2.0, 0.5]), torch.tensor([10, 10]))
     torch.testing.assert_close(found[0, :, 0], torch.arange(10) / 2)
     torch.testing.assert_close(found[1, :, 2], (torch.arange(10.0) * 2).clamp(max=9))
 
@@ -434,6 +434,8 @@ def test_stretching_keeps_what_a_row_is():
     assert found.shape == mel.shape and longer.min() >= 24 and longer.max() <= 36 and longer.unique().numel() > 5
     part, some = stretched(mel[32:], frames[32:], 0.2, Noise("x", first_row=32))
     assert torch.equal(part, found[32:]) and torch.equal(some, longer[32:])
+    junk = torch.where(torch.arange(40) < 30, mel, 99.0)
+    assert torch.equal(stretched(junk, frames, 0.2, Noise("x"))[0], found)
     _, full = stretched(mel, torch.full((64,), 40), 0.2, Noise("x"))
     assert full.max() == 40
     assert torch.equal(stretched(mel, frames, 0.0, Noise("x"))[0], mel)

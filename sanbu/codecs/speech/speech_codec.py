@@ -91,7 +91,7 @@ class SpeechCodec:
         if str(voice).isdecimal() and int(voice) < len(self.voices):
             return int(voice)
         known = ", ".join(self.voices)
-        raise SanbuError(f"voice: given {voice!r}, allowed: {known}{nearest(str(voice), self.voices)}")
+        raise SanbuError(f"voice: given {str(voice)[:40]!r}, allowed: {known}{nearest(str(voice), self.voices)}")
 
     def follow(self, stop: Sequence[str] = ()) -> SpeechFollower:
         """A follower that gives out the samples that are final."""

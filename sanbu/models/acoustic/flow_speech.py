@@ -1,4 +1,4 @@
-"""Flow matching for speech: a first model says the mean mel, and a flow draws the mel around it in a few steps.
+"""Flow matching for speech: a first model predicts the mean mel, and a flow samples around it in a few steps.
 
 mu = base(signs);   x_t = (1 - t) noise + t mel;   dx/dt = v(x_t, mu, t)
 
@@ -38,7 +38,7 @@ class FlowSpeech(AcousticConfig):
     family: ClassVar[str] = "speech-flow"
     kind: Literal["flow-speech"] = "flow-speech"
     base: ModelConfig = Field(
-        ConvolutionalSpeech(), description="the model that says the mean; of the family durations"
+        ConvolutionalSpeech(), description="model that predicts the mean mel: fastspeech2 or convolutional-speech"
     )
     width: int = Field(128, ge=1, description="channels of the flow")
     decoder: int = Field(5, ge=1, description="blocks of the flow")

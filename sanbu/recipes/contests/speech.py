@@ -26,7 +26,7 @@ VOCODERS = {
     "waveglow": vocoders.waveglow,
     "wavenet": vocoders.wavenet,
 }
-JUDGE, FLOOR, TRUE = "recogniser", "griffin-lim", "true sound"
+JUDGE, FLOOR = "recogniser", "griffin-lim"
 SLOW = ("wavenet",)  # sample by sample: few sentences
 QUIET = ("schedule.evaluate_every=0", "schedule.sample_every=0", "schedule.checkpoint_every=0", "machine.device=cpu")
 SHOWN = (
