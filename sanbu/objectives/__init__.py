@@ -36,6 +36,7 @@ KINDS = {
     "wave-likelihood": "wave_likelihood",
     # mels of texts
     "speaking": "speaking",
+    "distilled-speaking": "distilled_speaking",
     "reading-aloud": "reading_aloud",
     "speaking-flow": "speaking_flow",
     # letters of sound

@@ -23,16 +23,12 @@ from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round
 from sanbu.space import Batch, Models
 
 
-class Speaking(ObjectiveConfig):
+class SpeakingConfig(ObjectiveConfig):
     """Distance of the mel, and of duration, pitch and energy of each sign."""
 
     families: ClassVar[tuple[str, ...]] = ("durations",)
-    kind: Literal["speaking"] = "speaking"
     weights: tuple[float, float, float] = Field((1.0, 1.0, 1.0), description="of duration, pitch and energy")
     aligner: float = Field(1.0, ge=0, description="weight of the means by which signs and frames are aligned")
-
-    def build(self) -> Objective:
-        return Objective(self.loss, count, experience=experience, alone=True)
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         """Sums over frames and signs."""
@@ -59,6 +55,15 @@ class Speaking(ObjectiveConfig):
         return Loss(
             {"frames": mel + self.aligner * means, "signs": signs}, {"mel_l1": (mel.detach(), frames), **metrics}
         )
+
+
+class Speaking(SpeakingConfig):
+    """Distance of the mel; durations are the corpus', or found by the model's own aligner."""
+
+    kind: Literal["speaking"] = "speaking"
+
+    def build(self) -> Objective:
+        return Objective(self.loss, count, experience=experience, alone=True)
 
 
 def count(batch: Batch) -> dict[str, float]:

@@ -58,6 +58,7 @@ RECIPES = {
     "waveglow": "vocoders",
     "fastspeech2": "speech",
     "tacotron2": "speech",
+    "fastspeech": "speech",
     "flow-speech": "speech",
     "recogniser": "speech",
     # alignment

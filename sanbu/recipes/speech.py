@@ -11,6 +11,7 @@ from sanbu.models.acoustic.flow_speech import FlowSpeech
 from sanbu.models.acoustic.tacotron2 import Tacotron2
 from sanbu.models.recognisers.ctc import CtcRecogniser
 from sanbu.objectives.ctc import Ctc
+from sanbu.objectives.distilled_speaking import DistilledSpeaking
 from sanbu.objectives.reading_aloud import ReadingAloud
 from sanbu.objectives.speaking import Speaking
 from sanbu.objectives.speaking_flow import SpeakingFlow
@@ -35,6 +36,15 @@ def fastspeech2(size: str = "nano", path: str = "spoken", vocoder: str = "", jud
     model, nano = pick(shapes, size), size == "nano"
     steps, batch = (1000, 16) if nano else (160_000, 48)
     return acoustic("fastspeech2", path, model, Speaking(), 1e-3 if nano else 5e-4, steps, batch, vocoder, judge)
+
+
+def fastspeech(
+    size: str = "nano", teacher: str = "", path: str = "spoken", vocoder: str = "", judge: str = ""
+) -> Recipe:
+    """FastSpeech: durations from the attention of a Tacotron 2, teacher=RUN (Ren and others, 2019)."""
+    made = fastspeech2(size, path, vocoder, judge)
+    parents = {**made.parents, **({"teacher": teacher} if teacher else {})}
+    return made.change(name="fastspeech", objective=DistilledSpeaking(), parents=parents)
 
 
 def flow_speech(size: str = "nano", path: str = "spoken", vocoder: str = "", judge: str = "") -> Recipe:

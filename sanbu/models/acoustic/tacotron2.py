@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from sanbu.config import SanbuError
+from sanbu.layers.alignment import search_durations
 from sanbu.models.acoustic.acoustic import CENTRE, FRAMES, SIGNS, SPREAD, AcousticConfig, Control, Spoken
 from sanbu.noise import uniform_at
 from sanbu.space import Space
@@ -28,6 +29,7 @@ from sanbu.space import Space
 DROPPED = 0.5  # of the prenet's units
 STOP = 0.5  # probability of the gate that ends a row
 LONGEST_SIGN = 40  # frames per sign, on average, after which a row is stopped
+LEAST = 1e-6  # weight, of which a logarithm is taken
 LINGER = 12  # frames that the attention may stay at the last sign
 
 
@@ -202,6 +204,13 @@ class Tacotron2Model(nn.Module):
         alignment = torch.stack([each.seen[:, 0] for each in walks], 1)
         gate = self.gate(read_BKX)[..., 0]
         return Taught(y_BMT * SPREAD + CENTRE, after * SPREAD + CENTRE, gate, alignment)
+
+    def align(self, ids_BS: Tensor, voice_B: Tensor, mel_BMT: Tensor, frames_B: Tensor) -> Tensor:
+        """Durations [B, S] of the best monotonic path through the logarithms of the weights of teacher forcing."""
+        weights_BKS = self(ids_BS, voice_B, mel_BMT, frames_B).alignment
+        weights_BTS = weights_BKS.repeat_interleave(self.config.reduction, 1)[:, : mel_BMT.shape[2]]
+        scores_BST = weights_BTS.clamp(min=LEAST).log().transpose(1, 2)
+        return search_durations(scores_BST, (ids_BS > 0).sum(1), frames_B)
 
     def frames_of(self, out_BKX: Tensor) -> Tensor:
         """[B, K, r mels] -> [B, mels, K r]."""
