@@ -232,12 +232,13 @@ def test_a_voice_that_is_not_there_is_one_line(espeak, tmp_path):
     assert espeak.phonemes("a") == "ˈeɪ"  # it goes on
 
 
-def test_a_process_that_died_is_one_line(tmp_path):
-    pytest.importorskip("espeakng_loader")
-    running = Espeak()
-    running.process.kill()
-    with pytest.raises(SanbuError, match="ended with exit code -9"):
-        running.phonemes("hello")
+def test_a_process_that_ends_fails_one_request_and_is_started_again(espeak):
+    with Espeak() as running:
+        wanted = running.phonemes("hello")
+        running.process.stdin.flush = running.process.kill
+        with pytest.raises(SanbuError, match="ended with exit code -9"):
+            running.phonemes("hello")
+        assert running.phonemes("hello") == wanted
 
 
 def test_the_built_in_corpus_has_times(espeak):

@@ -33,12 +33,13 @@ class Spoken:
 
 
 class Espeak:
-    """A running espeak-ng. Close it, or use it in a `with`; several threads may share it."""
+    """A running espeak-ng. Close it, or use it in a `with`; several threads may share it.
+
+    If the process ends, the request that it was given fails, and the next one starts another process.
+    """
 
     def __init__(self) -> None:
-        program = [sys.executable, espeak_program.__file__]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8")
+        self.process = start()
         self.turn = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -83,6 +84,9 @@ class Espeak:
 
     def exchange(self, line: str) -> dict[str, Any]:
         """Write a line and read one."""
+        if self.process.poll() is not None:
+            self.process.communicate()
+            self.process = start()
         try:
             assert self.process.stdin is not None and self.process.stdout is not None
             self.process.stdin.write(line + "\n")
@@ -95,6 +99,13 @@ class Espeak:
             said = (self.process.stderr.read() if self.process.stderr else "").strip().splitlines()
             raise SanbuError(said[-1] if said else f"the speaking program ended with exit code {code}")
         return json.loads(answer)
+
+
+def start() -> subprocess.Popen[str]:
+    """The program, waiting for its first line."""
+    program = [sys.executable, espeak_program.__file__]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8")
 
 
 def spoken_of(text: str, events: list[tuple[str, int, Any]], samples: int) -> Spoken:
