@@ -1,7 +1,9 @@
-"""Speed of vocoders, and quality of trained ones: python -m bench.speech [--part speed|quality RUN ...] [--json]
+"""Speed and quality of vocoders: python -m bench.speech [--part speed|peers|quality] [RUN ...] [--json]
 
 speed    every model with random weights on a mel of 400 frames (4.6 s; WaveNet: 4 frames), best of three, one thread.
          rtf is CPU seconds per second of sound, chunk_ms CPU milliseconds of 32 frames (372 ms of sound).
+peers    HiFi-GAN V1 beside the same architecture in transformers, and FastSpeech 2 of the published shape beside
+         transformers' FastSpeech2Conformer (another shape, from ESPnet); random weights, in turn, least of five.
 quality  runs on the held-out clips of the first, beside Griffin-Lim: what `sanbu evaluate RUN ...` prints.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -21,8 +24,10 @@ import sanbu
 from sanbu.evaluation.vocoders import measure_rows
 from sanbu.layers.griffin_lim import griffin_lim
 from sanbu.layers.spectrogram import Mel
+from sanbu.models.acoustic.acoustic import Control
 from sanbu.models.vocoders.hifigan import HifiGan
 from sanbu.models.vocoders.istft_head import IstftHead
+from sanbu.recipes.speech import fastspeech2
 from sanbu.recipes.vocoders import hifigan, istft_head, vocoder, waveglow, wavenet
 from sanbu.space import Space
 
@@ -78,16 +83,58 @@ def speed(leave_out: str) -> list[dict[str, Any]]:
     return rows
 
 
+def peers() -> list[dict[str, Any]]:
+    """RTF of ours and of transformers', in turn, on 400 frames or on 100 symbols of 4 frames."""
+    from transformers import (
+        FastSpeech2ConformerConfig,
+        FastSpeech2ConformerModel,
+        SpeechT5HifiGan,
+        SpeechT5HifiGanConfig,
+    )
+
+    mel = Mel()
+    shape = {"upsample_rates": [8, 8, 2, 2], "upsample_kernel_sizes": [16, 16, 4, 4], "normalize_before": False}
+    generator = SpeechT5HifiGan(SpeechT5HifiGanConfig(**shape)).eval()
+    conformer = FastSpeech2ConformerModel(FastSpeech2ConformerConfig()).eval()
+    own: Any = HifiGan.version("v1").build(Space((8192,), mel=mel)).eval()
+    speaker: Any = fastspeech2("paper").model.build(Space((80,), 100, classes=1, mel=mel)).eval()
+    frames, ids, seeds = torch.randn(1, mel.mels, FRAMES) - 5, torch.randint(1, 70, (1, FRAMES // 4)), torch.zeros(1)
+    with torch.no_grad():
+        for last in (conformer.duration_predictor.linear, speaker.durations.out):
+            torch.nn.init.zeros_(last.weight)
+            torch.nn.init.constant_(last.bias, math.log(5))  # both predict log(1 + frames): 4 frames per symbol
+        voice = torch.zeros(1, dtype=torch.long)
+        pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+            "HiFi-GAN V1": (lambda: own.draw(frames, seeds), lambda: generator(frames.transpose(1, 2))),
+            "FastSpeech 2, published shape": (
+                lambda: speaker.say(ids, voice, Control(), seeds), lambda: conformer(ids, return_dict=True)
+            ),
+        }  # fmt: skip
+        assert speaker.say(ids, voice, Control(), seeds).mel.shape[2] == FRAMES
+        assert conformer(ids, return_dict=True).spectrogram.shape[1] == FRAMES
+        rows = []
+        for name, (ours, theirs) in pairs.items():
+            times = [(cpu(ours, 1), cpu(theirs, 1)) for _ in range(6)][1:]
+            mine, other = (min(each) / (FRAMES * mel.hop / mel.rate) for each in zip(*times, strict=True))
+            rows.append({"name": name, "rtf": mine, "peer_rtf": other, "ratio": other / mine})
+    return rows
+
+
 def main() -> None:
     """Print the figures as lines, or as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("speed", "quality"), default="speed")
+    parser.add_argument("--part", choices=("speed", "peers", "quality"), default="speed")
     parser.add_argument("runs", nargs="*", help="(quality) run folders")
     parser.add_argument("--leave-out", default="", help="(speed) skip models whose name ends so: paper")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows = speed(asked.leave_out) if asked.part == "speed" else measure_rows([sanbu.load(run) for run in asked.runs])
+    parts = {
+        "speed": lambda: speed(asked.leave_out),
+        "peers": peers,
+        "quality": lambda: measure_rows([sanbu.load(run) for run in asked.runs]),
+    }
+    rows = parts[asked.part]()
     about = {"torch": torch.__version__, "machine": platform.machine(), "threads": 1}
     if asked.json:
         print(json.dumps({"rows": rows, **about}, indent=1))
