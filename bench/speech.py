@@ -93,7 +93,7 @@ def peers() -> list[dict[str, Any]]:
     )
 
     mel = Mel()
-    shape = {"upsample_rates": [8, 8, 2, 2], "upsample_kernel_sizes": [16, 16, 4, 4], "normalize_before": False}
+    shape: dict[str, Any] = {"upsample_rates": [8, 8, 2, 2], "upsample_kernel_sizes": [16, 16, 4, 4], "normalize_before": False}
     generator = SpeechT5HifiGan(SpeechT5HifiGanConfig(**shape)).eval()
     conformer = FastSpeech2ConformerModel(FastSpeech2ConformerConfig()).eval()
     own: Any = HifiGan.version("v1").build(Space((8192,), mel=mel)).eval()
