@@ -93,18 +93,24 @@ def train_all(folder, wanted):
     from sanbu.config import override
     from sanbu.loop import train
 
-    wanted = {*wanted, *(PARENTS[a] for name in wanted for a in arguments(name))} if wanted else recipes.RECIPES
+    wanted = {*wanted, *(run for name in wanted for run in runs_of(name).values())} if wanted else recipes.RECIPES
     for name in sorted(wanted, key=order):
         function = recipes.find(name)
-        given = {argument: str(folder / PARENTS[argument]) for argument in arguments(name)}
+        given = {argument: str(folder / run) for argument, run in runs_of(name).items()}
         recipe = override(function(**given), [*QUIET, *SMALLER.get(name, [])])
         run = train(recipe, folder / name, watchers=[])
         yield name, run
 
 
+def runs_of(name):
+    """The runs that a recipe takes, by argument."""
+    own = {"teacher": "tacotron2"} if name == "fastspeech" else {}
+    return {argument: {**PARENTS, **own}[argument] for argument in arguments(name)}
+
+
 def order(name):
     """The recipes sorted so that parents come first."""
-    first = ("base", "sft", "reward", "edm", "ngram")
+    first = ("base", "sft", "reward", "edm", "ngram", "tacotron2")
     return (first.index(name) if name in first else len(first), name)
 
 
@@ -115,7 +121,7 @@ def one_round(folder, name):
     from sanbu.loop import train
 
     function = recipes.find(name)
-    given = {argument: str(folder / PARENTS[argument]) for argument in arguments(name)}
+    given = {argument: str(folder / run) for argument, run in runs_of(name).items()}
     run = train(
         override(function(**given), [*QUIET, "schedule.steps=1", *SMALLER[name]]), folder / f"{name}-round", watchers=[]
     )

@@ -20,6 +20,7 @@ from sanbu.evaluation.cost import cost
 from sanbu.layers.spectrogram import Mel
 from sanbu.memory.training import estimate
 from sanbu.objectives.ctc import Ctc
+from sanbu.objectives.distilled_speaking import DistilledSpeaking
 from sanbu.objectives.reading_aloud import ReadingAloud
 from sanbu.objectives.speaking import Speaking
 from sanbu.optimizers.gradient import Adam
@@ -110,6 +111,15 @@ def test_resume_gives_the_same_run(runs, corpus, tmp_path):
     sanbu.train(made.change(steps=2), tmp_path / "part", watchers=[])
     again = sanbu.train(made, tmp_path / "again", watchers=[]).model.state_dict()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_student_learns_from_a_teacher(runs, corpus, tmp_path):
+    parents = {"teacher": str(runs / "talker"), "vocoder": str(runs / "vocoder")}
+    data = Speech(path=str(corpus), mel=MEL, validation=0.5)
+    made = recipe(data, ACOUSTIC["convolutions"], DistilledSpeaking(), InStages(), steps=2, parents=parents)
+    run = sanbu.train(made, tmp_path / "student", watchers=[])
+    assert len(sanbu.load(run.folder).generate("One step."))
+    assert not any(name.startswith("teacher") for name in run.model.state_dict())
 
 
 def test_generate_writes_sound_and_a_picture(runs, tmp_path):
