@@ -1,9 +1,11 @@
-"""Speed and quality of vocoders: python -m bench.speech [--part speed|peers|quality] [RUN ...] [--json]
+"""Speed and quality of vocoders: python -m bench.speech [--part speed|peers|quality|mels] [RUN ...] [--json]
 
 speed    every model with random weights on a mel of 400 frames (4.6 s; WaveNet: 4 frames), best of three, one thread.
          rtf is CPU seconds per second of sound, chunk_ms CPU milliseconds of 32 frames (372 ms of sound).
 peers    HiFi-GAN V1 beside the same architecture in transformers, and FastSpeech 2 of the published shape beside
          transformers' FastSpeech2Conformer (another shape, from ESPnet); random weights, in turn, least of five.
+mels     acoustic models on 1,000 sentences of the built-in text that they were not trained on, 20 at a time: how many
+         did not end by themselves, and CPU seconds per second of mel.
 quality  runs on the held-out clips of the first, beside Griffin-Lim: what `sanbu evaluate RUN ...` prints.
 """
 
@@ -21,13 +23,14 @@ import torch
 from torch import Tensor
 
 import sanbu
+from sanbu.data.builtin.spoken import sentences_of
 from sanbu.evaluation.vocoders import measure_rows
 from sanbu.layers.griffin_lim import griffin_lim
 from sanbu.layers.spectrogram import Mel
 from sanbu.models.acoustic.acoustic import Control
 from sanbu.models.vocoders.hifigan import HifiGan
 from sanbu.models.vocoders.istft_head import IstftHead
-from sanbu.recipes.speech import fastspeech2
+from sanbu.recipes.speech import SPOKEN, fastspeech2
 from sanbu.recipes.vocoders import hifigan, istft_head, vocoder, waveglow, wavenet
 from sanbu.space import Space
 
@@ -93,7 +96,11 @@ def peers() -> list[dict[str, Any]]:
     )
 
     mel = Mel()
-    shape: dict[str, Any] = {"upsample_rates": [8, 8, 2, 2], "upsample_kernel_sizes": [16, 16, 4, 4], "normalize_before": False}
+    shape: dict[str, Any] = {
+        "upsample_rates": [8, 8, 2, 2],
+        "upsample_kernel_sizes": [16, 16, 4, 4],
+        "normalize_before": False,
+    }
     generator = SpeechT5HifiGan(SpeechT5HifiGanConfig(**shape)).eval()
     conformer = FastSpeech2ConformerModel(FastSpeech2ConformerConfig()).eval()
     own: Any = HifiGan.version("v1").build(Space((8192,), mel=mel)).eval()
@@ -120,11 +127,30 @@ def peers() -> list[dict[str, Any]]:
     return rows
 
 
+def mels(runs: list[Any], sentences: int) -> list[dict[str, Any]]:
+    """How acoustic models end sentences after those of their training, and how fast they are."""
+    texts, rows = sentences_of(SPOKEN + sentences)[SPOKEN:], []
+    for run in runs:
+        frames, unfinished, seconds = 0, 0, 0.0
+        for start in range(0, len(texts), 20):
+            batch = run.codec.condition(texts[start : start + 20], 1, start)
+            begun = time.process_time()
+            with torch.no_grad():
+                spoken = run.model.say(batch["ids"][:, 0], batch["voice"], Control(), torch.arange(start, start + 20))
+            seconds += time.process_time() - begun
+            frames, unfinished = frames + int(spoken.frames.sum()), unfinished + int((~spoken.finished).sum())
+        length = frames * run.recipe.data.mel.hop / run.recipe.data.mel.rate
+        rows.append({"name": str(run.folder), "sentences": len(texts), "unfinished": unfinished})
+        rows[-1] |= {"seconds_of_sound": length, "rtf": seconds / length}
+    return rows
+
+
 def main() -> None:
     """Print the figures as lines, or as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("speed", "peers", "quality"), default="speed")
-    parser.add_argument("runs", nargs="*", help="(quality) run folders")
+    parser.add_argument("--part", choices=("speed", "peers", "quality", "mels"), default="speed")
+    parser.add_argument("runs", nargs="*", help="(quality, mels) run folders")
+    parser.add_argument("--sentences", type=int, default=1000, help="(mels) how many")
     parser.add_argument("--leave-out", default="", help="(speed) skip models whose name ends so: paper")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
@@ -132,6 +158,7 @@ def main() -> None:
     parts = {
         "speed": lambda: speed(asked.leave_out),
         "peers": peers,
+        "mels": lambda: mels([sanbu.load(run) for run in asked.runs], asked.sentences),
         "quality": lambda: measure_rows([sanbu.load(run) for run in asked.runs]),
     }
     rows = parts[asked.part]()

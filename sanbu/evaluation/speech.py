@@ -7,6 +7,8 @@ duration_ms     mean error of the length of a sign, of models that say it, again
 cer             character error rate of a recogniser (parents.judge) on the speech
 cer_ceiling     the same on the true sound
 cer_floor       the same on the speech, against the texts of other sentences
+skipped         words of the text that the recogniser did not read, per word; _ceiling: on the true sound
+repeated        words that it read twice, per word; _ceiling: on the true sound
 unfinished      sentences that the model did not end by itself
 
 No listening test stands behind these figures, so none of them is a mean opinion score.
@@ -26,6 +28,7 @@ from sanbu.data.speech import SpeechRows
 from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.edit_distance import error_rate, spoken_letters
 from sanbu.evaluation.held_out import nothing_held_out
+from sanbu.evaluation.lost_words import lost_words
 from sanbu.evaluation.options import Measurement, Options, measured_alike
 from sanbu.evaluation.warping import distances
 from sanbu.layers.pitch import pitch
@@ -37,7 +40,7 @@ SENTENCES, STREAMS = 32, 16  # that are spoken, and that are streamed
 CHUNK = 32  # frames per step of a stream
 COLUMNS = {
     "parameters": ",d", "rtf": ".4f", "first_audio_ms": ".0f", "cer": ".3f", "cer_ceiling": ".3f", "mcd": ".2f",
-    "f0": ".2f", "duration_ms": ".1f", "unfinished": "d",
+    "f0": ".2f", "duration_ms": ".1f", "skipped": ".3f", "repeated": ".3f", "unfinished": "d",
 }  # fmt: skip
 
 
@@ -157,14 +160,17 @@ def lengths(run: Run, rows: SpeechRows, count: int) -> dict[str, Any]:
 
 
 def judged(judge: Run | None, rows: SpeechRows, chosen: Sequence[int], waves: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Character error rates by a recogniser; None without one."""
+    """Character error rates and lost words by a recogniser; None without one."""
     if judge is None:
-        return {"cer": None, "cer_ceiling": None, "cer_floor": None}
+        return dict.fromkeys(("cer", "cer_ceiling", "cer_floor", "skipped", "repeated"))
     texts = [spoken_letters(rows.text(row)) for row in chosen]
     read = [spoken_letters(judge.generate(wave)) for wave in waves]
     true = [spoken_letters(judge.generate(rows.wave(row))) for row in chosen]
     others = [*texts[1:], texts[0]]
+    ceiling = lost_words(zip(texts, true, strict=True))
     return {
+        **lost_words(zip(texts, read, strict=True)),
+        **{f"{name}_ceiling": value for name, value in ceiling.items()},
         "cer": error_rate(zip(texts, read, strict=True)),
         "cer_ceiling": error_rate(zip(texts, true, strict=True)),
         "cer_floor": error_rate(zip(others, read, strict=True)),

@@ -183,7 +183,17 @@ def test_evaluate_measures_speech_and_recognition(runs, monkeypatch):
     done = CliRunner().invoke(app, ["evaluate", str(runs / "voice"), str(runs / "talker"), "--json"])
     assert done.exit_code == 0, done.output
     rows = json.loads(done.output.strip().splitlines()[-1])["rows"]
-    keys = ("rtf", "first_audio_ms", "mcd", "cer", "cer_ceiling", "cer_floor", "unfinished")
+    keys = (
+        "rtf",
+        "first_audio_ms",
+        "mcd",
+        "cer",
+        "cer_ceiling",
+        "cer_floor",
+        "skipped",
+        "repeated_ceiling",
+        "unfinished",
+    )
     assert all(row[key] is not None for row in rows for key in keys) and len(rows) == 2
     done = CliRunner().invoke(app, ["evaluate", str(runs / "recogniser"), "--json"])
     row = json.loads(done.output.strip().splitlines()[-1])["rows"][0]

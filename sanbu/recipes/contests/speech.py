@@ -36,6 +36,8 @@ SHOWN = (
     Shown("rtf", "RTF", ".4f"),
     Shown("first_audio_ms", "first sound, ms", ".0f", 1),
     Shown("unfinished", "unfinished", "d", 2),
+    Shown("skipped", "skipped words, share", ".3f", 4),
+    Shown("repeated", "repeated words, share", ".3f", 4),
     Shown("pesq", "PESQ of the vocoder", ".2f", 2),
     Shown("stoi", "STOI of the vocoder", rank=4),
     Shown("mcd", "MCD, dB", ".2f", 3),
