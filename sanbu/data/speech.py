@@ -1,4 +1,4 @@
-"""Utterances for acoustic models and recognisers: signs of a text, the log-mel of its sound, pitch and durations.
+"""Utterances for acoustic models and recognisers: symbols of a text, the log-mel of its sound, pitch and durations.
 
 A row is an utterance, filled up to the longest of its batch. Its voice, or a hash of its name, decides whether it is
 held out.
@@ -39,7 +39,7 @@ from sanbu.progress import progress_rows
 from sanbu.space import Batch, Space
 
 RULES = 1  # the version of how an utterance becomes a row
-LONGEST_TEXT = 300  # signs of a row, for counting memory
+LONGEST_TEXT = 300  # symbols of a row, for counting memory
 
 
 class SpeechConfig(DataConfig):
@@ -67,7 +67,7 @@ class SpeechConfig(DataConfig):
         return voices_of(self.path) if self.voices == "auto" else self.voices
 
     @property
-    def signs(self) -> Literal["phonemes", "letters"]:
+    def symbols(self) -> Literal["phonemes", "letters"]:
         """The units, of the source where they are auto."""
         if self.units == "auto":
             return "phonemes" if built_in(self.path, spoken.NAME) else "letters"
@@ -77,7 +77,7 @@ class SpeechConfig(DataConfig):
         return Space((self.mel.mels,), len(SYMBOLS), classes=len(self.names), unlabelled=False, mel=self.mel)
 
     def resolve(self) -> SpeechConfig:
-        return self.model_copy(update={"voices": self.names, "units": self.signs})
+        return self.model_copy(update={"voices": self.names, "units": self.symbols})
 
     def example(self, rows: int) -> Batch:
         frames = self.mel.frames(int(self.longest * self.mel.rate))
@@ -92,7 +92,7 @@ class SpeechConfig(DataConfig):
         return SpeechRows(self)
 
     def known_codec(self, known: list[int]) -> Codec:
-        """The codec of rows in which these signs occur."""
+        """The codec of rows in which these symbols occur."""
         raise NotImplementedError
 
 
@@ -103,10 +103,10 @@ class Speech(SpeechConfig):
     kind: Literal["speech"] = "speech"
 
     def known_codec(self, known: list[int]) -> Codec:
-        return SpeechCodec(self.mel, self.signs, self.names, known)
+        return SpeechCodec(self.mel, self.symbols, self.names, known)
 
     def codec(self, folder: Path) -> Codec:
-        return SpeechCodec.load(folder, self.mel, self.signs, self.names)
+        return SpeechCodec.load(folder, self.mel, self.symbols, self.names)
 
 
 class Transcripts(SpeechConfig):
@@ -124,7 +124,7 @@ class Transcripts(SpeechConfig):
 
 
 class SpeechRows:
-    """Rows of B utterances with at most S signs and T frames:
+    """Rows of B utterances with at most S symbols and T frames:
 
     ids [B, S] and symbols [B], their number; mel [B, mels, T] and frames [B]; pitch [B, T] in octaves from 200 Hz,
     interpolated where unvoiced; voice [B]; durations [B, S] in frames, whose sum is `frames`, if the corpus knows them.
@@ -166,7 +166,7 @@ class SpeechRows:
 
     @cached_property
     def codec(self) -> Codec:
-        """The codec of these rows: it knows the signs that occur in them."""
+        """The codec of these rows: it knows the symbols that occur in them."""
         known = sorted({number for row in self.about for number in row["ids"]})
         return self.config.known_codec(known)
 
@@ -232,7 +232,7 @@ def filled(rows: list[Tensor]) -> Tensor:
 
 
 def frame_counts(about: dict[str, Any]) -> list[int]:
-    """The frames of each sign of a row; their sum is the number of frames."""
+    """The frames of each symbol of a row; their sum is the number of frames."""
     frames, ends = about["frames"], np.array(about["ends"])
     edges = np.minimum(np.round(ends / ends[-1] * frames), frames).astype(int)
     return np.diff(edges, prepend=0).tolist()
@@ -240,7 +240,7 @@ def frame_counts(about: dict[str, Any]) -> list[int]:
 
 def fingerprint(config: SpeechConfig, found: tuple[Utterance, ...]) -> str:
     """The name of the cache folder: a hash of the sounds, the texts and everything that decides the rows."""
-    made_with = [RULES, config.mel.model_dump(), config.signs, config.longest]
+    made_with = [RULES, config.mel.model_dump(), config.symbols, config.longest]
     digest = hashlib.sha256(json.dumps(made_with).encode())
     for each in found:
         content = each.sound if isinstance(each.sound, bytes) else each.sound.read_bytes()
@@ -252,22 +252,23 @@ def fingerprint(config: SpeechConfig, found: tuple[Utterance, ...]) -> str:
 def store(config: SpeechConfig, found: tuple[Utterance, ...], folder: Path) -> None:
     """Read every utterance into mels.npy [frames, mels], pitches.npy [frames] and rows.json."""
     rows, mels, pitches = [], [], []
-    espeak = Espeak() if config.signs == "phonemes" and not all(each.ends for each in found) else None
+    espeak = Espeak() if config.symbols == "phonemes" and not all(each.ends for each in found) else None
     with progress_rows("reading speech", len(found)) as progress:
         for each in found:
             text = normalise(each.text)
-            signs = each.signs if config.signs == "phonemes" else text
+            symbols = each.symbols if config.symbols == "phonemes" else text
             if espeak is not None and text:
-                signs = espeak.phonemes(text)
+                symbols = espeak.phonemes(text)
             progress(1)
-            row = {"name": each.name, "text": text, "voice": each.voice, "ids": ids_of(written(signs, config.signs))}
+            ids = ids_of(written(symbols, config.symbols))
+            row = {"name": each.name, "text": text, "voice": each.voice, "ids": ids}
             wave = read_wave(each.sound, config.mel.rate, each.name)
             if not row["ids"] or len(wave) > config.longest * config.mel.rate:
                 continue
             mel, octaves = features(wave, config.mel)
             if len(mel) < len(row["ids"]):
                 continue  # too short to hold its text
-            if config.signs == "phonemes" and each.ends:
+            if config.symbols == "phonemes" and each.ends:
                 row["ends"] = list(each.ends)
             rows.append(row | {"frames": len(mel)})
             mels.append(mel)
@@ -281,9 +282,9 @@ def store(config: SpeechConfig, found: tuple[Utterance, ...], folder: Path) -> N
     write_json(folder / "rows.json", rows)
 
 
-def written(signs: str, units: str) -> str:
-    """Signs as a normalised text has them: phonemes stand in [[...]]."""
-    return f"[[{signs}]]" if units == "phonemes" else signs
+def written(symbols: str, units: str) -> str:
+    """Symbols as a normalised text has them: phonemes stand in [[...]]."""
+    return f"[[{symbols}]]" if units == "phonemes" else symbols
 
 
 def features(wave: np.ndarray, mel: Mel) -> tuple[np.ndarray, np.ndarray]:

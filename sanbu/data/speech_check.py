@@ -83,7 +83,7 @@ def of_sound(each: Utterance, wave: np.ndarray, own: int, rate: int) -> Iterator
 
 def of_text(each: Utterance, seconds: float) -> Iterator[Problem]:
     """A text that cannot be spoken, or that does not match the length of its sound."""
-    letters = sum(sign.isalpha() for sign in normalise(each.text))
+    letters = sum(symbol.isalpha() for symbol in normalise(each.text))
     if not letters:
         yield Problem(each.name, "no text", f"{each.text[:30]!r} has nothing that can be spoken")
         return
@@ -94,7 +94,7 @@ def of_text(each: Utterance, seconds: float) -> Iterator[Problem]:
 
 
 def of_times(each: Utterance, samples: int) -> Iterator[Problem]:
-    """Times of signs that do not end with the sound."""
+    """Times of symbols that do not end with the sound."""
     if each.ends and (each.ends[-1] != samples or list(each.ends) != sorted(each.ends)):
-        said = f"signs end at {each.ends[-1]}, the sound has {samples} samples"
+        said = f"symbols end at {each.ends[-1]}, the sound has {samples} samples"
         yield Problem(each.name, "times do not add up", said)

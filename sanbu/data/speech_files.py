@@ -34,13 +34,13 @@ ONE_VOICE = "default"  # the name where a corpus names none
 
 @dataclass(frozen=True)
 class Utterance:
-    """A sound with its text. signs, ends: phonemes and the sample where each ends, where they are known."""
+    """A sound with its text. symbols, ends: phonemes and the sample where each ends, where they are known."""
 
     name: str
     sound: Path | bytes
     text: str
     voice: str = ONE_VOICE
-    signs: str = ""
+    symbols: str = ""
     ends: tuple[int, ...] = ()
 
 
@@ -69,8 +69,8 @@ def spoken_ones(sentences: int, skip: int, voices: Sequence[str]) -> list[Uttera
     found = []
     for number, about in enumerate(read_json(folder / spoken.TIMES)):
         name = f"{number:05d}"
-        signs, ends = about["signs"], tuple(about["ends"])
-        found.append(Utterance(name, folder / f"{name}.wav", about["text"], about["voice"], signs, ends))
+        symbols, ends = about["symbols"], tuple(about["ends"])
+        found.append(Utterance(name, folder / f"{name}.wav", about["text"], about["voice"], symbols, ends))
     return found
 
 

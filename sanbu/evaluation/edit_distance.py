@@ -1,4 +1,4 @@
-"""Edit distance of two sequences, and error rates of texts: insertions, deletions and substitutions per true sign."""
+"""Edit distance of two sequences, and error rates of texts: edits per true character."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ def edit_distance(true: Sequence[object], read: Sequence[object]) -> int:
     numbers = [[codes.setdefault(each, len(codes)) for each in text] for text in (true, read)]
     first, second = numbers[0], np.array(numbers[1], int)
     row = np.arange(len(second) + 1)
-    for count, sign in enumerate(first, 1):
-        changed = np.minimum(row[1:] + 1, row[:-1] + (second != sign))
+    for count, character in enumerate(first, 1):
+        changed = np.minimum(row[1:] + 1, row[:-1] + (second != character))
         best = np.concatenate(([count], changed)) - np.arange(len(row))
         row = np.minimum.accumulate(best) + np.arange(len(row))  # insertions
     return int(row[-1])
 
 
 def error_rate(pairs: Iterable[tuple[Sequence[object], Sequence[object]]]) -> float:
-    """Edits of all pairs (true, read) per true sign."""
+    """Edits of all pairs (true, read) per true character."""
     counted = [(edit_distance(true, read), len(true)) for true, read in pairs]
-    edits, signs = (sum(each) for each in zip(*counted, strict=True)) if counted else (0, 0)
-    return edits / max(1, signs)
+    edits, characters = (sum(each) for each in zip(*counted, strict=True)) if counted else (0, 0)
+    return edits / max(1, characters)
 
 
 def spoken_letters(text: str) -> str:
     """The letters, apostrophes and single spaces of a normalised text: what a recogniser is judged by."""
-    return " ".join("".join(sign if sign.isalpha() or sign == "'" else " " for sign in text).split())
+    return " ".join("".join(each if each.isalpha() or each == "'" else " " for each in text).split())

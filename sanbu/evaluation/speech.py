@@ -3,7 +3,7 @@
 rtf             CPU seconds per second of sound, from the text to the wave
 first_audio_ms  wall time from the request to the first sound of a stream, median; _p95: 95th percentile
 mcd, f0         mel-cepstral distortion (dB) and pitch error (semitones) along the best alignment with the true sound
-duration_ms     mean error of the length of a sign, of models that say it, against the corpus
+duration_ms     mean error of the length of a symbol, of models that say it, against the corpus
 cer             character error rate of a recogniser (parents.judge) on the speech
 cer_ceiling     the same on the true sound
 cer_floor       the same on the speech, against the texts of other sentences

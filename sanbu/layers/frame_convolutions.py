@@ -1,4 +1,4 @@
-"""ConvNeXt blocks for signs and frames of speech: a depthwise convolution and two linear maps, added to their input.
+"""ConvNeXt blocks for symbols and frames of speech: a depthwise convolution and two linear maps, added to their input.
 
 y = x + scale * W_2 gelu(W_1 norm(depthwise(x)))    (Liu and others, "A ConvNet for the 2020s", 2022)
 

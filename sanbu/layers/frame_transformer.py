@@ -1,4 +1,4 @@
-"""Transformer blocks whose inner layer is a convolution, for signs and frames of speech ("FFT blocks").
+"""Transformer blocks whose inner layer is a convolution, for symbols and frames of speech ("FFT blocks").
 
 h = norm(x + attention(x));   y = norm(h + conv(relu(conv(h))))    (Ren and others, "FastSpeech", 2019)
 

@@ -1,12 +1,12 @@
-"""Speaking all frames at once: mel, and the duration, pitch and energy of each sign (FastSpeech 2, 2021).
+"""Speaking all frames at once: mel, and the duration, pitch and energy of each symbol (FastSpeech 2, 2021).
 
 mean |mel - mel*| + mean (log(1 + d) - log(1 + d*))^2 + mean (p - p*)^2 + mean (e - e*)^2
 + mean ((mel* - m) / SPREAD)^2 / 2
 
-Means are over the real frames and signs of the whole batch; what fills up a row is not seen. The last term is of the
-means m of signs. Where the corpus has no durations, they are those of the best monotonic alignment of frames with these
-means, under the weights at the start of the round (Kim and others, "Glow-TTS", 2020; Mehta and others, "Matcha-TTS",
-2023).
+Means are over the real frames and symbols of the whole batch; what fills up a row is not seen. The last term is of the
+means m of symbols. Where the corpus has no durations, they are those of the best monotonic alignment of frames with
+these means, under the weights at the start of the round (Kim and others, "Glow-TTS", 2020; Mehta and others,
+"Matcha-TTS", 2023).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from sanbu.space import Batch, Models
 
 
 class SpeakingConfig(ObjectiveConfig):
-    """Distance of the mel, and of duration, pitch and energy of each sign."""
+    """Distance of the mel, and of duration, pitch and energy of each symbol."""
 
     families: ClassVar[tuple[str, ...]] = ("durations",)
     weights: tuple[float, float, float] = Field((1.0, 1.0, 1.0), description="of duration, pitch and energy")
-    aligner: float = Field(1.0, ge=0, description="weight of the means by which signs and frames are aligned")
+    aligner: float = Field(1.0, ge=0, description="weight of the means by which symbols and frames are aligned")
 
     def loss(self, models: Models, batch: Batch) -> Loss:
-        """Sums over frames and signs."""
+        """Sums over frames and symbols."""
         given = batch["durations"], batch["contour"], batch["energy"]
         return self.loss_of(models["model"](batch["ids"], batch["voice"], *given), batch)
 
@@ -42,18 +42,18 @@ class SpeakingConfig(ObjectiveConfig):
         mel = ((made.mel - true).abs().mean(1) * real_BT).sum()
         wanted = (batch["durations"].float().log1p(), batch["pitch"], batch["energy"])
         seen_BS = batch["ids"] > 0
-        real = (seen_BS, batch["durations"] > 0, batch["durations"] > 0)  # a sign without frames has no pitch
+        real = (seen_BS, batch["durations"] > 0, batch["durations"] > 0)  # a symbol without frames has no pitch
         gaps = [a - b for a, b in zip(made[1:4], wanted, strict=True)]
         squares = [(gap.square() * each).sum() for gap, each in zip(gaps, real, strict=True)]
         gap = (true - expand(made.means, batch["durations"], true.shape[2]).transpose(1, 2)) / SPREAD
         means = (gap.square().mean(1) * real_BT).sum() / 2
         weighted = [weight * each for weight, each in zip(self.weights, squares, strict=True)]
-        signs = torch.stack(weighted).sum()
+        symbols = torch.stack(weighted).sum()
         frames = batch["frames"].sum()
         names = ("duration", "pitch", "energy")
         metrics = {name: (each.detach(), seen_BS.sum()) for name, each in zip(names, squares, strict=True)}
         return Loss(
-            {"frames": mel + self.aligner * means, "signs": signs}, {"mel_l1": (mel.detach(), frames), **metrics}
+            {"frames": mel + self.aligner * means, "symbols": symbols}, {"mel_l1": (mel.detach(), frames), **metrics}
         )
 
 
@@ -67,21 +67,21 @@ class Speaking(SpeakingConfig):
 
 
 def count(batch: Batch) -> dict[str, float]:
-    """The number of real frames and signs."""
-    return {"frames": float(batch["frames"].sum()), "signs": float(batch["symbols"].sum())}
+    """The number of real frames and symbols."""
+    return {"frames": float(batch["frames"].sum()), "symbols": float(batch["symbols"].sum())}
 
 
 def experience(round: Round) -> Batch:
-    """Pitch and energy of each sign, the mean over its frames; `contour` is the pitch of frames."""
+    """Pitch and energy of each symbol, the mean over its frames; `contour` is the pitch of frames."""
     batch = round.batch
     durations = batch["durations"] if "durations" in batch else aligned(round.models["model"], batch)
-    pitch = mean_of_signs(batch["pitch"], durations)
+    pitch = mean_of_symbols(batch["pitch"], durations)
     return {
         **batch,
         "durations": durations,
         "contour": batch["pitch"],
         "pitch": pitch,
-        "energy": mean_of_signs(energy_of(batch["mel"]), durations),
+        "energy": mean_of_symbols(energy_of(batch["mel"]), durations),
     }
 
 
@@ -91,8 +91,8 @@ def aligned(model: Any, batch: Batch) -> Tensor:
     return model.align(batch["ids"], batch["voice"], batch["mel"], batch["frames"])
 
 
-def mean_of_signs(values_BT: Tensor, durations_BS: Tensor) -> Tensor:
-    """The mean of frames over each sign [B, S]; 0 for a sign without a frame."""
+def mean_of_symbols(values_BT: Tensor, durations_BS: Tensor) -> Tensor:
+    """The mean of frames over each symbol [B, S]; 0 for a symbol without a frame."""
     total_BT = torch.nn.functional.pad(values_BT.double().cumsum(1), (1, 0))
     ends_BS = durations_BS.cumsum(1)
     sums_BS = total_BT.gather(1, ends_BS) - total_BT.gather(1, ends_BS - durations_BS)

@@ -31,7 +31,7 @@ class SpeakingFlow(ObjectiveConfig):
         return Objective(self.loss, count, experience=noised, alone=True)
 
     def loss(self, models: Models, batch: Batch) -> Loss:
-        """Sums over frames and signs."""
+        """Sums over frames and symbols."""
         given = [batch[name] for name in ("ids", "voice", "durations", "contour", "energy", "noisy", "time")]
         made = models["model"](*given)
         own = Speaking().loss_of(made.base, batch)

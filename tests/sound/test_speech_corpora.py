@@ -84,12 +84,12 @@ def test_a_row_is_its_utterance_alone_and_in_a_batch(folder):
     whole = rows.batch(0, 5)
     for place in range(5):
         alone = rows.batch(place, 1)
-        frames, signs = int(alone["frames"]), int(alone["symbols"])
-        assert whole["frames"][place] == frames and whole["symbols"][place] == signs
+        frames, symbols = int(alone["frames"]), int(alone["symbols"])
+        assert whole["frames"][place] == frames and whole["symbols"][place] == symbols
         assert (
             torch.equal(whole["mel"][place, :, :frames], alone["mel"][0]) and not whole["mel"][place, :, frames:].any()
         )
-        assert torch.equal(whole["ids"][place, :signs], alone["ids"][0]) and not whole["ids"][place, signs:].any()
+        assert torch.equal(whole["ids"][place, :symbols], alone["ids"][0]) and not whole["ids"][place, symbols:].any()
     row = rows.order[0]
     first = rows.together([row])
     heard = log_mel(torch.from_numpy(rows.wave(row))[None], MEL)
@@ -185,20 +185,20 @@ def test_every_fault_is_found_and_named(tmp_path):
 
 
 def test_times_that_do_not_add_up_are_found():
-    each = Utterance("a", b"", "a", signs="ab", ends=(10, 20))
+    each = Utterance("a", b"", "a", symbols="ab", ends=(10, 20))
     assert [problem.kind for problem in of_times(each, 21)] == ["times do not add up"] and not list(of_times(each, 20))
 
 
 # -- phonemes ---------------------------------------------------------------------------------------------------------
 
 
-def test_events_become_signs_with_ends():
-    """A gap belongs to the space, a pause to its mark; a phoneme of two signs is halved; a short pause is ignored."""
+def test_events_become_symbols_with_ends():
+    """A gap belongs to the space, a pause to its mark; a phoneme of two symbols is halved; a short pause is ignored."""
     events = [("word", 0, ""), ("phoneme", 10, "a"), ("phoneme", 100, ""), ("word", 120, ""), ("phoneme", 130, "oʊ"),
               ("phoneme", 230, ""), ("phoneme", 300, ""), ("end", 300, 6), ("word", 310, ""), ("phoneme", 310, "t"),
               ("phoneme", 390, ""), ("end", 400, 9)]  # fmt: skip
     said = spoken_of("a, oh; t", events, 400)
-    assert said.signs == "a oʊ; t."
+    assert said.symbols == "a oʊ; t."
     assert said.ends == [120, 130, 180, 230, 310, 310, 390, 400]
 
 
@@ -212,9 +212,9 @@ def espeak():
 def test_phonemes_of_a_text_are_those_that_are_spoken(espeak, tmp_path):
     for text in ("three steps make a model, the first value.", "is it so? it is; it is!"):
         said = espeak.say(text, "en-us", tmp_path / "x.wav")
-        assert espeak.phonemes(text) == said.signs
+        assert espeak.phonemes(text) == said.symbols
         assert said.ends == sorted(said.ends) and said.ends[-1] == said.samples > 20_000
-        assert len(ids_of(f"[[{said.signs}]]")) == len(said.signs) == len(said.ends)
+        assert len(ids_of(f"[[{said.symbols}]]")) == len(said.symbols) == len(said.ends)
     assert (
         espeak.phonemes("three steps make a model, the first value.")
         == "θɹˈiː stˈɛps mˌeɪk ɐ mˈɑːdəl, ðə fˈɜːst vˈæljuː."
@@ -243,16 +243,16 @@ def test_a_process_that_ends_fails_one_request_and_is_started_again(espeak):
 
 def test_the_built_in_corpus_has_times(espeak):
     rows = Speech(sentences=12, validation=0.2).build()
-    assert rows.timed and rows.config.signs == "phonemes" and len(rows.voices) == 6
+    assert rows.timed and rows.config.symbols == "phonemes" and len(rows.voices) == 6
     batch = rows.batch(0, 6)
     assert torch.equal(batch["durations"].sum(1), batch["frames"])
     assert ((batch["durations"] > 0) <= (batch["ids"] > 0)).all()
     level = {",": [], "/ɪ": []}  # a pause is quieter than a vowel, where the times say that they are
     whole = rows.together(list(range(12)))
     ends = whole["durations"].cumsum(1)
-    for row, sign in (whole["ids"] > 0).nonzero().tolist():
-        name, end = SYMBOLS[whole["ids"][row, sign]], int(ends[row, sign])
-        if name in level and whole["durations"][row, sign] > 2:
+    for row, symbol in (whole["ids"] > 0).nonzero().tolist():
+        name, end = SYMBOLS[whole["ids"][row, symbol]], int(ends[row, symbol])
+        if name in level and whole["durations"][row, symbol] > 2:
             level[name].append(float(whole["mel"][row, :, end - 2].mean()))
     assert max(level[","]) < np.mean(level["/ɪ"]) - 2
 
@@ -294,4 +294,4 @@ def test_times_are_kept_with_the_sounds(espeak):
 
     files = spoken(6)
     times = json.loads((files[0].parent / TIMES).read_text())
-    assert len(times) == len(files) == 6 and all(len(each["signs"]) == len(each["ends"]) for each in times)
+    assert len(times) == len(files) == 6 and all(len(each["symbols"]) == len(each["ends"]) for each in times)

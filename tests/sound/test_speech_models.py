@@ -23,7 +23,7 @@ from sanbu.noise import Noise
 from sanbu.objectives.ctc import Ctc, ctc_loss, hide, resample, stretched
 from sanbu.objectives.objective import Round
 from sanbu.objectives.reading_aloud import ReadingAloud
-from sanbu.objectives.speaking import Speaking, mean_of_signs
+from sanbu.objectives.speaking import Speaking, mean_of_symbols
 from sanbu.objectives.speaking_flow import SpeakingFlow
 from sanbu.space import Space
 from sanbu.strategies.in_stages import InStages
@@ -86,15 +86,15 @@ def test_a_row_is_the_same_alone(name):
     whole = model(*arguments)
     assert whole.mel.shape == (3, 16, 10)
     for row in range(3):
-        signs, frames = int(batch["symbols"][row]), int(batch["frames"][row])
-        lengths = {5: signs, 10: frames}  # of signs and of frames; voices have one axis
+        symbols, frames = int(batch["symbols"][row]), int(batch["frames"][row])
+        lengths = {5: symbols, 10: frames}  # of symbols and of frames; voices have one axis
         cuts = [each[row : row + 1] for each in arguments]
         alone = model(*[each[:, : lengths[each.shape[1]]] if each.ndim == 2 else each for each in cuts])
         torch.testing.assert_close(alone.mel[0], whole.mel[row, :, :frames], atol=1e-5, rtol=1e-5)
         for mine, theirs in zip(alone[1:4], whole[1:4], strict=True):
-            torch.testing.assert_close(mine[0], theirs[row, :signs], atol=1e-5, rtol=1e-5)
-            assert not theirs[row, signs:].any()
-        torch.testing.assert_close(alone.means[0], whole.means[row, :signs], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(mine[0], theirs[row, :symbols], atol=1e-5, rtol=1e-5)
+            assert not theirs[row, symbols:].any()
+        torch.testing.assert_close(alone.means[0], whole.means[row, :symbols], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(ACOUSTIC))
@@ -155,7 +155,7 @@ def test_the_comb_is_high_on_harmonics():
 
 
 def test_the_contour_by_hand():
-    """Middles at 1 and 5: 1, then a line, then 3; the sign without frames is left out."""
+    """Middles at 1 and 5: 1, then a line, then 3; the symbol without frames is left out."""
     found = contour_of(torch.tensor([[1.0, 99.0, 3.0]]), torch.tensor([[2, 0, 6]]))
     assert found[0].tolist() == pytest.approx([np.interp(t + 0.5, [1, 5], [1, 3]) for t in range(8)])
 
@@ -205,7 +205,7 @@ def test_the_loss_of_the_flow_by_hand():
         gap = made.velocity[row] - (scaled_mel[row] - noise)
         flow += float(gap[:, :frames].square().sum()) / 16
     assert float(loss.sums["frames"]) == pytest.approx(float(own.sums["frames"]) + 3 * flow, rel=1e-3)
-    assert torch.equal(loss.sums["signs"], own.sums["signs"])
+    assert torch.equal(loss.sums["symbols"], own.sums["symbols"])
 
 
 def test_the_flow_keeps_its_contract_and_teaches_the_base_nothing():
@@ -240,11 +240,11 @@ def test_drawing_equals_teacher_forcing(monkeypatch):
     """Given its own frames, the model of training makes the frames that drawing made; dropout of the prenet is off."""
     model = built(TALKER).eval()
     monkeypatch.setattr("sanbu.models.acoustic.tacotron2.DROPPED", 0.0)
-    monkeypatch.setattr("sanbu.models.acoustic.tacotron2.LONGEST_SIGN", 4)
+    monkeypatch.setattr("sanbu.models.acoustic.tacotron2.LONGEST_SYMBOL", 4)
     torch.nn.init.constant_(model.gate.bias, -9.0)
     ids, voice = rows()["ids"], rows()["voice"]
     spoken = model.say(ids, voice, Control(), torch.arange(3))
-    assert spoken.frames.tolist() == [21, 12, 6]  # of at most 4 frames per sign, in steps of 3
+    assert spoken.frames.tolist() == [21, 12, 6]  # of at most 4 frames per symbol, in steps of 3
     before, drawn = spoken.mel, []
     model.frames_of, kept = lambda out, make=model.frames_of: drawn.append(make(out)) or drawn[-1], model.frames_of
     spoken = model.say(ids, voice, Control(), torch.arange(3))
@@ -295,7 +295,7 @@ def test_reading_aloud_by_hand():
     torch.manual_seed(3)
     made = model(batch["ids"], batch["voice"], batch["mel"], batch["frames"])
     total = 0.0
-    for row, (frames, signs) in enumerate(zip([10, 9, 7], [5, 3, 1], strict=True)):
+    for row, (frames, symbols) in enumerate(zip([10, 9, 7], [5, 3, 1], strict=True)):
         steps = -(-frames // 3)
         for mel in (made.before, made.mel):
             gap = (mel[row, :, :frames] - batch["mel"][row, :, :frames]) / 2
@@ -303,8 +303,8 @@ def test_reading_aloud_by_hand():
         for t in range(steps):
             open_ = float(made.gate[row, t].sigmoid())
             total += 3 * (-5 * math.log(open_) if t == steps - 1 else -math.log(1 - open_))
-            for s in range(signs):
-                far = 1 - math.exp(-((t / steps - s / signs) ** 2) / (2 * 0.3**2))
+            for s in range(symbols):
+                far = 1 - math.exp(-((t / steps - s / symbols) ** 2) / (2 * 0.3**2))
                 total += 2.0 * 3 * float(made.alignment[row, t, s]) * far
     assert float(loss.sums["frames"]) == pytest.approx(total, rel=1e-4)
 
@@ -330,7 +330,7 @@ def test_rate_and_pitch_of_the_talker():
 
 def test_the_mean_of_a_sign_by_hand():
     values = torch.tensor([[1.0, 2, 3, 4, 5, 99]])
-    found = mean_of_signs(values, torch.tensor([[2, 0, 3]]))
+    found = mean_of_symbols(values, torch.tensor([[2, 0, 3]]))
     torch.testing.assert_close(found, torch.tensor([[1.5, 0.0, 4.0]]))
 
 
@@ -345,22 +345,22 @@ def test_speaking_by_hand():
         means = made.means[row].repeat_interleave(given["durations"][row], 0).T
         mel = mel + 4 * ((batch["mel"][row, :, :frames] - means) / 2).square().sum() / 16 / 2
     torch.testing.assert_close(loss.sums["frames"], mel)
-    signs = 0
+    symbols = 0
     for row, count in enumerate([5, 3, 1]):
         wanted = (given["durations"][row].float().log1p(), given["pitch"][row], given["energy"][row])
         for weight, a, b in zip((1, 2, 3), made[1:4], wanted, strict=True):
-            counted = given["durations"][row] > (0 if weight > 1 else -1)  # signs without frames have no pitch
-            signs = signs + weight * ((a[row] - b).square() * counted)[:count].sum()
-    torch.testing.assert_close(loss.sums["signs"], signs)
-    assert objective.count(given) == {"frames": 26.0, "signs": 9.0}
+            counted = given["durations"][row] > (0 if weight > 1 else -1)  # symbols without frames have no pitch
+            symbols = symbols + weight * ((a[row] - b).square() * counted)[:count].sum()
+    torch.testing.assert_close(loss.sums["symbols"], symbols)
+    assert objective.count(given) == {"frames": 26.0, "symbols": 9.0}
 
 
-def test_durations_are_found_where_signs_sound_unlike():
-    """A mel whose frames are the means of its signs is cut where the signs change."""
+def test_durations_are_found_where_symbols_sound_unlike():
+    """A mel whose frames are the means of its symbols is cut where the symbols change."""
     model, batch = built(ACOUSTIC["convolutions"]).eval(), rows()
     torch.nn.init.normal_(model.means.weight, std=2.0)
     durations = batch.pop("durations")
-    durations[0] = torch.tensor([2, 3, 1, 1, 3])  # every sign has at least one frame
+    durations[0] = torch.tensor([2, 3, 1, 1, 3])  # every symbol has at least one frame
     means = model.means_of(model.hear(batch["ids"], batch["voice"])).detach()
     for row, frames in enumerate([10, 9, 7]):
         batch["mel"][row, :, :frames] = means[row].repeat_interleave(durations[row], 0).T
@@ -404,9 +404,9 @@ def test_ctc_equals_all_paths():
         alphabet = sorted({0, *text})
         found = 0.0
         for path in itertools.product(alphabet, repeat=int(steps[row])):
-            joined = [sign for sign, _ in itertools.groupby(path) if sign]
+            joined = [symbol for symbol, _ in itertools.groupby(path) if symbol]
             if joined == text:
-                found += math.exp(sum(float(logprobs[row, t, sign]) for t, sign in enumerate(path)))
+                found += math.exp(sum(float(logprobs[row, t, symbol]) for t, symbol in enumerate(path)))
         total -= math.log(found)
     assert float(ctc_loss({"model": model}, batch).sums["letters"]) == pytest.approx(total, rel=1e-4)
 

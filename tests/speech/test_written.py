@@ -33,14 +33,14 @@ def check_speakable(spoken):
         assert set(part) <= set(PHONEMES + MARKS if number % 2 else LETTERS + MARKS)
     plain = INLINE.sub(lambda found: found[1], spoken)
     assert len(ids_of(spoken)) == len(plain)
-    assert not spoken or any(sign.isalpha() for sign in spoken)
+    assert not spoken or any(symbol.isalpha() for symbol in spoken)
 
 
-SIGNS = st.text(st.sampled_from("0123456789.,:/-$€£%°[] \n'aAbBpPmMsStThkKU.S½²٣Ⅷ"), max_size=60)
+TYPED = st.text(st.sampled_from("0123456789.,:/-$€£%°[] \n'aAbBpPmMsStThkKU.S½²٣Ⅷ"), max_size=60)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(st.text(max_size=60), SIGNS))
+@given(st.one_of(st.text(max_size=60), TYPED))
 def test_never_raises_and_is_speakable(text):
     check_speakable(normalise(text))
 
@@ -72,7 +72,7 @@ def test_long_texts_take_seconds_at_most(text):
 
 
 def test_tables_of_the_user():
-    tables = Tables().extend(abbreviations={"dist": "district"}, units={"pc": "parsec"}, signs={"~": "about"})
+    tables = Tables().extend(abbreviations={"dist": "district"}, units={"pc": "parsec"}, symbols={"~": "about"})
     assert normalise("Dist. 9, ~3 pc", tables) == "district nine, about three parsecs"
     assert "dist" not in Tables().abbreviations
 

@@ -22,12 +22,12 @@ READ_AHEAD = 4  # characters
 
 @dataclass(frozen=True)
 class Spoken:
-    """signs: phonemes (IPA), spaces and marks, one character each. ends: the sample where each ends. samples: of all.
+    """symbols: phonemes (IPA), spaces and marks, one character each. ends: the sample where each ends. samples: of all.
 
-    The first sign begins at 0, and the last one ends with the sound.
+    The first symbol begins at 0, and the last one ends with the sound.
     """
 
-    signs: str
+    symbols: str
     ends: list[int]
     samples: int
 
@@ -59,14 +59,14 @@ class Espeak:
         return spoken_of(text, answer["events"], answer["samples"])
 
     def phonemes(self, text: str) -> str:
-        """A normalised text as signs: phonemes, spaces and marks. What stands in [[...]] is kept as it is."""
+        """A normalised text as symbols: phonemes, spaces and marks. What stands in [[...]] is kept as it is."""
         return "".join(
-            part if number % 2 else self.signs(part) for number, part in enumerate(INLINE.split(text))
+            part if number % 2 else self.symbols(part) for number, part in enumerate(INLINE.split(text))
         ).strip()
 
-    def signs(self, text: str) -> str:
-        """The signs of a text without inline phonemes, with its spaces and marks at the ends."""
-        if not any(sign.isalpha() for sign in text):
+    def symbols(self, text: str) -> str:
+        """The symbols of a text without inline phonemes, with its spaces and marks at the ends."""
+        if not any(symbol.isalpha() for symbol in text):
             return text
         body = text.strip(EDGES)
         before, _, after = text.partition(body)
@@ -109,12 +109,12 @@ def start() -> subprocess.Popen[str]:
 
 
 def spoken_of(text: str, events: list[tuple[str, int, Any]], samples: int) -> Spoken:
-    """Signs and their ends from the events of the program. A phoneme of several signs is shared out evenly.
+    """Symbols and their ends from the events of the program. A phoneme of several symbols is shared out evenly.
 
     The pause at the end of a clause belongs to its mark in the text. A gap between a word and its first phoneme belongs
-    to the space before the word; another pause, to the sign before it.
+    to the space before the word; another pause, to the symbol before it.
     """
-    begun: list[tuple[str, int]] = []  # signs, and the sample where each begins
+    begun: list[tuple[str, int]] = []  # symbols, and the sample where each begins
     pause: int | None = None  # where the pause began that we are in
     for kind, sample, what in events:
         if kind == "word" and begun:
@@ -128,17 +128,17 @@ def spoken_of(text: str, events: list[tuple[str, int, Any]], samples: int) -> Sp
             begun.append((mark_at(text, what), sample if pause is None else pause))
             pause = None
     edges = [max(0, min(sample, samples)) for _, sample in begun[1:]] + [samples]
-    signs: list[str] = []
+    symbols: list[str] = []
     ends: list[int] = []
     start = 0
     for (name, _), edge in zip(begun, edges, strict=bool(begun)):
-        kept = [sign for sign in name if sign in PHONEMES or sign in MARKS]
+        kept = [symbol for symbol in name if symbol in PHONEMES or symbol in MARKS]
         end = max(start, edge)
-        for place, sign in enumerate(kept, 1):
-            signs.append(sign)
+        for place, symbol in enumerate(kept, 1):
+            symbols.append(symbol)
             ends.append(start + (end - start) * place // len(kept))
         start = end if kept else start
-    return Spoken("".join(signs), [*ends[:-1], samples] if ends else [], samples)
+    return Spoken("".join(symbols), [*ends[:-1], samples] if ends else [], samples)
 
 
 def mark_at(text: str, place: int) -> str:
@@ -148,5 +148,5 @@ def mark_at(text: str, place: int) -> str:
     """
     last = place >= len(text)
     before = text.rstrip()[-1:] if last else text[max(0, place - READ_AHEAD) : place]
-    near = [sign for sign in before if sign in ENDING]
+    near = [symbol for symbol in before if symbol in ENDING]
     return near[-1] if near else ("." if last else ",")

@@ -91,7 +91,7 @@ def year(number: int) -> str:
 
 def digits(text: str) -> str:
     """007 -> zero zero seven."""
-    return " ".join(ONES[int(sign)] for sign in text if sign in "0123456789")
+    return " ".join(ONES[int(symbol)] for symbol in text if symbol in "0123456789")
 
 
 def spoken_number(text: str) -> str:

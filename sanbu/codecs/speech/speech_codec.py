@@ -23,12 +23,12 @@ from sanbu.files import read_json, write_json
 from sanbu.layers.spectrogram import Mel
 from sanbu.space import Batch, Draft
 
-FILE = "speech.json"  # in a run folder: the ids of the signs that the run has seen
+FILE = "speech.json"  # in a run folder: the ids of the symbols that the run has seen
 EXAMPLE = "Three steps make a model."  # spoken where no prompt is given
 
 
 class SpeechCodec:
-    """units: "phonemes" or "letters". voices: their names. known: ids of the signs that occurred in training."""
+    """units: "phonemes" or "letters". voices: their names. known: ids of the symbols that occurred in training."""
 
     medium, unit = "sound", "frames"
 
@@ -53,7 +53,7 @@ class SpeechCodec:
         return {"text": prompt, "voice": label}
 
     def condition(self, prompt: Any, rows: int, seed: int = 0) -> Batch:
-        """ids [B, P, S]: the signs of P sentences, zeros where a row has fewer or shorter ones; voice [B].
+        """ids [B, P, S]: the symbols of P sentences, zeros where a row has fewer or shorter ones; voice [B].
 
         prompt: a text, {"text": ..., "voice": name or number}, None, or a list of these. Without a voice the row of
         seed s has voice s modulo their number. Raises SanbuError for a text that cannot be spoken.
@@ -72,14 +72,14 @@ class SpeechCodec:
         return {"ids": ids, "voice": torch.tensor(numbers)}
 
     def sentences(self, text: str) -> list[list[int]]:
-        """The ids of the signs of each sentence. Signs that the run never saw are left out."""
+        """The ids of the symbols of each sentence. Symbols that the run never saw are left out."""
         parts = parts_of(text)
         if self.units == "phonemes":
             parts = [f"[[{self.espeak.phonemes(part)}]]" for part in parts]
-        found = [[sign for sign in ids_of(part) if sign in self.known] for part in parts]
-        kept = [ids for ids in found if any(SYMBOLS[sign][-1].isalpha() for sign in ids)]
+        found = [[symbol for symbol in ids_of(part) if symbol in self.known] for part in parts]
+        kept = [ids for ids in found if any(SYMBOLS[symbol][-1].isalpha() for symbol in ids)]
         if not kept:
-            raise SanbuError(f"prompt: given {text[:40]!r}, of whose signs this run knows none")
+            raise SanbuError(f"prompt: given {text[:40]!r}, of whose symbols this run knows none")
         return kept
 
     def voice_number(self, voice: str | int | None, seed: int) -> int:
@@ -98,7 +98,7 @@ class SpeechCodec:
         return SpeechFollower()
 
     def vocabulary(self) -> None:
-        """None: the signs are the same in every run."""
+        """None: the symbols are the same in every run."""
 
     def read(self, sample: Tensor) -> np.ndarray:
         """A wave as float32 [N]."""

@@ -27,7 +27,9 @@ UNITS = {
     "km/h": "kilometer per hour", "m/s": "meter per second", "°C": "degree celsius", "°F": "degree fahrenheit",
     "°": "degree", "%": "percent",
 }  # fmt: skip
-SIGNS = {"&": "and", "+": "plus", "=": "equals", "@": "at", "#": "number", "%": "percent", "/": "slash", "°": "degrees"}
+SYMBOLS = {
+    "&": "and", "+": "plus", "=": "equals", "@": "at", "#": "number", "%": "percent", "/": "slash", "°": "degrees",
+}  # fmt: skip
 NOTHING: Mapping[str, str] = {}
 WORDS = frozenset(("NASA", "NATO", "UNESCO", "UNICEF", "AIDS", "OPEC", "LASER", "RADAR", "OK", "PIN"))
 
@@ -36,13 +38,13 @@ WORDS = frozenset(("NASA", "NATO", "UNESCO", "UNICEF", "AIDS", "OPEC", "LASER", 
 class Tables:
     """What the normaliser looks up.
 
-    abbreviations: without the last dot, in small letters. units: singular, after a number. signs: one character each.
+    abbreviations: without the last dot, in small letters. units: singular, after a number. symbols: one character each.
     words: capitals that are said as a word, not letter by letter. lexicon: word in small letters -> phonemes.
     """
 
     abbreviations: dict[str, str] = field(default_factory=lambda: dict(ABBREVIATIONS))
     units: dict[str, str] = field(default_factory=lambda: dict(UNITS))
-    signs: dict[str, str] = field(default_factory=lambda: dict(SIGNS))
+    symbols: dict[str, str] = field(default_factory=lambda: dict(SYMBOLS))
     words: frozenset[str] = WORDS
     lexicon: dict[str, str] = field(default_factory=dict)
 
@@ -50,7 +52,7 @@ class Tables:
         self,
         abbreviations: Mapping[str, str] = NOTHING,
         units: Mapping[str, str] = NOTHING,
-        signs: Mapping[str, str] = NOTHING,
+        symbols: Mapping[str, str] = NOTHING,
         lexicon: Mapping[str, str] = NOTHING,
         words: Iterable[str] = (),
     ) -> Tables:
@@ -58,7 +60,7 @@ class Tables:
         return Tables(
             abbreviations={**self.abbreviations, **abbreviations},
             units={**self.units, **units},
-            signs={**self.signs, **signs},
+            symbols={**self.symbols, **symbols},
             words=self.words.union(words),
             lexicon={**self.lexicon, **lexicon},
         )

@@ -152,9 +152,9 @@ def initials(text: str, tables: Tables) -> str:
 
 
 def plain_letters(text: str) -> str:
-    """Letters without accents and one form of each sign."""
+    """Letters without accents and one form of each symbol."""
     text = unicodedata.normalize("NFKC", text.translate(QUOTES)).translate(QUOTES)
-    return "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
+    return "".join(symbol for symbol in unicodedata.normalize("NFKD", text) if not unicodedata.combining(symbol))
 
 
 def written_part(text: str, tables: Tables) -> str:
@@ -165,8 +165,8 @@ def written_part(text: str, tables: Tables) -> str:
     for pattern, said in RULES:
         text = pattern.sub(said, text)
     text = re.sub(r"(?<=[A-Za-z])\.(?=[A-Za-z])", " dot ", text)
-    text = "".join(f" {tables.signs[sign]} " if sign in tables.signs else sign for sign in text).lower()
-    text = "".join(sign if sign in LETTERS or sign in MARKS else " " for sign in text)
+    text = "".join(f" {tables.symbols[symbol]} " if symbol in tables.symbols else symbol for symbol in text).lower()
+    text = "".join(symbol if symbol in LETTERS or symbol in MARKS else " " for symbol in text)
     if tables.lexicon:
         text = re.sub(r"[a-z']+", lambda m: pronounced(m[0], tables), text)
     return text
@@ -190,4 +190,4 @@ def normalise(text: str, tables: Tables | None = None) -> str:
         parts.append((f"[[{phonemes}]]" if phonemes else "") if number % 2 else written_part(part, tables))
     joined = re.sub(r"\s+", " ", "".join(parts))
     joined = re.sub(r"\s+(?=[,.!?;:])", "", joined).strip()
-    return joined if any(sign.isalpha() for sign in joined) else ""
+    return joined if any(symbol.isalpha() for symbol in joined) else ""

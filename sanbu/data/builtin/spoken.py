@@ -18,8 +18,8 @@ NAME = "spoken"
 VOICES = ("en-us", "en-us+f3", "en-us+m3", "en-us+f2", "en-us+m7", "en-us+m1")
 SENTENCES = 480
 SENTENCE = re.compile(r"(?<![\w.`(])[A-Z][a-z]+(?:,? [a-z]+){6,16}\.(?=\s)")
-TIMES = "times.json"  # for each file of a folder: voice, text, signs, and the sample where each sign ends
-RULES = 2  # the version of how lines become files
+TIMES = "times.json"  # for each file of a folder: voice, text, symbols, and the sample where each symbol ends
+RULES = 3  # the version of how lines become files
 
 
 def spoken(sentences: int = SENTENCES) -> list[Path]:
@@ -60,7 +60,7 @@ def speak(lines: list[list[str]], folder: Path) -> None:
         with Espeak() as espeak, progress_rows("speaking", len(lines)) as progress:
             for number, (voice, text) in enumerate(lines):
                 said = espeak.say(text, voice, folder / f"{number:05d}.wav")
-                times.append({"voice": voice, "text": text, "signs": said.signs, "ends": said.ends})
+                times.append({"voice": voice, "text": text, "symbols": said.symbols, "ends": said.ends})
                 progress(1)
     except SanbuError as error:
         raise SanbuError(f"data.path: {error}; or give a folder of sound files") from None

@@ -1,1 +1,1 @@
-"""Acoustic models: from the signs of a text to its mel spectrogram."""
+"""Acoustic models: from the symbols of a text to its mel spectrogram."""

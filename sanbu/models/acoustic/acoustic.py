@@ -1,9 +1,9 @@
-"""The contract of an acoustic model: signs of a text and a voice in, log-mel out.
+"""The contract of an acoustic model: symbols of a text and a voice in, log-mel out.
 
     spoken = model.say(ids_BS, voice_B, control, seeds)    # zeros of ids fill up a row; they are not spoken
 
-Models of the family `durations` are called with the true durations, pitch and energy of each sign (teacher forcing)
-and give a `Prediction`; models of the family `attention` find the times of the signs themselves.
+Models of the family `durations` are called with the true durations, pitch and energy of each symbol (teacher forcing)
+and give a `Prediction`; models of the family `attention` find the times of the symbols themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sanbu.space import Space
 
 CENTRE, SPREAD = -5.0, 2.0  # of log-mels of speech, so that a network's outputs are near 0 and 1
 LOUDNESS = 4.0  # by which log energies are divided
-SIGNS, FRAMES = 40, 200  # of an example, to count its cost
+SYMBOLS, FRAMES = 40, 200  # of an example, to count its cost
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Spoken(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """mel [B, mels, T], and of each sign [B, S]: log(1 + frames), pitch in octaves from `MIDDLE`, energy.
+    """mel [B, mels, T], and of each symbol [B, S]: log(1 + frames), pitch in octaves from `MIDDLE`, energy.
 
-    means [B, S, mels]: what the frames of a sign sound like on average, by which signs and frames are aligned.
+    means [B, S, mels]: what the frames of a symbol sound like on average, by which symbols and frames are aligned.
     """
 
     mel: Tensor
@@ -71,22 +71,22 @@ class Speaks(Protocol):
     mel: Mel
 
     def say(self, ids_BS: Tensor, voice_B: Tensor, control: Control, seeds_B: Tensor) -> Spoken:
-        """Speak. Rows without a sign get no frames."""
+        """Speak. Rows without a symbol get no frames."""
 
 
 class AcousticConfig(ModelConfig):
-    """Common to acoustic models: they need data with signs and a mel."""
+    """Common to acoustic models: they need data with symbols and a mel."""
 
     def check(self, space: Space) -> None:
         if not isinstance(space.mel, Mel) or space.vocabulary < 2:
             raise ValueError("model: this kind speaks texts, but the data has no text with sound; set data=speech")
 
     def example(self, space: Space) -> tuple[Tensor, ...] | None:
-        """Signs of one row with their durations, the pitch of each frame and energies; on the meta device."""
+        """Symbols of one row with their durations, the pitch of each frame and energies; on the meta device."""
         with torch.device("meta"):
-            ids = torch.zeros(1, SIGNS, dtype=torch.long)
-            durations = torch.full((1, SIGNS), FRAMES // SIGNS)
-            return ids, torch.zeros(1, dtype=torch.long), durations, torch.zeros(1, FRAMES), torch.zeros(1, SIGNS)
+            ids = torch.zeros(1, SYMBOLS, dtype=torch.long)
+            durations = torch.full((1, SYMBOLS), FRAMES // SYMBOLS)
+            return ids, torch.zeros(1, dtype=torch.long), durations, torch.zeros(1, FRAMES), torch.zeros(1, SYMBOLS)
 
 
 def energy_of(mel_BMT: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def harmonics(contour_BT: Tensor, mel: Mel) -> Tensor:
 
 
 def contour_of(pitch_BS: Tensor, durations_BS: Tensor) -> Tensor:
-    """The pitch of frames [B, T]: a sign's at its middle, linear in between. Signs without frames are left out."""
+    """The pitch of frames [B, T]: a symbol's at its middle, linear in between. Symbols without frames are left out."""
     frames = int(durations_BS.sum(1).max())
     times = np.arange(frames) + 0.5
     rows = []

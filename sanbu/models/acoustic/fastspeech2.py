@@ -1,10 +1,10 @@
-"""FastSpeech 2: all frames at once from signs whose duration, pitch and energy are predicted first.
+"""FastSpeech 2: all frames at once from symbols whose duration, pitch and energy are predicted first.
 
-h = encoder(signs) + voice;   d, p, e = predictors(h);   mel = decoder(expand(h + W_e e, d) + W_p comb(p))
+h = encoder(symbols) + voice;   d, p, e = predictors(h);   mel = decoder(expand(h + W_e e, d) + W_p comb(p))
 
-(Ren and others, "FastSpeech 2", 2021.) Pitch and energy are predicted per sign (Łańcucki, "FastPitch", 2021). The pitch
-of frames lies on lines between the middles of signs, and enters as the comb of its harmonics in the mel bands, where
-the paper looks up a bin: a small decoder need not learn where harmonics lie, and unheard pitches still act.
+(Ren and others, "FastSpeech 2", 2021.) Pitch and energy are predicted per symbol (Łańcucki, "FastPitch", 2021). The
+pitch of frames lies on lines between the middles of symbols, and enters as the comb of its harmonics in the mel bands,
+where the paper looks up a bin: a small decoder need not learn where harmonics lie, and unheard pitches still act.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ class PredictedConfig(AcousticConfig):
         return PredictedModel(self, space)
 
     def stacks(self) -> tuple[nn.Module, nn.Module]:
-        """The encoder, over signs, and the decoder, over frames: [B, T, D] -> [B, T, D] with a mask [B, T]."""
+        """The encoder, over symbols, and the decoder, over frames: [B, T, D] -> [B, T, D] with a mask [B, T]."""
         raise NotImplementedError
 
 
 class FastSpeech2(PredictedConfig):
-    """Signs to mel, all frames at once: transformer blocks as published."""
+    """Symbols to mel, all frames at once: transformer blocks as published."""
 
     kind: Literal["fastspeech2"] = "fastspeech2"
-    encoder: int = Field(4, ge=1, description="blocks over signs")
+    encoder: int = Field(4, ge=1, description="blocks over symbols")
     decoder: int = Field(6, ge=1, description="blocks over frames")
     heads: int = Field(2, ge=1, description="attention heads")
     inner: int = Field(1024, ge=1, description="width inside a block")
@@ -82,9 +82,9 @@ class ConvolutionalSpeech(PredictedConfig):
     """FastSpeech 2 with ConvNeXt blocks, which cost a third and see a bounded number of frames."""
 
     kind: Literal["convolutional-speech"] = "convolutional-speech"
-    encoder: int = Field(4, ge=1, description="blocks over signs")
+    encoder: int = Field(4, ge=1, description="blocks over symbols")
     decoder: int = Field(5, ge=1, description="blocks over frames")
-    kernel: int = Field(9, ge=1, description="signs or frames that a depthwise convolution sees; odd")
+    kernel: int = Field(9, ge=1, description="symbols or frames that a depthwise convolution sees; odd")
     inner: int = Field(3, ge=1, description="width inside a block, in multiples of the width")
 
     def check(self, space: Space) -> None:
@@ -98,7 +98,7 @@ class ConvolutionalSpeech(PredictedConfig):
 
 
 class Predictor(nn.Module):
-    """One number per sign [B, S] of hidden states [B, S, D]: two convolutions with norms."""
+    """One number per symbol [B, S] of hidden states [B, S, D]: two convolutions with norms."""
 
     def __init__(self, width: int, channels: int, dropout: float) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class PredictedModel(nn.Module):
         super().__init__()
         self.mel: Mel = space.mel
         width = config.width
-        self.signs = nn.Embedding(space.vocabulary, width)
+        self.symbols = nn.Embedding(space.vocabulary, width)
         self.voices = nn.Embedding(max(1, space.classes), width)
         self.encoder, self.decoder = config.stacks()
         predictor = lambda: Predictor(width, config.predictor, config.dropout)  # noqa: E731
@@ -128,13 +128,13 @@ class PredictedModel(nn.Module):
         mels = space.mel.mels
         self.pitch_in, self.energy_in = nn.Linear(mels + 1, width), nn.Linear(1, width)
         self.out, self.means = nn.Linear(width, mels), nn.Linear(width, mels)
-        nn.init.normal_(self.signs.weight, std=width**-0.5)
+        nn.init.normal_(self.symbols.weight, std=width**-0.5)
         nn.init.normal_(self.voices.weight, std=width**-0.5)
 
     def hear(self, ids_BS: Tensor, voice_B: Tensor) -> Tensor:
-        """Hidden states of the signs, [B, S, D]."""
+        """Hidden states of the symbols, [B, S, D]."""
         inside_BS = ids_BS > 0
-        h_BSD = self.encoder(self.signs(ids_BS) * math.sqrt(self.signs.embedding_dim), inside_BS)
+        h_BSD = self.encoder(self.symbols(ids_BS) * math.sqrt(self.symbols.embedding_dim), inside_BS)
         return (h_BSD + self.voices(voice_B)[:, None]) * inside_BS[..., None]
 
     def forward(
@@ -148,11 +148,11 @@ class PredictedModel(nn.Module):
         return Prediction(mel, log_durations, pitch, energy, self.means_of(h_BSD))
 
     def means_of(self, h_BSD: Tensor) -> Tensor:
-        """The mean mel of the frames of each sign [B, S, mels]."""
+        """The mean mel of the frames of each symbol [B, S, mels]."""
         return self.means(h_BSD) * SPREAD + CENTRE
 
     def align(self, ids_BS: Tensor, voice_B: Tensor, mel_BMT: Tensor, frames_B: Tensor) -> Tensor:
-        """Durations [B, S] of the best monotonic alignment of frames with the means of signs."""
+        """Durations [B, S] of the best monotonic alignment of frames with the means of symbols."""
         means_BSM = self.means_of(self.hear(ids_BS, voice_B))
         return search_durations(near_the_diagonal(means_BSM, mel_BMT, ids_BS, frames_B), (ids_BS > 0).sum(1), frames_B)
 
@@ -177,7 +177,7 @@ class PredictedModel(nn.Module):
 
 
 def near_the_diagonal(means_BSM: Tensor, mel_BMT: Tensor, ids_BS: Tensor, frames_B: Tensor) -> Tensor:
-    """Scores [B, S, T]: log densities of frames around the means of signs, and a prior for an even rate of speaking.
+    """Scores [B, S, T]: log densities of frames around the means of symbols, and a prior for an even rate of speaking.
 
     -1/2 sum_m ((mel_m - mean_m) / SPREAD)^2 - PRIOR (s / S - t / T)^2
     """

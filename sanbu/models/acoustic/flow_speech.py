@@ -1,9 +1,9 @@
 """Flow matching for speech: a first model predicts the mean mel, and a flow samples around it in a few steps.
 
-mu = base(signs);   x_t = (1 - t) noise + t mel;   dx/dt = v(x_t, mu, t)
+mu = base(symbols);   x_t = (1 - t) noise + t mel;   dx/dt = v(x_t, mu, t)
 
 The base predicts durations, pitch, energy and, by an absolute distance, a smooth mel; the flow adds the detail that a
-mean has lost. Matcha-TTS (Mehta and others, 2023) conditions on the mean of each sign; here mu is the base's mel.
+mean has lost. Matcha-TTS (Mehta and others, 2023) conditions on the mean of each symbol; here mu is the base's mel.
 """
 
 from __future__ import annotations

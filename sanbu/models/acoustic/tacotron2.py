@@ -1,4 +1,4 @@
-"""Tacotron 2: frames one after another, each read from the signs by location-sensitive attention.
+"""Tacotron 2: frames one after another, each read from the symbols by location-sensitive attention.
 
 q_t = LSTM(prenet(y_{t-1}), c_{t-1});   e_ts = v tanh(W q_t + V h_s + U conv(a_{t-1}, a_1 + ... + a_{t-1})_s)
 a_t = softmax(e_t);   c_t = sum_s a_ts h_s;   y_t, stop_t = W LSTM(q_t, c_t), c_t;   mel = y + postnet(y)
@@ -22,20 +22,20 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sanbu.config import SanbuError
 from sanbu.layers.alignment import search_durations
-from sanbu.models.acoustic.acoustic import CENTRE, FRAMES, SIGNS, SPREAD, AcousticConfig, Control, Spoken
+from sanbu.models.acoustic.acoustic import CENTRE, FRAMES, SPREAD, SYMBOLS, AcousticConfig, Control, Spoken
 from sanbu.noise import uniform_at
 from sanbu.space import Space
 
 DROPPED = 0.5  # of the prenet's units
 STOP = 0.5  # probability of the gate that ends a row
-LONGEST_SIGN = 40  # frames per sign, on average, after which a row is stopped
+LONGEST_SYMBOL = 40  # frames per symbol, on average, after which a row is stopped
 LEAST = 1e-6  # weight, of which a logarithm is taken
-LINGER = 12  # frames that the attention may stay at the last sign
+LINGER = 12  # frames that the attention may stay at the last symbol
 
 
 class Taught(NamedTuple):
     """Of teacher forcing: mel before and after the postnet [B, mels, T]; of each step, K = T / r, the logit of the gate
-    [B, K] and the weights of the signs [B, K, S].
+    [B, K] and the weights of the symbols [B, K, S].
     """
 
     before: Tensor
@@ -45,7 +45,7 @@ class Taught(NamedTuple):
 
 
 class Tacotron2(AcousticConfig):
-    """Signs to mel, frame by frame, with attention."""
+    """Symbols to mel, frame by frame, with attention."""
 
     family: ClassVar[str] = "attention"
     kind: Literal["tacotron2"] = "tacotron2"
@@ -67,7 +67,7 @@ class Tacotron2(AcousticConfig):
 
     def example(self, space: Space) -> tuple[Tensor, ...] | None:
         with torch.device("meta"):
-            ids = torch.ones(1, SIGNS, dtype=torch.long)
+            ids = torch.ones(1, SYMBOLS, dtype=torch.long)
             mel = torch.zeros(1, space.mel.mels, FRAMES)
             return ids, torch.zeros(1, dtype=torch.long), mel, torch.full((1,), FRAMES)
 
@@ -93,7 +93,7 @@ class Convolutions(nn.Module):
         return x_BCT * inside_BT[:, None]
 
 
-FILTERS, REACH = 32, 15  # of the convolution over earlier weights: its channels, and the signs on each side
+FILTERS, REACH = 32, 15  # of the convolution over earlier weights: its channels, and the symbols on each side
 
 
 class Sheet(NamedTuple):
@@ -145,7 +145,7 @@ class Tacotron2Model(nn.Module):
         super().__init__()
         self.config, self.mel = config, space.mel
         width, mels = config.width, space.mel.mels
-        self.signs = nn.Embedding(space.vocabulary, width)
+        self.symbols = nn.Embedding(space.vocabulary, width)
         self.voices = nn.Embedding(max(1, space.classes), width)
         self.convolutions = Convolutions([width] * 4, 5, config.dropout, "relu")
         self.forwards, self.backwards = (nn.LSTM(width, width // 2, batch_first=True) for _ in range(2))
@@ -159,9 +159,9 @@ class Tacotron2Model(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def hear(self, ids_BS: Tensor, voice_B: Tensor) -> Tensor:
-        """Hidden states of the signs [B, S, D], zero beyond a row."""
+        """Hidden states of the symbols [B, S, D], zero beyond a row."""
         inside_BS = ids_BS > 0
-        x_BSD = self.convolutions(self.signs(ids_BS).transpose(1, 2), inside_BS).transpose(1, 2)
+        x_BSD = self.convolutions(self.symbols(ids_BS).transpose(1, 2), inside_BS).transpose(1, 2)
         back_BSD = reversed_rows(self.backwards(reversed_rows(x_BSD, inside_BS))[0], inside_BS)
         h_BSD = torch.cat((self.forwards(x_BSD)[0], back_BSD), 2)
         return (h_BSD + self.voices(voice_B)[:, None]) * inside_BS[..., None]
@@ -173,7 +173,7 @@ class Tacotron2Model(nn.Module):
         return Walk((zero, zero), h_BSD.new_zeros(B, D), h_BSD.new_zeros(B, 2, S))
 
     def step(self, walk: Walk, given_BP: Tensor, sheet: Sheet) -> Walk:
-        """Read the signs once more. given: the prenet's output for the last frame."""
+        """Read the symbols once more. given: the prenet's output for the last frame."""
         first = self.first(torch.cat((given_BP, walk.context), 1), walk.first)
         weights_BS = self.attention(first[0], walk.seen, sheet)
         context = (weights_BS[:, None] @ sheet.hidden)[:, 0]
@@ -217,7 +217,7 @@ class Tacotron2Model(nn.Module):
         return out_BKX.unflatten(2, (self.config.reduction, -1)).flatten(1, 2).transpose(1, 2)
 
     def say(self, ids_BS: Tensor, voice_B: Tensor, control: Control, seeds_B: Tensor) -> Spoken:
-        """Speak until the gate opens, the attention lingers at the last sign, or a row has 40 frames per sign.
+        """Speak until the gate opens, the attention lingers at the last symbol, or a row has 40 frames per symbol.
 
         A row that ends by neither of the first two is not `finished`. Rate and energy act on the finished mel: its
         frames are interpolated, and its level is raised. Raises SanbuError for another pitch, which nothing here sets.
@@ -227,7 +227,7 @@ class Tacotron2Model(nn.Module):
         r = self.config.reduction
         h_BSD, symbols_B = self.hear(ids_BS, voice_B), (ids_BS > 0).sum(1)
         sheet = self.attention.sheet(h_BSD, ids_BS > 0)
-        most_B = -(-LONGEST_SIGN * symbols_B // r)
+        most_B = -(-LONGEST_SYMBOL * symbols_B // r)
         walk, memory = self.start(h_BSD), None
         frame_BM = h_BSD.new_zeros(len(ids_BS), self.mel.mels)
         steps_B, stay_B = torch.zeros_like(symbols_B), torch.zeros_like(symbols_B)
@@ -255,7 +255,7 @@ class Tacotron2Model(nn.Module):
     def spoken(
         self, drawn: list[Tensor], weights: list[Tensor], steps_B: Tensor, finished_B: Tensor, control: Control
     ) -> Spoken:
-        """The mel after the postnet, with the frames of each sign by the largest weight."""
+        """The mel after the postnet, with the frames of each symbol by the largest weight."""
         r = self.config.reduction
         frames_B = steps_B * r
         y_BMT = torch.cat(drawn, 2)
@@ -297,7 +297,7 @@ def stretched(mel_MT: Tensor, frames: int) -> Tensor:
 
 
 def counted(weights_BKS: Tensor, steps_B: Tensor) -> Tensor:
-    """How many steps [B, S] each sign has the largest weight in; their sum is `steps`."""
+    """How many steps [B, S] each symbol has the largest weight in; their sum is `steps`."""
     best_BK = weights_BKS.argmax(2)
     real_BK = torch.arange(best_BK.shape[1], device=best_BK.device) < steps_B[:, None]
     found = torch.zeros(len(best_BK), weights_BKS.shape[2], dtype=torch.long, device=best_BK.device)
