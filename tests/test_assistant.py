@@ -94,6 +94,8 @@ def test_a_pipeline_goes_on_where_it_stopped(pipeline):
     assert before == {path: path.stat().st_mtime_ns for path in pipeline.rglob("*.safetensors")}
     with pytest.raises(ConfigError, match=r"does not name a stage.*did you mean 'reward'"):
         train_stages(stages, pipeline, ["rewrad.schedule.steps=3"], [])
+    with pytest.raises(ConfigError, match=r"sft\.schedule\.steps=7: given, but .*sft was started with another setting"):
+        train_stages(stages, pipeline, ["sft.schedule.steps=7"], [])
 
 
 def test_a_pipeline_can_be_moved(pipeline, tmp_path):

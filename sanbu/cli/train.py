@@ -285,6 +285,7 @@ def with_nearest_size(error: TooLarge, name: str, overrides: Sequence[str]) -> T
 def train_pipeline(name: str, overrides: Sequence[str], folder: Path | None) -> dict[str, Any]:
     """Train the stages of a pipeline that are not done yet; where each lives."""
     from sanbu.display.plots import draw_curves
+    from sanbu.progress import error_stream
     from sanbu.recipes import pipelines
     from sanbu.recipes.stages import train_stages
 
@@ -293,4 +294,6 @@ def train_pipeline(name: str, overrides: Sequence[str], folder: Path | None) -> 
     runs = train_stages(stages, folder, rest)
     for run in runs.values():
         draw_curves(run)
+    if not all(run.finished() for run in runs.values()):
+        error_stream().print(f"continue the pipeline with: sanbu train {name} --run {folder} --resume")
     return {"run": str(folder), "stages": {stage: str(run.folder) for stage, run in runs.items()}}

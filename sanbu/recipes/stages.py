@@ -52,10 +52,17 @@ def train_stages(
 
 
 def train_stage(stage: Stage, folder: Path, overrides: Sequence[str], watchers: Sequence[Watcher] | None = None) -> Run:
-    """Train one stage, or continue it, unless it is done. The stages before it are done."""
+    """Train one stage, or continue it, unless it is done. The stages before it are done.
+
+    Raises ConfigError if the stage was started with other settings than the overrides.
+    """
     place = folder / stage.name
     if (place / "recipe.json").exists():
         run = Run.open(place)
+        for text in overrides:
+            if run.recipe.change(text) != run.recipe:
+                known = "leave it out, or train into another folder: --run FOLDER"
+                raise ConfigError(f"{stage.name}.{text}: given, but {place} was started with another setting; {known}")
         return run if run.finished() else train(run.recipe, place, resume=True, watchers=watchers)
     stage.before(folder)
     return train(stage.recipe(folder).change(*overrides), place, watchers=watchers)
