@@ -16,6 +16,7 @@ KINDS = {
     # sound
     "waves": "waves",
     "speech": "speech",
+    "speech-waves": "speech_waves",
     "transcripts": "speech",
 }
 

@@ -34,6 +34,7 @@ KINDS = {
     "spectral": "spectral",
     "wave-game": "wave_game",
     "wave-likelihood": "wave_likelihood",
+    "acoustic-copies": "acoustic_copies",
     # mels of texts
     "speaking": "speaking",
     "distilled-speaking": "distilled_speaking",

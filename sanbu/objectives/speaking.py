@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sanbu.layers.alignment import expand
-from sanbu.models.acoustic.acoustic import SPREAD, Prediction, energy_of, inside
+from sanbu.models.acoustic.acoustic import SPREAD, Prediction, energy_of, inside, mean_of_symbols
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round
 from sanbu.space import Batch, Models
 
@@ -89,11 +89,3 @@ def experience(round: Round) -> Batch:
 def aligned(model: Any, batch: Batch) -> Tensor:
     """Durations by the model's own aligner."""
     return model.align(batch["ids"], batch["voice"], batch["mel"], batch["frames"])
-
-
-def mean_of_symbols(values_BT: Tensor, durations_BS: Tensor) -> Tensor:
-    """The mean of frames over each symbol [B, S]; 0 for a symbol without a frame."""
-    total_BT = torch.nn.functional.pad(values_BT.double().cumsum(1), (1, 0))
-    ends_BS = durations_BS.cumsum(1)
-    sums_BS = total_BT.gather(1, ends_BS) - total_BT.gather(1, ends_BS - durations_BS)
-    return (sums_BS / durations_BS.clamp(min=1)).float()

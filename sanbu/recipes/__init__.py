@@ -56,6 +56,7 @@ RECIPES = {
     "hifigan": "vocoders",
     "wavenet": "vocoders",
     "waveglow": "vocoders",
+    "tuned-vocoder": "speech",
     "fastspeech2": "speech",
     "tacotron2": "speech",
     "fastspeech": "speech",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from sanbu.data.speech import Speech, Transcripts
+from sanbu.data.speech_waves import SpeechWaves
 from sanbu.machine import MachineConfig
 from sanbu.models.acoustic.fastspeech2 import ConvolutionalSpeech, FastSpeech2
 from sanbu.models.acoustic.flow_speech import FlowSpeech
 from sanbu.models.acoustic.tacotron2 import Tacotron2
 from sanbu.models.recognisers.ctc import CtcRecogniser
+from sanbu.objectives.acoustic_copies import AcousticCopies
 from sanbu.objectives.ctc import Ctc
 from sanbu.objectives.distilled_speaking import DistilledSpeaking
 from sanbu.objectives.reading_aloud import ReadingAloud
@@ -18,7 +20,9 @@ from sanbu.objectives.speaking_flow import SpeakingFlow
 from sanbu.optimizers.gradient import AdamW
 from sanbu.optimizers.rate import LinearRate
 from sanbu.recipe import Recipe, Schedule
+from sanbu.recipes import vocoders
 from sanbu.recipes.text import pick
+from sanbu.run import Run
 from sanbu.strategies.in_stages import InStages
 from sanbu.strategies.transcribe import Transcribe
 
@@ -61,6 +65,18 @@ def tacotron2(size: str = "nano", path: str = "spoken", vocoder: str = "", judge
     model, nano = pick({"nano": small, "paper": Tacotron2()}, size), size == "nano"
     steps, batch = (1500, 16) if nano else (150_000, 64)
     return acoustic("tacotron2", path, model, ReadingAloud(), 2e-3 if nano else 1e-3, steps, batch, vocoder, judge)
+
+
+def tuned_vocoder(size: str = "nano", voice: str = "", vocoder: str = "") -> Recipe:
+    """A vocoder that learns on with the mels of an acoustic model: voice=RUN, vocoder=RUN."""
+    made = vocoders.vocoder(size) if not vocoder else Run.open(vocoder).recipe
+    heard = Run.open(voice).recipe.data.model_dump(exclude={"kind"}) if voice else {}
+    steps = max(1, made.schedule.steps // 10)
+    parents = {name: run for name, run in (("model", vocoder), ("acoustic", voice)) if run}
+    return made.change(
+        name="tuned-vocoder", data=SpeechWaves(**heard), objective=AcousticCopies(objective=made.objective),
+        parents=parents, steps=steps, evaluate_every=steps // 2, sample_every=steps // 2, checkpoint_every=steps // 2,
+    )  # fmt: skip
 
 
 def acoustic(

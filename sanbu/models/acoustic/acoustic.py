@@ -19,7 +19,7 @@ from torch import Tensor
 from sanbu.layers.pitch import MIDDLE
 from sanbu.layers.spectrogram import Mel, mel_bands
 from sanbu.models.model import ModelConfig
-from sanbu.space import Space
+from sanbu.space import Batch, Space
 
 CENTRE, SPREAD = -5.0, 2.0  # of log-mels of speech, so that a network's outputs are near 0 and 1
 LOUDNESS = 4.0  # by which log energies are divided
@@ -73,6 +73,9 @@ class Speaks(Protocol):
     def say(self, ids_BS: Tensor, voice_B: Tensor, control: Control, seeds_B: Tensor) -> Spoken:
         """Speak. Rows without a symbol get no frames."""
 
+    def copy(self, batch: Batch) -> Tensor:
+        """The mel [B, mels, T] that this model makes of utterances with their own times (teacher forcing)."""
+
 
 class AcousticConfig(ModelConfig):
     """Common to acoustic models: they need data with symbols and a mel."""
@@ -116,6 +119,14 @@ def contour_of(pitch_BS: Tensor, durations_BS: Tensor) -> Tensor:
         line = np.interp(times, middles[heard], pitch_S[heard]) if heard.any() else np.zeros(frames)
         rows.append(line)
     return torch.from_numpy(np.stack(rows)).to(pitch_BS)
+
+
+def mean_of_symbols(values_BT: Tensor, durations_BS: Tensor) -> Tensor:
+    """The mean of frames over each symbol [B, S]; 0 for a symbol without a frame."""
+    total_BT = torch.nn.functional.pad(values_BT.double().cumsum(1), (1, 0))
+    ends_BS = durations_BS.cumsum(1)
+    sums_BS = total_BT.gather(1, ends_BS) - total_BT.gather(1, ends_BS - durations_BS)
+    return (sums_BS / durations_BS.clamp(min=1)).float()
 
 
 def inside(lengths_B: Tensor, longest: int) -> Tensor:

@@ -30,10 +30,12 @@ from sanbu.models.acoustic.acoustic import (
     Prediction,
     Spoken,
     contour_of,
+    energy_of,
     harmonics,
     inside,
+    mean_of_symbols,
 )
-from sanbu.space import Space
+from sanbu.space import Batch, Space
 
 PRIOR = 200.0  # by which an alignment far from the diagonal is less likely, in nats
 
@@ -163,6 +165,16 @@ class PredictedModel(nn.Module):
         x_BTD = x_BTD + self.pitch_in(comb_BTX)
         y_BTD = self.decoder(x_BTD, inside(durations_BS.sum(1), x_BTD.shape[1]))
         return self.out(y_BTD).transpose(1, 2) * SPREAD + CENTRE
+
+    def copy(self, batch: Batch) -> Tensor:
+        """The mel [B, mels, T] with the durations, pitch and energy of the utterances; durations by its own aligner
+        where the batch has none.
+        """
+        ids, voice, true = batch["ids"], batch["voice"], batch["mel"]
+        given = batch.get("durations")
+        durations = self.align(ids, voice, true, batch["frames"]) if given is None else given
+        energy = mean_of_symbols(energy_of(true), durations)
+        return self.decode(self.hear(ids, voice), durations, batch["pitch"], energy)
 
     def say(self, ids_BS: Tensor, voice_B: Tensor, control: Control, seeds_B: Tensor) -> Spoken:
         """Speak with predicted durations, pitch and energy; the seeds change nothing."""

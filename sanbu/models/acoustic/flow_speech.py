@@ -20,7 +20,7 @@ from sanbu.models.acoustic.acoustic import CENTRE, FRAMES, SPREAD, AcousticConfi
 from sanbu.models.acoustic.fastspeech2 import ConvolutionalSpeech, PredictedConfig
 from sanbu.models.model import ModelConfig
 from sanbu.noise import normal_in_order
-from sanbu.space import Space
+from sanbu.space import Batch, Space
 
 WAVES = 16  # frequencies of the embedding of a time
 
@@ -99,13 +99,22 @@ class FlowSpeechModel(nn.Module):
     def say(self, ids_BS: Tensor, voice_B: Tensor, control: Control, seeds_B: Tensor) -> Spoken:
         """The base speaks; then `control.steps` steps of Euler from noise of the row's seed."""
         spoken = self.base.say(ids_BS, voice_B, control, seeds_B)
-        mean = scaled(spoken.mel)
-        _, M, T = mean.shape
-        x = control.temperature * normal_in_order(seeds_B, T, M).transpose(1, 2)
-        for step in range(control.steps):
-            time_B = torch.full((len(x),), step / control.steps, device=x.device)
-            x = x + self.velocity(x, mean, time_B, spoken.frames) / control.steps
-        return spoken._replace(mel=x * SPREAD + CENTRE)
+        _, M, T = spoken.mel.shape
+        noise = control.temperature * normal_in_order(seeds_B, T, M).transpose(1, 2)
+        return spoken._replace(mel=self.flow(noise, spoken.mel, spoken.frames, control.steps))
+
+    def copy(self, batch: Batch) -> Tensor:
+        """The mel [B, mels, T] of the flow from the middle of its noise, around the copy of the base."""
+        mean = self.base.copy(batch)
+        return self.flow(torch.zeros_like(mean), mean, batch["frames"], Control().steps)
+
+    def flow(self, x_BMT: Tensor, mean_BMT: Tensor, frames_B: Tensor, steps: int) -> Tensor:
+        """The mel that steps of Euler reach from a scaled beginning x."""
+        mean = scaled(mean_BMT)
+        for step in range(steps):
+            time_B = torch.full((len(x_BMT),), step / steps, device=x_BMT.device)
+            x_BMT = x_BMT + self.velocity(x_BMT, mean, time_B, frames_B) / steps
+        return x_BMT * SPREAD + CENTRE
 
 
 def scaled(mel: Tensor) -> Tensor:

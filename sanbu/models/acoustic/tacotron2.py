@@ -24,7 +24,7 @@ from sanbu.config import SanbuError
 from sanbu.layers.alignment import search_durations
 from sanbu.models.acoustic.acoustic import CENTRE, FRAMES, SPREAD, SYMBOLS, AcousticConfig, Control, Spoken
 from sanbu.noise import uniform_at
-from sanbu.space import Space
+from sanbu.space import Batch, Space
 
 DROPPED = 0.5  # of the prenet's units
 STOP = 0.5  # probability of the gate that ends a row
@@ -204,6 +204,10 @@ class Tacotron2Model(nn.Module):
         alignment = torch.stack([each.seen[:, 0] for each in walks], 1)
         gate = self.gate(read_BKX)[..., 0]
         return Taught(y_BMT * SPREAD + CENTRE, after * SPREAD + CENTRE, gate, alignment)
+
+    def copy(self, batch: Batch) -> Tensor:
+        """The mel [B, mels, T] after the postnet, given the true frames."""
+        return self(batch["ids"], batch["voice"], batch["mel"], batch["frames"]).mel
 
     def align(self, ids_BS: Tensor, voice_B: Tensor, mel_BMT: Tensor, frames_B: Tensor) -> Tensor:
         """Durations [B, S] of the best monotonic path through the logarithms of the weights of teacher forcing."""
