@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -23,6 +22,7 @@ from sanbu.memory.check import check_run
 from sanbu.memory.parts import told_in_one_line
 from sanbu.optimizers.search import NotFinite
 from sanbu.parallel.launch import launch
+from sanbu.parallel.pace import Pace
 from sanbu.parallel.states import save, weights_here, whole
 from sanbu.parallel.world import World, join, launched
 from sanbu.progress import SIGNALS, in_main_thread, interruptible
@@ -143,7 +143,7 @@ class Book:
         self.saved = -1
         self.stopped, self.interrupted = False, False
         self.world, self.divided = training.world, training.divided
-        self.since, self.since_cpu = time.perf_counter(), time.process_time()
+        self.pace = Pace(self.world, training.rows, run.folder)
 
     def open(self) -> None:
         """Restore the latest checkpoint, if any, and tell the watchers what the run uses."""
@@ -154,7 +154,7 @@ class Book:
         else:
             self.world.once(lambda: self.writer.restore_metrics(0, None))
         self.watcher.begin(self.run, self.training)
-        self.since, self.since_cpu = time.perf_counter(), time.process_time()
+        self.pace.start()
 
     def restore(self, path: Path) -> None:
         """Restore a checkpoint, and complete what an interruption left undone after it."""
@@ -177,9 +177,7 @@ class Book:
     def round(self) -> None:
         """After each round: write metrics, and evaluate, sample and write a checkpoint when they are due."""
         step, schedule = self.training.step, self.schedule
-        row: dict[str, Any] = {"step": step, **self.training.metrics}
-        row["time/seconds"] = round(time.perf_counter() - self.since, 6)
-        row["time/cpu_seconds"] = round(time.process_time() - self.since_cpu, 6)
+        row: dict[str, Any] = {"step": step, **self.training.metrics, **self.pace.stop()}
         if due(step, schedule.evaluate_every, schedule.steps) and self.training.data.held_out_rows:
             row |= {f"held_out/{name}": value for name, value in self.training.evaluate().items()}
         if self.world.first:
@@ -191,7 +189,7 @@ class Book:
             self.sample()
         if due(step, schedule.checkpoint_every) or (schedule.patience and self.watched in row):
             self.checkpoint(row.get(self.watched))
-        self.since, self.since_cpu = time.perf_counter(), time.process_time()
+        self.pace.start()
 
     def sample(self) -> None:
         """Draw samples and write them into a file for people."""
@@ -210,6 +208,7 @@ class Book:
         about = {"best": self.best, "data": training.data.fingerprint}
         save(self.divided, self.writer, name, training.state(), about)
         self.complete(name)
+        self.pace.report(training.step)
         self.saved = training.step
 
     def complete(self, name: str) -> None:

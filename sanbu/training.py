@@ -77,7 +77,7 @@ class Training:
         return self._next is None
 
     def _experience(self) -> Batch:
-        start, rows, first = self.step * self._rows, self._rows, 0
+        start, rows, first = self.step * self.rows, self.rows, 0
         if not self.objective.couples:  # each rank reads its own rows
             rows //= self.world.degrees.data
             first = rows * self.world.place.data
@@ -126,12 +126,12 @@ class Training:
     def _know(self) -> Batch:
         """Tables of what the objective calls fixed, by row, where that is cheaper than computing it at every step."""
         fixed, rows = self.objective.fixed, self.data.rows
-        if fixed is None or self.recipe.schedule.steps * self._rows <= rows:
+        if fixed is None or self.recipe.schedule.steps * self.rows <= rows:
             return {}
         found: list[Batch] = []
         with torch.no_grad(), self.machine.scope(), progress_rows("reference", rows) as progress:
-            for start in range(0, rows, self._rows):
-                batch = self._to_device(self.data.batch(start, min(self._rows, rows - start)))
+            for start in range(0, rows, self.rows):
+                batch = self._to_device(self.data.batch(start, min(self.rows, rows - start)))
                 found.append({"row": batch["row"], **fixed(self.models, batch)})
                 progress(len(batch["row"]))
         whole = {name: torch.cat([part[name] for part in found]) for name in found[0]}
@@ -157,8 +157,8 @@ class Training:
         models = {**self.models, "model": model}
         noise = Noise(self.recipe.schedule.seed, "evaluate", device=self.machine.device)
         rows = min(self.recipe.schedule.evaluate_rows, self.data.held_out_rows)
-        for start in range(0, rows, self._rows):
-            batch = self._to_device(self.data.held_out(start, min(self._rows, rows - start)))
+        for start in range(0, rows, self.rows):
+            batch = self._to_device(self.data.held_out(start, min(self.rows, rows - start)))
             yield Round(models, batch, noise, partial(draw, self.rollout, models), self.data.codec.read, learning=False)
 
     def sample(self, count: int) -> list[Any]:
@@ -223,7 +223,8 @@ class Training:
     # -- details ------------------------------------------------------------------------------------------------------
 
     @property
-    def _rows(self) -> int:
+    def rows(self) -> int:
+        """Rows per step, of all ranks."""
         batch = self.recipe.schedule.batch
         assert isinstance(batch, int), "resolve the recipe first"
         return batch
@@ -247,19 +248,19 @@ class Training:
 
     def _check(self) -> None:
         parts = self.world.degrees.data
-        if self._rows % parts:
+        if self.rows % parts:
             raise SanbuError(
-                f"schedule.batch: given {self._rows}, but the rows are divided over {parts} data ranks;"
-                f" allowed: a multiple of {parts}, such as {-(-self._rows // parts) * parts}"
+                f"schedule.batch: given {self.rows}, but the rows are divided over {parts} data ranks;"
+                f" allowed: a multiple of {parts}, such as {-(-self.rows // parts) * parts}"
             )
         self.recipe.strategy.check_samples(self.recipe.schedule.samples)
         kind = kind_of(self.recipe.objective)
         if parts > 1 and not self.objective.additive:
             raise SanbuError(f"layout.data: given {parts}, but the objective {kind!r} couples the rows; allowed: 1")
-        if self._micro_batch < self._rows and not self.objective.additive:
+        if self._micro_batch < self.rows and not self.objective.additive:
             raise SanbuError(
                 f"schedule.micro_batch: given {self._micro_batch}, but the objective {kind!r} couples the rows"
-                f" of a batch and cannot be split; allowed: {self._rows}, the whole batch"
+                f" of a batch and cannot be split; allowed: {self.rows}, the whole batch"
             )
         if unknown := self.recipe.players.keys() - self.objective.players.keys():
             players = ", ".join(self.objective.players)

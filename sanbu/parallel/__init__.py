@@ -2,6 +2,8 @@
 
 layout.py       the degrees of a recipe's layout, checked against the world, the batch and the model
 world.py        this process among the others: groups, sums, agreement
+lost.py         ranks that are gone or do not answer, named by the others
+pace.py         speed, waiting and memory of each rank
 launch.py       processes for a layout, started by torchrun
 divide.py       a recipe's models and searches, applied to the layout in one order
 turns.py        what the processes do together in a turn

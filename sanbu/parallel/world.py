@@ -15,11 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, _get_default_store, _set_pg_timeout
 from torch.distributed.rendezvous import rendezvous
 
 from sanbu.config import SanbuError
 from sanbu.parallel.layout import Degrees, Layout, Place
+from sanbu.parallel.lost import Roll, lost_contact
 from sanbu.space import Batch, Draft, row_count
 
 T = TypeVar("T")
@@ -239,8 +240,13 @@ def join(layout: Layout, device: str) -> Iterator[World]:
         if device == "cuda":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         begin(device, timedelta(seconds=layout.timeout))
+    roll = call_roll(layout)
     try:
         yield make_world(layout, device)
+    except RuntimeError as error:
+        if not lost_contact(error):
+            raise
+        raise roll.name_missing(error) from None
     finally:
         if created:
             dist.destroy_process_group()
@@ -252,6 +258,13 @@ def begin(device: str, timeout: timedelta) -> None:
     store = PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+
+
+def call_roll(layout: Layout) -> Roll:
+    """The ranks of the group that exists, with this one entered."""
+    roll = Roll(_get_default_store(), dist.get_rank(), dist.get_world_size(), layout.timeout)
+    roll.enter()
+    return roll
 
 
 def make_world(layout: Layout, device: str) -> World:
@@ -271,6 +284,9 @@ def make_world(layout: Layout, device: str) -> World:
     if degrees.context > 1:
         firsts, numbers = [place for place in places if place.context == 0], range(degrees.context)
         context = own_group([[degrees.rank(replace(place, context=n)) for n in numbers] for place in firsts])
+    groups = [*mesh.get_all_groups(), rows.get_group(), ends, context]
+    for group in filter(None, groups):  # torch gives them half an hour
+        _set_pg_timeout(timedelta(seconds=layout.timeout), group)
     return World(layout, degrees, dist.get_rank(), mesh, rows, ends, context)
 
 
