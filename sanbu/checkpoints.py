@@ -117,6 +117,20 @@ class Writer:
         """Complete checkpoints, oldest first."""
         return sorted((self.folder / "checkpoints").glob("step-*"))
 
+    def regular(self, every: int) -> str | None:
+        """The latest checkpoint on the schedule; those that an interrupt has caused are not on it."""
+        for path in reversed(self.checkpoints()):
+            step = path.name.removeprefix("step-")
+            if step.isdigit() and (int(step) == 0 or (every and int(step) % every == 0)):
+                return path.name
+        return None
+
+    def remove_after(self, name: str) -> None:
+        """Delete the checkpoints that are later than one of them."""
+        for path in self.checkpoints():
+            if path.name > name:
+                remove(path)
+
     def save_checkpoint(self, name: str, state: dict[str, Any], about: dict[str, Any]) -> Path:
         """Write a checkpoint folder atomically: a tree of tensors and numbers, and facts about it."""
         self.flush_metrics()
@@ -157,10 +171,10 @@ class Writer:
         older = [other for other in self.checkpoints() if other < path]
         return older[-1].name if older else "the start"
 
-    def prune(self, keep: int, best: str | None) -> None:
-        """Delete all checkpoints but the latest `keep` and the best."""
+    def prune(self, keep: int, *others: str | None) -> None:
+        """Delete all checkpoints but the latest `keep`, and others by name."""
         for path in self.checkpoints()[:-keep]:
-            if path.name != best:
+            if path.name not in others:
                 remove(path)
 
     def clean(self) -> None:

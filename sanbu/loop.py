@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import signal
-from collections.abc import Iterator, Sequence
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -25,11 +25,13 @@ from sanbu.parallel.launch import launch
 from sanbu.parallel.pace import Pace
 from sanbu.parallel.states import save, weights_here, whole
 from sanbu.parallel.world import World, join, launched
-from sanbu.progress import SIGNALS, in_main_thread, interruptible
+from sanbu.progress import Interrupt, interruptible
 from sanbu.recipe import Recipe, walk
 from sanbu.run import Run
 from sanbu.training import Training
 from sanbu.watcher import STOP, Watcher, Watchers
+
+RECENT, FEW = 32, 8  # steps that a loss is compared with, and how many there must be
 
 
 def train(
@@ -108,12 +110,10 @@ def learn(book: Book) -> None:
         try:
             book.open()
             while training.step < book.schedule.steps and not book.over(interrupt.requested):
-                if training.advance():
-                    book.round()
+                book.advance()
             book.close()
         except NotFinite as error:
-            place = f"step {training.step + 1}, turn {training.turn + 1}"
-            raise SanbuError(f"{place}: {error}; {book.last_good()}") from None
+            raise SanbuError(f"{book.place()}: {error}; {book.last_good()}") from None
         finally:
             book.watcher.close()
 
@@ -140,6 +140,7 @@ class Book:
         self.watched = f"held_out/{training.objective.watched}"
         self.best: tuple[float, str] | None = None
         self.looks: list[float] = []  # held-out losses so far, for patience
+        self.losses: deque[float] = deque(maxlen=RECENT)
         self.saved = -1
         self.stopped, self.interrupted = False, False
         self.world, self.divided = training.world, training.divided
@@ -153,10 +154,12 @@ class Book:
             self.restore(self.run.folder / "checkpoints" / latest[0])
         else:
             self.world.once(lambda: self.writer.restore_metrics(0, None))
+            if self.schedule.rewinds:
+                self.checkpoint()
         self.watcher.begin(self.run, self.training)
         self.pace.start()
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path, take_up: Callable[[dict[str, Any], Path], None] | None = None) -> None:
         """Restore a checkpoint, and complete what an interruption left undone after it."""
         state, about = self.writer.load_checkpoint(path)
         if about["data"] != self.training.data.fingerprint:
@@ -166,18 +169,54 @@ class Book:
         finished = self.world.from_first(self.run.finished())
         if not finished:
             self.world.once(self.writer.reopen)
-        self.training.restore(state, self.run.folder)
+        (take_up or self.training.restore)(state, self.run.folder)
         self.world.once(lambda: self.writer.restore_metrics(about["metrics_bytes"], about.get("metrics")))
-        self.looks = [row[self.watched] for row in self.run.metrics() if self.watched in row]
+        rows = self.run.metrics()
+        self.looks = [row[self.watched] for row in rows if self.watched in row]
+        self.losses = deque((row["loss"] for row in rows if "loss" in row), RECENT)
         self.best = tuple(about["best"]) if about["best"] else None
         self.saved = self.training.step
         if not finished:
             self.complete(path.name)
 
+    def advance(self) -> None:
+        """Make one turn, and what is due after a round. Goes back where the schedule allows it."""
+        try:
+            if self.training.advance():
+                self.round()
+        except NotFinite as error:
+            if self.training.rewinds == self.schedule.rewinds:
+                raise
+            self.rewind(error)
+
+    def rewind(self, error: NotFinite) -> None:
+        """Go back to the latest checkpoint on the schedule, and leave out the batches that were used since."""
+        name = self.world.from_first(self.writer.regular(self.schedule.checkpoint_every))
+        if name is None:
+            raise error
+        reason = f"{self.place()}: {error}"
+        self.world.once(lambda: self.writer.remove_after(name))
+        self.restore(self.run.folder / "checkpoints" / name, self.training.rewind)
+        self.watcher.rewind(self.training.step, reason)
+        self.pace.start()
+
+    def check_rise(self, loss: float | None) -> None:
+        """Raise NotFinite for a loss that is far above those of the last steps."""
+        if loss is None or not self.schedule.spike:
+            return
+        if len(self.losses) >= FEW and loss > statistics.median(self.losses) + self.schedule.spike:
+            raise NotFinite(f"the loss rose to {loss:.4g} from about {statistics.median(self.losses):.4g}")
+        self.losses.append(loss)
+
     def round(self) -> None:
         """After each round: write metrics, and evaluate, sample and write a checkpoint when they are due."""
         step, schedule = self.training.step, self.schedule
         row: dict[str, Any] = {"step": step, **self.training.metrics, **self.pace.stop()}
+        self.check_rise(row.get("loss"))
+        if schedule.rewinds:
+            row["skipped"] = self.training.skipped
+            if step == schedule.steps:
+                self.training.check_finite()
         if due(step, schedule.evaluate_every, schedule.steps) and self.training.data.held_out_rows:
             row |= {f"held_out/{name}": value for name, value in self.training.evaluate().items()}
         if self.world.first:
@@ -217,7 +256,8 @@ class Book:
         self.save_model(name)
         snapshot = whole(self.divided, self.training.snapshot())
         self.world.once(lambda: self.writer.save_average(name, step, snapshot))
-        self.world.once(lambda: self.writer.prune(self.schedule.keep, best))
+        regular = self.writer.regular(self.schedule.checkpoint_every) if self.schedule.rewinds else None
+        self.world.once(lambda: self.writer.prune(self.schedule.keep, best, regular))
 
     def save_model(self, name: str) -> None:
         """Write the weights to sample from, unless they are those of this checkpoint already."""
@@ -236,6 +276,10 @@ class Book:
         if not patience or len(self.looks) <= patience:
             return False
         return min(self.looks[-patience:]) >= min(self.looks[:-patience])
+
+    def place(self) -> str:
+        """Where training is, for an error message."""
+        return f"step {self.training.step + 1}, turn {self.training.turn + 1}"
 
     def last_good(self) -> str:
         """Where the last good checkpoint is, for an error message."""
@@ -281,28 +325,3 @@ def free_folder(name: str) -> Path:
         number += 1
         folder = Path("runs") / f"{name}-{number}"
     return folder
-
-
-class Interrupt:
-    """Turns the first SIGINT or SIGTERM into a request to save and stop; a second one stops at once.
-
-    again: False in one of several processes, which may get the same signal from the terminal and from torchrun.
-    """
-
-    def __init__(self, again: bool = True) -> None:
-        self.requested, self.again = False, again
-        self.old: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupt:
-        if in_main_thread():
-            self.old = {number: signal.signal(number, self._ask) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        if self.again:
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else self.old[number])

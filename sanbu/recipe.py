@@ -52,6 +52,12 @@ class Schedule(Config):
         description="stop after this many evaluations without improvement and keep the best weights; 0 disables",
     )
     keep: int = Field(2, ge=1, description="number of latest checkpoints to keep; the best is kept too")
+    rewinds: int = Field(
+        0, ge=0, description="times to go back to the last checkpoint and skip the batches since when a loss is NaN"
+    )
+    spike: float = Field(
+        0.0, ge=0, description="rise of the loss above its median of 32 steps that is treated like NaN; 0 disables"
+    )
 
 
 class Recipe(Config):

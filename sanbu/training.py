@@ -50,8 +50,8 @@ class Training:
         self._check()
         self.searches = {player: self.divided.search(self._search(player)) for player in self.objective.players}
         self.known = self._know()
-        self.step = 0
-        self.turn = 0
+        self.step = self.turn = 0
+        self.skipped = self.rewinds = 0  # batches that were left out, and how often training went back
         self.metrics: Metrics = {}
         self._batch: Batch = {}
         self._turns: Iterator[Turn] = iter(())
@@ -77,13 +77,13 @@ class Training:
         return self._next is None
 
     def _experience(self) -> Batch:
-        start, rows, first = self.step * self.rows, self.rows, 0
+        start, rows, first = self.batch * self.rows, self.rows, 0
         if not self.objective.couples:  # each rank reads its own rows
             rows //= self.world.degrees.data
             first = rows * self.world.place.data
         batch = self._to_device(self.data.batch(start + first, rows))
         batch |= {name: table[batch["row"]] for name, table in self.known.items()}
-        seed_dropout(key(self.recipe.schedule.seed, "experience", self.step), 0)
+        seed_dropout(key(self.recipe.schedule.seed, "experience", self.batch), 0)
         with torch.no_grad(), self.machine.scope():
             return self.objective.experience(self._round(batch, "experience", first))
 
@@ -106,7 +106,7 @@ class Training:
         self.step, self.turn, self._batch = self.step + 1, 0, {}
 
     def _problem(self, turn: Turn) -> Problem:
-        seed = key(self.recipe.schedule.seed, "dropout", self.step, self.turn)
+        seed = key(self.recipe.schedule.seed, "dropout", self.batch, self.turn)
         self.divided.give_back(self.models)
         if self.objective.couples:
             turn = replace(turn, batch=self.world.mine(turn.batch))
@@ -141,7 +141,7 @@ class Training:
     def noise(self, purpose: str, *more: int, first_row: int = 0) -> Noise:
         """Random numbers for a purpose at this step."""
         device = self.machine.device
-        return Noise(self.recipe.schedule.seed, purpose, self.step, *more, first_row=first_row, device=device)
+        return Noise(self.recipe.schedule.seed, purpose, self.batch, *more, first_row=first_row, device=device)
 
     # -- looks --------------------------------------------------------------------------------------------------------
 
@@ -185,6 +185,8 @@ class Training:
         return {
             "step": self.step,
             "turn": self.turn,
+            "skipped": self.skipped,
+            "rewinds": self.rewinds,
             "metrics": dict(self.metrics) if self.turn else {},
             "experience": self._batch if self.turn else {},
             "models": {name: weights_here(self.divided, module) for name, module in self._changing().items()},
@@ -196,14 +198,22 @@ class Training:
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
         """Take up a state."""
+        self.divided.give_back(self.models)
         for name, module in self._changing().items():
             load_weights(module, fitted(self.divided, module, state["models"][name]), folder)
         for player, search in self.searches.items():
             load_search(self.divided, player, self.learners(player), search, state["searches"][player])
-        self.step = state["step"]
+        self.step, self.turn, self._next = state["step"], 0, None
+        self.skipped, self.rewinds = state.get("skipped", 0), state.get("rewinds", 0)
         if state["turn"]:
             self._begin_round(self._to_device(state["experience"]), state["turn"])
             self.metrics = dict(state["metrics"])
+
+    def rewind(self, state: dict[str, Any], folder: Path) -> None:
+        """Take up an earlier state, and leave out the batches that were used since."""
+        following, rewinds = self.batch + (self._next is not None), self.rewinds + 1
+        self.restore(state, folder)
+        self.skipped, self.rewinds = following - self.step, rewinds
 
     def check_finite(self) -> None:
         """Raise NotFinite when a weight is NaN or infinite, so that no checkpoint holds one."""
@@ -221,6 +231,11 @@ class Training:
         return {name: module for name, module in self.models.items() if name not in parents}
 
     # -- details ------------------------------------------------------------------------------------------------------
+
+    @property
+    def batch(self) -> int:
+        """The number of the batch of this step: random numbers belong to it, the learning rate to the step."""
+        return self.step + self.skipped
 
     @property
     def rows(self) -> int:

@@ -106,6 +106,10 @@ class Console(Watcher):
         lines = [line for line in shown.strip().splitlines() if line.strip()][:4]
         self.say("\n".join(f"  | {line[:100]}" for line in lines) if lines else f"sample: {path}")
 
+    def rewind(self, step: int, reason: str) -> None:
+        """Say why training went back."""
+        self.say(f"{reason}; back to step {step:,}, without the batches since")
+
     def end(self, run: Run, interrupted: bool) -> None:
         """Say how the ranks of several did, where the run is, and how to continue it."""
         self.close()
