@@ -18,7 +18,7 @@ from sanbu.checkpoints import RunError, Writer, check_new
 from sanbu.config import SanbuError, change, plain
 from sanbu.display.console import Console
 from sanbu.machine import Machine, decide, find_device
-from sanbu.memory.check import check_run
+from sanbu.memory.check import check_ranks, check_run
 from sanbu.memory.parts import told_in_one_line
 from sanbu.optimizers.search import NotFinite
 from sanbu.parallel.launch import launch
@@ -83,6 +83,8 @@ def train_here(recipe: Recipe, folder: Path, resume: bool, watcher: Watcher, wor
     parents = {name: Run.open(path).recipe for name, path in recipe.parents.items()}
     if world.alone:
         check_run(recipe, parents, machine.device.type, machine.precision)
+    else:
+        check_ranks(recipe, parents, machine.precision, world)
     locked = claim(folder) if world.first else nullcontext()
     with interruptible(), locked, torch.random.fork_rng(), told_in_one_line(partial(ran_out, recipe, folder)):
         training = Training(recipe, machine, world)

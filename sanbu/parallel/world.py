@@ -115,6 +115,14 @@ class World:
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return [bool(flag) for flag in found.tolist()]
 
+    def least(self, value: int) -> int:
+        """The least of a number over all processes."""
+        if self.alone:
+            return value
+        found = torch.tensor(value, dtype=torch.int64, device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MIN)
+        return int(found)
+
     def same(self, what: str, values: Sequence[str]) -> None:
         """Raise SanbuError, in every process, with the first of some texts that is not the same in all of them."""
         if self.alone:
