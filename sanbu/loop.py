@@ -23,7 +23,7 @@ from sanbu.memory.parts import told_in_one_line
 from sanbu.optimizers.search import NotFinite
 from sanbu.parallel.launch import launch
 from sanbu.parallel.pace import Pace
-from sanbu.parallel.states import save, weights_here, whole
+from sanbu.parallel.states import load, save, weights_here, whole
 from sanbu.parallel.world import World, join, launched
 from sanbu.progress import Interrupt, interruptible
 from sanbu.recipe import Recipe, walk
@@ -163,7 +163,7 @@ class Book:
 
     def restore(self, path: Path, take_up: Callable[[dict[str, Any], Path], None] | None = None) -> None:
         """Restore a checkpoint, and complete what an interruption left undone after it."""
-        state, about = self.writer.load_checkpoint(path)
+        state, about = load(self.divided, self.writer, path)
         if about["data"] != self.training.data.fingerprint:
             raise RunError(
                 f"{self.run.folder}: the data has changed since the run started, so resuming would not reproduce it"
@@ -294,7 +294,7 @@ class Book:
             self.checkpoint()
         if not self.interrupted and not self.world.from_first(self.run.finished()):
             if self.schedule.patience and self.best is not None:
-                state, _ = self.writer.load_checkpoint(self.run.folder / "checkpoints" / self.best[1])
+                state, _ = load(self.divided, self.writer, self.run.folder / "checkpoints" / self.best[1])
                 self.training.restore(state, self.run.folder)
                 self.save_model(self.best[1])
             self.world.once(lambda: self.writer.finish(self.writer.checkpoints()[-1].name))

@@ -16,4 +16,5 @@ sequence.py     context parallelism: attention over positions that lie on severa
 clip.py         the norm of a gradient that lies on several ranks
 matrices.py     Muon on matrices that lie on several ranks
 stored.py       checkpoints that every rank writes a part of
+reading.py      checkpoints that every rank reads a part of
 """

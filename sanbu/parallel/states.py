@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,13 +28,30 @@ def search_state(divided: Divided, player: str, learners: Models, search: Search
 def load_search(divided: Divided, player: str, learners: Models, search: Search, state: dict[str, Any]) -> None:
     """Take up the whole state of a search: what this rank holds of it."""
     if player not in divided.orders or not isinstance(search, GradientSearch):
-        search.load_state_dict(state)
+        search.load_state_dict(state if divided.world.alone else whole_state(state))
         return
     from sanbu.parallel.stored import load_optimizer_state
 
     search.updates, names = state["updates"], divided.names(learners)
     for (optimizer, _), saved, order in zip(search.pairs, state["optimizers"], divided.orders[player], strict=True):
         load_optimizer_state(optimizer, saved, order, names)
+
+
+def whole_state(state: dict[str, Any]) -> dict[str, Any]:
+    """A state whose tensors are read."""
+    from sanbu.parallel.reading import read_all
+
+    found: dict[str, Any] = read_all(state)
+    return found
+
+
+def load(divided: Divided, writer: Writer, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state of a checkpoint and the facts about it; one of several ranks reads later what it takes of the state."""
+    if divided.world.alone:
+        return writer.load_checkpoint(path)
+    from sanbu.parallel.reading import load_together
+
+    return load_together(divided.world, writer, path)
 
 
 def weights_here(divided: Divided, module: nn.Module) -> dict[str, Tensor]:
