@@ -305,7 +305,10 @@ def intact(path: Path) -> bool:
 
 def belongs(path: Path, checkpoint: str) -> bool:
     """Whether a file of tensors is intact and was written with that checkpoint."""
-    return intact(path) and facts_of(path).get("checkpoint") == checkpoint
+    try:
+        return facts_of(path).get("checkpoint") == checkpoint and intact(path)
+    except FileError:
+        return False
 
 
 def weights_hash(path: Path) -> str:

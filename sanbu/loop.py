@@ -6,6 +6,7 @@ import shutil
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sanbu.checkpoints import RunError, Writer, check_new
 from sanbu.config import SanbuError, change, plain
@@ -23,9 +25,9 @@ from sanbu.memory.parts import told_in_one_line
 from sanbu.optimizers.search import NotFinite
 from sanbu.parallel.launch import launch
 from sanbu.parallel.pace import Pace
-from sanbu.parallel.states import load, save, weights_here, whole
+from sanbu.parallel.states import Kept, load, weights_here, whole
 from sanbu.parallel.world import World, join, launched
-from sanbu.progress import Interrupt, interruptible
+from sanbu.progress import Interrupt, interruptible, start
 from sanbu.recipe import Recipe, walk
 from sanbu.run import Run
 from sanbu.training import Training
@@ -117,6 +119,7 @@ def learn(book: Book) -> None:
         except NotFinite as error:
             raise SanbuError(f"{book.place()}: {error}; {book.last_good()}") from None
         finally:
+            wait([book.writing] if book.writing else [])
             book.watcher.close()
 
 
@@ -146,6 +149,8 @@ class Book:
         self.saved = -1
         self.stopped, self.interrupted = False, False
         self.world, self.divided = training.world, training.divided
+        self.aside = self.world.aside() if self.schedule.saving == "background" else self.world
+        self.writing: Future[None] | None = None
         self.pace = Pace(self.world, training.rows, run.folder)
 
     def open(self) -> None:
@@ -179,7 +184,7 @@ class Book:
         self.best = tuple(about["best"]) if about["best"] else None
         self.saved = self.training.step
         if not finished:
-            self.complete(path.name)
+            self.complete(self.kept(path.name, state))
 
     def advance(self) -> None:
         """Make one turn, and what is due after a round. Goes back where the schedule allows it."""
@@ -193,6 +198,7 @@ class Book:
 
     def rewind(self, error: NotFinite) -> None:
         """Go back to the latest checkpoint on the schedule, and leave out the batches that were used since."""
+        self.settle()
         name = self.world.from_first(self.writer.regular(self.schedule.checkpoint_every))
         if name is None:
             raise error
@@ -246,26 +252,39 @@ class Book:
         name = f"step-{training.step:08d}" + (f"-turn-{training.turn:04d}" if training.turn else "")
         if held_out is not None and (self.best is None or held_out < self.best[0]):
             self.best = (held_out, name)
-        about = {"best": self.best, "data": training.data.fingerprint}
-        save(self.divided, self.writer, name, training.state(), about)
-        self.complete(name)
+        self.settle()
+        kept = self.kept(name, training.state())
+        if self.schedule.saving == "background":
+            self.writing = start(partial(self.write, kept.copied()))
+        else:
+            self.write(kept)
         self.pace.report(training.step)
         self.saved = training.step
 
-    def complete(self, name: str) -> None:
-        """After a checkpoint: write its model and its snapshot of the average, and delete old checkpoints."""
-        step, best = self.training.step, self.best[1] if self.best else None
-        self.save_model(name)
-        snapshot = whole(self.divided, self.training.snapshot())
-        self.world.once(lambda: self.writer.save_average(name, step, snapshot))
-        regular = self.writer.regular(self.schedule.checkpoint_every) if self.schedule.rewinds else None
-        self.world.once(lambda: self.writer.prune(self.schedule.keep, best, regular))
-
-    def save_model(self, name: str) -> None:
-        """Write the weights to sample from, unless they are those of this checkpoint already."""
+    def kept(self, name: str, state: dict[str, Any]) -> Kept:
+        """What belongs to a checkpoint. Every rank takes part in it."""
+        training = self.training
+        about = {"best": self.best, "data": training.data.fingerprint, **self.writer.facts()}
+        tensors: dict[str, Tensor] = {}
         if not self.world.from_first(self.writer.has_model(name)):
-            tensors = whole(self.divided, weights_here(self.divided, self.training.sampler()))
-            self.world.once(lambda: self.writer.save_weights(tensors, name))
+            tensors = whole(self.divided, weights_here(self.divided, training.sampler()))
+        return Kept(name, training.step, about, state, tensors, whole(self.divided, training.snapshot()))
+
+    def write(self, kept: Kept) -> None:
+        """Write a checkpoint, and then what belongs to it; perhaps in a thread of its own."""
+        kept.save(self.aside, self.writer)
+        self.complete(kept)
+
+    def complete(self, kept: Kept) -> None:
+        """After a checkpoint: write its model and its snapshot of the average, and delete old checkpoints."""
+        regular = self.schedule.checkpoint_every if self.schedule.rewinds else None
+        kept.complete(self.aside, self.writer, self.schedule.keep, regular)
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is being written. Raises what went wrong."""
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()
 
     def over(self, interrupted: bool) -> bool:
         """Whether the run is to stop: an interrupt, a watcher, or its patience is over."""
@@ -285,6 +304,7 @@ class Book:
 
     def last_good(self) -> str:
         """Where the last good checkpoint is, for an error message."""
+        self.settle()
         paths = self.writer.checkpoints()
         return f"the last good checkpoint is {paths[-1]}" if paths else "there is no checkpoint yet"
 
@@ -292,11 +312,12 @@ class Book:
         """Write the last checkpoint; with patience, put the best weights into the model; mark the run as finished."""
         if self.saved != self.training.step or self.training.turn:
             self.checkpoint()
+        self.settle()
         if not self.interrupted and not self.world.from_first(self.run.finished()):
             if self.schedule.patience and self.best is not None:
                 state, _ = load(self.divided, self.writer, self.run.folder / "checkpoints" / self.best[1])
                 self.training.restore(state, self.run.folder)
-                self.save_model(self.best[1])
+                self.complete(self.kept(self.best[1], state))
             self.world.once(lambda: self.writer.finish(self.writer.checkpoints()[-1].name))
         self.watcher.end(self.run, self.interrupted)
 

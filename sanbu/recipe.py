@@ -46,6 +46,9 @@ class Schedule(Config):
     sample_every: int = Field(0, ge=0, description="steps between samples; 0 disables")
     samples: int = Field(1, ge=1, le=100_000, description="samples drawn each time")
     checkpoint_every: int = Field(500, ge=0, description="steps between checkpoints; 0 only at the end")
+    saving: Literal["wait", "background"] = Field(
+        "wait", description="while a checkpoint is written, training waits, or goes on (takes memory for a copy)"
+    )
     patience: int = Field(
         0,
         ge=0,

@@ -60,7 +60,7 @@ class Notes(Watcher):
 
 def recipe(*batches, times=1e30, **schedule):
     given = {"steps": STEPS, "batch": ROWS, "checkpoint_every": 4, "rewinds": 3, "evaluate_every": 0, **schedule}
-    return vae.recipe().change(data=Spoilt(batches=batches, times=times), machine=CPU, average=None, **given)
+    return vae.recipe().change(data=Spoilt(batches=batches, times=times), machine=CPU, **given)
 
 
 def rows(folder):

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from sanbu.parallel.world import World
 
@@ -59,8 +58,7 @@ class Pace:
         mine |= {"waiting": round(self.waiting, 6)} if device == "cpu" else {}
         mine |= {"rows": self.steps * self.rows, "memory_bytes": memory(device)}
         self.steps, self.seconds, self.waiting = 0, 0.0, 0.0
-        found: list[Any] = [None] * self.world.size
-        dist.all_gather_object(found, mine)
+        found = self.world.of_all(mine)
         if self.world.first:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "ranks": found}) + "\n")

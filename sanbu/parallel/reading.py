@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from safetensors import safe_open
 from torch import Tensor
 
@@ -80,9 +79,7 @@ def load_together(world: World, writer: Writer, path: Path) -> tuple[dict[str, A
         state["experience"] = read_all(state["experience"])
     except SanbuError as error:
         trouble = str(error)
-    found: list[Any] = [None] * world.size
-    dist.all_gather_object(found, trouble)
-    first = next(filter(None, found), "")
+    first = next(filter(None, world.of_all(trouble)), "")
     if first:
         raise RunError(first)
     return state, about

@@ -61,8 +61,7 @@ def begin(path: Path, place: Path) -> None:
 
 def owners(world: World, index: Index, tree: Any) -> tuple[list[str], list[Any], list[Index]]:
     """The tensors that this rank writes (of equal pieces the first rank's), and what every rank has."""
-    found: list[Any] = [None] * world.size
-    dist.all_gather_object(found, (index, tree))
+    found = world.of_all((index, tree))
     taken: set[tuple[str, tuple[int, ...]]] = set()
     owned: list[Index] = []
     for held, _ in found:
@@ -86,8 +85,7 @@ def write(path: Path, tensors: dict[str, Tensor], checkpoint: str) -> tuple[str,
 
 def all_or_none(world: World, place: Path, written: tuple[str, str]) -> list[str]:
     """The hashes of all ranks. If one could not write, the folder is removed and SanbuError raised everywhere."""
-    found: list[Any] = [None] * world.size
-    dist.all_gather_object(found, written)
+    found = world.of_all(written)
     trouble = [(rank, error) for rank, (_, error) in enumerate(found) if error]
     if trouble:
         if world.first:

@@ -33,6 +33,7 @@ class World:
 
     mesh: the dimensions in NAMES. rows: of the ranks with other rows or positions and the same part of the model.
     ends: the first and the last stage, for those that are in one of the two. context: other positions, same rows.
+    everybody: the group for what all agree on; None: the one of the job.
     """
 
     layout: Layout = field(default_factory=Layout)
@@ -42,6 +43,7 @@ class World:
     rows: DeviceMesh | None = None
     ends: dist.ProcessGroup | None = None
     context: dist.ProcessGroup | None = None
+    everybody: dist.ProcessGroup | None = None
 
     @property
     def size(self) -> int:
@@ -97,15 +99,29 @@ class World:
     def wait(self) -> None:
         """Wait until all processes are here."""
         if not self.alone:
-            dist.barrier()
+            dist.barrier(self.everybody)
 
     def from_first(self, value: T) -> T:
         """What the first process has: numbers, texts, lists of them."""
         if self.alone:
             return value
         held = [json.dumps(value) if self.first else None]
-        dist.broadcast_object_list(held, 0)
+        dist.broadcast_object_list(held, 0, group=self.everybody)
         return json.loads(held[0] or "null")
+
+    def of_all(self, value: Any) -> list[Any]:
+        """What each process has, by rank."""
+        if self.alone:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value, group=self.everybody)
+        return found
+
+    def aside(self) -> World:
+        """This world for another thread: what that agrees on does not meet what the main thread sends."""
+        if self.alone:
+            return self
+        return replace(self, everybody=dist.new_group(backend="gloo", timeout=timedelta(seconds=self.layout.timeout)))
 
     def any(self, *flags: bool) -> list[bool]:
         """Whether each flag is set in any process."""
@@ -127,8 +143,7 @@ class World:
         """Raise SanbuError, in every process, with the first of some texts that is not the same in all of them."""
         if self.alone:
             return
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, list(values))
+        found = self.of_all(list(values))
         for rank, others in enumerate(found):
             for first, other in zip_longest(found[0], others, fillvalue="nothing"):
                 if other != first:
