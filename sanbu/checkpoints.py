@@ -41,6 +41,8 @@ from sanbu.files import (
 if TYPE_CHECKING:
     from sanbu.config import Config
 
+Read = Callable[[Path, dict[str, Any]], Mapping[str, Any]]
+
 FORMAT = 2  # of recipe.json and of checkpoints
 PIPELINE = "pipeline.json"  # in the folder of a pipeline: the stages that may stand for it, in order
 FORMATS = (1, 2)  # that can be read; format 1 has no hashes
@@ -117,6 +119,20 @@ class Writer:
         """Complete checkpoints, oldest first."""
         return sorted((self.folder / "checkpoints").glob("step-*"))
 
+    def regular(self, every: int) -> str | None:
+        """The latest checkpoint on the schedule; those that an interrupt has caused are not on it."""
+        for path in reversed(self.checkpoints()):
+            step = path.name.removeprefix("step-")
+            if step.isdigit() and (int(step) == 0 or (every and int(step) % every == 0)):
+                return path.name
+        return None
+
+    def remove_after(self, name: str) -> None:
+        """Delete the checkpoints that are later than one of them."""
+        for path in self.checkpoints():
+            if path.name > name:
+                remove(path)
+
     def save_checkpoint(self, name: str, state: dict[str, Any], about: dict[str, Any]) -> Path:
         """Write a checkpoint folder atomically: a tree of tensors and numbers, and facts about it."""
         self.flush_metrics()
@@ -140,15 +156,18 @@ class Writer:
         """What a checkpoint says of the run so far."""
         return {"format": FORMAT, "metrics_bytes": self.metrics_bytes, "metrics": self.metrics.hexdigest()}
 
-    def load_checkpoint(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The state and the facts about it. Raises RunError if the checkpoint is damaged, and says how to continue."""
+    def load_checkpoint(self, path: Path, read: Read | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The state and the facts about it. Raises RunError if the checkpoint is damaged, and says how to continue.
+
+        read: the tensors of a checkpoint by name, from its folder and its facts; by default all of them, whole.
+        """
         try:
             about = read_object(path / "state.json", "format", "metrics_bytes", "state")
             if about["format"] not in FORMATS:
                 raise RunError(f"{path} was written in format {about['format']}; this version reads 1 to {FORMAT}")
             if about["format"] > 1:
                 check_seal(path / "state.json", about)
-            tensors = read_pieces(path, about) if "ranks" in about else read_state(path, about)
+            tensors = (read or read_whole)(path, about)
         except FileError as error:
             raise RunError(f"{error}; delete {path} to resume from {self._before(path)}") from None
         return unpack(about.pop("state"), tensors), about
@@ -157,10 +176,10 @@ class Writer:
         older = [other for other in self.checkpoints() if other < path]
         return older[-1].name if older else "the start"
 
-    def prune(self, keep: int, best: str | None) -> None:
-        """Delete all checkpoints but the latest `keep` and the best."""
+    def prune(self, keep: int, *others: str | None) -> None:
+        """Delete all checkpoints but the latest `keep`, and others by name."""
         for path in self.checkpoints()[:-keep]:
-            if path.name != best:
+            if path.name not in others:
                 remove(path)
 
     def clean(self) -> None:
@@ -205,20 +224,13 @@ class Writer:
         write_json(self.folder / "finished.json", seal(about))
 
 
-def read_state(path: Path, about: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint of one process."""
-    return read_tensors(path / "state.safetensors", sealed=about["format"] > 1)
-
-
-def read_pieces(path: Path, about: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that several ranks wrote, put together."""
+def read_whole(path: Path, about: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint; those that several ranks wrote, put together."""
     import torch
 
-    files = [path / f"rank-{rank:05d}.safetensors" for rank in range(len(about["ranks"]))]
-    parts = [read_tensors(file, sealed=True) for file in files]
-    for file, expected in zip(files, about["ranks"], strict=True):
-        if facts_of(file)["sha256"] != expected:
-            raise FileError(f"{file} is damaged: it does not match its hash in state.json")
+    parts = [read_file(path, about, number) for number in range(len(files_of(path, about)))]
+    if "ranks" not in about:
+        return parts[0]
     found = {}
     for name, entry in about["tensors"].items():
         if len(entry["pieces"]) == 1:
@@ -229,6 +241,28 @@ def read_pieces(path: Path, about: dict[str, Any]) -> dict[str, Tensor]:
             place = tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
             found[name][place] = parts[rank][name]
     return found
+
+
+def files_of(path: Path, about: dict[str, Any]) -> list[Path]:
+    """The files with the tensors of a checkpoint."""
+    if "ranks" not in about:
+        return [path / "state.safetensors"]
+    return [path / f"rank-{rank:05d}.safetensors" for rank in range(len(about["ranks"]))]
+
+
+def read_file(path: Path, about: dict[str, Any], number: int) -> dict[str, Tensor]:
+    """The tensors of one of these files. Raises FileError if it does not match its hashes."""
+    file = files_of(path, about)[number]
+    tensors = read_tensors(file, sealed=about["format"] > 1)
+    check_header(file, about, number)
+    return tensors
+
+
+def check_header(file: Path, about: dict[str, Any], number: int) -> None:
+    """Raise FileError if the hash in one of these files is not that in state.json."""
+    found = facts_of(file).get("sha256")
+    if "ranks" in about and found != about["ranks"][number]:
+        raise FileError(f"{file} is damaged: it does not match its hash in state.json")
 
 
 def check_new(folder: Path) -> None:
@@ -271,7 +305,10 @@ def intact(path: Path) -> bool:
 
 def belongs(path: Path, checkpoint: str) -> bool:
     """Whether a file of tensors is intact and was written with that checkpoint."""
-    return intact(path) and facts_of(path).get("checkpoint") == checkpoint
+    try:
+        return facts_of(path).get("checkpoint") == checkpoint and intact(path)
+    except FileError:
+        return False
 
 
 def weights_hash(path: Path) -> str:

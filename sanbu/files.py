@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,7 +218,7 @@ def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     return tree
 
 
-def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
+def unpack(tree: Any, tensors: Mapping[str, Any]) -> Any:
     """The inverse of `pack`; tuples come back as lists."""
     if isinstance(tree, dict):
         if "tensor" in tree:

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import time
-from collections.abc import Iterator, Sequence
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sanbu.checkpoints import RunError, Writer, check_new
 from sanbu.config import SanbuError, change, plain
 from sanbu.display.console import Console
 from sanbu.machine import Machine, decide, find_device
-from sanbu.memory.check import check_run
+from sanbu.memory.check import check_ranks, check_run
 from sanbu.memory.parts import told_in_one_line
 from sanbu.optimizers.search import NotFinite
 from sanbu.parallel.launch import launch
-from sanbu.parallel.states import save, weights_here, whole
+from sanbu.parallel.pace import Pace
+from sanbu.parallel.states import Kept, load, weights_here, whole
 from sanbu.parallel.world import World, join, launched
-from sanbu.progress import SIGNALS, in_main_thread, interruptible
+from sanbu.progress import Interrupt, interruptible, start
 from sanbu.recipe import Recipe, walk
 from sanbu.run import Run
 from sanbu.training import Training
 from sanbu.watcher import STOP, Watcher, Watchers
+
+RECENT, FEW = 32, 8  # steps that a loss is compared with, and how many there must be
 
 
 def train(
@@ -81,6 +85,8 @@ def train_here(recipe: Recipe, folder: Path, resume: bool, watcher: Watcher, wor
     parents = {name: Run.open(path).recipe for name, path in recipe.parents.items()}
     if world.alone:
         check_run(recipe, parents, machine.device.type, machine.precision)
+    else:
+        check_ranks(recipe, parents, machine.precision, world)
     locked = claim(folder) if world.first else nullcontext()
     with interruptible(), locked, torch.random.fork_rng(), told_in_one_line(partial(ran_out, recipe, folder)):
         training = Training(recipe, machine, world)
@@ -108,13 +114,12 @@ def learn(book: Book) -> None:
         try:
             book.open()
             while training.step < book.schedule.steps and not book.over(interrupt.requested):
-                if training.advance():
-                    book.round()
+                book.advance()
             book.close()
         except NotFinite as error:
-            place = f"step {training.step + 1}, turn {training.turn + 1}"
-            raise SanbuError(f"{place}: {error}; {book.last_good()}") from None
+            raise SanbuError(f"{book.place()}: {error}; {book.last_good()}") from None
         finally:
+            wait([book.writing] if book.writing else [])
             book.watcher.close()
 
 
@@ -140,10 +145,13 @@ class Book:
         self.watched = f"held_out/{training.objective.watched}"
         self.best: tuple[float, str] | None = None
         self.looks: list[float] = []  # held-out losses so far, for patience
+        self.losses: deque[float] = deque(maxlen=RECENT)
         self.saved = -1
         self.stopped, self.interrupted = False, False
         self.world, self.divided = training.world, training.divided
-        self.since, self.since_cpu = time.perf_counter(), time.process_time()
+        self.aside = self.world.aside() if self.schedule.saving == "background" else self.world
+        self.writing: Future[None] | None = None
+        self.pace = Pace(self.world, training.rows, run.folder)
 
     def open(self) -> None:
         """Restore the latest checkpoint, if any, and tell the watchers what the run uses."""
@@ -153,12 +161,14 @@ class Book:
             self.restore(self.run.folder / "checkpoints" / latest[0])
         else:
             self.world.once(lambda: self.writer.restore_metrics(0, None))
+            if self.schedule.rewinds:
+                self.checkpoint()
         self.watcher.begin(self.run, self.training)
-        self.since, self.since_cpu = time.perf_counter(), time.process_time()
+        self.pace.start()
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path, take_up: Callable[[dict[str, Any], Path], None] | None = None) -> None:
         """Restore a checkpoint, and complete what an interruption left undone after it."""
-        state, about = self.writer.load_checkpoint(path)
+        state, about = load(self.divided, self.writer, path)
         if about["data"] != self.training.data.fingerprint:
             raise RunError(
                 f"{self.run.folder}: the data has changed since the run started, so resuming would not reproduce it"
@@ -166,20 +176,55 @@ class Book:
         finished = self.world.from_first(self.run.finished())
         if not finished:
             self.world.once(self.writer.reopen)
-        self.training.restore(state, self.run.folder)
+        (take_up or self.training.restore)(state, self.run.folder)
         self.world.once(lambda: self.writer.restore_metrics(about["metrics_bytes"], about.get("metrics")))
-        self.looks = [row[self.watched] for row in self.run.metrics() if self.watched in row]
+        rows = self.run.metrics()
+        self.looks = [row[self.watched] for row in rows if self.watched in row]
+        self.losses = deque((row["loss"] for row in rows if "loss" in row), RECENT)
         self.best = tuple(about["best"]) if about["best"] else None
         self.saved = self.training.step
         if not finished:
-            self.complete(path.name)
+            self.complete(self.kept(path.name, state))
+
+    def advance(self) -> None:
+        """Make one turn, and what is due after a round. Goes back where the schedule allows it."""
+        try:
+            if self.training.advance():
+                self.round()
+        except NotFinite as error:
+            if self.training.rewinds == self.schedule.rewinds:
+                raise
+            self.rewind(error)
+
+    def rewind(self, error: NotFinite) -> None:
+        """Go back to the latest checkpoint on the schedule, and leave out the batches that were used since."""
+        self.settle()
+        name = self.world.from_first(self.writer.regular(self.schedule.checkpoint_every))
+        if name is None:
+            raise error
+        reason = f"{self.place()}: {error}"
+        self.world.once(lambda: self.writer.remove_after(name))
+        self.restore(self.run.folder / "checkpoints" / name, self.training.rewind)
+        self.watcher.rewind(self.training.step, reason)
+        self.pace.start()
+
+    def check_rise(self, loss: float | None) -> None:
+        """Raise NotFinite for a loss that is far above those of the last steps."""
+        if loss is None or not self.schedule.spike:
+            return
+        if len(self.losses) >= FEW and loss > statistics.median(self.losses) + self.schedule.spike:
+            raise NotFinite(f"the loss rose to {loss:.4g} from about {statistics.median(self.losses):.4g}")
+        self.losses.append(loss)
 
     def round(self) -> None:
         """After each round: write metrics, and evaluate, sample and write a checkpoint when they are due."""
         step, schedule = self.training.step, self.schedule
-        row: dict[str, Any] = {"step": step, **self.training.metrics}
-        row["time/seconds"] = round(time.perf_counter() - self.since, 6)
-        row["time/cpu_seconds"] = round(time.process_time() - self.since_cpu, 6)
+        row: dict[str, Any] = {"step": step, **self.training.metrics, **self.pace.stop()}
+        self.check_rise(row.get("loss"))
+        if schedule.rewinds:
+            row["skipped"] = self.training.skipped
+            if step == schedule.steps:
+                self.training.check_finite()
         if due(step, schedule.evaluate_every, schedule.steps) and self.training.data.held_out_rows:
             row |= {f"held_out/{name}": value for name, value in self.training.evaluate().items()}
         if self.world.first:
@@ -191,7 +236,7 @@ class Book:
             self.sample()
         if due(step, schedule.checkpoint_every) or (schedule.patience and self.watched in row):
             self.checkpoint(row.get(self.watched))
-        self.since, self.since_cpu = time.perf_counter(), time.process_time()
+        self.pace.start()
 
     def sample(self) -> None:
         """Draw samples and write them into a file for people."""
@@ -207,24 +252,39 @@ class Book:
         name = f"step-{training.step:08d}" + (f"-turn-{training.turn:04d}" if training.turn else "")
         if held_out is not None and (self.best is None or held_out < self.best[0]):
             self.best = (held_out, name)
-        about = {"best": self.best, "data": training.data.fingerprint}
-        save(self.divided, self.writer, name, training.state(), about)
-        self.complete(name)
+        self.settle()
+        kept = self.kept(name, training.state())
+        if self.schedule.saving == "background":
+            self.writing = start(partial(self.write, kept.copied()))
+        else:
+            self.write(kept)
+        self.pace.report(training.step)
         self.saved = training.step
 
-    def complete(self, name: str) -> None:
-        """After a checkpoint: write its model and its snapshot of the average, and delete old checkpoints."""
-        step, best = self.training.step, self.best[1] if self.best else None
-        self.save_model(name)
-        snapshot = whole(self.divided, self.training.snapshot())
-        self.world.once(lambda: self.writer.save_average(name, step, snapshot))
-        self.world.once(lambda: self.writer.prune(self.schedule.keep, best))
-
-    def save_model(self, name: str) -> None:
-        """Write the weights to sample from, unless they are those of this checkpoint already."""
+    def kept(self, name: str, state: dict[str, Any]) -> Kept:
+        """What belongs to a checkpoint. Every rank takes part in it."""
+        training = self.training
+        about = {"best": self.best, "data": training.data.fingerprint, **self.writer.facts()}
+        tensors: dict[str, Tensor] = {}
         if not self.world.from_first(self.writer.has_model(name)):
-            tensors = whole(self.divided, weights_here(self.divided, self.training.sampler()))
-            self.world.once(lambda: self.writer.save_weights(tensors, name))
+            tensors = whole(self.divided, weights_here(self.divided, training.sampler()))
+        return Kept(name, training.step, about, state, tensors, whole(self.divided, training.snapshot()))
+
+    def write(self, kept: Kept) -> None:
+        """Write a checkpoint, and then what belongs to it; perhaps in a thread of its own."""
+        kept.save(self.aside, self.writer)
+        self.complete(kept)
+
+    def complete(self, kept: Kept) -> None:
+        """After a checkpoint: write its model and its snapshot of the average, and delete old checkpoints."""
+        regular = self.schedule.checkpoint_every if self.schedule.rewinds else None
+        kept.complete(self.aside, self.writer, self.schedule.keep, regular)
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is being written. Raises what went wrong."""
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()
 
     def over(self, interrupted: bool) -> bool:
         """Whether the run is to stop: an interrupt, a watcher, or its patience is over."""
@@ -238,8 +298,13 @@ class Book:
             return False
         return min(self.looks[-patience:]) >= min(self.looks[:-patience])
 
+    def place(self) -> str:
+        """Where training is, for an error message."""
+        return f"step {self.training.step + 1}, turn {self.training.turn + 1}"
+
     def last_good(self) -> str:
         """Where the last good checkpoint is, for an error message."""
+        self.settle()
         paths = self.writer.checkpoints()
         return f"the last good checkpoint is {paths[-1]}" if paths else "there is no checkpoint yet"
 
@@ -247,11 +312,12 @@ class Book:
         """Write the last checkpoint; with patience, put the best weights into the model; mark the run as finished."""
         if self.saved != self.training.step or self.training.turn:
             self.checkpoint()
+        self.settle()
         if not self.interrupted and not self.world.from_first(self.run.finished()):
             if self.schedule.patience and self.best is not None:
-                state, _ = self.writer.load_checkpoint(self.run.folder / "checkpoints" / self.best[1])
+                state, _ = load(self.divided, self.writer, self.run.folder / "checkpoints" / self.best[1])
                 self.training.restore(state, self.run.folder)
-                self.save_model(self.best[1])
+                self.complete(self.kept(self.best[1], state))
             self.world.once(lambda: self.writer.finish(self.writer.checkpoints()[-1].name))
         self.watcher.end(self.run, self.interrupted)
 
@@ -282,28 +348,3 @@ def free_folder(name: str) -> Path:
         number += 1
         folder = Path("runs") / f"{name}-{number}"
     return folder
-
-
-class Interrupt:
-    """Turns the first SIGINT or SIGTERM into a request to save and stop; a second one stops at once.
-
-    again: False in one of several processes, which may get the same signal from the terminal and from torchrun.
-    """
-
-    def __init__(self, again: bool = True) -> None:
-        self.requested, self.again = False, again
-        self.old: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupt:
-        if in_main_thread():
-            self.old = {number: signal.signal(number, self._ask) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        if self.again:
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else self.old[number])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import lru_cache
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +51,31 @@ def stop_now(number: int, frame: FrameType | None) -> None:
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+class Interrupt:
+    """Turns the first SIGINT or SIGTERM into a request to save and stop; a second one stops at once.
+
+    again: False in one of several processes, which may get the same signal from the terminal and from torchrun.
+    """
+
+    def __init__(self, again: bool = True) -> None:
+        self.requested, self.again = False, again
+        self.old: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if in_main_thread():
+            self.old = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        if self.again:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else self.old[number])
 
 
 def stop_with_parent() -> None:

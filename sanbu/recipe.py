@@ -46,12 +46,21 @@ class Schedule(Config):
     sample_every: int = Field(0, ge=0, description="steps between samples; 0 disables")
     samples: int = Field(1, ge=1, le=100_000, description="samples drawn each time")
     checkpoint_every: int = Field(500, ge=0, description="steps between checkpoints; 0 only at the end")
+    saving: Literal["wait", "background"] = Field(
+        "wait", description="while a checkpoint is written, training waits, or goes on (takes memory for a copy)"
+    )
     patience: int = Field(
         0,
         ge=0,
         description="stop after this many evaluations without improvement and keep the best weights; 0 disables",
     )
     keep: int = Field(2, ge=1, description="number of latest checkpoints to keep; the best is kept too")
+    rewinds: int = Field(
+        0, ge=0, description="times to go back to the last checkpoint and skip the batches since when a loss is NaN"
+    )
+    spike: float = Field(
+        0.0, ge=0, description="rise of the loss above its median of 32 steps that is treated like NaN; 0 disables"
+    )
 
 
 class Recipe(Config):

@@ -50,8 +50,8 @@ class Training:
         self._check()
         self.searches = {player: self.divided.search(self._search(player)) for player in self.objective.players}
         self.known = self._know()
-        self.step = 0
-        self.turn = 0
+        self.step = self.turn = 0
+        self.skipped = self.rewinds = 0  # batches that were left out, and how often training went back
         self.metrics: Metrics = {}
         self._batch: Batch = {}
         self._turns: Iterator[Turn] = iter(())
@@ -77,13 +77,13 @@ class Training:
         return self._next is None
 
     def _experience(self) -> Batch:
-        start, rows, first = self.step * self._rows, self._rows, 0
+        start, rows, first = self.batch * self.rows, self.rows, 0
         if not self.objective.couples:  # each rank reads its own rows
             rows //= self.world.degrees.data
             first = rows * self.world.place.data
         batch = self._to_device(self.data.batch(start + first, rows))
         batch |= {name: table[batch["row"]] for name, table in self.known.items()}
-        seed_dropout(key(self.recipe.schedule.seed, "experience", self.step), 0)
+        seed_dropout(key(self.recipe.schedule.seed, "experience", self.batch), 0)
         with torch.no_grad(), self.machine.scope():
             return self.objective.experience(self._round(batch, "experience", first))
 
@@ -106,7 +106,7 @@ class Training:
         self.step, self.turn, self._batch = self.step + 1, 0, {}
 
     def _problem(self, turn: Turn) -> Problem:
-        seed = key(self.recipe.schedule.seed, "dropout", self.step, self.turn)
+        seed = key(self.recipe.schedule.seed, "dropout", self.batch, self.turn)
         self.divided.give_back(self.models)
         if self.objective.couples:
             turn = replace(turn, batch=self.world.mine(turn.batch))
@@ -126,12 +126,12 @@ class Training:
     def _know(self) -> Batch:
         """Tables of what the objective calls fixed, by row, where that is cheaper than computing it at every step."""
         fixed, rows = self.objective.fixed, self.data.rows
-        if fixed is None or self.recipe.schedule.steps * self._rows <= rows:
+        if fixed is None or self.recipe.schedule.steps * self.rows <= rows:
             return {}
         found: list[Batch] = []
         with torch.no_grad(), self.machine.scope(), progress_rows("reference", rows) as progress:
-            for start in range(0, rows, self._rows):
-                batch = self._to_device(self.data.batch(start, min(self._rows, rows - start)))
+            for start in range(0, rows, self.rows):
+                batch = self._to_device(self.data.batch(start, min(self.rows, rows - start)))
                 found.append({"row": batch["row"], **fixed(self.models, batch)})
                 progress(len(batch["row"]))
         whole = {name: torch.cat([part[name] for part in found]) for name in found[0]}
@@ -141,7 +141,7 @@ class Training:
     def noise(self, purpose: str, *more: int, first_row: int = 0) -> Noise:
         """Random numbers for a purpose at this step."""
         device = self.machine.device
-        return Noise(self.recipe.schedule.seed, purpose, self.step, *more, first_row=first_row, device=device)
+        return Noise(self.recipe.schedule.seed, purpose, self.batch, *more, first_row=first_row, device=device)
 
     # -- looks --------------------------------------------------------------------------------------------------------
 
@@ -157,8 +157,8 @@ class Training:
         models = {**self.models, "model": model}
         noise = Noise(self.recipe.schedule.seed, "evaluate", device=self.machine.device)
         rows = min(self.recipe.schedule.evaluate_rows, self.data.held_out_rows)
-        for start in range(0, rows, self._rows):
-            batch = self._to_device(self.data.held_out(start, min(self._rows, rows - start)))
+        for start in range(0, rows, self.rows):
+            batch = self._to_device(self.data.held_out(start, min(self.rows, rows - start)))
             yield Round(models, batch, noise, partial(draw, self.rollout, models), self.data.codec.read, learning=False)
 
     def sample(self, count: int) -> list[Any]:
@@ -185,6 +185,8 @@ class Training:
         return {
             "step": self.step,
             "turn": self.turn,
+            "skipped": self.skipped,
+            "rewinds": self.rewinds,
             "metrics": dict(self.metrics) if self.turn else {},
             "experience": self._batch if self.turn else {},
             "models": {name: weights_here(self.divided, module) for name, module in self._changing().items()},
@@ -196,14 +198,22 @@ class Training:
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
         """Take up a state."""
+        self.divided.give_back(self.models)
         for name, module in self._changing().items():
             load_weights(module, fitted(self.divided, module, state["models"][name]), folder)
         for player, search in self.searches.items():
             load_search(self.divided, player, self.learners(player), search, state["searches"][player])
-        self.step = state["step"]
+        self.step, self.turn, self._next = state["step"], 0, None
+        self.skipped, self.rewinds = state.get("skipped", 0), state.get("rewinds", 0)
         if state["turn"]:
             self._begin_round(self._to_device(state["experience"]), state["turn"])
             self.metrics = dict(state["metrics"])
+
+    def rewind(self, state: dict[str, Any], folder: Path) -> None:
+        """Take up an earlier state, and leave out the batches that were used since."""
+        following, rewinds = self.batch + (self._next is not None), self.rewinds + 1
+        self.restore(state, folder)
+        self.skipped, self.rewinds = following - self.step, rewinds
 
     def check_finite(self) -> None:
         """Raise NotFinite when a weight is NaN or infinite, so that no checkpoint holds one."""
@@ -223,7 +233,13 @@ class Training:
     # -- details ------------------------------------------------------------------------------------------------------
 
     @property
-    def _rows(self) -> int:
+    def batch(self) -> int:
+        """The number of the batch of this step: random numbers belong to it, the learning rate to the step."""
+        return self.step + self.skipped
+
+    @property
+    def rows(self) -> int:
+        """Rows per step, of all ranks."""
         batch = self.recipe.schedule.batch
         assert isinstance(batch, int), "resolve the recipe first"
         return batch
@@ -247,19 +263,19 @@ class Training:
 
     def _check(self) -> None:
         parts = self.world.degrees.data
-        if self._rows % parts:
+        if self.rows % parts:
             raise SanbuError(
-                f"schedule.batch: given {self._rows}, but the rows are divided over {parts} data ranks;"
-                f" allowed: a multiple of {parts}, such as {-(-self._rows // parts) * parts}"
+                f"schedule.batch: given {self.rows}, but the rows are divided over {parts} data ranks;"
+                f" allowed: a multiple of {parts}, such as {-(-self.rows // parts) * parts}"
             )
         self.recipe.strategy.check_samples(self.recipe.schedule.samples)
         kind = kind_of(self.recipe.objective)
         if parts > 1 and not self.objective.additive:
             raise SanbuError(f"layout.data: given {parts}, but the objective {kind!r} couples the rows; allowed: 1")
-        if self._micro_batch < self._rows and not self.objective.additive:
+        if self._micro_batch < self.rows and not self.objective.additive:
             raise SanbuError(
                 f"schedule.micro_batch: given {self._micro_batch}, but the objective {kind!r} couples the rows"
-                f" of a batch and cannot be split; allowed: {self._rows}, the whole batch"
+                f" of a batch and cannot be split; allowed: {self.rows}, the whole batch"
             )
         if unknown := self.recipe.players.keys() - self.objective.players.keys():
             players = ", ".join(self.objective.players)

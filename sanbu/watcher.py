@@ -30,6 +30,9 @@ class Watcher:
     def sample(self, path: Path, results: Sequence[Any]) -> None:
         """Called with the samples that were drawn during training, and the file they were written to."""
 
+    def rewind(self, step: int, reason: str) -> None:
+        """Called when training has gone back to an earlier step."""
+
     def end(self, run: Run, interrupted: bool) -> None:
         """Called after the last checkpoint; interrupted: there are steps left."""
 
@@ -54,6 +57,10 @@ class Watchers(Watcher):
     def sample(self, path: Path, results: Sequence[Any]) -> None:
         for watcher in self.watchers:
             watcher.sample(path, results)
+
+    def rewind(self, step: int, reason: str) -> None:
+        for watcher in self.watchers:
+            watcher.rewind(step, reason)
 
     def end(self, run: Run, interrupted: bool) -> None:
         for watcher in self.watchers:

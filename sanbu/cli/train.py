@@ -116,8 +116,7 @@ def show_layouts(recipe: Any, devices: int, memory: float, as_json: bool) -> Non
 
 def changed(layout: Any) -> dict[str, Any]:
     """The fields of a layout that divide something, as overrides."""
-    values = layout.model_dump(exclude_defaults=True)
-    return {f"layout.{name}": value for name, value in values.items() if value != 1 or name == "zero"}
+    return {f"layout.{name}": value for name, value in layout.dividing().items()}
 
 
 def shown(path: str, value: Any, kind: str, text: str) -> tuple[str, str]:
@@ -250,14 +249,16 @@ def with_layout(recipe: Any) -> Any:
     """The recipe with the simplest layout with which it fits on the devices there are; says which."""
     import torch
 
-    from sanbu.memory.limits import room
+    from sanbu.memory.limits import room_per_rank
     from sanbu.memory.per_rank import Counted, that_fit
     from sanbu.run import Run
 
     devices = int(os.environ.get("WORLD_SIZE", "0")) or torch.cuda.device_count() or 1
     resolved = recipe.resolve()
     counted = Counted.of(resolved, {role: Run.open(path).recipe for role, path in recipe.parents.items()})
-    layout, degrees, parts = that_fit(counted, devices, room("cuda" if torch.cuda.is_available() else "cpu").bytes)[0]
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
+    left = room_per_rank("cuda" if torch.cuda.is_available() else "cpu", here)
+    layout, degrees, parts = that_fit(counted, devices, left)[0]
     typer.echo(f"layout=auto: {degrees.describe()}; the fullest rank needs about {parts.describe()}", err=True)
     return recipe.change(layout=layout)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -24,6 +23,7 @@ def main(asked: Path) -> int:
     from sanbu.checkpoints import is_run
     from sanbu.files import write_text
     from sanbu.loop import train
+    from sanbu.parallel.lost import Lost
     from sanbu.recipe import Recipe
 
     values = json.loads(asked.read_text())
@@ -34,24 +34,17 @@ def main(asked: Path) -> int:
     try:
         resume = values["resume"] or (count > 0 and is_run(folder))
         train(load(Recipe, values["recipe"]), folder, resume=resume, watchers=[] if values["silent"] else None)
+    except Lost as lost:
+        if lost.speaks:
+            print(lost, file=sys.stderr)
+        return 3
     except SanbuError as error:
         if not said.exists():
             write_text(said, str(error))
         return 2
     except KeyboardInterrupt:
         return 130
-    except RuntimeError as error:
-        if not lost_contact(error):
-            raise
-        reason = re.sub(r"^\[[^]]*\] *", "", str(error)).partition(". ")[0]
-        print(f"rank {rank}: lost another process ({reason})", file=sys.stderr)
-        return 3
     return 0
-
-
-def lost_contact(error: RuntimeError) -> bool:
-    """Whether an error says that another process is gone, or does not answer."""
-    return any(words in str(error).lower() for words in ("connection", "timed out", "read error", "nccl"))
 
 
 if __name__ == "__main__":

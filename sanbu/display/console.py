@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sanbu.display.ranks import table
+from sanbu.parallel.pace import ranks_of
 from sanbu.progress import BAR, Lines, error_stream
 from sanbu.watcher import Watcher
 
@@ -47,7 +49,8 @@ class Console(Watcher):
         self.lines = Lines("training", schedule.steps, training.step)
         rows = schedule.batch if isinstance(schedule.batch, int) else 0
         self.codec = training.data.codec
-        self.per_step = rows * self.codec.amount(training.data.batch(0, 1))
+        self.amount = self.codec.amount(training.data.batch(0, 1))
+        self.per_step = rows * self.amount
         self.unit = f"{self.codec.unit}/s"
         if self.out.is_terminal or self.out.is_jupyter:
             bar = BAR if self.out.width >= WIDE else BAR // 2
@@ -103,9 +106,16 @@ class Console(Watcher):
         lines = [line for line in shown.strip().splitlines() if line.strip()][:4]
         self.say("\n".join(f"  | {line[:100]}" for line in lines) if lines else f"sample: {path}")
 
+    def rewind(self, step: int, reason: str) -> None:
+        """Say why training went back."""
+        self.say(f"{reason}; back to step {step:,}, without the batches since")
+
     def end(self, run: Run, interrupted: bool) -> None:
-        """Say where the run is, and how to continue it."""
+        """Say how the ranks of several did, where the run is, and how to continue it."""
         self.close()
+        ranks = table(ranks_of(run.folder), self.amount, self.unit)
+        if ranks:
+            self.say(ranks)
         if interrupted:
             self.say(f"stopped and saved; continue with: sanbu train {run.recipe.name} --run {run.folder} --resume")
         else:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import torch
 
+from sanbu.config import ConfigError
 from sanbu.memory.headers import Header
-from sanbu.memory.limits import Room, room
+from sanbu.memory.limits import Room, room, room_per_rank
 from sanbu.memory.parts import Parts, TooLarge, size
+from sanbu.memory.per_rank import Counted, that_fit
 from sanbu.memory.training import count_kept, estimate, number, surely_below
+from sanbu.parallel.world import World
 from sanbu.recipe import Recipe
 
 SURE = 0.8  # of the room: a run whose rough bound is below is not counted any closer
@@ -18,11 +21,43 @@ FLOAT = 4
 
 
 def check_run(recipe: Recipe, parents: Mapping[str, Recipe], device: str, precision: torch.dtype) -> None:
-    """Raise TooLarge for a resolved recipe whose training cannot fit. Takes milliseconds for what is small."""
+    """Raise TooLarge for a resolved recipe whose training cannot fit here. Takes milliseconds for what is small."""
     left = room(device).bytes
     need = counted(recipe, parents, precision, left)
     if need is not None and need.least > left:
         raise TooLarge(recipe.name, need, left, advise(recipe, parents, precision, left))
+
+
+def check_ranks(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype, world: World) -> None:
+    """Raise SanbuError in every rank of several if the fullest does not fit where there is least room for one."""
+    left = world.least(room_per_rank(world.device.type, world.here))
+    world.once(lambda: check_rank(recipe, parents, precision, world, left))
+
+
+def check_rank(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype, world: World, left: int) -> None:
+    """Raise TooLarge if the fullest rank needs more bytes than are left for each; it also builds the whole model."""
+    try:
+        if surely_below(recipe, parents, round(SURE * left)):
+            return
+        whole = Counted.of(recipe, parents, precision)
+        need = whole.rank(world.layout, world.degrees)
+    except Exception:  # as in `counted`
+        return
+    name = f"{recipe.name} on {world.size} ranks ({world.degrees.describe()})"
+    if whole.weights > left:
+        raise TooLarge(name, Parts(whole.weights), left, "every rank first builds the whole model", "a rank")
+    if need.least > left:
+        raise TooLarge(f"a rank of {name}", need, left, advise_layout(whole, world.size, left), "it")
+
+
+def advise_layout(whole: Counted, ranks: int, left: int) -> str:
+    """A layout of as many ranks that fits; or that none does."""
+    try:
+        layout, _, need = that_fit(whole, ranks, left)[0]
+    except ConfigError:
+        return f"no layout of {ranks} ranks fits; take more, or lower schedule.micro_batch or model.width"
+    given = " ".join(f"layout.{name}={value}" for name, value in layout.dividing().items())
+    return f"{given} fits (about {size(need.total)} per rank)"
 
 
 def counted(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype, left: int) -> Parts | None:

@@ -31,6 +31,11 @@ def room(device: str = "cpu") -> Room:
     return min(limits, key=lambda limit: limit.bytes)
 
 
+def room_per_rank(device: str, here: int) -> int:
+    """Bytes that each of the ranks on this machine may take: each has its own GPU, and all share one CPU memory."""
+    return room(device).bytes // (here if device != "cuda" else 1)
+
+
 def machine_bytes() -> int:
     """Memory of the machine that programs can take: free, or used for nothing but copies of files, and swap."""
     facts = kilobytes(PROC / "meminfo")

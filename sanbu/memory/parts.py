@@ -49,10 +49,10 @@ class Parts:
 class TooLarge(SanbuError):
     """What was asked for does not fit into memory. room: bytes that are left. advice: the nearest thing that fits."""
 
-    def __init__(self, name: str, need: Parts, room: int, advice: str = "") -> None:
+    def __init__(self, name: str, need: Parts, room: int, advice: str = "", owner: str = "this machine") -> None:
         self.name, self.need, self.room, self.advice = name, need, room, advice
         end = f"; {advice}" if advice else ""
-        super().__init__(f"{name} needs about {need.describe()}, and this machine has {size(room)} left{end}")
+        super().__init__(f"{name} needs about {need.describe()}, and {owner} has {size(room)} left{end}")
 
 
 def size(count: float) -> str:

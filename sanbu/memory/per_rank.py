@@ -54,6 +54,11 @@ class Counted:
         activations = count_activations(recipe, parents, precision)
         return cls(recipe, sizes, heads, weights - sum(sizes.values()), states / max(1, gradients), activations)
 
+    @property
+    def weights(self) -> int:
+        """Bytes of all weights of one process."""
+        return sum(self.parameters.values()) + self.others
+
     def rank(self, layout: Layout, degrees: Degrees) -> Parts:
         """The memory of the fullest rank."""
         stages = [0.0] * degrees.pipeline

@@ -25,7 +25,7 @@ WITHOUT_GRADIENT = ("genetic", "evolution", "snes", "cma", "diagonal-cma")  # se
 
 
 class NotFinite(SanbuError):
-    """A loss became NaN or infinite."""
+    """A loss became NaN or infinite, or rose more than the schedule allows."""
 
 
 class OptimizerConfig(Choice):

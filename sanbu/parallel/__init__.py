@@ -2,6 +2,8 @@
 
 layout.py       the degrees of a recipe's layout, checked against the world, the batch and the model
 world.py        this process among the others: groups, sums, agreement
+lost.py         ranks that are gone or do not answer, named by the others
+pace.py         speed, waiting and memory of each rank
 launch.py       processes for a layout, started by torchrun
 divide.py       a recipe's models and searches, applied to the layout in one order
 turns.py        what the processes do together in a turn
@@ -14,4 +16,5 @@ sequence.py     context parallelism: attention over positions that lie on severa
 clip.py         the norm of a gradient that lies on several ranks
 matrices.py     Muon on matrices that lie on several ranks
 stored.py       checkpoints that every rank writes a part of
+reading.py      checkpoints that every rank reads a part of
 """

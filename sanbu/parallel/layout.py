@@ -14,7 +14,7 @@ pipeline  ranks that hold a part of the layers (Huang and others, 2019; Narayana
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,11 @@ class Layout(Config):
     pipeline: int = Field(1, ge=1, description="ranks that hold a part of the layers")
     schedule: Schedule = Field("1f1b", description="order of the micro-batches in the pipeline")
     timeout: float = Field(600.0, gt=0, description="seconds after which a rank that does not answer is given up")
+
+    def dividing(self) -> dict[str, Any]:
+        """The fields that divide something."""
+        values = self.model_dump(exclude_defaults=True)
+        return {name: value for name, value in values.items() if value != 1 or name == "zero"}
 
     def processes(self) -> int:
         """The ranks that the recipe asks for by itself, without those of a job that is running."""

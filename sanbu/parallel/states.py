@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from sanbu.files import weights
 from sanbu.optimizers.gradient import GradientSearch
 from sanbu.optimizers.search import Search
 from sanbu.parallel.divide import Divided, Models
+from sanbu.parallel.world import World
 
 
 def search_state(divided: Divided, player: str, learners: Models, search: Search) -> dict[str, Any]:
@@ -27,13 +30,30 @@ def search_state(divided: Divided, player: str, learners: Models, search: Search
 def load_search(divided: Divided, player: str, learners: Models, search: Search, state: dict[str, Any]) -> None:
     """Take up the whole state of a search: what this rank holds of it."""
     if player not in divided.orders or not isinstance(search, GradientSearch):
-        search.load_state_dict(state)
+        search.load_state_dict(state if divided.world.alone else whole_state(state))
         return
     from sanbu.parallel.stored import load_optimizer_state
 
     search.updates, names = state["updates"], divided.names(learners)
     for (optimizer, _), saved, order in zip(search.pairs, state["optimizers"], divided.orders[player], strict=True):
         load_optimizer_state(optimizer, saved, order, names)
+
+
+def whole_state(state: dict[str, Any]) -> dict[str, Any]:
+    """A state whose tensors are read."""
+    from sanbu.parallel.reading import read_all
+
+    found: dict[str, Any] = read_all(state)
+    return found
+
+
+def load(divided: Divided, writer: Writer, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state of a checkpoint and the facts about it; one of several ranks reads later what it takes of the state."""
+    if divided.world.alone:
+        return writer.load_checkpoint(path)
+    from sanbu.parallel.reading import load_together
+
+    return load_together(divided.world, writer, path)
 
 
 def weights_here(divided: Divided, module: nn.Module) -> dict[str, Tensor]:
@@ -77,11 +97,55 @@ def whole(divided: Divided, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return whole_weights(divided.world, tensors)
 
 
-def save(divided: Divided, writer: Writer, name: str, state: dict[str, Any], about: dict[str, Any]) -> None:
-    """Write a checkpoint; several ranks each write a part of it."""
-    if divided.world.alone:
-        writer.save_checkpoint(name, state, about)
-        return
-    from sanbu.parallel.stored import save_together
+@dataclass(frozen=True)
+class Kept:
+    """What a checkpoint writes. about: facts. state: of this rank.
 
-    save_together(divided.world, writer, name, state, about)
+    weights, average: whole, on the first rank; empty where there are none or they are written already.
+    """
+
+    name: str
+    step: int
+    about: dict[str, Any]
+    state: dict[str, Any]
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor]
+
+    def copied(self) -> Kept:
+        """With tensors that training does not change."""
+        return Kept(self.name, self.step, self.about, *map(copied, (self.state, self.weights, self.average)))
+
+    def save(self, world: World, writer: Writer) -> None:
+        """Write the checkpoint; several ranks each write a part of it."""
+        if world.alone:
+            writer.save_checkpoint(self.name, self.state, self.about)
+            return
+        from sanbu.parallel.stored import save_together
+
+        save_together(world, writer, self.name, self.state, self.about)
+
+    def complete(self, world: World, writer: Writer, keep: int, regular: int | None) -> None:
+        """Write the model and the averages after the checkpoint, and delete old checkpoints.
+
+        keep: how many to keep. regular: keep the latest one of a schedule of so many steps too.
+        """
+        best = self.about["best"][1] if self.about["best"] else None
+
+        def write() -> None:
+            if self.weights:
+                writer.save_weights(self.weights, self.name)
+            writer.save_average(self.name, self.step, self.average)
+            writer.prune(keep, best, None if regular is None else writer.regular(regular))
+
+        world.once(write)
+
+
+def copied(tree: Any) -> Any:
+    """A tree with tensors of its own."""
+    if isinstance(tree, Tensor):
+        return tree.detach().clone()
+    if isinstance(tree, dict):
+        return {key: copied(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [copied(value) for value in tree]
+    return tree

@@ -23,6 +23,7 @@ from sanbu.checkpoints import RunError, Writer
 from sanbu.config import SanbuError
 from sanbu.files import facts_of, fsync, pack, remove, seal, write_tensors
 from sanbu.machine import local
+from sanbu.parallel.reading import Stored
 from sanbu.parallel.world import World
 
 Index = dict[str, tuple[str, list[int], list[int], list[int]]]  # name: type, whole shape, offset, shape of the piece
@@ -60,8 +61,7 @@ def begin(path: Path, place: Path) -> None:
 
 def owners(world: World, index: Index, tree: Any) -> tuple[list[str], list[Any], list[Index]]:
     """The tensors that this rank writes (of equal pieces the first rank's), and what every rank has."""
-    found: list[Any] = [None] * world.size
-    dist.all_gather_object(found, (index, tree))
+    found = world.of_all((index, tree))
     taken: set[tuple[str, tuple[int, ...]]] = set()
     owned: list[Index] = []
     for held, _ in found:
@@ -85,8 +85,7 @@ def write(path: Path, tensors: dict[str, Tensor], checkpoint: str) -> tuple[str,
 
 def all_or_none(world: World, place: Path, written: tuple[str, str]) -> list[str]:
     """The hashes of all ranks. If one could not write, the folder is removed and SanbuError raised everywhere."""
-    found: list[Any] = [None] * world.size
-    dist.all_gather_object(found, written)
+    found = world.of_all(written)
     trouble = [(rank, error) for rank, (_, error) in enumerate(found) if error]
     if trouble:
         if world.first:
@@ -144,10 +143,10 @@ def merge(trees: list[Any]) -> Any:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def as_held(held: Tensor, whole: Tensor) -> Tensor:
-    """A whole tensor divided as another one is, without sending anything."""
+def as_held(held: Tensor, whole: Tensor | Stored) -> Tensor:
+    """A whole tensor divided as another one is, without sending anything; of a stored one only that part is read."""
     if not isinstance(held, DTensor) or whole.shape != held.shape:
-        return whole
+        return whole.whole() if isinstance(whole, Stored) else whole
     shape, offset = compute_local_shape_and_global_offset(held.shape, held.device_mesh, held.placements)
     part = whole[tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))]
     part = part.to(held.to_local().device).clone()
@@ -215,4 +214,4 @@ def load_optimizer_state(
 
 def fit_state(parameter: Tensor, value: Any) -> Any:
     """A value of an optimizer's state, divided as its parameter is."""
-    return as_held(parameter, value) if isinstance(value, Tensor) else value
+    return as_held(parameter, value) if isinstance(value, (Tensor, Stored)) else value

@@ -15,11 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, _get_default_store, _set_pg_timeout
 from torch.distributed.rendezvous import rendezvous
 
 from sanbu.config import SanbuError
 from sanbu.parallel.layout import Degrees, Layout, Place
+from sanbu.parallel.lost import Roll, lost_contact
 from sanbu.space import Batch, Draft, row_count
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ class World:
 
     mesh: the dimensions in NAMES. rows: of the ranks with other rows or positions and the same part of the model.
     ends: the first and the last stage, for those that are in one of the two. context: other positions, same rows.
+    everybody: the group for what all agree on; None: the one of the job.
     """
 
     layout: Layout = field(default_factory=Layout)
@@ -41,6 +43,7 @@ class World:
     rows: DeviceMesh | None = None
     ends: dist.ProcessGroup | None = None
     context: dist.ProcessGroup | None = None
+    everybody: dist.ProcessGroup | None = None
 
     @property
     def size(self) -> int:
@@ -96,15 +99,29 @@ class World:
     def wait(self) -> None:
         """Wait until all processes are here."""
         if not self.alone:
-            dist.barrier()
+            dist.barrier(self.everybody)
 
     def from_first(self, value: T) -> T:
         """What the first process has: numbers, texts, lists of them."""
         if self.alone:
             return value
         held = [json.dumps(value) if self.first else None]
-        dist.broadcast_object_list(held, 0)
+        dist.broadcast_object_list(held, 0, group=self.everybody)
         return json.loads(held[0] or "null")
+
+    def of_all(self, value: Any) -> list[Any]:
+        """What each process has, by rank."""
+        if self.alone:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value, group=self.everybody)
+        return found
+
+    def aside(self) -> World:
+        """This world for another thread: what that agrees on does not meet what the main thread sends."""
+        if self.alone:
+            return self
+        return replace(self, everybody=dist.new_group(backend="gloo", timeout=timedelta(seconds=self.layout.timeout)))
 
     def any(self, *flags: bool) -> list[bool]:
         """Whether each flag is set in any process."""
@@ -114,12 +131,19 @@ class World:
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return [bool(flag) for flag in found.tolist()]
 
+    def least(self, value: int) -> int:
+        """The least of a number over all processes."""
+        if self.alone:
+            return value
+        found = torch.tensor(value, dtype=torch.int64, device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MIN)
+        return int(found)
+
     def same(self, what: str, values: Sequence[str]) -> None:
         """Raise SanbuError, in every process, with the first of some texts that is not the same in all of them."""
         if self.alone:
             return
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, list(values))
+        found = self.of_all(list(values))
         for rank, others in enumerate(found):
             for first, other in zip_longest(found[0], others, fillvalue="nothing"):
                 if other != first:
@@ -239,8 +263,13 @@ def join(layout: Layout, device: str) -> Iterator[World]:
         if device == "cuda":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         begin(device, timedelta(seconds=layout.timeout))
+    roll = call_roll(layout)
     try:
         yield make_world(layout, device)
+    except RuntimeError as error:
+        if not lost_contact(error):
+            raise
+        raise roll.name_missing(error) from None
     finally:
         if created:
             dist.destroy_process_group()
@@ -252,6 +281,13 @@ def begin(device: str, timeout: timedelta) -> None:
     store = PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+
+
+def call_roll(layout: Layout) -> Roll:
+    """The ranks of the group that exists, with this one entered."""
+    roll = Roll(_get_default_store(), dist.get_rank(), dist.get_world_size(), layout.timeout)
+    roll.enter()
+    return roll
 
 
 def make_world(layout: Layout, device: str) -> World:
@@ -271,6 +307,9 @@ def make_world(layout: Layout, device: str) -> World:
     if degrees.context > 1:
         firsts, numbers = [place for place in places if place.context == 0], range(degrees.context)
         context = own_group([[degrees.rank(replace(place, context=n)) for n in numbers] for place in firsts])
+    groups = [*mesh.get_all_groups(), rows.get_group(), ends, context]
+    for group in filter(None, groups):  # torch gives them half an hour
+        _set_pg_timeout(timedelta(seconds=layout.timeout), group)
     return World(layout, degrees, dist.get_rank(), mesh, rows, ends, context)
 
 

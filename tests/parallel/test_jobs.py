@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -71,6 +72,19 @@ def test_a_killed_rank_changes_nothing(undisturbed, tmp_path):
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
     assert "a process died; all start again from the last checkpoint" in output and "Traceback" not in output
+    assert file_hash(folder / "model.safetensors") == file_hash(undisturbed / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_named_and_changes_nothing(undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, "layout.data=2", "layout.zero=3", "layout.timeout=5")
+    wait_for_step(folder, 12, process)
+    os.kill(members(process)[1], signal.SIGSTOP)
+    output = process.communicate(timeout=180)[0]
+    assert process.returncode == 0, output
+    assert output.count(f"rank 1 on {socket.gethostname()} did not answer for 5 seconds") == 1
+    assert "all start again" in output and "Traceback" not in output
     assert file_hash(folder / "model.safetensors") == file_hash(undisturbed / "model.safetensors")
 
 

@@ -1,9 +1,13 @@
 """Bytes on each rank: what is measured falls as theory says, and what `sanbu show` says is what is measured."""
 
 import pytest
+import torch
 
-from sanbu.config import ConfigError
+from sanbu.config import ConfigError, SanbuError
 from sanbu.machine import decide, local
+from sanbu.memory import limits
+from sanbu.memory.check import check_ranks
+from sanbu.memory.limits import Room
 from sanbu.memory.per_rank import Counted, layouts, that_fit
 from sanbu.parallel.layout import Layout
 from sanbu.parallel.world import join
@@ -78,3 +82,36 @@ def test_layouts_that_fit_begin_with_the_simplest():
         that_fit(counted, 4, 1000)
     with pytest.raises(ConfigError, match="rows cannot be divided over them"):
         that_fit(Counted.of(recipe_of("flow", *PLAIN, "schedule.batch=4"), {}), 3, 10**12)
+
+
+def refused(recipe, rooms):
+    """What each rank is refused with on a machine with so many bytes left, by rank."""
+    with join(recipe.layout, "cpu") as world:
+        limits.room = lambda device: Room(rooms[world.rank])
+        try:
+            check_ranks(recipe, {}, torch.float32, world)
+        except SanbuError as error:
+            return str(error)
+    return ""
+
+
+def test_ranks_share_the_memory_of_their_machine():
+    recipe = recipe_of("gpt2", *PLAIN, *WIDE).change(layout=Layout(data=2))
+    layout = Layout(data=2)
+    need = Counted.of(recipe, {}).rank(layout, layout.degrees(2)).least
+    assert run_processes(2, refused, recipe, (2 * need, 2 * need)) == ["", ""]
+    for rooms in ((2 * need - 2, 2 * need - 2), (2 * need, 2 * need - 2)):
+        for said in run_processes(2, refused, recipe, rooms):
+            assert said.startswith("a rank of gpt2 on 2 ranks (data 2) needs about ") and "\n" not in said
+            assert ", and it has 5 MB left; layout.data=2 layout.zero=1 fits (about " in said
+    for said in run_processes(2, refused, recipe, (1000, 1000)):
+        assert said.endswith("and a rank has 0 MB left; every rank first builds the whole model")
+
+
+def test_a_layout_that_divides_more_is_not_refused():
+    recipe = recipe_of("gpt2", *PLAIN, *WIDE)
+    most, least = (
+        Counted.of(recipe, {}).rank(layout, layout.degrees(2)).least for layout in (Layout(data=2), Layout(zero=3))
+    )
+    assert least < most
+    assert run_processes(2, refused, recipe.change(layout=Layout(zero=3)), (2 * most - 2,) * 2) == ["", ""]

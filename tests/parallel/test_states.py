@@ -8,7 +8,9 @@ import sanbu
 from sanbu.config import SanbuError
 from sanbu.files import read_tensors
 from sanbu.loop import train
+from sanbu.parallel import reading
 from sanbu.parallel.layout import Layout
+from sanbu.parallel.reading import Files
 from sanbu.run import Run
 from sanbu.watcher import Watcher
 from tests.parallel.processes import run_processes
@@ -100,6 +102,36 @@ def test_a_run_goes_on_in_another_layout(undisturbed, tmp_path, before, after):
     run_in(after, recipe, folder, resume=True)
     check_equal(folder, one)
     assert Run.open(folder).generate(n=1)
+
+
+def bytes_read(recipe, folder):
+    """What this rank reads of a checkpoint to go on: bytes of tensors, and files that it checks."""
+    read, check, taken, checked = Files.read, reading.read_file, [], []
+
+    def counting(self, *given):
+        found = read(self, *given)
+        taken.append(found.nbytes)
+        return found
+
+    def checking(path, about, number):
+        checked.append(number)
+        return check(path, about, number)
+
+    Files.read, reading.read_file = counting, checking
+    train(recipe, folder, watchers=[Stop(3)], resume=True)
+    return sum(taken), checked
+
+
+@pytest.mark.parametrize("before", ["zero3", "one"])
+def test_a_rank_reads_its_part_of_a_checkpoint(undisturbed, tmp_path, before):
+    recipe, folder = undisturbed[0], tmp_path / "run"
+    run_in(before, recipe, folder, after=2)
+    checkpoint = folder / "checkpoints" / "step-00000002"
+    files = sorted(checkpoint.glob("*.safetensors"))
+    whole = sum(file.stat().st_size for file in files)
+    found = run_processes(2, bytes_read, recipe.change(layout=Layout(zero=3)), folder)
+    assert all(0.4 * whole < taken < 0.55 * whole for taken, _ in found)
+    assert sorted(number for _, checked in found for number in checked) == list(range(len(files)))
 
 
 def damaged(recipe, folder):
