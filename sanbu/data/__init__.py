@@ -17,6 +17,7 @@ KINDS = {
     "waves": "waves",
     "speech": "speech",
     "transcripts": "speech",
+    "notes": "notes",
 }
 
 FUNCTIONS = ("text", "images", "rows", "table")  # data in memory: sanbu.data.text(["one document", "another"])

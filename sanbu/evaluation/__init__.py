@@ -11,4 +11,5 @@ MEASURES = {  # values of `DataConfig.measure`: the file with the function `meas
     "vocoders": "vocoders",
     "speech": "speech",
     "transcripts": "recognition",
+    "music": "music",
 }

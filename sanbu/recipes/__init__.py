@@ -60,6 +60,8 @@ RECIPES = {
     "tacotron2": "speech",
     "flow-speech": "speech",
     "recogniser": "speech",
+    "notes": "music",
+    "note-chain": "music",
     # alignment
     "base": "alignment",
     "sft": "alignment",
