@@ -18,6 +18,7 @@ KINDS = {
     "speech": "speech",
     "transcripts": "speech",
     "notes": "notes",
+    "performances": "performances",
 }
 
 FUNCTIONS = ("text", "images", "rows", "table")  # data in memory: sanbu.data.text(["one document", "another"])

@@ -12,4 +12,5 @@ MEASURES = {  # values of `DataConfig.measure`: the file with the function `meas
     "speech": "speech",
     "transcripts": "recognition",
     "music": "music",
+    "performances": "performances",
 }

@@ -38,6 +38,8 @@ KINDS = {
     "speaking": "speaking",
     "reading-aloud": "reading_aloud",
     "speaking-flow": "speaking_flow",
+    # mels of scores
+    "performing": "performing",
     # letters of sound
     "ctc": "ctc",
     # the cells of a table

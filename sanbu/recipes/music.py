@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sanbu.data.notes import Notes
+from sanbu.data.performances import Performances
+from sanbu.machine import MachineConfig
+from sanbu.models.acoustic.performer import Performer
 from sanbu.models.tokens.modern import Modern
 from sanbu.models.tokens.ngram import NGram
 from sanbu.objectives.next_token import NextToken
+from sanbu.objectives.performing import Performing
 from sanbu.optimizers.closed_form import ClosedForm
 from sanbu.optimizers.gradient import AdamW
 from sanbu.optimizers.muon import Muon
@@ -13,6 +19,10 @@ from sanbu.optimizers.rate import LinearRate
 from sanbu.recipe import Recipe, Schedule
 from sanbu.recipes.text import pick
 from sanbu.strategies.autoregressive import Autoregressive
+from sanbu.strategies.in_stages import InStages
+from sanbu.strategies.perform import Perform
+
+FLOAT32 = MachineConfig(precision="float32")
 
 
 def notes(size: str = "nano", path: str = "music") -> Recipe:
@@ -22,7 +32,7 @@ def notes(size: str = "nano", path: str = "music") -> Recipe:
         "large": Modern(layers=12, heads=12, width=768, context=2048),
     }
     model, nano = pick(shapes, size), size == "nano"
-    steps, batch = (900, 8) if nano else (50_000, 32)
+    steps, batch = (500, 8) if nano else (50_000, 32)
     every = steps // 3
     return Recipe(
         name="notes",
@@ -37,6 +47,31 @@ def notes(size: str = "nano", path: str = "music") -> Recipe:
         schedule=Schedule(
             steps=steps, batch=batch, micro_batch=batch, evaluate_every=every, evaluate_rows=32, sample_every=every,
             checkpoint_every=every,
+        ),
+    )  # fmt: skip
+
+
+def performer(size: str = "nano", path: str = "music", notes: str = "", vocoder: str = "") -> Recipe:
+    """A performer: the mel of a score, all frames at once; notes, vocoder: runs that draw the score and the wave."""
+    shapes = {"nano": Performer(), "large": Performer(width=384, layers=10)}
+    model, nano = pick(shapes, size), size == "nano"
+    steps, batch = (800, 8) if nano else (50_000, 32)
+    return played("performer", path, model, Performing(), 2e-3 if nano else 5e-4, steps, batch, notes, vocoder)
+
+
+def played(
+    name: str, path: str, model: Any, objective: Any, rate: float, steps: int, batch: int, notes: str, vocoder: str
+) -> Recipe:
+    """What the performers have in common. notes, vocoder: run folders, or empty."""
+    every = max(1, steps // 4)
+    parents = {name: run for name, run in (("notes", notes), ("vocoder", vocoder)) if run}
+    return Recipe(
+        name=name, data=Performances(path=path), model=model, objective=objective,
+        optimizer=AdamW(learning_rate=rate, betas=(0.9, 0.98), clip=1.0, rate=LinearRate()),
+        strategy=InStages(first=Perform()), parents=parents, machine=FLOAT32,
+        schedule=Schedule(
+            steps=steps, batch=batch, micro_batch=batch, evaluate_every=every, evaluate_rows=64,
+            sample_every=2 * every if notes else 0, samples=1, checkpoint_every=every,
         ),
     )  # fmt: skip
 

@@ -194,6 +194,8 @@ def test_the_figures_of_scores():
     assert in_key(up) == 1 and regularity(up) == pytest.approx(1)
     wrong = Score((*up.notes[:-1], Note(28, 0, 61, 4)), 120)
     assert in_key(wrong) == pytest.approx(7 / 8)  # C sharp is not of C major
+    short = Score((*up.notes[:-1], Note(28, 0, 61, 1)), 120)
+    assert in_key(short) == pytest.approx(28 / 29)
     late = Score(tuple(Note(4 * place + (place > 3), 0, pitch, 3) for place, pitch in enumerate(scale)), 120)
     assert regularity(late) == pytest.approx(0)
     assert intervals(voice_of(up, 0)) == [2, 2, 1, 2, 2, 2, 1] and not voice_of(up, 1)

@@ -26,7 +26,7 @@ from sanbu.codecs.music.note_tokens import (
 from sanbu.codecs.music.score import BAR, LONGEST, LOWEST, PITCHES, Note, Score, score_of
 from sanbu.codecs.music.synthesiser import INSTRUMENTS, RELEASE, TAIL, additive, hertz, synthesise, tone_of
 from sanbu.config import SanbuError
-from sanbu.data.builtin.compositions import FORMS, PHRASE, SCALES, compose
+from sanbu.data.builtin.compositions import FORMS, MELODY, PHRASE, SCALES, compose
 from sanbu.layers.pitch import pitch as yin
 from sanbu.noise import uniform_at
 
@@ -132,7 +132,8 @@ def test_pieces_keep_their_rules():
         assert {note.pitch % 12 for note in piece.score.notes} <= scale
         assert piece.score.steps == len(piece.form) * PHRASE * BAR == 128
         melody = [note for note in piece.score.notes if note.voice == 0]
-        assert melody[-1].pitch % 12 == piece.tonic and melody[-1].length == 8
+        assert melody[-1].pitch % 12 == piece.tonic and melody[-1].length == 8 and piece.chords[-1] == 0
+        assert all(MELODY[0] - 3 <= note.pitch <= MELODY[1] + 3 for note in melody)
         bass = {note.start: note.pitch for note in piece.score.notes if note.voice == 2}
         for bar, degree in enumerate(piece.chords):
             assert bass[bar * BAR] % 12 == (piece.tonic + SCALES[piece.mode][degree]) % 12

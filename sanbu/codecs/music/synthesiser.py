@@ -15,6 +15,7 @@ import numpy as np
 from sanbu.codecs.audio import PEAK
 from sanbu.codecs.music.score import Score
 
+RULES = 1  # the version of what follows from a score
 HIGHEST = 0.45  # of the rate: the highest partial
 ATTACK, RELEASE = 0.008, 0.06  # seconds
 LOUDNESS = 0.3  # of a note; louder sums are scaled
