@@ -29,6 +29,9 @@ class Space:
     that of the code, and `code` says how (sanbu.codecs.row_code.RowCode).
 
     For sound, `mel` is the log-mel spectrogram that goes with a wave (sanbu.layers.spectrogram.Mel).
+
+    Where not every sequence of tokens is a sample, `grammar(tokens_BS, length_B)` says which tokens may follow, bool
+    [B, V]; no others are drawn.
     """
 
     shape: tuple[int, ...]
@@ -41,6 +44,7 @@ class Space:
     target: int = -1
     code: Any = None
     mel: Any = None
+    grammar: Any = None
 
     @property
     def ends(self) -> tuple[int, ...]:

@@ -18,6 +18,8 @@ KINDS = {
     "speech": "speech",
     "speech-waves": "speech_waves",
     "transcripts": "speech",
+    "notes": "notes",
+    "performances": "performances",
 }
 
 FUNCTIONS = ("text", "images", "rows", "table")  # data in memory: sanbu.data.text(["one document", "another"])

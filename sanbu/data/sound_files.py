@@ -12,7 +12,7 @@ import numpy as np
 
 from sanbu.codecs.audio import HIGHEST, READABLE, AudioError, read_wave
 from sanbu.config import SanbuError
-from sanbu.data.builtin import spoken
+from sanbu.data.builtin import compositions, played, spoken
 from sanbu.data.cache import cache_folder
 from sanbu.data.reading import arrow_table
 from sanbu.data.sources import built_in
@@ -51,9 +51,11 @@ def sounds(path: str) -> list[Path | tuple[str, bytes]]:
     place = Path(path)
     if built_in(path, spoken.NAME):
         return list(spoken.spoken())
+    if built_in(path, compositions.NAME):
+        return list(played.played())
     if not place.exists():
         raise SanbuError(
-            f"data.path: {path!r} does not exist; give spoken, a folder of sound files, a file, or .parquet"
+            f"data.path: {path!r} does not exist; give spoken, music, a folder of sound files, a file, or .parquet"
         )
     if place.suffix.lower() == ".parquet":
         return list(records(place))

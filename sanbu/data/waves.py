@@ -35,7 +35,8 @@ class Waves(DataConfig):
     kind: Literal["waves"] = "waves"
     path: str = Field(
         "spoken",
-        description="spoken (espeak-ng's voices), folder of sound files, one file, or .parquet with a column `audio`",
+        description="spoken (espeak-ng's voices), music (synthetic), folder of sound files, one file, or .parquet with"
+        " a column `audio`",
     )
     mel: Mel = Field(Mel(), description="how a wave becomes a mel; kept in the run")
     segment: int = Field(32, ge=2, description="frames per row")

@@ -11,4 +11,6 @@ MEASURES = {  # values of `DataConfig.measure`: the file with the function `meas
     "vocoders": "vocoders",
     "speech": "speech",
     "transcripts": "recognition",
+    "music": "music",
+    "performances": "performances",
 }

@@ -57,11 +57,12 @@ KINDS = {
     "column-forest": "columns.forest",
     "column-boosted": "columns.boosted",
     "column-transformer": "columns.transformer",
-    # acoustic models: the mel spectrogram of a text
+    # acoustic models: the mel spectrogram of a text or a score
     "fastspeech2": "acoustic.fastspeech2",
     "convolutional-speech": "acoustic.fastspeech2",
     "tacotron2": "acoustic.tacotron2",
     "flow-speech": "acoustic.flow_speech",
+    "performer": "acoustic.performer",
     # recognisers: the letters of a mel spectrogram
     "ctc-recogniser": "recognisers.ctc",
     # vocoders: the wave of a mel spectrogram

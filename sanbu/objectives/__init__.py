@@ -40,6 +40,8 @@ KINDS = {
     "distilled-speaking": "distilled_speaking",
     "reading-aloud": "reading_aloud",
     "speaking-flow": "speaking_flow",
+    # mels of scores
+    "performing": "performing",
     # letters of sound
     "ctc": "ctc",
     # the cells of a table

@@ -62,6 +62,9 @@ RECIPES = {
     "fastspeech": "speech",
     "flow-speech": "speech",
     "recogniser": "speech",
+    "notes": "music",
+    "note-chain": "music",
+    "performer": "music",
     # alignment
     "base": "alignment",
     "sft": "alignment",
@@ -72,7 +75,7 @@ RECIPES = {
     "gpt1-classify": "alignment",
     "icl": "alignment",
 }
-PIPELINES = {"assistant": "pipelines", "tts": "pipelines"}  # recipes that follow each other
+PIPELINES = {"assistant": "pipelines", "tts": "pipelines", "music": "pipelines"}  # recipes that follow each other
 
 
 def __getattr__(name: str) -> Callable[..., Recipe]:

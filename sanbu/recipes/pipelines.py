@@ -12,10 +12,13 @@ from sanbu.evaluation.rank import rank
 from sanbu.recipe import Recipe
 from sanbu.recipes import alignment as recipes
 from sanbu.recipes import arguments, speech, vocoders
+from sanbu.recipes import music as tunes
 from sanbu.recipes.stages import Stage
 from sanbu.run import Run
 
 TTS_PARENTS = ("vocoder", "recogniser")
+MUSIC_PARENTS = ("notes", "vocoder")
+MUSIC_STEPS = 2500  # of the small vocoder: instruments need fewer than voices
 
 
 def assistant(
@@ -64,6 +67,23 @@ def tts(size: str = "nano", path: str = "spoken") -> Sequence[Stage]:
         Stage("vocoder", lambda folder: vocoders.vocoder(size, path), stands=False),
         Stage("recogniser", lambda folder: speech.recogniser(size, path), stands=False),
         Stage("voice", voice, recipe_name="fastspeech2"),
+    )
+
+
+def music(size: str = "nano", path: str = "music") -> Sequence[Stage]:
+    """The music pipeline: notes, vocoder, performer; path=FOLDER (your MIDI files)."""
+
+    def vocoder(folder: Path) -> Recipe:
+        made = vocoders.vocoder(size, "music")
+        return made.change(steps=MUSIC_STEPS, evaluate_every=MUSIC_STEPS // 5) if size == "nano" else made
+
+    def performer(folder: Path) -> Recipe:
+        return tunes.performer(size, path, *(str(folder / name) for name in MUSIC_PARENTS))
+
+    return (
+        Stage("notes", lambda folder: tunes.notes(size, path), stands=False),
+        Stage("vocoder", vocoder, stands=False),
+        Stage("performer", performer),
     )
 
 

@@ -11,6 +11,7 @@ KINDS = {
     "cells": "cells",
     "vocoding": "vocoding",
     "speak": "speak",
+    "perform": "perform",
     "in-stages": "in_stages",
     "transcribe": "transcribe",
 }

@@ -92,6 +92,7 @@ class AutoregressiveStrategy:
 
     def __init__(self, config: Autoregressive, space: Space) -> None:
         self.config, self.ends, self.vocabulary = config, space.ends, space.vocabulary
+        self.grammar = space.grammar
         self.filters = filters(config)
         self.step: Any = self._step
 
@@ -152,6 +153,8 @@ class AutoregressiveStrategy:
         state.done |= ~kept | (state.length >= state.limit)
 
     def _choose(self, logits_BV: Tensor, state: TokenState) -> Tensor:
+        if self.grammar is not None:
+            logits_BV = logits_BV.masked_fill(~self.grammar(state.tokens, state.length), -torch.inf)
         for apply in self.filters:
             logits_BV = apply(logits_BV, state.seen)
         if self.config.temperature == 0:

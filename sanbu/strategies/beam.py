@@ -47,6 +47,10 @@ class BeamSearch(StrategyConfig):
     stop: tuple[str, ...] = Field((), description="texts that end a sample; not part of the sample")
     prefill: int = Field(512, ge=1, description="prompt tokens per row and prefill step")
 
+    def check(self, space: Space) -> None:
+        if space.grammar is not None:
+            raise ValueError("strategy: 'beam-search' draws text, but only some sequences of these tokens are samples")
+
     def check_samples(self, count: int) -> None:
         if count > self.beams:
             raise ConfigError(

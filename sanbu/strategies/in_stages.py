@@ -1,7 +1,8 @@
 """In stages: a first model draws a small description part by part, and a second one turns each part into the sample.
 
 text -> mel -> wave: the acoustic model of the run draws the mel of a sentence, and the run `parents.vocoder` its wave.
-Without that parent Griffin-Lim makes the wave. Nothing is final before the last stage.
+score -> mel -> wave: the run `parents.notes` draws a score, and a performer its mel (strategy `perform`).
+Without a vocoder Griffin-Lim makes the wave. Nothing is final before the last stage.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class InStages(StrategyConfig):
     """The mel by the acoustic model, then the wave by a vocoder."""
 
     kind: Literal["in-stages"] = "in-stages"
-    families: ClassVar[tuple[str, ...]] = ("durations", "attention", "speech-flow")
+    families: ClassVar[tuple[str, ...]] = ("durations", "attention", "speech-flow", "performer", "performer-flow")
     first: StrategyConfig = Field(Speak(), description="how the first stage is drawn")
     chunk: int = Field(0, ge=0, description="frames per step of the last stage, for streams; 0: a sentence per step")
 

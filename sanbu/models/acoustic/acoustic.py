@@ -81,7 +81,7 @@ class AcousticConfig(ModelConfig):
     """Common to acoustic models: they need data with symbols and a mel."""
 
     def check(self, space: Space) -> None:
-        if not isinstance(space.mel, Mel) or space.vocabulary < 2:
+        if not isinstance(space.mel, Mel) or space.vocabulary < 2 or space.grammar is not None:
             raise ValueError("model: this kind speaks texts, but the data has no text with sound; set data=speech")
 
     def example(self, space: Space) -> tuple[Tensor, ...] | None:

@@ -1,0 +1,1 @@
+"""Codecs of music: scores as tokens, as MIDI, as a piano roll and as sound."""
