@@ -1,0 +1,54 @@
+"""The look of the page: colours with a contrast of at least 4.5 : 1, visible focus, and a phone layout.
+
+Below 640 pixels the box to type in stands at the bottom of the screen, and a switch shows one run at a time.
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+
+PHONE, RUNS = 640, 4  # pixels; runs side by side
+FONTS, MONOSPACE = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
+ONE_RUN = "\n".join(
+    f"  body:has(#switch label:nth-of-type({i}) input:checked) .run:not(.run-{i}) {{display: none !important}}"
+    for i in range(1, RUNS + 1)
+)
+STYLE = f"""
+footer {{display: none !important}}
+#image-shown img, [id^=compare-] img {{image-rendering: pixelated}}
+#curve {{padding-bottom: 2.5em}}
+#curve, #curve div, #curve svg {{overflow: visible !important}}
+#tour table {{width: 100%}} #tour td {{border: 0; padding: .15em .8em .15em 0}} #tour progress {{width: 8em}}
+#tour tr.waiting {{opacity: .6}}
+.line {{margin: .2em 0; font-size: var(--text-sm); min-height: 1.3em}}
+.line.wrong {{color: var(--error-text-color)}}
+#switch {{display: none}}
+a.save {{
+  display: block; text-align: center; text-decoration: none; padding: var(--button-large-padding);
+  border-radius: var(--button-large-radius); font: var(--button-large-text-weight) var(--button-large-text-size)
+  var(--font); background: var(--button-secondary-background-fill); color: var(--button-secondary-text-color);
+}}
+.answer {{white-space: pre-wrap; text-align: left; justify-content: start; font-weight: normal}}
+.answer.ranked {{opacity: .85; border: 2px solid var(--primary-700)}}
+:focus-visible {{outline: 3px solid var(--primary-700) !important; outline-offset: 1px}}
+@media (max-width: {PHONE}px) {{
+  .row {{flex-wrap: wrap}}
+  #switch {{display: block}}
+{ONE_RUN}
+  #ask {{
+    position: fixed; left: 0; right: 0; bottom: 0; z-index: 30; flex-wrap: nowrap; margin: 0; padding: .5em;
+    background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary);
+  }}
+  .gradio-container {{padding-bottom: 6em}}
+}}
+"""
+
+
+def theme() -> gr.themes.Default:
+    """The default theme with darker colours where text stands on or beside them."""
+    return gr.themes.Default(font=FONTS, font_mono=MONOSPACE).set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+    )
