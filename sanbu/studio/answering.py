@@ -7,7 +7,6 @@ import time
 import unicodedata
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sanbu.codecs.chat import ChatCodec, recent
 from sanbu.config import SanbuError
@@ -16,7 +15,7 @@ from sanbu.serve.errors import APIError, api_error
 from sanbu.serve.hosted_run import HostedRun, PromptTooLong
 from sanbu.serve.schemas import ChatBody
 from sanbu.serve.service import Service
-from sanbu.studio.conversation import Kept, Message, Turn, Turns, prompt_messages, turn_of
+from sanbu.studio.conversation import Kept, Message, Turn, Turns, Version, prompt_messages, turn_of
 
 PAUSE = 0.03  # seconds between two updates of the page
 
@@ -35,11 +34,6 @@ class Sampling:
     def read(cls, system: str, temperature: str, most: float, seed: float | None, remember: bool) -> Sampling:
         """From the values of the page. Raises SanbuError."""
         return cls(system, read_temperature(temperature), int(most), int(seed or 0), remember)
-
-    def fields(self) -> dict[str, Any]:
-        """The fields of a request."""
-        heat = {} if self.temperature is None else {"temperature": self.temperature}
-        return {"max_tokens": self.most, **heat}
 
 
 def read_temperature(text: str) -> float | None:
@@ -93,7 +87,7 @@ class Answering:
         """The answer of one run to its last question; it becomes a new version."""
         begun, version = time.perf_counter(), turns[-1].begin(self.how.seed)
         try:
-            chat = await self._request(name, turns, version.seed)
+            chat = await self._request(name, turns, version)
             async for piece in chat.generation.pieces(self.service.metrics):
                 version.text += piece.text
                 version.tokens = chat.generation.answers[0].tokens
@@ -108,13 +102,19 @@ class Answering:
                 turns[-1].drop(version)
             self.changed.put_nowait(-1)
 
-    async def _request(self, name: str, turns: Turns, seed: int) -> ChatCompletion:
-        """The request for an answer. A run that is not trained yet raises with how far it is."""
+    async def _request(self, name: str, turns: Turns, version: Version) -> ChatCompletion:
+        """The request for a version. A run that is not trained yet raises with how far it is."""
         if name not in self.service.runs:
             await asyncio.to_thread(self.service.open_finished)  # it may have ended a moment ago
         hosted = self.service.find(name)
         told = [{"role": "system", "content": self.how.system}] if self.how.system else []
-        asked = {"model": name, "seed": seed, **self.how.fields()}
+        again = len(turns[-1].versions) > 1
+        version.temperature = (
+            other_temperature(hosted) if again and self.how.temperature is None else self.how.temperature
+        )
+        asked: dict[str, object] = {"model": name, "seed": version.seed, "max_tokens": self.how.most}
+        if version.temperature is not None:
+            asked["temperature"] = version.temperature
 
         def build() -> ChatCompletion:
             messages = fitting(hosted, told + prompt_messages(turns, self.how.remember), self.how.most)
@@ -125,6 +125,11 @@ class Answering:
     def _finish(self, finish: str | None, tokens: int) -> str | None:
         """Why an answer ended: `length` is Max tokens, `context` a full context."""
         return "context" if finish == "length" and tokens < self.how.most else finish
+
+
+def other_temperature(hosted: HostedRun) -> float | None:
+    """The temperature of another version if a person gives none: 1 if the run's own is 0, at which all are equal."""
+    return 1.0 if getattr(hosted.run.recipe.strategy, "temperature", None) == 0 else None
 
 
 def ask(kept: Kept, names: Sequence[str], text: str) -> None:

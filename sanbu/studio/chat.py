@@ -41,7 +41,7 @@ def chat_tab(blocks: gr.Blocks, service: Service) -> None:
     """The chat tab, with the first four text runs. Editing a user message regenerates the answers from there."""
     tab = ChatTab(service)
     tab.connect_sending()
-    tab.connect_versions()
+    tab.connect_rest()
     tab.connect_storage(blocks)
 
 
@@ -102,6 +102,7 @@ class ChatTab:
                 placeholder=say("ask"),
                 show_label=False,
                 elem_id="words",
+                container=False,
                 autofocus=True,
                 max_lines=4,
                 scale=8,
@@ -150,10 +151,12 @@ class ChatTab:
         event.then(None, [self.words, self.asked], [self.words, self.asked], js=scripts.GIVE_BACK, **HIDDEN)
         return event
 
-    def connect_versions(self) -> None:
-        """The system prompt is part of what is exported."""
+    def connect_rest(self) -> None:
+        """The system prompt is part of what is exported. The library's own button clears the conversation of a run."""
         system = self.options[1]
         system.change(self.export_link, [self.kept, system], self.export, **HIDDEN)
+        for name, box in zip(self.names, self.boxes, strict=True):
+            box.clear(self.clear_one, [gr.State(name), self.kept, system], self.everything, **HIDDEN)
 
     def connect_storage(self, blocks: gr.Blocks) -> None:
         """The browser stores conversations and options, and gives them back after a reload."""
@@ -239,6 +242,14 @@ class ChatTab:
     def clear_all(self, request: gr.Request) -> list[Any]:
         """An empty page."""
         return self.show({}, language_of(request), "")
+
+    def clear_one(self, request: gr.Request, name: str, kept: str, system: str) -> list[Any]:
+        """The page without the conversation of one run, unless something is being answered."""
+        running, found = self.running.get(str(request.session_hash)), read_kept(kept)
+        if running is not None:
+            return self.show(running.kept, language_of(request), system, busy=True)
+        found.pop(name, None)
+        return self.show(found, language_of(request), system)
 
     def restore(self, request: gr.Request, kept: str, system: str) -> list[Any]:
         """The page with the conversations that the browser stored."""

@@ -16,10 +16,14 @@ Message = dict[str, Any]
 
 
 class Version(BaseModel):
-    """One answer. finish: why it ended, None while it is written. seconds: from the question to the end."""
+    """One answer. finish: why it ended, None while it is written. seconds: from the question to the end.
+
+    temperature: with which it was sampled, None for the run's own.
+    """
 
     text: str = ""
     seed: int = 0
+    temperature: float | None = None
     finish: str | None = None
     tokens: int = 0
     seconds: float = 0.0

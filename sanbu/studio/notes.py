@@ -57,6 +57,8 @@ def last_answer(turns: Sequence[Turn], language: Language) -> str:
     place = translate("version", language).format(shown=turn.shown + 1, count=several)
     parts = [place] if several > 1 else []
     parts.append(translate(f"ended_{version.finish or ''}", language))
+    if version.temperature is not None:
+        parts.append(f"{translate('temperature', language)} {version.temperature:g}")
     if version.tokens:
         parts.append(translate("rate", language).format(tokens=version.tokens, rate=speed(version)))
     return " · ".join(parts)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gradio as gr
 
-PHONE, RUNS = 640, 4  # pixels; runs side by side
+from sanbu.studio.chat import COLUMNS
+
+PHONE = 640  # pixels
 FONTS, MONOSPACE = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 ONE_RUN = "\n".join(
     f"  body:has(#switch label:nth-of-type({i}) input:checked) .run:not(.run-{i}) {{display: none !important}}"
-    for i in range(1, RUNS + 1)
+    for i in range(1, COLUMNS + 1)
 )
 STYLE = f"""
 footer {{display: none !important}}
@@ -20,11 +22,14 @@ footer {{display: none !important}}
 #curve, #curve div, #curve svg {{overflow: visible !important}}
 #tour table {{width: 100%}} #tour td {{border: 0; padding: .15em .8em .15em 0}} #tour progress {{width: 8em}}
 #tour tr.waiting {{opacity: .6}}
-.line {{margin: .2em 0; font-size: var(--text-sm); min-height: 1.3em}}
+.line {{margin: 0; font-size: var(--text-sm)}}
+.block:has(> .html-container .line:empty), .block:has(> .html-container > .prose:empty) {{display: none}}
+#ask, #more, #examples {{align-items: stretch}}
+#export .prose, #export .html-container {{height: 100%; padding: 0; margin: 0}}
 .line.wrong {{color: var(--error-text-color)}}
 #switch {{display: none}}
 a.save {{
-  display: block; text-align: center; text-decoration: none; padding: var(--button-large-padding);
+  display: grid; place-items: center; height: 100%; text-decoration: none; padding: var(--button-large-padding);
   border-radius: var(--button-large-radius); font: var(--button-large-text-weight) var(--button-large-text-size)
   var(--font); background: var(--button-secondary-background-fill); color: var(--button-secondary-text-color);
 }}
