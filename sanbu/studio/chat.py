@@ -56,9 +56,9 @@ class ChatTab:
         self.asked = gr.Textbox(visible="hidden", elem_id="asked")  # a message on its way from the box to the runs
         several = len(self.names) > 1
         self.who = gr.CheckboxGroup(self.names, value=self.names, label=say("who"), elem_id="who", visible=several)
-        self.switch = gr.Radio(
-            self.names, value=self.names[0], label=say("switch"), elem_id="switch", visible=several
-        )  # CSS shows it on a phone only
+        gr.Radio(  # on a phone, where CSS shows the chosen run only
+            self.names, value=self.names[0], label=say("switch"), elem_id="switch", visible=several, interactive=True
+        )
         with gr.Row(elem_id="columns"):
             self.columns = [self._column(number, name) for number, name in enumerate(self.names)]
         self.told = gr.HTML(elem_id="told")

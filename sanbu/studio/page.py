@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from sanbu.serve.errors import APIError
 from sanbu.serve.service import Service
+from sanbu.studio.accessible import NAMES
 from sanbu.studio.chat import chat_tab
 from sanbu.studio.image import compare_tab, image_tab
 from sanbu.studio.label import label_tab
@@ -55,6 +56,7 @@ def page(service: Service, root: Path, local: bool = True, tour: Callable[[], No
                         label_tab(blocks, service, root / "rankings.jsonl")
                 with gr.Tab(say("recipes"), id="recipes"):
                     recipes_tab(root)
+        blocks.load(None, None, None, js=NAMES)
     blocks.queue(api_open=False)
     return blocks
 

@@ -12,7 +12,7 @@ from sanbu.studio.chat import COLUMNS
 PHONE = 640  # pixels
 FONTS, MONOSPACE = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 ONE_RUN = "\n".join(
-    f"  body:has(#switch label:nth-of-type({i}) input:checked) .run:not(.run-{i}) {{display: none !important}}"
+    f"  .form:has(#switch label:nth-of-type({i}) [aria-checked=true]) ~ #columns .run:not(.run-{i}) {{display: none}}"
     for i in range(1, COLUMNS + 1)
 )
 STYLE = f"""
@@ -24,6 +24,8 @@ footer {{display: none !important}}
 #tour tr.waiting {{opacity: .6}}
 .line {{margin: 0; font-size: var(--text-sm)}}
 .block:has(> .html-container .line:empty), .block:has(> .html-container > .prose:empty) {{display: none}}
+.placeholder-content {{padding: 0 1em}}
+#words ::placeholder {{white-space: nowrap}}
 #ask, #more, #examples {{align-items: stretch}}
 #export .prose, #export .html-container {{height: 100%; padding: 0; margin: 0}}
 .line.wrong {{color: var(--error-text-color)}}
@@ -35,7 +37,11 @@ a.save {{
 }}
 .answer {{white-space: pre-wrap; text-align: left; justify-content: start; font-weight: normal}}
 .answer.ranked {{opacity: .85; border: 2px solid var(--primary-700)}}
-:focus-visible {{outline: 3px solid var(--primary-700) !important; outline-offset: 1px}}
+.min_value, .max_value {{color: var(--body-text-color-subdued) !important}}
+[role=tab][aria-selected=true] {{color: var(--primary-700) !important}}
+.dark [role=tab][aria-selected=true] {{color: var(--primary-400) !important}}
+.dark .min_value, .dark .max_value {{color: var(--neutral-400) !important}}
+:focus-visible {{outline: 3px solid var(--primary-600) !important; outline-offset: 1px}}
 @media (max-width: {PHONE}px) {{
   .row {{flex-wrap: wrap}}
   #switch {{display: block}}
@@ -44,16 +50,25 @@ a.save {{
     position: fixed; left: 0; right: 0; bottom: 0; z-index: 30; flex-wrap: nowrap; margin: 0; padding: .5em;
     background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary);
   }}
-  .gradio-container {{padding-bottom: 6em}}
+  .tabs {{margin-bottom: 6em}}
 }}
 """
 
 
 def theme() -> gr.themes.Default:
     """The default theme with darker colours where text stands on or beside them."""
+    orange, gray, red = "*primary_700", "*neutral_600", gr.themes.colors.red
     return gr.themes.Default(font=FONTS, font_mono=MONOSPACE).set(
-        button_primary_background_fill="*primary_700",
+        color_accent=orange,
+        link_text_color=orange,
+        body_text_color_subdued=gray,
+        body_text_color_subdued_dark="*neutral_400",
+        input_placeholder_color=gray,
+        input_placeholder_color_dark="*neutral_400",
+        button_primary_background_fill=orange,
+        button_primary_background_fill_dark=orange,
         button_primary_background_fill_hover="*primary_800",
-        button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover_dark="*primary_800",
+        button_cancel_background_fill=red.c700,
+        button_cancel_background_fill_hover=red.c800,
     )

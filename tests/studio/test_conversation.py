@@ -143,7 +143,7 @@ def test_errors_in_chinese():
 def test_every_text_is_there_in_both_languages():
     assert ENGLISH.keys() == CHINESE.keys()
     assert not [name for name, (english, chinese) in WORDS.items() if not english or not chinese]
-    fields = {name: [set(part.split("}")[0] for part in text.split("{")[1:]) for text in WORDS[name]] for name in WORDS}
+    fields = {name: [{part.split("}")[0] for part in text.split("{")[1:]} for text in WORDS[name]] for name in WORDS}
     assert not [name for name, (english, chinese) in fields.items() if english != chinese]
 
 
