@@ -252,8 +252,12 @@ class ChatTab:
         return self.show(found, language_of(request), system)
 
     def restore(self, request: gr.Request, kept: str, system: str) -> list[Any]:
-        """The page with the conversations that the browser stored."""
-        return self.show(read_kept(kept), language_of(request), system)
+        """The page with the conversations that the browser stored, unless a person has asked something meanwhile."""
+        if str(request.session_hash) in self.running:
+            return [gr.skip()] * len(self.everything)
+        updates = self.show(read_kept(kept), language_of(request), system)
+        updates[2] = gr.skip()
+        return updates
 
     def page(self, request: gr.Request, name: str, step: int, kept: str) -> list[Any]:
         """Another version of the last answer of a run."""

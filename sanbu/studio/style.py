@@ -24,6 +24,7 @@ footer {{display: none !important}}
 #tour tr.waiting {{opacity: .6}}
 .line {{margin: 0; font-size: var(--text-sm)}}
 .block:has(> .html-container .line:empty), .block:has(> .html-container > .prose:empty) {{display: none}}
+#columns .html-container, #told .html-container {{padding: 0}}
 .placeholder-content {{padding: 0 1em}}
 #words ::placeholder {{white-space: nowrap}}
 #ask, #more, #examples {{align-items: stretch}}

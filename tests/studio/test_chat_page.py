@@ -20,6 +20,18 @@ CHINESE = ("zh", "zh-HK", "zh-Hans", "zh-CN")
 BOX = "#words textarea"
 
 
+@pytest.fixture
+def chat(opened):
+    """Opens the page and waits until the browser's conversations are in it."""
+
+    def open_chat(**how):
+        page = opened(**how)
+        page.wait_for_selector("#said-talk .placeholder p", state="attached")
+        return page
+
+    return open_chat
+
+
 def finished(page):
     """Wait until nothing is answered any more."""
     page.wait_for_timeout(100)
@@ -41,9 +53,9 @@ def note(page, run):
     return page.inner_text(f"#note-{run}")
 
 
-def test_what_is_typed_while_an_answer_streams_is_kept_and_send_becomes_stop(opened, studio, monkeypatch):
+def test_what_is_typed_while_an_answer_streams_is_kept_and_send_becomes_stop(chat, studio, monkeypatch):
     slowly(monkeypatch, studio, "bytes")
-    page = opened()
+    page = chat()
     tokens(page, 100)
     ask(page, "a")
     page.keyboard.type("next ")  # at once, before the first word came
@@ -63,8 +75,8 @@ def test_what_is_typed_while_an_answer_streams_is_kept_and_send_becomes_stop(ope
     page.click("#clear")
 
 
-def test_regenerate_keeps_every_version_and_the_answers_of_other_runs(opened):
-    page = opened()
+def test_regenerate_keeps_every_version_and_the_answers_of_other_runs(chat):
+    page = chat()
     tokens(page, 12)
     asked(page, "What is 3?")
     (other,) = said(page, "bytes")
@@ -84,8 +96,8 @@ def test_regenerate_keeps_every_version_and_the_answers_of_other_runs(opened):
         assert said(page, "talk") == [seen[number - 1]]
 
 
-def test_an_error_stands_outside_the_conversation(opened, client):
-    page = opened()
+def test_an_error_stands_outside_the_conversation(chat, client):
+    page = chat()
     tokens(page, 8)
     asked(page, "x " * 150)
     assert "the prompt has" in page.inner_text("#note-bytes [role=alert]")
@@ -97,8 +109,8 @@ def test_an_error_stands_outside_the_conversation(opened, client):
     assert not page.locator("#note-bytes [role=alert]").count()
 
 
-def test_a_conversation_survives_a_reload_and_is_exported(opened):
-    page = opened()
+def test_a_conversation_survives_a_reload_and_is_exported(chat):
+    page = chat()
     tokens(page, 9)
     page.locator("#who label:has-text('bytes') input").uncheck()
     asked(page, "What is 5?")
@@ -125,8 +137,8 @@ def test_a_conversation_survives_a_reload_and_is_exported(opened):
     assert not said(page, "talk") and not page.locator("#export a").count()
 
 
-def test_two_tabs_keep_their_own_conversations(opened):
-    first = opened()
+def test_two_tabs_keep_their_own_conversations(chat):
+    first = chat()
     tokens(first, 6)
     asked(first, "in the first")
     second = first.context.new_page()
@@ -142,8 +154,8 @@ def test_two_tabs_keep_their_own_conversations(opened):
     assert len(said(first, "talk")) == len(said(second, "talk")) == 1
 
 
-def test_nothing_to_do_is_said(opened):
-    page = opened()
+def test_nothing_to_do_is_said(chat):
+    page = chat()
     page.click("#again")
     wait(lambda: "no message to answer again" in page.inner_text("#told"))
     page.click("#send")
@@ -164,8 +176,8 @@ def test_nothing_to_do_is_said(opened):
     assert page.inner_text("#told").strip() == ""
 
 
-def test_an_empty_page_has_examples_and_a_line_about_each_run(opened):
-    page = opened()
+def test_an_empty_page_has_examples_and_a_line_about_each_run(chat):
+    page = chat()
     wait(lambda: "context of 512 tokens; trained on conversations" in page.inner_text("#said-talk"))
     assert "context of 128 tokens; continues a text" in page.inner_text("#said-bytes")
     assert page.locator("#examples button").count() == 3
@@ -177,15 +189,15 @@ def test_an_empty_page_has_examples_and_a_line_about_each_run(opened):
     assert not page.locator("#examples").is_visible()
 
 
-def test_why_an_answer_ended_and_its_speed(opened):
-    page = opened()
+def test_why_an_answer_ended_and_its_speed(chat):
+    page = chat()
     tokens(page, 7)
     asked(page, "What is 3?")
     wait(lambda: re.fullmatch(r"cut off at Max tokens · 7 tokens, \d+ tokens per second", note(page, "bytes").strip()))
 
 
-def test_the_librarys_own_button_clears_one_run(opened):
-    page = opened()
+def test_the_librarys_own_button_clears_one_run(chat):
+    page = chat()
     tokens(page, 5)
     asked(page, "hello")
     page.locator("#said-bytes button[aria-label=Clear], #said-bytes button[title=Clear]").first.click()
@@ -195,8 +207,8 @@ def test_the_librarys_own_button_clears_one_run(opened):
 
 
 @pytest.mark.parametrize("locale", CHINESE)
-def test_states_and_errors_in_chinese(opened, locale):
-    page = opened(locale=locale)
+def test_states_and_errors_in_chinese(chat, locale):
+    page = chat(locale=locale)
     assert page.get_attribute("html", "lang") == "zh-CN" and page.inner_text("#send") == "发送"
     page.click("#again")
     wait(lambda: "还没有可以重新回答的消息" in page.inner_text("#told"))
@@ -228,9 +240,9 @@ def go_by_keyboard(page, place, most=60):
 
 
 @pytest.mark.parametrize("size", [{}, PHONE], ids=["1280", "390"])
-def test_by_keyboard_only(opened, studio, monkeypatch, size):
+def test_by_keyboard_only(chat, studio, monkeypatch, size):
     slowly(monkeypatch, studio, "bytes")
-    page = opened(**size)
+    page = chat(**size)
     page.focus(BOX)
     page.keyboard.type("hello")
     go_by_keyboard(page, "send", 1)
@@ -253,8 +265,8 @@ def test_by_keyboard_only(opened, studio, monkeypatch, size):
     wait(lambda: not said(page, "talk"))
 
 
-def test_a_phone_has_the_box_at_the_bottom_and_one_run_at_a_time(opened):
-    page = opened(**PHONE)
+def test_a_phone_has_the_box_at_the_bottom_and_one_run_at_a_time(chat):
+    page = chat(**PHONE)
     tokens(page, 5)
     asked(page, "hello")
     for place in (0, 10_000):
@@ -266,13 +278,14 @@ def test_a_phone_has_the_box_at_the_bottom_and_one_run_at_a_time(opened):
     page.locator("#switch label:has-text('bytes')").click()
     wait(lambda: page.locator("#said-bytes").is_visible() and not page.locator("#said-talk").is_visible())
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.evaluate("scrollTo(0, 10_000)")
     last = page.locator("#remember").bounding_box()
     assert last["y"] + last["height"] <= page.locator("#ask").bounding_box()["y"], "the box hides the end of the page"
 
 
-def test_a_wide_page_shows_all_runs(opened):
-    page = opened()
-    assert page.locator("#said-talk").is_visible() and page.locator("#said-bytes").is_visible()
+def test_a_wide_page_shows_all_runs(chat):
+    page = chat()
+    assert all(page.locator(f"#said-{name}").is_visible() for name in ("talk", "bytes"))
     assert not page.locator("#switch").is_visible()
 
 
