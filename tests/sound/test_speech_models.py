@@ -121,7 +121,7 @@ def test_the_rate_acts(rate):
     assert torch.equal(spoken.durations.sum(1), spoken.frames) and spoken.mel.shape[2] == int(spoken.frames.max())
 
 
-def test_pitch_and_energy_act_on_what_the_decoder_is_given():
+def test_pitch_acts_on_what_the_decoder_is_given():
     model, seen = built(ACOUSTIC["convolutions"]).eval(), {}
     decode = model.decode
     model.decode = lambda h, d, pitch, energy: seen.update(pitch=pitch, energy=energy) or decode(h, d, pitch, energy)
@@ -129,10 +129,17 @@ def test_pitch_and_energy_act_on_what_the_decoder_is_given():
     ids, voice = rows()["ids"], rows()["voice"]
     model.say(ids, voice, Control(), voice)
     plain = dict(seen)
-    model.say(ids, voice, Control(pitch=2.0, energy=math.e), voice)
-    real = (ids > 0).float()
+    model.say(ids, voice, Control(pitch=2.0), voice)
     torch.testing.assert_close(seen["pitch"] - plain["pitch"], torch.ones_like(plain["pitch"]))  # one octave
-    torch.testing.assert_close(seen["energy"] - plain["energy"], real / LOUDNESS)
+    torch.testing.assert_close(seen["energy"], plain["energy"])
+
+
+@pytest.mark.parametrize("name", [*ACOUSTIC, "attention", "flow"])
+def test_energy_multiplies_the_amplitudes(name):
+    model = built({**ACOUSTIC, "attention": TALKER, "flow": FLOW}[name]).eval()
+    ids, voice = rows()["ids"], rows()["voice"]
+    plain, louder = (model.say(ids, voice, Control(energy=energy), torch.arange(3)) for energy in (1.0, 2.5))
+    torch.testing.assert_close(louder.mel - plain.mel, torch.full_like(plain.mel, math.log(2.5)), atol=1e-5, rtol=0)
 
 
 def test_the_energy_of_a_louder_sound():

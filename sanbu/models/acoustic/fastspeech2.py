@@ -23,7 +23,6 @@ from sanbu.layers.frame_transformer import FrameTransformer
 from sanbu.layers.spectrogram import Mel
 from sanbu.models.acoustic.acoustic import (
     CENTRE,
-    LOUDNESS,
     SPREAD,
     AcousticConfig,
     Control,
@@ -177,13 +176,15 @@ class PredictedModel(nn.Module):
         return self.decode(self.hear(ids, voice), durations, batch["pitch"], energy)
 
     def say(self, ids_BS: Tensor, voice_B: Tensor, control: Control, seeds_B: Tensor) -> Spoken:
-        """Speak with predicted durations, pitch and energy; the seeds change nothing."""
+        """Speak with predicted durations, pitch and energy; the seeds change nothing.
+
+        The loudness is changed in the finished mel, which holds logarithms of amplitudes.
+        """
         h_BSD, inside_BS = self.hear(ids_BS, voice_B), ids_BS > 0
         log_durations, pitch, energy = (each(h_BSD, inside_BS) for each in (self.durations, self.pitch, self.energy))
         durations_BS = whole_durations(log_durations.expm1() * inside_BS, control.rate)
         contour_BT = contour_of(pitch, durations_BS) + math.log2(control.pitch)
-        louder = (energy + math.log(control.energy) / LOUDNESS) * inside_BS
-        mel = self.decode(h_BSD, durations_BS, contour_BT, louder)
+        mel = self.decode(h_BSD, durations_BS, contour_BT, energy * inside_BS) + math.log(control.energy)
         frames_B = durations_BS.sum(1)
         return Spoken(mel, frames_B, durations_BS, torch.ones_like(frames_B, dtype=torch.bool))
 

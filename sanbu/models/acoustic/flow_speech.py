@@ -9,6 +9,7 @@ mean has lost. Matcha-TTS (Mehta and others, 2023) conditions on the mean of eac
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -98,10 +99,11 @@ class FlowSpeechModel(nn.Module):
 
     def say(self, ids_BS: Tensor, voice_B: Tensor, control: Control, seeds_B: Tensor) -> Spoken:
         """The base speaks; then `control.steps` steps of Euler from noise of the row's seed."""
-        spoken = self.base.say(ids_BS, voice_B, control, seeds_B)
+        spoken = self.base.say(ids_BS, voice_B, replace(control, energy=1.0), seeds_B)
         _, M, T = spoken.mel.shape
         noise = control.temperature * normal_in_order(seeds_B, T, M).transpose(1, 2)
-        return spoken._replace(mel=self.flow(noise, spoken.mel, spoken.frames, control.steps))
+        mel = self.flow(noise, spoken.mel, spoken.frames, control.steps)
+        return spoken._replace(mel=mel + math.log(control.energy))
 
     def copy(self, batch: Batch) -> Tensor:
         """The mel [B, mels, T] of the flow from the middle of its noise, around the copy of the base."""
