@@ -6,6 +6,7 @@ x_t = (1 - t) noise + t mel, where mels are scaled and mu is the predicted one (
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor, nn
 
