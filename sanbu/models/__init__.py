@@ -63,6 +63,7 @@ KINDS = {
     "tacotron2": "acoustic.tacotron2",
     "flow-speech": "acoustic.flow_speech",
     "performer": "acoustic.performer",
+    "flow-performer": "acoustic.performer",
     # recognisers: the letters of a mel spectrogram
     "ctc-recogniser": "recognisers.ctc",
     # vocoders: the wave of a mel spectrogram

@@ -42,6 +42,7 @@ KINDS = {
     "speaking-flow": "speaking_flow",
     # mels of scores
     "performing": "performing",
+    "performing-flow": "performing",
     # letters of sound
     "ctc": "ctc",
     # the cells of a table

@@ -14,7 +14,8 @@ from pydantic import Field
 from torch import Tensor
 
 from sanbu.models.acoustic.acoustic import inside
-from sanbu.models.acoustic.flow_speech import scaled
+from sanbu.models.acoustic.mel_flow import scaled
+from sanbu.noise import Noise
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round
 from sanbu.objectives.speaking import Speaking, count, experience
 from sanbu.space import Batch, Models
@@ -35,8 +36,7 @@ class SpeakingFlow(ObjectiveConfig):
         given = [batch[name] for name in ("ids", "voice", "durations", "contour", "energy", "noisy", "time")]
         made = models["model"](*given)
         own = Speaking().loss_of(made.base, batch)
-        real_BT = inside(batch["frames"], batch["mel"].shape[2])
-        flow = ((made.velocity - batch["velocity"]).square().mean(1) * real_BT).sum()
+        flow = flow_distance(made.velocity, batch)
         frames = batch["frames"].sum()
         sums = {**own.sums, "frames": own.sums["frames"] + self.flow * flow}
         return Loss(sums, {**own.metrics, "flow": (flow.detach(), frames)})
@@ -46,9 +46,19 @@ def noised(round: Round) -> Batch:
     """What `speaking` learns from, with a noisy mel, its time and its velocity for each row."""
     base = Round({"model": round.models["model"].base}, round.batch, round.noise, learning=round.learning)
     batch = experience(base)
-    mel: Tensor = scaled(batch["mel"])
-    B, M, T = mel.shape
-    noise = round.noise.normal(B, T, M).transpose(1, 2)
-    time = round.noise.uniform(B)
-    noisy = torch.lerp(noise, mel, time[:, None, None])
-    return {**batch, "noisy": noisy, "time": time, "velocity": mel - noise}
+    return {**batch, **way_to(scaled(batch["mel"]), round.noise)}
+
+
+def way_to(mel_BMT: Tensor, noise: Noise) -> Batch:
+    """noisy [B, M, T], time [B] and velocity [B, M, T] of places on straight lines from noise to scaled mels."""
+    B, M, T = mel_BMT.shape
+    start = noise.normal(B, T, M).transpose(1, 2)
+    time = noise.uniform(B)
+    noisy = torch.lerp(start, mel_BMT, time[:, None, None])
+    return {"noisy": noisy, "time": time, "velocity": mel_BMT - start}
+
+
+def flow_distance(velocity_BMT: Tensor, batch: Batch) -> Tensor:
+    """The sum over real frames of mean |v - v*|^2."""
+    real_BT = inside(batch["frames"], velocity_BMT.shape[2])
+    return ((velocity_BMT - batch["velocity"]).square().mean(1) * real_BT).sum()

@@ -65,6 +65,7 @@ RECIPES = {
     "notes": "music",
     "note-chain": "music",
     "performer": "music",
+    "flow-performer": "music",
     # alignment
     "base": "alignment",
     "sft": "alignment",

@@ -7,11 +7,11 @@ from typing import Any
 from sanbu.data.notes import Notes
 from sanbu.data.performances import Performances
 from sanbu.machine import MachineConfig
-from sanbu.models.acoustic.performer import Performer
+from sanbu.models.acoustic.performer import FlowPerformer, Performer
 from sanbu.models.tokens.modern import Modern
 from sanbu.models.tokens.ngram import NGram
 from sanbu.objectives.next_token import NextToken
-from sanbu.objectives.performing import Performing
+from sanbu.objectives.performing import Performing, PerformingFlow
 from sanbu.optimizers.closed_form import ClosedForm
 from sanbu.optimizers.gradient import AdamW
 from sanbu.optimizers.muon import Muon
@@ -57,6 +57,14 @@ def performer(size: str = "nano", path: str = "music", notes: str = "", vocoder:
     model, nano = pick(shapes, size), size == "nano"
     steps, batch = (800, 8) if nano else (50_000, 32)
     return played("performer", path, model, Performing(), 2e-3 if nano else 5e-4, steps, batch, notes, vocoder)
+
+
+def flow_performer(size: str = "nano", path: str = "music", notes: str = "", vocoder: str = "") -> Recipe:
+    """Flow matching: a performer predicts the mean mel of a score, a flow samples around it; notes, vocoder: runs."""
+    large = FlowPerformer(base=Performer(width=384, layers=10), width=384, decoder=12)
+    model, nano = pick({"nano": FlowPerformer(), "large": large}, size), size == "nano"
+    steps, batch = (800, 8) if nano else (50_000, 32)
+    return played("flow-performer", path, model, PerformingFlow(), 2e-3 if nano else 3e-4, steps, batch, notes, vocoder)
 
 
 def played(

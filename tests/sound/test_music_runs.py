@@ -12,6 +12,7 @@ from sanbu.cli.main import app
 from sanbu.codecs.audio import read_wave
 from sanbu.codecs.music.midi import read_midi, write_midi
 from sanbu.codecs.music.note_tokens import NOTES, encode
+from sanbu.codecs.music.performance_codec import PerformanceCodec
 from sanbu.codecs.music.roll import WIDTH, frames_of, roll
 from sanbu.codecs.music.score import LOWEST, PITCHES, Note, Score
 from sanbu.codecs.music.synthesiser import synthesise
@@ -23,10 +24,14 @@ from sanbu.data.performances import Performances
 from sanbu.data.waves import Waves
 from sanbu.evaluation.onsets import onset_f1, onsets
 from sanbu.layers.spectrogram import Mel, log_mel
-from sanbu.models.acoustic.performer import Performer, rolls
+from sanbu.models.acoustic.acoustic import Control
+from sanbu.models.acoustic.mel_flow import scaled
+from sanbu.models.acoustic.performer import FlowPerformer, Performer, rolls
 from sanbu.models.tokens.modern import Modern
-from sanbu.objectives.performing import Performing
+from sanbu.noise import Noise
+from sanbu.objectives.performing import Performing, PerformingFlow
 from sanbu.objectives.speaking import Speaking
+from sanbu.objectives.speaking_flow import way_to
 from sanbu.recipes.pipelines import music
 from sanbu.strategies.autoregressive import Autoregressive
 from sanbu.strategies.in_stages import InStages
@@ -134,6 +139,31 @@ def test_conformance():
     space = small().space()
     check_model(SMALL, space, (batch["roll"], batch["frames"]))
     check_objective(Performing(), SMALL.build(space), batch)
+
+
+def test_conformance_of_the_flow(runs):
+    rows = small().build()
+    batch, space, config = rows.held_out(0, 3), small().space(), FlowPerformer(base=SMALL, width=16, decoder=1)
+    model = config.build(space)
+    check_objective(PerformingFlow(), model, batch)
+    codec = PerformanceCodec(MEL)
+    models = {"model": model.eval(), "notes": sanbu.load(runs / "notes").model}
+    check_strategy(STAGES.first, models, space, codec.condition([compose(1).score, None], 1))
+
+
+def test_the_flow_follows_its_velocity():
+    """Along the straight velocity (mel - x) / (1 - t) Euler's steps end at the mel, whatever the noise."""
+    space, model = small().space(), FlowPerformer(base=SMALL, width=16, decoder=1).build(small().space())
+    tokens = torch.tensor([encode(compose(0).score)])
+    frames = frames_of(compose(0).score, MEL)
+    wanted = torch.randn(1, space.mel.mels, frames)
+    model.velocity = lambda noisy, mean, time, frames: (wanted - noisy) / (1 - time)[:, None, None]
+    for steps in (1, 5):
+        made = model.play(tokens, Control(steps=steps, temperature=0.7), torch.tensor([3]))
+        torch.testing.assert_close(scaled(made.mel), wanted, atol=1e-4, rtol=1e-4)
+    noisy = way_to(wanted, Noise("test"))
+    start = noisy["noisy"] - noisy["time"] * noisy["velocity"]
+    torch.testing.assert_close(start + noisy["velocity"], wanted)
 
 
 def test_strategy_conformance(runs):

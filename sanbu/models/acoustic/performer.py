@@ -3,12 +3,14 @@
 mix = log(roll softplus(W) + 1e-5);   h = blocks(roll A + mix B);   mel = mix + h C
 
 Every note has a learned spectrum, and the mix is their sum, as sounds add. The blocks, convolutions over frames as in
-`convolutional-speech`, add what a sum does not have: attacks, fading, and how partials meet.
+`convolutional-speech`, add what a sum does not have: attacks, fading, and how partials meet. `flow-performer` draws a
+mel around this one by flow matching (Hawthorne and others, "Multi-instrument music synthesis with spectrogram
+diffusion", 2022, denoise it from a score).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from sanbu.codecs.music.roll import WIDTH, frames_of, roll
 from sanbu.layers.frame_convolutions import FrameConvolutions
 from sanbu.layers.spectrogram import FLOOR, Mel
 from sanbu.models.acoustic.acoustic import CENTRE, FRAMES, SPREAD, Control, Spoken, inside
+from sanbu.models.acoustic.mel_flow import MelFlow, scaled
 from sanbu.models.model import ModelConfig
 from sanbu.space import Space
 
@@ -79,6 +82,55 @@ class PerformerModel(nn.Module):
         if not roll_BTN.shape[1]:
             return played(roll_BTN.new_zeros(len(roll_BTN), self.mel.mels, 0), frames_B)
         return played(self(roll_BTN, frames_B), frames_B)
+
+
+class FlowPerformer(ModelConfig):
+    """A performer that predicts the mean mel, and a flow around it: a spectrogram in several refinements."""
+
+    family: ClassVar[str] = "performer-flow"
+    kind: Literal["flow-performer"] = "flow-performer"
+    base: ModelConfig = Field(Performer(), description="model that predicts the mean mel: performer")
+    width: int = Field(128, ge=1, description="channels of the flow")
+    decoder: int = Field(5, ge=1, description="blocks of the flow")
+    kernel: int = Field(7, ge=1, description="frames that a depthwise convolution sees; odd")
+    inner: int = Field(3, ge=1, description="width inside a block, in multiples of the width")
+
+    def check(self, space: Space) -> None:
+        if not isinstance(self.base, Performer):
+            raise ValueError("model.base: allowed: performer")
+        self.base.check(space)
+        if self.kernel % 2 == 0:
+            raise ValueError(f"model.kernel: given {self.kernel}, allowed: odd numbers")
+
+    def build(self, space: Space) -> nn.Module:
+        return FlowPerformerModel(self, space)
+
+    def example(self, space: Space) -> tuple[Tensor, ...] | None:
+        with torch.device("meta"):
+            extra = torch.zeros(1, space.mel.mels, FRAMES), torch.zeros(1)
+        return (*(self.base.example(space) or ()), *extra)
+
+
+class FlowPerformerModel(MelFlow):
+    """mel [B, mels, T] of a roll [B, T, WIDTH]."""
+
+    def __init__(self, config: FlowPerformer, space: Space) -> None:
+        super().__init__()
+        self.base: Any = config.base.build(space)
+        self.mel: Mel = space.mel
+        self.add_flow(space.mel.mels, config.width, config.decoder, config.kernel, config.inner)
+
+    def forward(self, roll_BTN: Tensor, frames_B: Tensor, noisy_BMT: Tensor, time_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The base's mel, and the velocity at noisy scaled mels; the flow teaches the base nothing."""
+        mel = self.base(roll_BTN, frames_B)
+        return mel, self.velocity(noisy_BMT, scaled(mel.detach()), time_B, frames_B)
+
+    def play(self, tokens_BS: Tensor, control: Control, seeds_B: Tensor) -> Spoken:
+        """The base plays; then the flow draws a mel around it."""
+        made = self.base.play(tokens_BS, control, seeds_B)
+        if not made.mel.shape[2]:
+            return made
+        return made._replace(mel=self.flow(made.mel, made.frames, control, seeds_B))
 
 
 def played(mel_BMT: Tensor, frames_B: Tensor) -> Spoken:
