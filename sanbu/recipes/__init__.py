@@ -56,6 +56,8 @@ RECIPES = {
     "hifigan": "vocoders",
     "wavenet": "vocoders",
     "waveglow": "vocoders",
+    "sound-codec": "codecs",
+    "codec-language": "codecs",
     "fastspeech2": "speech",
     "tacotron2": "speech",
     "flow-speech": "speech",

@@ -10,6 +10,7 @@ KINDS = {
     "prediction": "prediction",
     "cells": "cells",
     "vocoding": "vocoding",
+    "codes": "codes",
     "speak": "speak",
     "in-stages": "in_stages",
     "transcribe": "transcribe",
