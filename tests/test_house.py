@@ -43,7 +43,8 @@ STEPS = ("layers", "codecs", "data", "models", "objectives", "optimizers", "stra
 TABLES = [
     "sanbu.models:KINDS", "sanbu.objectives:KINDS", "sanbu.objectives:REWARDS", "sanbu.objectives:TIMES",
     "sanbu.optimizers:KINDS", "sanbu.optimizers:RATES", "sanbu.layers:AVERAGES", "sanbu.layers:SCALINGS",
-    "sanbu.codecs:TOKENIZERS", "sanbu.codecs:TEMPLATES", "sanbu.data:KINDS", "sanbu.strategies:KINDS",
+    "sanbu.layers:QUANTIZERS", "sanbu.codecs:TOKENIZERS", "sanbu.codecs:TEMPLATES", "sanbu.data:KINDS",
+    "sanbu.strategies:KINDS",
 ]  # fmt: skip
 
 

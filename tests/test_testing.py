@@ -90,7 +90,15 @@ ALIGNED = [
 ]
 
 
-SOUND = {"vocoder", "wave-density", "durations", "attention", "speech-flow", "recogniser"}  # families of models
+SOUND = {
+    "vocoder",
+    "wave-density",
+    "durations",
+    "attention",
+    "speech-flow",
+    "recogniser",
+    "codes",
+}  # families of models
 
 
 def test_every_kind_is_checked_somewhere():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from torch import Tensor
 from sanbu.codecs.audio import is_sound, read_wave, write_wave
 from sanbu.codecs.codec import Written
 from sanbu.config import SanbuError
-from sanbu.layers.spectrogram import FLOOR, Mel, log_mel
+from sanbu.layers.spectrogram import SILENCE, Mel, log_mel
 from sanbu.space import Batch, Draft
 
-SILENCE = math.log(FLOOR)  # of a log-mel
 EXAMPLE = "example.wav"  # in a run folder: the sound that is copied where no prompt is given
 
 

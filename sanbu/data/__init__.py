@@ -15,6 +15,7 @@ KINDS = {
     "encoded-table": "encoded_tables",
     # sound
     "waves": "waves",
+    "sounds": "sounds",
     "speech": "speech",
     "speech-waves": "speech_waves",
     "transcripts": "speech",

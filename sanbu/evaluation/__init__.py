@@ -9,6 +9,7 @@ MEASURES = {  # values of `DataConfig.measure`: the file with the function `meas
     "predictions": "predictions",
     "tables": "tables.measure",
     "vocoders": "vocoders",
+    "sound-codecs": "sound_codecs",
     "speech": "speech",
     "transcripts": "recognition",
     "music": "music",

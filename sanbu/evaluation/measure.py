@@ -48,7 +48,8 @@ def measure_with(runs: Sequence[Run], chosen: Options) -> Measurement:
     if chosen.data is not None and (runs[0].recipe.data.measure != "text" or not runs[0].recipe.strategy.draws):
         raise ConfigError(f"--data: {runs[0].folder} is not measured on other text; only runs of plain text are")
     first = runs[0].recipe
-    name = first.data.measure if first.strategy.draws else first.objective.measure
+    of_samples = first.model.measure or first.data.measure
+    name = of_samples if first.strategy.draws else first.objective.measure
     return module_of("sanbu.evaluation:MEASURES", name).measure(runs, chosen)
 
 

@@ -28,6 +28,7 @@ from sanbu.config import Config
 KEPT = 64  # windows, filters or envelopes
 P = ParamSpec("P")
 FLOOR = 1e-5  # of a mel before the logarithm
+SILENCE = math.log(FLOOR)  # of a log-mel
 BREAK, BELOW, STEP = 1000.0, 200.0 / 3, math.log(6.4) / 27  # Slaney's scale: linear below 1000 Hz, logarithmic above
 
 

@@ -72,6 +72,11 @@ KINDS = {
     "hifigan": "vocoders.hifigan",
     "wavenet": "vocoders.wavenet",
     "waveglow": "vocoders.waveglow",
+    # sound codecs: a wave by way of codes
+    "magnitude-codec": "sound_codecs.magnitude_codec",
+    "istft-codec": "sound_codecs.istft_codec",
+    # codes: several tokens per step
+    "code-transformer": "codes.code_transformer",
     # your own nn.Module, by family
     "custom": "custom_module",
     "custom-tokens": "custom_module",

@@ -25,6 +25,7 @@ class ModelConfig(Choice):
     table: ClassVar[str] = "sanbu.models:KINDS"
 
     family: ClassVar[str] = ""  # what the model is called with; objectives and strategies name the families they accept
+    measure: ClassVar[str] = ""  # how its runs are evaluated, where not as their data says (DataConfig.measure)
     parents: ClassVar[tuple[str, ...]] = ()  # runs that it cannot do without, by their names in recipe.parents
     searches: ClassVar[
         tuple[str, ...]

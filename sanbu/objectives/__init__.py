@@ -33,6 +33,8 @@ KINDS = {
     # waves of sound
     "spectral": "spectral",
     "wave-game": "wave_game",
+    "coding": "coding",
+    "next-code": "next_code",
     "wave-likelihood": "wave_likelihood",
     "acoustic-copies": "acoustic_copies",
     # mels of texts

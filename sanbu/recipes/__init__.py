@@ -57,6 +57,8 @@ RECIPES = {
     "wavenet": "vocoders",
     "waveglow": "vocoders",
     "tuned-vocoder": "speech",
+    "sound-codec": "codecs",
+    "codec-language": "codecs",
     "fastspeech2": "speech",
     "tacotron2": "speech",
     "fastspeech": "speech",

@@ -10,6 +10,7 @@ KINDS = {
     "prediction": "prediction",
     "cells": "cells",
     "vocoding": "vocoding",
+    "codes": "codes",
     "speak": "speak",
     "perform": "perform",
     "in-stages": "in_stages",

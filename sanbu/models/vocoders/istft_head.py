@@ -99,6 +99,12 @@ class Body(nn.Module):
         """The frames on each side that a frame sees, of a body that is not causal."""
         return (len(self.blocks) + 1) * self.first.left
 
+    def memory(self, rows: int) -> list[Tensor]:
+        """What a causal body keeps before the first frame: silence for each layer."""
+        weight, width = self.first.weight, self.first.out_channels
+        widths = [self.first.in_channels] + [width] * len(self.blocks)
+        return [weight.new_zeros(rows, each, self.first.reach) for each in widths]
+
 
 class IstftVocoder(nn.Module):
     """wave [B, F hop] of mel [B, mels, F]."""
@@ -117,9 +123,7 @@ class IstftVocoder(nn.Module):
 
     def spectrum(self, mel: Tensor, memory: list[Tensor] | None = None) -> Tensor:
         """Complex spectrum [B, n_fft / 2 + 1, F]. memory: of a causal stream, read and replaced."""
-        log_magnitude, phase = self.head(self.body(mel, memory)).float().transpose(1, 2).chunk(2, 1)
-        magnitude = log_magnitude.exp().clamp(max=LOUDEST)
-        return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+        return as_spectrum(self.head(self.body(mel, memory)).float().transpose(1, 2))
 
     def draw(self, mel: Tensor, seeds: Tensor, first: int = 0) -> Tensor:
         """The wave; nothing is random."""
@@ -132,6 +136,13 @@ class IstftVocoder(nn.Module):
         overlap = -(-self.mel.n_fft // self.mel.hop)
         reach = self.body.reach() + overlap
         return Windowed(self, seeds, reach, reach)
+
+
+def as_spectrum(output_BCF: Tensor) -> Tensor:
+    """Complex spectrum [B, n_fft / 2 + 1, F] of log-magnitudes and phases, one after another [B, n_fft + 2, F]."""
+    log_magnitude, phase = output_BCF.chunk(2, 1)
+    magnitude = log_magnitude.exp().clamp(max=LOUDEST)
+    return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
 
 
 def begin_small(part: nn.Module) -> None:
@@ -153,25 +164,35 @@ def remembered(layer: nn.Module, x_BWF: Tensor, memory: list[Tensor] | None, pla
 
 
 class CausalStream:
-    """Each frame is computed once. Kept: the last frames of every layer and the unfinished samples."""
+    """Each frame is computed once; the last frames of every layer are kept."""
 
     def __init__(self, model: IstftVocoder, rows: int) -> None:
-        self.model, mel, config = model, model.mel, model.config
-        weight = model.head.weight
-        widths = [mel.mels] + [config.width] * config.layers
-        self.memory = [weight.new_zeros(rows, width, config.kernel - 1) for width in widths]
-        self.total = weight.new_zeros(rows, 0)  # samples that later frames still add to
-        self.weight = weight.new_zeros(0)  # the squared windows that they lie under
-        self.skip = mel.padding  # samples before the first of the wave
-        self.left = 0  # samples that the frames so far stand for, not yet given out
+        self.model, self.memory = model, model.body.memory(rows)
+        self.overlap = SpectrumStream(model.mel, model.head.weight.new_zeros(rows, 0))
 
     def push(self, mel: Tensor, last: bool = False) -> Tensor:
         """See `Stream`."""
-        settings, count = self.model.mel, mel.shape[2]
+        spectrum = self.model.spectrum(mel, self.memory) if mel.shape[2] else mel.new_zeros(len(mel), 0, 0)
+        return self.overlap.push(spectrum, last)
+
+
+class SpectrumStream:
+    """The inverse STFT of a growing spectrum. Kept: the samples that later frames still add to."""
+
+    def __init__(self, mel: Mel, nothing: Tensor) -> None:
+        self.mel = mel
+        self.total = nothing  # [B, 0]; samples that later frames still add to
+        self.weight = nothing.new_zeros(0)  # the squared windows that they lie under
+        self.skip = mel.padding  # samples before the first of the wave
+        self.left = 0  # samples that the frames so far stand for, not yet given out
+
+    def push(self, spectrum_BCF: Tensor, last: bool = False) -> Tensor:
+        """The samples [B, n] that are final now. last: no frame follows."""
+        settings, count = self.mel, spectrum_BCF.shape[2]
         self.left += settings.samples(count)
         if count:
-            frames = windowed_frames(self.model.spectrum(mel, self.memory), settings.n_fft, settings.window)
-            squares = envelope(count, settings.n_fft, settings.hop, settings.window, mel.device)
+            frames = windowed_frames(spectrum_BCF, settings.n_fft, settings.window)
+            squares = envelope(count, settings.n_fft, settings.hop, settings.window, frames.device)
             self.total = added(self.total, overlap_add(frames, settings.hop))
             self.weight = added(self.weight, squares)
         ready = self.total.shape[1] if last else count * settings.hop

@@ -1,0 +1,1 @@
+"""Language models of codes: several tokens per step."""

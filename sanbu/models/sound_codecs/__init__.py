@@ -1,0 +1,1 @@
+"""Sound codecs: vocoders whose mel passes through codes."""
