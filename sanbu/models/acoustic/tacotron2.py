@@ -5,8 +5,9 @@ a_t = softmax(e_t);   c_t = sum_s a_ts h_s;   y_t, stop_t = W LSTM(q_t, c_t), c_
 
 (Shen and others, "Natural TTS synthesis by conditioning WaveNet on mel spectrogram predictions", 2018.) `reduction`
 frames are drawn per step (Wang and others, "Tacotron", 2017). Where training hides true frames, the model leans more on
-the text (Liu and others, "Maximizing mutual information for Tacotron", 2019). Norms are over channels, where the paper normalises over
-the batch, so that rows do not meet. The prenet drops half of its units while drawing too, by the seed of the row.
+the text (Liu and others, "Maximizing mutual information for Tacotron", 2019). Norms are over channels, where the paper
+normalises over the batch, so that rows do not meet. The prenet drops half of its units while drawing too, by the seed
+of the row.
 """
 
 from __future__ import annotations
