@@ -59,10 +59,16 @@ def measure(runs: Sequence[Run], options: Options) -> Measurement:
     return {"rows": rows}, text
 
 
-def rows_of(run: Run) -> list[dict[str, Any]]:
-    """The codec, its ceiling, its floors. Raises SanbuError if its data holds nothing out."""
+def rows_of(run: Run, judge: Run | None = None) -> list[dict[str, Any]]:
+    """The codec, its ceiling, its floors. judge: in place of `parents.judge`.
+
+    Raises SanbuError if its data holds nothing out.
+    """
+    if judge is None and "judge" in run.recipe.parents:
+        judge = run.parent("judge")
     data: Any = run.recipe.data
-    rows, mel, model = data.build(), data.mel, run.model
+    model: Any = run.model
+    rows, mel = data.build(), data.mel
     if not rows.held_out_rows:
         raise SanbuError(f"{run.folder}: {nothing_held_out(data, rows)}")
     bits = model.config.bit_rate(mel)
@@ -72,7 +78,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
     for way in ways:
         name = str(run.folder) if way.name == CODEC else f"  {way.name}"
         row: dict[str, Any] = {"name": name, "rank": way.name, "kbps": way.share and way.share * bits / 1000}
-        found.append(row | figures(copied(clips, mel, way.draw), mel) | heard(run, way.draw))
+        found.append(row | figures(copied(clips, mel, way.draw), mel) | heard(judge, way.draw))
     found[0] |= codebook_use(model, mel, clips)
     low = {"name": "  mu-law", "rank": "mu-law", "kbps": bits / 1000, "cer": None}
     return [*found, low | figures(low_rate(clips, mel, bits), mel)]
@@ -138,11 +144,10 @@ def low_rate(clips: Sequence[np.ndarray], mel: Mel, bits: float) -> Copies:
     return Copies(true, made, mel.rate, 0.0)
 
 
-def heard(run: Run, draw: Draw) -> dict[str, Any]:
+def heard(judge: Run | None, draw: Draw) -> dict[str, Any]:
     """What the judge reads in copies of its own held-out sentences; None without one."""
-    if "judge" not in run.recipe.parents:
+    if judge is None:
         return {"cer": None}
-    judge = run.parent("judge")
     data: Any = judge.recipe.data
     rows = data.build()
     sentences = rows.held[:SENTENCES]

@@ -28,7 +28,7 @@ def sound_codec(size: str = "nano", path: str = "spoken", judge: str = "") -> Re
     large = IstftCodec(width=512, encoder=8, decoder=8, quantizer=Rvq(codebooks=8, size=1024, dimensions=64))
     model, nano = pick({"nano": MagnitudeCodec(), "large": large}, size), size == "nano"
     objective = Coding(of=Spectral()) if nano else Coding(of=WaveGame(scales=0, stft_weight=1.0))
-    steps, batch = (4000, 8) if nano else (1_000_000, 16)
+    steps, batch = (3000, 8) if nano else (1_000_000, 16)
     search, segment = adamw(1e-3 if nano else 2e-4), 32 if nano else 64
     made = recipe("sound-codec", path, segment, model, objective, search, steps, batch)
     return made.change(parents={"judge": judge} if judge else {})

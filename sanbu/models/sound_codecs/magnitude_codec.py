@@ -68,10 +68,10 @@ class Phases:
         self.mel, self.iterations = mel, iterations
         self.reach = (iterations + 1) * -(-mel.n_fft // mel.hop)
 
-    def draw(self, logarithms_BCF: Tensor, seeds: Tensor, first: int = 0) -> Tensor:
-        """Waves [B, F hop]. Gradients reach the magnitudes, not the phases."""
-        target, mel = loudness(logarithms_BCF), self.mel
+    def draw(self, mel: Tensor, seeds: Tensor, first: int = 0) -> Tensor:
+        """Waves [B, F hop] of log-magnitudes [B, C, F] in the place of a mel. No gradient reaches the phases."""
+        target, settings = loudness(mel), self.mel
         with torch.no_grad():
-            angles = phases(target, mel, seeds, first, self.iterations).angle()
-        samples = mel.samples(target.shape[2])
-        return istft(torch.polar(target, angles), mel.n_fft, mel.hop, mel.window, mel.padding, samples)
+            angles = phases(target, settings, seeds, first, self.iterations).angle()
+        samples, spectrum = settings.samples(target.shape[2]), torch.polar(target, angles)
+        return istft(spectrum, settings.n_fft, settings.hop, settings.window, settings.padding, samples)

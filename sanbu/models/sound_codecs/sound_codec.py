@@ -41,7 +41,7 @@ class CodecConfig(VocoderConfig):
     measure: ClassVar[str] = "sound-codecs"
     quantizer: QuantizerConfig = Field(Rvq(), description="how features become codes")
     stride: int = Field(2, ge=1, description="frames of the mel per frame of codes")
-    width: int = Field(192, ge=1, description="channels")
+    width: int = Field(128, ge=1, description="channels")
     encoder: int = Field(4, ge=1, description="ConvNeXt blocks before the codes")
     decoder: int = Field(4, ge=1, description="ConvNeXt blocks after the codes")
     inner: int = Field(3, ge=1, description="width inside a block, in multiples of the width")

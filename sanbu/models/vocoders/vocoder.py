@@ -27,13 +27,17 @@ class Stream(Protocol):
         """The samples [B, n] that are final now; n may be 0 until enough frames are known. last: no frame follows."""
 
 
-class Draws(Protocol):
-    """What every vocoder has besides its forward pass. mel: of the waves that it was trained on."""
+class DrawsWhole(Protocol):
+    """Makes a wave of frames. mel: of the waves that it makes."""
 
     mel: Mel
 
     def draw(self, mel: Tensor, seeds: Tensor, first: int = 0) -> Tensor:
         """Waves [B, F hop] of whole mels [B, mels, F], in [-1, 1]."""
+
+
+class Draws(DrawsWhole, Protocol):
+    """What every vocoder has besides its forward pass. mel: of the waves that it was trained on."""
 
     def stream(self, seeds: Tensor) -> Stream:
         """A stream for rows with these seeds."""
@@ -60,7 +64,7 @@ class Windowed:
     Exact for any model whose output at a frame depends on no others; the context is computed again for each piece.
     """
 
-    def __init__(self, model: Draws, seeds: Tensor, left: int, right: int) -> None:
+    def __init__(self, model: DrawsWhole, seeds: Tensor, left: int, right: int) -> None:
         self.model, self.seeds, self.left, self.right = model, seeds, left, right
         self.known: Tensor | None = None  # frames that are still needed
         self.start = 0  # the number of the first of them
