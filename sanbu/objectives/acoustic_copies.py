@@ -23,13 +23,13 @@ class AcousticCopies(ObjectiveConfig):
 
     families: ClassVar[tuple[str, ...]] = SpectralConfig.families
     kind: Literal["acoustic-copies"] = "acoustic-copies"
-    objective: ObjectiveConfig = Field(Spectral(), description="how near the wave is: spectral or wave-game")
+    of: ObjectiveConfig = Field(Spectral(), description="how near the wave is: spectral or wave-game")
 
     def needs(self) -> tuple[str, ...]:
-        return (*self.objective.needs(), "acoustic")
+        return (*self.of.needs(), "acoustic")
 
     def build(self) -> Objective:
-        own = self.objective.build()
+        own = self.of.build()
 
         def experience(round: Round) -> Batch:
             return own.experience(replace(round, batch=copied(round.models["acoustic"], round.batch)))

@@ -74,7 +74,7 @@ def tuned_vocoder(size: str = "nano", voice: str = "", vocoder: str = "") -> Rec
     steps = max(1, made.schedule.steps // 10)
     parents = {name: run for name, run in (("model", vocoder), ("acoustic", voice)) if run}
     return made.change(
-        name="tuned-vocoder", data=SpeechWaves(**heard), objective=AcousticCopies(objective=made.objective),
+        name="tuned-vocoder", data=SpeechWaves(**heard), objective=AcousticCopies(of=made.objective),
         parents=parents, steps=steps, evaluate_every=steps // 2, sample_every=steps // 2, checkpoint_every=steps // 2,
     )  # fmt: skip
 

@@ -83,12 +83,12 @@ def test_the_game_can_be_tuned_too(runs, corpus, tmp_path):  # noqa: F811
     model, objective = TRAINED["game"]
     data = SpeechWaves(path=str(corpus), mel=MEL, validation=0.5, segment=8)
     parents = {"acoustic": str(runs / "talker")}
-    check_config(AcousticCopies(objective=objective))
-    made = recipe(data, model, AcousticCopies(objective=objective), Vocoding(), steps=2, parents=parents)
+    check_config(AcousticCopies(of=objective))
+    made = recipe(data, model, AcousticCopies(of=objective), Vocoding(), steps=2, parents=parents)
     assert sanbu.train(made, tmp_path / "tuned", watchers=[]).finished()
 
 
 def test_the_example_of_a_row_is_as_large_as_a_row():
     config = SpeechWaves()
     assert config.example(2)["wave"].shape == (2, 32 * 256) and set(Speech().example(1)) < set(config.example(1))
-    assert AcousticCopies().needs() == ("acoustic",) and isinstance(AcousticCopies().objective, Spectral)
+    assert AcousticCopies().needs() == ("acoustic",) and isinstance(AcousticCopies().of, Spectral)
