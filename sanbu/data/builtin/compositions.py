@@ -115,7 +115,7 @@ def stepped(chance: Chance, place: int, scale: list[int], classes: tuple[int, ..
     place += chance.of(STEPS)
     low, high = MELODY
     if scale[place] > high:
-        place -= 0
+        place -= 3
     if scale[place] < low:
         place += 3
     if classes is not None:
