@@ -22,7 +22,7 @@ Out = Annotated[
         "--out",
         metavar="FOLDER",
         help="write each sample to a file; default for pictures and sound RUN/generated; (tables) a .csv or .tsv file;"
-        " (sound) a .wav, .flac, .mp3, .ogg, .opus or .pcm file",
+        " (sound) a .wav, .flac, .mp3, .ogg, .opus or .pcm file; (music) these, .mid or .png",
     ),
 ]
 Prompt = Annotated[
@@ -30,7 +30,7 @@ Prompt = Annotated[
     typer.Option(
         "--prompt",
         "-p",
-        help="text to continue, message to answer (chat), picture with transparent pixels, or sound to copy",
+        help="text to continue, message to answer (chat), picture with transparent pixels, sound to copy, or MIDI file",
     ),
 ]
 Where = Annotated[
@@ -70,6 +70,7 @@ def generate(
     sanbu generate runs/flow -n 8 -p half.png    (fills transparent pixels)
     sanbu generate runs/edm parents.guide=runs/weak strategy.guidance=2
     sanbu generate runs/vocoder -p in.wav --out out.wav    (sound -> mel -> sound)
+    sanbu generate runs/music -p song.mid --out song.wav    (plays a score)
     sanbu generate runs/table -n 1000 --where "age=30,sex=F" --out synthetic.csv
     """
     found, changes = opened(run, weights), tuple(overrides or ())
