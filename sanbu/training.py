@@ -43,7 +43,8 @@ class Training:
         check_parents(recipe, parents, self.data)
         self.objective, self.strategy = recipe.objective.build(), recipe.strategy.build(recipe.data.space())
         self.rollout = recipe.strategy.unfiltered().build(recipe.data.space())
-        self.models = build_models(recipe, parents, self.objective.attach, machine.device)
+        self.models = self.divided.build(partial(build_models, recipe, parents.get("model"), self.objective.attach))
+        self.models |= {name: run.model for name, run in parents.items() if name != "model"}
         for player in () if world.alone else self.objective.players:
             self.divided.remember(player, self.learners(player), self._search(player))
         self.divided.prepare(self.models, self.objective.players, machine)
@@ -285,20 +286,19 @@ class Training:
 
 
 def build_models(
-    recipe: Recipe, parents: dict[str, Run], attach: Callable[[nn.Module], dict[str, nn.Module]], device: torch.device
+    recipe: Recipe, parent: Run | None, attach: Callable[[nn.Module], dict[str, nn.Module]]
 ) -> dict[str, nn.Module]:
-    """The model, what the objective attaches to it, the average, and the parents, all initialised from the seed."""
+    """The model, what the objective attaches to it, and the average, from the seed, or from a parent's weights."""
     with torch.random.fork_rng():
         torch.manual_seed(key(recipe.schedule.seed, "weights"))
         model = recipe.model.build(recipe.data.space())
-        if "model" in parents:
-            found = recipe.model.begin_from(weights(parents["model"].model), weights(model))
-            load_weights(model, found, parents["model"].folder)
-        model.to(device)
+        if parent is not None:
+            found = recipe.model.begin_from(weights(parent.model), weights(model))
+            load_weights(model, found, parent.folder)
         models = {"model": model, **attach(model)}
     if recipe.average is not None:
         models["average"] = recipe.average.build(model)
-    return models | {name: run.model for name, run in parents.items() if name != "model"}
+    return models
 
 
 def check_parents(recipe: Recipe, parents: dict[str, Run], data: Data) -> None:
