@@ -49,8 +49,7 @@ class Divided:
 
     def build(self, build: Callable[[], dict[str, nn.Module]]) -> dict[str, nn.Module]:
         """The models of a run; without contents, until they are divided, where weights are divided by ZeRO alone."""
-        plain = self.world.degrees.pipeline == self.world.degrees.tensor == 1
-        if self.world.alone or self.world.layout.zero < 2 or not plain:
+        if self.world.alone or not self.world.layout.by_zero_alone:
             return build()
         from sanbu.parallel.deferred import build_hollow
 
