@@ -1,8 +1,9 @@
-"""Layouts beside bare PyTorch: python -m bench.parallel [--part overhead|start] [--json]
+"""Layouts beside bare PyTorch: python -m bench.parallel [--part overhead|start] [--layout data] [--json]
 
 overhead  seconds per step of two processes with gloo, one thread each, GPT-2 shape 4 x 256, 8 rows of 256 bytes, AdamW,
           clipping: a training of Sanbu beside the shortest loop over DistributedDataParallel, fully_shard and
-          parallelize_module with the same model and rows; both run in the same processes, in turn
+          parallelize_module with the same model and rows; both run in the same processes, in turn. For data
+          parallelism also the loop of accelerate's documentation (Accelerator.prepare, backward, clip_grad_norm_)
 start     seconds from the command to the first step of 4 processes, and from a kill to the next step
 """
 
@@ -92,6 +93,32 @@ def bare(recipe: Any, world: Any, name: str) -> Callable[[], None]:
     return advance
 
 
+def accelerated(recipe: Any, world: Any) -> Callable[[], None]:
+    """A step of the loop of accelerate, over DistributedDataParallel, with the same model, rows and optimizer."""
+    import torch
+    from accelerate import Accelerator
+    from torch.nn.functional import cross_entropy
+
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == world.size, "accelerate has not found the other process"
+    given: Any = {"lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.1, "foreach": True}
+    model: Any = recipe.model.build(recipe.data.space())
+    called, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), **given))
+    data, rows, step = recipe.data.build(), 8 // world.degrees.data, 0
+
+    def advance() -> None:
+        nonlocal step
+        batch = data.batch(step * 8 + rows * world.place.data, rows)
+        logits = called(batch["tokens"], batch.get("positions"))
+        accelerator.backward(cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=-100))
+        accelerator.clip_grad_norm_(called.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        step += 1
+
+    return advance
+
+
 def member(rank: int, port: int, name: str, pipe: Any) -> None:
     """One of two processes: both loops in turn; the first sends the medians."""
     import torch
@@ -101,13 +128,21 @@ def member(rank: int, port: int, name: str, pipe: Any) -> None:
     from sanbu.parallel.world import join
     from sanbu.recipes import make
 
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     recipe, rest = make("gpt2", CHANGES)
     recipe = recipe.change(*rest, layout=Layout(**LAYOUTS[name]), steps=10_000).resolve()
     with join(recipe.layout, "cpu") as world:
         loops = {"sanbu": ours(recipe, world), "torch": bare(recipe, world, name)}
+        if name == "data":
+            loops["accelerate"] = accelerated(recipe, world)
         found: dict[str, list[float]] = {each: [] for each in loops}
         for number in range(ROUNDS + 1):
             for each, step in loops.items():
@@ -136,11 +171,12 @@ def overhead(name: str) -> dict[str, float]:
     for process in processes:
         process.join()
     ratios = [ours / bare for ours, bare in zip(found["sanbu"], found["torch"], strict=True)]
-    return {
-        "sanbu_seconds": statistics.median(found["sanbu"]),
-        "torch_seconds": statistics.median(found["torch"]),
-        "overhead": statistics.median(ratios) - 1,
-    }
+    seconds = {f"{each}_seconds": statistics.median(values) for each, values in found.items()}
+    figures = {**seconds, "overhead": statistics.median(ratios) - 1}
+    if "accelerate" in found:  # the same rows: tokens per second of ours over theirs
+        both = zip(found["accelerate"], found["sanbu"], strict=True)
+        figures["speed_beside_accelerate"] = statistics.median(theirs / ours for theirs, ours in both)
+    return figures
 
 
 # -- start ------------------------------------------------------------------------------------------------------------
@@ -178,11 +214,13 @@ def wait_for(folder: Path, steps: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("overhead", "start"))
+    parser.add_argument("--layout", choices=tuple(LAYOUTS), help="of overhead; default: all")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     figures: dict[str, Any] = {}
     if given.part in (None, "overhead"):
-        figures |= {f"overhead.{name}": overhead(name) for name in LAYOUTS}
+        chosen = [given.layout] if given.layout else LAYOUTS
+        figures |= {f"overhead.{name}": overhead(name) for name in chosen}
     if given.part in (None, "start"):
         figures["start"] = start()
     if given.json:

@@ -66,8 +66,9 @@ class Machine:
         return torch.autocast(self.device.type, self.precision)
 
     def prepare(self, module: nn.Module) -> nn.Module:
-        """Move a module to the device and compile it in place where that pays."""
-        module.to(self.device)
+        """Move a module to the device and compile it in place where that pays. One without contents stays so."""
+        if not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+            module.to(self.device)
         if self.recompute:
             recompute(module)
         if self.compile:

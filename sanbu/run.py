@@ -20,23 +20,28 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from itertools import chain
+from operator import methodcaller
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, model_hash, standing
-from sanbu.codecs.codec import Codec, Follower, read_by, stops_of
+from sanbu.codecs.codec import Codec, Follower, evenly, read_by, stops_of
 from sanbu.config import ConfigError, contents, load, module_of, nearest
 from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors, written_before
 from sanbu.machine import find_device, ready_to_draw
 from sanbu.memory.check import check_weights, headers
+from sanbu.parallel.sharing import by_first, over_ranks, sharers
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
 from sanbu.space import Batch, Draft, row_count
-from sanbu.strategies.strategy import consecutive, generate, rows_drawn
+from sanbu.strategies.strategy import consecutive, generate, with_progress
 
+T = TypeVar("T")
+RESULTS = methodcaller("results")  # of a reader of drafts
 FRAMES = 60  # of the animation of an export, at most
 
 
@@ -74,12 +79,9 @@ class Run:
         return cls(folder, recipe, about)
 
     def __repr__(self) -> str:
-        rows = self.metrics()
-        facts = [self.recipe.name]
-        if rows:
-            facts.append(f"step {rows[-1]['step']:,}")
-            if "loss" in rows[-1]:
-                facts.append(f"loss {rows[-1]['loss']:.3f}")
+        last = self.metrics()[-1:]
+        facts = [self.recipe.name, *(f"step {row['step']:,}" for row in last)]
+        facts += [f"loss {row['loss']:.3f}" for row in last if "loss" in row]
         return f"Run({str(self.folder)!r}, {', '.join(facts)})"
 
     # -- what was learnt ----------------------------------------------------------------------------------------------
@@ -212,7 +214,7 @@ class Run:
         drawing = self.drawing(overrides, fields)
         drawing.recipe.strategy.check_samples(n or 1)
         condition = self.codec.condition(prompt, n or 1, seed)
-        results = [result for follower in drawing.followers(condition, seed) for result in follower.results()]
+        results = list(chain.from_iterable(drawing.parts(condition, seed, RESULTS)))
         return results if n is not None or isinstance(prompt, (list, tuple)) else results[0]
 
     def stream(
@@ -267,11 +269,15 @@ class Run:
                 drafts.append(draft.sample.clone())
             evaluations.append(int(draft.evaluations[0]))
 
-        samples = [result for follower in drawing.followers(condition, seed, watch) for result in follower.results()]
-        frames = [[codec.read(row) for row in sample] for sample in evenly(drafts, FRAMES)]
-        for path in earlier:
-            path.unlink()
-        return codec.export(samples, place, frames) | {"evaluations": evaluations[-1]}
+        samples = list(chain.from_iterable(drawing.parts(condition, seed, RESULTS, watch)))
+
+        def write() -> dict[str, str | int]:
+            for path in earlier:
+                path.unlink()
+            frames = [[codec.read(row) for row in sample] for sample in evenly(drafts, FRAMES)]
+            return codec.export(samples, place, frames) | {"evaluations": evaluations[-1]}
+
+        return by_first(write)
 
     # -- beyond the folder --------------------------------------------------------------------------------------------
 
@@ -312,25 +318,25 @@ class Drawing:
         strategy = self.recipe.strategy.build(self.recipe.data.space())
         yield from generate(strategy, self.models, condition, seeds, watch)
 
-    def followers(
-        self, condition: Batch, seed: int, watch: Callable[[Draft], None] | None = None
-    ) -> Iterator[Follower]:
-        """Draw some rows at a time, several with progress; yields each reader. watch: sees the first part."""
+    def parts(
+        self, condition: Batch, seed: int, take: Callable[[Any], T], watch: Callable[[Draft], None] | None = None
+    ) -> list[T]:
+        """Draw some rows at a time, with progress; what `take` gives of each reader. watch: sees the first part."""
         count = row_count(condition)
         seeds = consecutive(seed, count)
         size = count if self.recipe.strategy.together else self.recipe.strategy.at_once
         with progress_rows("drawing", count) if count > 1 else nullcontext(lambda rows: None) as progress:
-            for start in range(0, count, size):
+
+            def draw(start: int) -> T:
                 rows = {name: tensor[start : start + size] for name, tensor in condition.items()}
-                follower, drawn = self.follow(), 0.0
-                for draft in self.drafts(rows, seeds[start : start + size], follower.update):
+                follower = self.follow()
+                drafts = self.drafts(rows, seeds[start : start + size], follower.update)
+                for draft in with_progress(drafts, lambda done: progress(done * sharers())):
                     if watch is not None and start == 0:
                         watch(draft)
-                    now = rows_drawn(draft)
-                    progress(now - drawn)
-                    drawn = now
-                progress(len(draft.done) - drawn)
-                yield follower
+                return take(follower)
+
+            return over_ranks(range(0, count, size), draw)
 
     @cached_property
     def models(self) -> dict[str, nn.Module]:
@@ -340,11 +346,3 @@ class Drawing:
             if path != self.run.recipe.parents.get(name):
                 found[name] = Run.open(path).model.to(self.run.device)
         return found
-
-
-def evenly(drafts: list[Tensor], most: int) -> list[Tensor]:
-    """At most `count` items, evenly spaced, the last one included."""
-    if len(drafts) <= most:
-        return drafts
-    gap = (len(drafts) - 1) / (most - 1)
-    return [drafts[round(number * gap)] for number in range(most)]

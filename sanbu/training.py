@@ -43,7 +43,9 @@ class Training:
         check_parents(recipe, parents, self.data)
         self.objective, self.strategy = recipe.objective.build(), recipe.strategy.build(recipe.data.space())
         self.rollout = recipe.strategy.unfiltered().build(recipe.data.space())
-        self.models = build_models(recipe, parents, self.objective.attach, machine.device)
+        build = partial(build_models, recipe, parents.get("model"), self.objective.attach)
+        self.models = build() if "model" in parents else self.divided.build(build)  # a parent's weights are whole
+        self.models |= {name: run.model for name, run in parents.items() if name != "model"}
         for player in () if world.alone else self.objective.players:
             self.divided.remember(player, self.learners(player), self._search(player))
         self.divided.prepare(self.models, self.objective.players, machine)
@@ -124,18 +126,25 @@ class Training:
         )
 
     def _know(self) -> Batch:
-        """Tables of what the objective calls fixed, by row, where that is cheaper than computing it at every step."""
+        """Tables of what the objective calls fixed, by row, where that is cheaper than computing it at every step.
+
+        The data ranks divide the rows; all take as many parts, since models may be divided, the last one perhaps twice.
+        """
         fixed, rows = self.objective.fixed, self.data.rows
         if fixed is None or self.recipe.schedule.steps * self.rows <= rows:
             return {}
         found: list[Batch] = []
+        starts, ranks = range(0, rows, self.rows), self.world.degrees.data
         with torch.no_grad(), self.machine.scope(), progress_rows("reference", rows) as progress:
-            for start in range(0, rows, self.rows):
+            for number in range(self.world.place.data, len(starts) + -len(starts) % ranks, ranks):
+                start = starts[min(number, len(starts) - 1)]
                 batch = self._to_device(self.data.batch(start, min(self.rows, rows - start)))
                 found.append({"row": batch["row"], **fixed(self.models, batch)})
-                progress(len(batch["row"]))
-        whole = {name: torch.cat([part[name] for part in found]) for name in found[0]}
-        order = whole.pop("row").argsort()  # the first epoch has every row once
+                progress(len(batch["row"]) * ranks)
+        whole = {name: self.world.gather_rows(torch.cat([part[name] for part in found])) for name in found[0]}
+        row = whole.pop("row")  # the first epoch has every row once
+        order = row.argsort()
+        order = order[torch.cat((order.new_ones(1, dtype=torch.bool), row[order].diff() > 0))]
         return {name: values[order] for name, values in whole.items()}
 
     def noise(self, purpose: str, *more: int, first_row: int = 0) -> Noise:
@@ -285,20 +294,19 @@ class Training:
 
 
 def build_models(
-    recipe: Recipe, parents: dict[str, Run], attach: Callable[[nn.Module], dict[str, nn.Module]], device: torch.device
+    recipe: Recipe, parent: Run | None, attach: Callable[[nn.Module], dict[str, nn.Module]]
 ) -> dict[str, nn.Module]:
-    """The model, what the objective attaches to it, the average, and the parents, all initialised from the seed."""
+    """The model, what the objective attaches to it, and the average, from the seed, or from a parent's weights."""
     with torch.random.fork_rng():
         torch.manual_seed(key(recipe.schedule.seed, "weights"))
         model = recipe.model.build(recipe.data.space())
-        if "model" in parents:
-            found = recipe.model.begin_from(weights(parents["model"].model), weights(model))
-            load_weights(model, found, parents["model"].folder)
-        model.to(device)
+        if parent is not None:
+            found = recipe.model.begin_from(weights(parent.model), weights(model))
+            load_weights(model, found, parent.folder)
         models = {"model": model, **attach(model)}
     if recipe.average is not None:
         models["average"] = recipe.average.build(model)
-    return models | {name: run.model for name, run in parents.items() if name != "model"}
+    return models
 
 
 def check_parents(recipe: Recipe, parents: dict[str, Run], data: Data) -> None:

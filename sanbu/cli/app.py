@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from sanbu.parallel.launch import in_job, speaks
 
 if TYPE_CHECKING:
     from sanbu.recipe import Recipe
@@ -75,5 +78,22 @@ def choose(name: str, overrides: Sequence[str] | None) -> Recipe:
 
 
 def report(result: dict[str, Any], as_json: bool, text: str) -> None:
-    """The result of a verb, for a person or for a program."""
-    typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text)
+    """The result of a verb, for a person or for a program. Of several processes the first one prints it."""
+    if speaks():
+        typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text)
+
+
+def shared(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb whose work is divided over the processes of torchrun."""
+
+    @wraps(verb)
+    def call(*given: Any, **named: Any) -> None:
+        if in_job():
+            from sanbu.parallel.sharing import sharing
+
+            with sharing():
+                verb(*given, **named)
+        else:
+            verb(*given, **named)
+
+    return call

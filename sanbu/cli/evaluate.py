@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
-from sanbu.cli.app import Json, app, report
+from sanbu.cli.app import Json, app, report, shared
 from sanbu.config import ConfigError
 from sanbu.evaluation.figures import Entry, Report
+from sanbu.parallel.launch import in_job, speaks
 
 
 @app.command()
+@shared
 def evaluate(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="run folders; more than one only for assistants")
@@ -58,6 +60,7 @@ def evaluate(
 
 
 @app.command()
+@shared
 def compare(
     names: Annotated[
         list[str], typer.Argument(metavar="CONTEST|RUN...", help="a contest and its settings, or runs on the same data")
@@ -85,6 +88,8 @@ def compare(
     sanbu compare runs/mine runs/other --run runs/report
     """
     found = compared(names, Entry(run, seconds, seeds))
+    if not speaks():
+        return
     content = found.write(run)
     if as_json:
         report(content, True, "")
@@ -104,6 +109,8 @@ def compared(names: list[str], entry: Entry) -> Report:
     from sanbu.recipes import contests
     from sanbu.run import Run
 
+    if in_job() and not all((Path(name) / "recipe.json").exists() for name in names):
+        raise ConfigError("compare: under torchrun only run folders are compared; a contest trains its runs by itself")
     if names[0] in contests.CONTESTS:
         return contests.compete(names[0], replace(entry, settings=tuple(names[1:])))
     missing = next((name for name in names if not (Path(name) / "recipe.json").exists()), None)

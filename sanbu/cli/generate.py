@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sanbu.cli.app import Json, Overrides, RunFolder, Weights, app, report
+from sanbu.cli.app import Json, Overrides, RunFolder, Weights, app, report, shared
 from sanbu.config import ConfigError
 from sanbu.display.terminal import harmless
+from sanbu.parallel.launch import in_job
 
 if TYPE_CHECKING:
     from sanbu.run import Run
@@ -39,6 +40,7 @@ Where = Annotated[
 
 
 @app.command()
+@shared
 def generate(
     run: RunFolder,
     overrides: Overrides = None,
@@ -84,7 +86,7 @@ def generate(
         written = found.save(out or run / "generated", asked, n, seed, overrides=changes)
         report({"run": str(run), **written}, as_json, str(written.get("grid", written["folder"])))
         return
-    if n == 1 and not as_json:
+    if n == 1 and not as_json and not in_job():
         show_one(found, asked, seed, changes)
         return
     samples = found.generate(asked, n, seed, overrides=changes)
@@ -119,9 +121,11 @@ def show_rows(
     run: Run, asked: Any, n: int, seed: int, changes: tuple[str, ...], out: Path | None, as_json: bool
 ) -> None:
     """Draw rows of a table into a file, or print them."""
+    from sanbu.parallel.sharing import by_first
+
     samples = run.generate(asked, n, seed, overrides=changes)
     if out is not None:
-        written = run.codec.export(samples, out)
+        written = by_first(lambda: run.codec.export(samples, out))
         report({"run": str(run.folder), **written}, as_json, str(written["overview"]))
         return
     report({"run": str(run.folder), "samples": samples}, as_json, rows_as_text(run.codec, samples))

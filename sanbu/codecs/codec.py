@@ -76,6 +76,14 @@ def stops_of(strategy: object) -> Sequence[str]:
     return getattr(strategy, "stop", ())
 
 
+def evenly(drafts: list[Tensor], most: int) -> list[Tensor]:
+    """At most `most` items, evenly spaced, the last one included."""
+    if len(drafts) <= most:
+        return drafts
+    gap = (len(drafts) - 1) / (most - 1)
+    return [drafts[round(number * gap)] for number in range(most)]
+
+
 def text_before(codec: Codec, prompt: str | None) -> str:
     """What is shown before a text that was drawn: the prompt, unless the codec says otherwise (`before`)."""
     before = getattr(codec, "before", None)

@@ -57,6 +57,14 @@ class Shards:
         return cls(folder, streams["train"], streams["held_out"], header["documents"], header["bytes"])
 
 
+def pieces(stream: Any, begins: list[int], size: int) -> list[np.ndarray]:
+    """The `size` tokens of a stream from each begin on, fewer at its end; of a remote one read together."""
+    if isinstance(stream, np.ndarray):
+        return [stream[begin : begin + size] for begin in begins]
+    found: list[np.ndarray] = stream.pieces(begins, size)
+    return found
+
+
 def write(
     folder: Path, documents: Iterable[str], tokenizer: Tokenizer, vocabulary: int, held_out: float, progress: Progress
 ) -> None:

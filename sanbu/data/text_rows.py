@@ -21,7 +21,7 @@ from sanbu.codecs.codec import Codec
 from sanbu.codecs.text import TextCodec
 from sanbu.codecs.tokenizer import TextBytes, TokenizerConfig
 from sanbu.config import SanbuError, added, dump
-from sanbu.data import shards, sources
+from sanbu.data import remote, shards, sources
 from sanbu.data.cache import cache_folder
 from sanbu.data.data import Data, DataConfig, no_tokens
 from sanbu.data.order import shuffled
@@ -38,7 +38,7 @@ class Text(DataConfig):
     kind: Literal["text"] = "text"
     path: str = Field(
         "builtin:python",
-        description="file, folder, hub:NAME, or builtin:python: the documentation of the installed Python",
+        description="file, folder, hub:NAME, address of tokens (https://, s3://), or builtin:python: Python's docs",
     )
     field: str = Field("text", description="(JSON, CSV, Parquet) field that holds the text")
     tokenizer: TokenizerConfig = BPE()
@@ -125,8 +125,7 @@ class TextRows:
         context, end = self.context, self.codec.tokenizer.end
         assert end is not None, "`shards.write` requires an end token"
         window = np.full((len(rows), context + 1), -1, dtype=np.int64)
-        for index, row in enumerate(rows):
-            piece = stream[row * context : row * context + context + 1]
+        for index, piece in enumerate(shards.pieces(stream, (rows * context).tolist(), context + 1)):
             window[index, : len(piece)] = piece
         both = torch.from_numpy(window)
         tokens, targets = both[:, :-1].clamp(min=0), both[:, 1:]
@@ -150,6 +149,26 @@ def document_positions(starts_BT: Tensor) -> Tensor:
 
 def build(config: Text) -> TextRows:
     """The rows of a config; tokenized text is read from the cache. Raises SanbuError for less text than one row."""
+    found = open_address(config) if remote.is_address(config.path) else open_cache(config)
+    codec = TextCodec(config.tokenizer.load(found.folder))
+    rows = TextRows(found, codec, config.context, config.tokenizer.size(), config.lanes)
+    if (found.folder / "left_out.json").exists():  # not in caches of earlier versions
+        rows.left_out = read_json(found.folder / "left_out.json")
+    check(config, rows)
+    return rows
+
+
+def open_address(config: Text) -> shards.Shards:
+    """Tokens at an address. Raises SanbuError if they are of another tokenizer."""
+    found, vocabulary = remote.open_remote(config.path), config.tokenizer.size()
+    written = read_json(found.folder / "header.json")["vocabulary"]
+    if written != vocabulary:
+        raise SanbuError(f"data.tokenizer: given one of {vocabulary} tokens, but {config.path} has tokens of {written}")
+    return found
+
+
+def open_cache(config: Text) -> shards.Shards:
+    """The tokens of a text in the cache; they are made where they are missing."""
     file = config.tokenizer.fingerprint()
     about = json.dumps(
         [
@@ -172,11 +191,12 @@ def build(config: Text) -> TextRows:
         tokenizer.save(folder)
         write_json(folder / "left_out.json", read.left_out)
 
-    folder = cache_folder(name, make)
-    found = shards.Shards.open(folder)
-    rows = TextRows(found, TextCodec(config.tokenizer.load(folder)), config.context, vocabulary, config.lanes)
-    if (folder / "left_out.json").exists():  # not in caches of earlier versions
-        rows.left_out = read_json(folder / "left_out.json")
+    return shards.Shards.open(cache_folder(name, make))
+
+
+def check(config: Text, rows: TextRows) -> None:
+    """Raise SanbuError if there is less text than a row, or lanes do not fit the text."""
+    found = rows.shards
     if config.lanes and not rows.single_document:
         raise SanbuError(f"data.lanes: given {config.lanes}, but {config.path!r} has several documents; allowed: 0")
     if config.lanes > rows.rows:
@@ -187,7 +207,6 @@ def build(config: Text) -> TextRows:
             f"data.path: {config.path!r} has {size} bytes of text, {max(0, len(found.train) - 1)} tokens for training;"
             f" at least one row of data.context={config.context} is needed; add text or lower data.context"
         )
-    return rows
 
 
 class Corpus(Iterable[str]):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sanbu.config import SanbuError
 from sanbu.data.data import Data
 from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
 from sanbu.noise import Noise
-from sanbu.objectives.objective import Round, evaluate
+from sanbu.objectives.objective import Loss, Round, Totals, losses
+from sanbu.parallel.sharing import over_ranks, sharers
 from sanbu.progress import progress_rows
 from sanbu.run import Run
 
@@ -28,7 +29,18 @@ def evaluate_objective(run: Run) -> dict[str, Any]:
     data, objective = run.recipe.data.build(), run.recipe.objective.build()
     if not data.held_out_rows:
         raise SanbuError(f"{run.folder}: {nothing_held_out(run.recipe.data, data)}")
-    return evaluate(objective, rounds(run, data)) | {"rows": data.held_out_rows}
+    totals = Totals()
+    with progress_rows("evaluating", data.held_out_rows) as progress:
+
+        def measure(start: int) -> list[tuple[Loss, dict[str, float]]]:
+            rows = data.held_out(start, ROWS)
+            progress(min(ROWS, data.held_out_rows - start) * sharers())
+            return losses(objective, Round(run.models, rows, Noise("evaluate", start), learning=False))
+
+        for found in over_ranks(range(0, data.held_out_rows, ROWS), measure):
+            for loss, counts in found:
+                totals.add(loss, counts)
+    return totals.report() | {"rows": data.held_out_rows}
 
 
 def nothing_held_out(config: Any, data: Data) -> str:
@@ -37,11 +49,3 @@ def nothing_held_out(config: Any, data: Data) -> str:
     if not fraction:
         return "data.validation is 0, so nothing is held out"
     return f"nothing fell into the held-out part, data.validation={fraction} of {data.describe()}"
-
-
-def rounds(run: Run, data: Data) -> Iterator[Round]:
-    """Rounds with every held-out row once."""
-    with progress_rows("evaluating", data.held_out_rows) as progress:
-        for start in range(0, data.held_out_rows, ROWS):
-            yield Round(run.models, data.held_out(start, ROWS), Noise("evaluate", start), learning=False)
-            progress(min(ROWS, data.held_out_rows - start))

@@ -12,6 +12,7 @@ import torch
 from sanbu.codecs.text import padded
 from sanbu.codecs.tokenizer import encode
 from sanbu.objectives.answers import logprobs
+from sanbu.parallel.sharing import over_ranks, sharers
 from sanbu.progress import progress_rows
 from sanbu.run import Run
 from sanbu.space import IGNORED
@@ -47,17 +48,24 @@ def loglikelihoods(
     sizes = [len(context) + len(continuation) for context, continuation in pairs]
     scored = [i for i in range(len(pairs)) if pairs[i][1]]
     order = sorted(scored, key=lambda i: -sizes[i])  # longest first
-    with torch.no_grad(), progress_rows(what, len(order)) as progress:
-        while order:
-            longest = min(model.context, sizes[order[0]] - 1)
-            count = max(1, TOKENS // longest)
-            part, order = order[:count], order[count:]
+    parts = []
+    while order:
+        longest = min(model.context, sizes[order[0]] - 1)
+        count = max(1, TOKENS // longest)
+        parts.append(order[:count])
+        order = order[count:]
+    with torch.no_grad(), progress_rows(what, len(scored)) as progress:
+
+        def score(part: Sequence[int]) -> list[tuple[float, bool]]:
             tokens, targets = make_batch([pairs[i] for i in part], model.context)
             values = logprobs(model, tokens, targets).double().sum(1).tolist()
             exact = matches_greedy(model, tokens, targets)
-            for i, pair in zip(part, zip(values, exact, strict=True), strict=True):
+            progress(len(part) * sharers())
+            return list(zip(values, exact, strict=True))
+
+        for part, scores in zip(parts, over_ranks(parts, score), strict=True):
+            for i, pair in zip(part, scores, strict=True):
                 found[i] = pair
-            progress(len(part))
     return found
 
 

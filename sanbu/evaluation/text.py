@@ -22,6 +22,7 @@ from sanbu.data.text_rows import Text, TextRows, build
 from sanbu.evaluation.held_out import nothing_held_out
 from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
 from sanbu.objectives.next_token import chunked_cross_entropy
+from sanbu.parallel.sharing import over_ranks, sharers
 from sanbu.progress import progress_rows
 from sanbu.run import Run
 
@@ -31,18 +32,21 @@ Report = dict[str, Any]
 def bits_per_byte(run: Run, data: TextRows, batch: int = 16) -> Report:
     """A run's model on every held-out row: loss in nats per token, perplexity, bits per byte, tokens and bytes."""
     model, size = run.model, data.held_out_bytes
-    nats, tokens = 0.0, 0
     with torch.no_grad(), progress_rows("evaluating", data.held_out_rows) as progress:
-        for start in range(0, data.held_out_rows, batch):
+
+        def measure(start: int) -> tuple[float, int]:
             rows = data.held_out(start, batch)
             targets = rows["targets"].flatten()
 
-            def readout(head: Any, hidden: torch.Tensor, targets: torch.Tensor = targets) -> torch.Tensor:
+            def readout(head: Any, hidden: torch.Tensor) -> torch.Tensor:
                 return chunked_cross_entropy(head, hidden.flatten(0, 1), targets, 1024)
 
-            nats += float(model(rows["tokens"], rows.get("positions"), readout=readout))
-            tokens += int((targets >= 0).sum())
-            progress(len(rows["tokens"]))
+            nats = float(model(rows["tokens"], rows.get("positions"), readout=readout))
+            progress(len(rows["tokens"]) * sharers())
+            return nats, int((targets >= 0).sum())
+
+        found = over_ranks(range(0, data.held_out_rows, batch), measure)
+    nats, tokens = sum(part[0] for part in found), sum(part[1] for part in found)
     if not size:
         raise SanbuError("there is no text to evaluate: the held-out text is empty")
     loss = nats / tokens

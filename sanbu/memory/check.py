@@ -35,7 +35,7 @@ def check_ranks(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.
 
 
 def check_rank(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.dtype, world: World, left: int) -> None:
-    """Raise TooLarge if the fullest rank needs more bytes than are left for each; it also builds the whole model."""
+    """Raise TooLarge if the fullest rank needs more bytes than are left for each, or first builds a model that does."""
     try:
         if surely_below(recipe, parents, round(SURE * left)):
             return
@@ -44,7 +44,7 @@ def check_rank(recipe: Recipe, parents: Mapping[str, Recipe], precision: torch.d
     except Exception:  # as in `counted`
         return
     name = f"{recipe.name} on {world.size} ranks ({world.degrees.describe()})"
-    if whole.weights > left:
+    if whole.weights > left and ("model" in parents or not world.layout.by_zero_alone):
         raise TooLarge(name, Parts(whole.weights), left, "every rank first builds the whole model", "a rank")
     if need.least > left:
         raise TooLarge(f"a rank of {name}", need, left, advise_layout(whole, world.size, left), "it")

@@ -172,12 +172,18 @@ class Totals:
 def evaluate(objective: Objective, rounds: Iterable[Round]) -> dict[str, float]:
     """The loss and the metrics of an objective over held-out rounds, whose `learning` is False."""
     totals = Totals()
-    with torch.no_grad():
-        for held_out in rounds:
-            experience = objective.experience(held_out)
-            for turn in objective.draw_turns(replace(held_out, batch=experience)):
-                totals.add(turn.loss(held_out.models, turn.batch), turn.count(turn.batch))
+    for held_out in rounds:
+        for loss, counts in losses(objective, held_out):
+            totals.add(loss, counts)
     return totals.report()
+
+
+def losses(objective: Objective, held_out: Round) -> list[tuple[Loss, dict[str, float]]]:
+    """The loss and the denominators of each turn of a held-out round."""
+    with torch.no_grad():
+        experience = objective.experience(held_out)
+        turns = objective.draw_turns(replace(held_out, batch=experience))
+        return [(turn.loss(held_out.models, turn.batch), turn.count(turn.batch)) for turn in turns]
 
 
 def add(totals: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,8 @@
 
 layout.py       the degrees of a recipe's layout, checked against the world, the batch and the model
 world.py        this process among the others: groups, sums, agreement
+sharing.py      work on many rows, divided over ranks: evaluation and sampling
+deferred.py     models that are built without contents and filled part by part
 lost.py         ranks that are gone or do not answer, named by the others
 pace.py         speed, waiting and memory of each rank
 launch.py       processes for a layout, started by torchrun

@@ -7,7 +7,7 @@ of torch are imported where they are used: a process that is alone does not pay 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from sanbu.parallel.replicas import Reducer
 from sanbu.parallel.world import World
 
 if TYPE_CHECKING:
+    from sanbu.parallel.deferred import Hollow
     from sanbu.parallel.pipeline import Pipeline
     from sanbu.parallel.stored import Order
 
@@ -36,7 +37,7 @@ class Divided:
 
     orders: the optimizers of each player, as they are for the whole models. reducers: those that sum the gradients of
     each player over the rows. partial: the names of the whole parameters of each model whose gradient is a sum over
-    the tensor ranks. pipelines: of the models that are cut into stages.
+    the tensor ranks. pipelines: of the models that are cut into stages. hollow: what fills models without contents.
     """
 
     world: World
@@ -44,6 +45,17 @@ class Divided:
     reducers: dict[str, Reducer] = field(default_factory=dict)
     partial: dict[str, list[str]] = field(default_factory=dict)
     pipelines: dict[str, Pipeline] = field(default_factory=dict)
+    hollow: list[Hollow] = field(default_factory=list)
+
+    def build(self, build: Callable[[], dict[str, nn.Module]]) -> dict[str, nn.Module]:
+        """The models of a run; without contents, until they are divided, where weights are divided by ZeRO alone."""
+        if self.world.alone or not self.world.layout.by_zero_alone:
+            return build()
+        from sanbu.parallel.deferred import build_hollow
+
+        models, hollow = build_hollow(build)
+        self.hollow.extend([hollow] if hollow else [])
+        return models
 
     def remember(self, player: str, learners: Models, search: Search) -> None:
         """Note the parameters of the optimizers of a player, while the models are whole."""
@@ -79,6 +91,8 @@ class Divided:
                 self._cut(name, module, machine)
             if self.world.layout.zero >= 2 and not self.world.alone:
                 self._shard(name, module, machine, whole and name in learners)
+        while self.hollow:
+            self.hollow.pop().fill(models, machine.device)
 
     def _divide_matrices(self, name: str, module: nn.Module) -> None:
         from sanbu.parallel.tensors import divide_matrices

@@ -22,6 +22,11 @@ from sanbu.progress import SIGNALS, in_main_thread
 RESTARTS = 3  # of all processes, after one has died
 
 
+def in_job() -> bool:
+    """Whether torchrun started this process together with others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def speaks() -> bool:
     """Whether this process prints the result of a job: the first, or one that is alone."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -41,6 +41,11 @@ class Layout(Config):
         values = self.model_dump(exclude_defaults=True)
         return {name: value for name, value in values.items() if value != 1 or name == "zero"}
 
+    @property
+    def by_zero_alone(self) -> bool:
+        """Whether weights are divided, and by ZeRO alone: then no rank builds a whole model."""
+        return self.zero >= 2 and self.tensor == self.pipeline == 1
+
     def processes(self) -> int:
         """The ranks that the recipe asks for by itself, without those of a job that is running."""
         data = self.data if self.data != "auto" else (self.shard if self.shard != "auto" else 1)

@@ -105,6 +105,17 @@ def rows_drawn(draft: Draft) -> float:
     return float(torch.where(draft.done, 1.0, parts).sum())
 
 
+def with_progress(drafts: Iterator[Draft], progress: Callable[[float], object]) -> Iterator[Draft]:
+    """The same drafts. progress: told of the rows that each has drawn more than the one before."""
+    drawn, rows = 0.0, 0
+    for draft in drafts:
+        yield draft
+        now, rows = rows_drawn(draft), len(draft.done)
+        progress(now - drawn)
+        drawn = now
+    progress(rows - drawn)
+
+
 def last(drafts: Iterator[Draft]) -> Draft:
     """The last draft of `generate`. Raises ValueError if there is none."""
     draft = None

@@ -5,8 +5,14 @@ import json
 import pytest
 
 from sanbu.loop import train
+from sanbu.machine import decide
+from sanbu.parallel.divide import Divided
+from sanbu.parallel.layout import Layout
+from sanbu.parallel.world import join
 from sanbu.recipes import make
-from tests.parallel.test_parity import check
+from sanbu.training import Training
+from tests.parallel.processes import run_processes
+from tests.parallel.test_parity import check, recipe_of
 
 COMMON = [
     "schedule.steps=3", "schedule.batch=4", "schedule.micro_batch=2", "schedule.evaluate_rows=4", "machine.threads=1",
@@ -29,6 +35,31 @@ def place(tmp_path_factory):
     pairs = [{"prompt": f"{text}?", "chosen": text, "rejected": "No.", "answer": text} for text in answers]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     return folder
+
+
+def known(recipe):
+    """The table of reference log-probabilities, and how often the reference was called for it."""
+    with join(recipe.layout, "cpu") as world:
+        calls, build = [], Divided.prepare
+
+        def counting(self, models, *given):
+            build(self, models, *given)
+            models["reference"].register_forward_pre_hook(lambda *_: calls.append(1))
+
+        Divided.prepare = counting
+        training = Training(recipe, decide(recipe.machine), world)
+        Divided.prepare = build
+        return {name: table.tolist() for name, table in training.known.items()}, len(calls)
+
+
+@pytest.mark.parametrize("layout", [{}, {"zero": 3}], ids=str)
+def test_reference_log_probabilities_are_divided(place, layout):
+    given = [f"sft={place / 'base'}", f"path={place / 'pairs.jsonl'}", *COMMON, "schedule.steps=100"]
+    recipe = recipe_of("dpo", *given)
+    one, calls = known(recipe)
+    assert one and len(next(iter(one.values()))) > 60
+    for found, part in run_processes(2, known, recipe.change(layout=Layout(**layout))):
+        assert found == one and part == -(-calls // 2)
 
 
 CASES = {"dpo": [], "ppo": POLICY, "grpo": POLICY}

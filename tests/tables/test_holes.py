@@ -96,7 +96,7 @@ def test_holes_of_a_run_are_filled_by_the_wider_law(tmp_path):
     found = sample(run, rows, 0)
     for law, same in (("further", True), ("seen", False)):
         drawing = run.drawing(fields={"missing": "never", "law": law})
-        assert found.equal(torch.cat([each.sample for each in drawing.followers(condition, 0)])) is same
+        assert found.equal(torch.cat(drawing.parts(condition, 0, lambda reader: reader.sample))) is same
 
 
 # -- the bench --------------------------------------------------------------------------------------------------------

@@ -93,8 +93,7 @@ def sample(run: Run, rows: Rows, seed: int) -> Tensor:
     """cells_BC of the rows, with what is missing drawn."""
     drawing = run.drawing(fields={"missing": "never", **({"law": "further"} if has_law(run) else {})})
     condition = table_codec(run).complete(rows.cells, rows.given)
-    followers: list[Any] = list(drawing.followers(condition, seed))
-    return torch.cat([follower.sample for follower in followers])
+    return torch.cat(drawing.parts(condition, seed, lambda reader: reader.sample))
 
 
 def has_law(run: Run) -> bool:
@@ -123,8 +122,8 @@ def outputs(run: Run, rows: Rows) -> tuple[list[str], Lines]:
     """The answers of a predictor, as its objective reads them."""
     codec = table_codec(run)
     objective: Any = run.recipe.objective
-    followers: list[Any] = list(run.drawing().followers(codec.complete(rows.cells, rows.given), 0))
-    found = objective.read(torch.cat([follower.sample for follower in followers]))
+    condition = codec.complete(rows.cells, rows.given)
+    found = objective.read(torch.cat(run.drawing().parts(condition, 0, lambda reader: reader.sample)))
     values = torch.stack(list(found.values()), 1)
     if codec.features.classes:
         return classes_of(codec, values)

@@ -59,7 +59,5 @@ def figures(run: Run, judge: Judge, name: str | None = None, seed: int = 0) -> d
 
 def rows_of(run: Run, count: int, seed: int = 0) -> Tensor:
     """cells_BC of so many rows."""
-    drawing = run.drawing()
-    followers = drawing.followers(run.codec.condition(None, count), seed * count)
-    parts: list[Any] = list(followers)
-    return torch.cat([part.sample for part in parts])
+    condition = run.codec.condition(None, count)
+    return torch.cat(run.drawing().parts(condition, seed * count, lambda reader: reader.sample))
