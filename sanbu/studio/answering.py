@@ -160,6 +160,6 @@ def fitting(hosted: HostedRun, messages: list[Message], most: int) -> list[Messa
 def length(hosted: HostedRun, messages: list[Message]) -> int:
     """Tokens of a prompt; one that is too long to be read counts as one more than the context."""
     try:
-        return len(hosted.encode_chat(messages))  # type: ignore[arg-type]
+        return len(hosted.encode_chat(messages))
     except PromptTooLong:
         return hosted.context + 1

@@ -28,12 +28,13 @@ GIVE_BACK = f"(words, asked) => [asked ? asked + words : {KEEP}, '']"
 
 FOCUS = "() => { document.querySelector('#words textarea').focus(); return []; }"
 
-# The server did not answer: Send comes back, and a line says so.
-LOST = f"""() => {{
+# The server did not answer: the message goes back, Send comes back, and a line says so.
+LOST = f"""(words, asked) => {{
   const [english, chinese] = {json.dumps(WORDS["lost"])};
   const line = /^zh/i.test(navigator.language) ? chinese : english;
   const button = (visible) => ({{__type__: "update", visible}});
-  return [button(true), button(false), '<p class="line wrong" role="alert">' + line + "</p>"];
+  const back = asked ? asked + words : {KEEP};
+  return [back, "", button(true), button(false), '<p class="line wrong" role="alert">' + line + "</p>"];
 }}"""
 
 # A tab has its own conversations (session); a new tab begins with the newest ones of any tab (local).
@@ -51,4 +52,14 @@ LOAD = """(...given) => {
     const [kept, chosen, ...rest] = stored, served = chosen.filter((name) => given[1].includes(name));
     return stored.length === given.length ? [kept, served.length ? served : given[1], ...rest] : given;
   } catch { return given; }
+}"""
+
+# What is typed and not sent yet, or on its way, survives a reload of the tab too.
+SAVE_DRAFT = """(words, asked) => {
+  try { if (window.sanbuLoaded) sessionStorage.sanbuDraft = asked + words; } catch { /* full or forbidden */ }
+  return [];
+}"""
+
+LOAD_DRAFT = """(words) => {
+  try { return [words || (sessionStorage.sanbuDraft ?? "")]; } catch { return [words]; }
 }"""

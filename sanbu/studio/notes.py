@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from sanbu.codecs.chat import ChatCodec
+from sanbu.config import kind_of
 from sanbu.serve.service import Service
 from sanbu.studio.conversation import Turn, Version
 from sanbu.studio.translations import Language, translate
@@ -35,7 +36,7 @@ def about_run(service: Service, name: str, language: Language) -> str:
         return translate("about_expected", language).format(state=state)
     word = "about_chat" if isinstance(hosted.run.codec, ChatCodec) else "about_base"
     parameters = sum(each.numel() for each in hosted.run.model.parameters())
-    kind = hosted.run.recipe.model.kind
+    kind = kind_of(hosted.run.recipe.model)
     context = f"{hosted.context:,}"
     return translate(word, language).format(kind=kind, count=short(parameters), context=context)
 

@@ -56,7 +56,7 @@ a.save {{
 """
 
 
-def theme() -> gr.themes.Default:
+def theme() -> gr.themes.Base:
     """The default theme with darker colours where text stands on or beside them."""
     orange, gray, red = "*primary_700", "*neutral_600", gr.themes.colors.red
     return gr.themes.Default(font=FONTS, font_mono=MONOSPACE).set(

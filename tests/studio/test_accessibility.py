@@ -11,7 +11,7 @@ import pytest
 
 from tests.studio.test_chat_page import PHONE, asked, finished, tokens
 from tests.studio.test_label_page import answered, tab
-from tests.studio.test_page import slowly, wait
+from tests.studio.test_page import ask, slowly, wait
 
 TABS = ("Chat", "Image", "Compare", "Runs", "Label", "Recipes")
 CHINESE = ("对话", "图像", "对比", "运行记录", "标注", "配方")
@@ -37,9 +37,11 @@ def serious(page):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [{}, PHONE], ids=["1280", "390"])
-@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+@pytest.mark.parametrize(
+    ("locale", "size", "scheme"),
+    [("en-US", {}, "light"), ("zh-CN", {}, "dark"), ("en-US", PHONE, "dark"), ("zh-CN", PHONE, "light")],
+    ids=["en-1280-light", "zh-1280-dark", "en-390-dark", "zh-390-light"],
+)
 def test_no_serious_violation(opened, studio, axe, monkeypatch, locale, size, scheme):
     page = opened(locale=locale, color_scheme=scheme, **size)
     page.evaluate(axe)
@@ -48,12 +50,15 @@ def test_no_serious_violation(opened, studio, axe, monkeypatch, locale, size, sc
     tokens(page, 5)
     asked(page, "What is 3?")
     asked(page, "x " * 150)  # an error under one run
-    slowly(monkeypatch, studio, "talk")
-    page.click("#again")
+    slowly(monkeypatch, studio, "talk", 0.3)
+    tokens(page, 400)
+    page.click("#clear")
+    ask(page, "hi")
     page.wait_for_selector("#stop")
     assert serious(page) == []
     page.click("#stop")
     finished(page)
+    monkeypatch.undo()
     for word, english in zip(CHINESE if locale == "zh-CN" else TABS, TABS, strict=True):
         tab(page, word)
         if english == "Image":

@@ -298,12 +298,12 @@ def start(folders, port):
         with contextlib.suppress(httpx.HTTPError):
             return httpx.get(f"http://127.0.0.1:{port}/health").is_success
 
-    wait(answers)
+    wait(answers, 200)
     return process
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("locale", "words"), [("en-US", "cannot be reached"), ("zh-HK", "无法连接服务器")])
 def test_a_server_that_is_killed_while_the_page_is_open(runs, browser, locale, words):  # noqa: F811
     with socket.socket() as free:

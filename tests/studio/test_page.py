@@ -34,11 +34,11 @@ def ask(page, text):
     page.keyboard.press("Enter")
 
 
-def slowly(monkeypatch, studio, name):
-    """Slow down a run, so that it can be stopped halfway."""
+def slowly(monkeypatch, studio, name, seconds=0.05):
+    """Slow down a run, so that it can be stopped halfway. seconds: per step."""
     engine = studio.service.runs[name].engine
     step = engine.step
-    monkeypatch.setattr(engine, "step", lambda: (time.sleep(0.05), step())[1])
+    monkeypatch.setattr(engine, "step", lambda: (time.sleep(seconds), step())[1])
     return engine
 
 
