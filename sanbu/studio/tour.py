@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -14,10 +14,10 @@ from PIL import Image
 from sanbu.codecs.images import enlarged
 from sanbu.evaluation.jobs import Jobs, Progress
 from sanbu.progress import duration
-from sanbu.studio.runs import figures_of, points
-from sanbu.studio.translations import say, translate
+from sanbu.studio.metrics import Metrics, curves, figures_of
+from sanbu.studio.run_folders import opened
+from sanbu.studio.translations import Language, language_of, say, translate
 
-Language = Literal["en", "zh"]
 Parts = Callable[[], Sequence[Progress]]
 SHOWN = 2000  # characters of a sample
 UNITS = {" min": " 分", " h": " 小时", " s": " 秒"}
@@ -28,17 +28,18 @@ def tour_tab(jobs: Jobs, parts: Parts, root: Path) -> None:
     gr.Markdown(say("tour_about"))
     table = gr.HTML(elem_id="tour")
     with gr.Row():
-        curve = gr.LinePlot(x="step", y="value", color="figure", height=260, label=say("curve"), elem_id="tour-curve")
+        curve = gr.LinePlot(
+            x="x", x_title="step", y="value", color="figure", height=260, label=say("curve"), elem_id="tour-curve"
+        )
         text = gr.Textbox(label=say("sample"), lines=9, max_lines=9, interactive=False, elem_id="tour-text")
     gallery = gr.Gallery(label=say("samples"), columns=6, height=240, object_fit="contain", elem_id="tour-pictures")
     kept = gr.State(())  # the files of the pictures that are shown
 
     def refresh(kept: tuple[Path, ...], request: gr.Request) -> list[Any]:
-        accepted = request.headers.get("accept-language") or ""
         found = list(parts())
         files = tuple(path for each in found for path in newest_samples(each, "*.png"))
         drawn = gr.skip() if files == kept else [picture(path) for path in files]
-        told = table_of(jobs, found, "zh" if accepted.lower().startswith("zh") else "en")
+        told = table_of(jobs, found, language_of(request))
         return [told, *curve_and_text(found, root), drawn, files]
 
     everything = [table, curve, text, gallery, kept]
@@ -104,7 +105,9 @@ def curve_and_text(parts: Sequence[Progress], root: Path) -> list[Any]:
     texts = [path for each in begun for path in newest_samples(each, "*.txt")]
     text = texts[-1] if texts else None
     said = f"{origin(text)}\n{text.read_text(encoding='utf-8')[:SHOWN]}" if text else ""
-    return [points(root, name, figures_of(root, name)[0]), said]
+    run = opened(root, name)
+    metrics = run.metrics if run else Metrics()
+    return [curves([(name or "", metrics)], figures_of(metrics)[0]), said]
 
 
 def newest_samples(each: Progress, pattern: str) -> list[Path]:

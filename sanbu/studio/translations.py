@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
+Language = Literal["en", "zh"]
 WORDS = {
     "tour": ("Tour", "导览"),
     "chat": ("Chat", "对话"),
@@ -67,6 +68,94 @@ WORDS = {
     "start": ("Start training", "开始训练"),
     "folder": ("Run folder", "运行目录"),
     "about": ("Description", "说明"),
+    # -- Runs and Recipes ---------------------------------------------------------------------------------------------
+    "overlay": ("Overlay other runs", "叠加其他运行"),
+    "smoothing": ("Smoothing", "平滑"),
+    "axis": ("Horizontal axis", "横轴"),
+    "by_step": ("Step", "步数"),
+    "by_time": ("Time", "时间"),
+    "axis_step": ("step", "步数"),
+    "axis_time": ("seconds of training", "训练用时（秒）"),
+    "no_runs": (
+        "There are no runs in {root} yet. Train one in the tab Recipes, or with: sanbu train gpt2",
+        "{root} 中还没有运行。请在“配方”标签页开始训练，或执行：sanbu train gpt2",
+    ),
+    "gone_run": ("There is no run {name!r} in {root}", "{root} 中没有名为 {name!r} 的运行"),
+    "gone_table": ("{name} cannot be read", "无法读取 {name}"),
+    "damaged_run": ("{name} cannot be read: {error}", "无法读取 {name}：{error}"),
+    "no_metrics": ("No steps recorded", "尚无训练记录"),
+    "begins": ("Training is starting; no step yet", "训练正在启动，尚未完成第一步"),
+    "step_of": ("{step} / {steps}", "{step} / {steps}"),
+    "stopped_at": ("stopped at {step} of {steps}", "已停止：第 {step} 步，共 {steps} 步"),
+    "torn_metrics": (
+        "{file}: line {lines} cannot be read and is left out",
+        "{file}：第 {lines} 行无法读取，已略过",
+    ),
+    "command": ("Command line of this training", "本次训练的命令行"),
+    "size": ("Size of the model and memory", "模型规模与内存"),
+    "size_of": (
+        "{parameters} parameters; training needs about {memory}; this machine has {room} left",
+        "{parameters} 个参数；训练约需 {memory}；本机剩余 {room}",
+    ),
+    "size_unknown": ("cannot be counted: {error}", "无法计算：{error}"),
+    "part_weights": ("weights", "权重"),
+    "part_gradients": ("gradients", "梯度"),
+    "part_optimizer": ("optimizer", "优化器"),
+    "part_activations": ("activations", "激活值"),
+    "not_counted": ("activations not counted", "未计激活值"),
+    "resume": ("Resume", "继续训练"),
+    "stopped_runs": ("Stopped run to resume", "可继续的已停止运行"),
+    "none_stopped": ("No stopped run", "没有已停止的运行"),
+    "nothing_to_resume": ("Choose a stopped run to resume", "请先选择要继续的已停止运行"),
+    "fields_hint": (
+        "An edited value is added to the arguments above; what is typed there counts at once.",
+        "修改的取值会写入上方的参数框；参数框中输入的内容立即生效。",
+    ),
+    "started": ("{name}: started", "{name}：已开始"),
+    "resumed": ("{name}: resumed", "{name}：已继续"),
+    "stopping": ("{name}: stopping after saving a checkpoint", "{name}：正在保存检查点并停止"),
+    "nothing_runs": ("No training is running", "当前没有正在进行的训练"),
+    "still_training": ("{name} is still training; stop it first", "{name} 仍在训练，请先停止"),
+    "outside": (
+        "{folder!r} lies outside {root}; give a folder name inside it",
+        "{folder!r} 位于 {root} 之外，请填写其中的目录名",
+    ),
+    "taken_run": (
+        "{name} is already a run; choose another folder, or resume it below if it was stopped",
+        "{name} 已经是一个运行；请换一个目录，若它已停止，也可在下方继续训练",
+    ),
+    "taken_folder": (
+        "{name} already holds other files; choose another folder",
+        "{name} 中已有其他文件；请换一个目录",
+    ),
+    "not_stopped": ("{name} cannot be resumed: it is {state}", "{name} 无法继续：{state}"),
+    "state_running": ("still training", "仍在训练"),
+    "state_finished": ("finished", "已完成"),
+    "state_gone": ("not a run", "不是一个运行"),
+    "not_begun": ("{name}: not started: {reason}", "{name}：未能开始：{reason}"),
+    "failed_at": (
+        "{name}: failed at {step} of {steps} with exit code {code}: {reason}",
+        "{name}：在第 {step} 步（共 {steps} 步）失败，退出码 {code}：{reason}",
+    ),
+    "killed_at": (
+        "{name}: killed by signal {code} at {step} of {steps}; resume with: {command}",
+        "{name}：在第 {step} 步（共 {steps} 步）被信号 {code} 终止；继续训练：{command}",
+    ),
+    "about_left": (", about {left:.0f} s left", "，约剩 {left:.0f} 秒"),
+    "starting": ("starting", "正在启动"),
+    "training_done": ("{name}: done. {place}", "{name}：已完成。{place}"),
+    "training_stopped": (
+        "{name}: stopped at {step} of {steps}; resume with: {command}",
+        "{name}：已停止：第 {step} 步，共 {steps} 步；继续训练：{command}",
+    ),
+    "lost_title": ("Connection Lost", "连接已断开"),
+    "lost_server": (
+        "Connection to the server was lost. Attempting reconnection...",
+        "与服务器的连接已断开，正在重新连接……",
+    ),
+    "idle": ("No training was started here", "尚未在此开始训练"),
+    "problem": ("{error}", "出错：{error}"),
+    # -----------------------------------------------------------------------------------------------------------------
     "laws": ("Columns: real and generated rows", "各列的分布：真实行与生成行"),
     "associations": ("Associations of columns: real and generated rows", "各列之间的关联：真实行与生成行"),
     "rows": ("Generated rows", "生成的行"),
@@ -106,9 +195,15 @@ ENGLISH, CHINESE = ({f"sanbu_{name}": pair[language] for name, pair in WORDS.ite
 TEXTS = gr.I18n(en=ENGLISH, zh=CHINESE, **{"zh-CN": CHINESE})
 
 
-def translate(name: str, language: Literal["en", "zh"]) -> str:
+def translate(name: str, language: Language) -> str:
     """A text of the page in one language."""
     return WORDS[name][1 if language == "zh" else 0]
+
+
+def language_of(request: gr.Request | None) -> Language:
+    """The language that the browser asks for; a request that the tests leave out is English."""
+    accepted = (request.headers.get("accept-language") or "") if request is not None else ""
+    return "zh" if accepted.lower().startswith("zh") else "en"
 
 
 def say(name: str) -> Any:
