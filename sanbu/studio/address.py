@@ -18,20 +18,35 @@ WRITE = """(...values) => {
     for (const value of [values[place]].flat())
       if (value !== null && value !== undefined && value !== "") address.searchParams.append(name, value);
   });
-  window.history.replaceState(window.history.state, "", address);
+  if (address.href !== window.location.href) window.history.replaceState(window.history.state, "", address);
   return [];
 }"""
 
 
-def keep(choices: Mapping[str, Any]) -> None:
-    """Write choices into the address whenever they change. choices: components by their names in the address."""
-    for name, component in choices.items():
-        component.change(None, component, None, js=WRITE.replace("NAMES", json.dumps([name])), queue=False)
+def keep(filled: Any, choices: Mapping[str, Any]) -> None:
+    """Write choices into the address each time after a tab was filled.
+
+    filled: the event that fills it. choices: components by their names in the address.
+    """
+    filled.then(None, list(choices.values()), None, js=WRITE.replace("NAMES", json.dumps(list(choices))))
 
 
 def keep_tab(tab: gr.Tab, name: str) -> None:
-    """Write a tab into the address when it is selected."""
-    tab.select(None, None, None, js=f"() => ({WRITE.replace('NAMES', json.dumps(['tab']))})({json.dumps(name)})")
+    """Write a tab into the address when it is selected, but not before `restore_tab` has read the address."""
+    write = WRITE.replace("NAMES", json.dumps(["tab"]))
+    tab.select(None, None, None, js=f"() => window.sanbuTabRestored ? ({write})({json.dumps(name)}) : []")
+
+
+def restore_tab(blocks: gr.Blocks, tabs: gr.Tabs) -> None:
+    """Select the tab in the address when the page opens."""
+    names = [tab.id for tab in tabs.children if isinstance(tab, gr.Tab)]
+
+    def select(request: gr.Request) -> Any:
+        name = chosen(request, "tab")
+        return gr.Tabs(selected=name) if name in names else gr.skip()
+
+    selected = blocks.load(select, None, tabs, show_progress="hidden")
+    selected.then(None, None, None, js="() => { window.sanbuTabRestored = true; return []; }")
 
 
 def chosen(request: gr.Request | None, name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
@@ -14,7 +13,7 @@ from fastapi import FastAPI
 
 from sanbu.serve.errors import APIError
 from sanbu.serve.service import Service
-from sanbu.studio.address import chosen, keep_tab
+from sanbu.studio.address import keep_tab, restore_tab
 from sanbu.studio.chat import chat_tab
 from sanbu.studio.connection import TRANSLATE_LOST
 from sanbu.studio.image import compare_tab, image_tab
@@ -78,17 +77,6 @@ def page_tab(name: str) -> gr.Tab:
     tab = gr.Tab(say(name), id=name)
     keep_tab(tab, name)
     return tab
-
-
-def restore_tab(blocks: gr.Blocks, tabs: gr.Tabs) -> None:
-    """Select the tab in the address when the page opens."""
-    names = [tab.id for tab in tabs.children if isinstance(tab, gr.Tab)]
-
-    def select(request: gr.Request) -> Any:
-        name = chosen(request, "tab")
-        return gr.Tabs(selected=name) if name in names else gr.skip()
-
-    blocks.load(select, None, tabs, show_progress="hidden")
 
 
 def mount(

@@ -41,9 +41,9 @@ def recipes_tab(root: Path, blocks: gr.Blocks) -> None:
         column_widths=["25%", "20%", "20%", "35%"],
     )
     shown: gr.State = gr.State(None)  # the rows as the page has filled the table; None before the first time
-    connect_form(root, blocks, {**form, "table": table, "shown": shown})
+    described = connect_form(root, blocks, {**form, "table": table, "shown": shown})
     connect_training(TrainingProcess(root), blocks, {**form, **training, "table": table, "shown": shown})
-    keep({"recipe": form["name"], "arguments": form["arguments"], "folder": form["folder"]})
+    keep(described, {"recipe": form["name"], "arguments": form["arguments"], "folder": form["folder"]})
 
 
 def form_widgets() -> dict[str, Any]:
@@ -82,25 +82,26 @@ def training_widgets() -> dict[str, Any]:
 # -- the form ---------------------------------------------------------------------------------------------------------
 
 
-def connect_form(root: Path, blocks: gr.Blocks, form: Widgets) -> None:
+def connect_form(root: Path, blocks: gr.Blocks, form: Widgets) -> Any:
     """Let table, command line and size follow the arguments, and the arguments follow edits of the table."""
 
     def describe(
         name: str, arguments: str, folder: str, suggested: str, table: Any, shown: Table | None, request: gr.Request
     ) -> list[Any]:
-        now = {"name": name, "arguments": arguments, "folder": folder, "suggested": suggested, "shown": shown}
+        given = {"name": name, "arguments": arguments or "", "folder": folder or ""}
+        now = {**given, "suggested": suggested, "shown": shown}
         changed = form_updates(root, {**now, "table": cells(table)}, request)
         return [changed.get(each, gr.skip()) for each in form]
 
     def count(name: str, arguments: str, request: gr.Request) -> str:
         try:
-            return size_text(name, words(arguments), language_of(request))
+            return size_text(name, words(arguments or ""), language_of(request))
         except SanbuError:
             return ""
 
     def edit(name: str, arguments: str, table: Any, shown: Table | None) -> Any:
         try:
-            return shlex.join(with_edits(name, words(arguments), edits(cells(table), shown or [])))
+            return shlex.join(with_edits(name, words(arguments or ""), edits(cells(table), shown or [])))
         except SanbuError:
             return gr.skip()
 
@@ -109,12 +110,9 @@ def connect_form(root: Path, blocks: gr.Blocks, form: Widgets) -> None:
     how: Any = {"show_progress": "hidden", "trigger_mode": "always_last"}
     described = gr.on(opening, describe, asked, list(form.values()), **how)
     described.then(count, [form["name"], form["arguments"]], form["size"], **how)
-    form["table"].input(
-        edit,
-        [form[each] for each in ("name", "arguments", "table", "shown")],
-        form["arguments"],
-        show_progress="hidden",
-    )
+    edited = [form[each] for each in ("name", "arguments", "table", "shown")]
+    form["table"].input(edit, edited, form["arguments"], show_progress="hidden")
+    return described
 
 
 def form_updates(root: Path, now: dict[str, Any], request: gr.Request | None) -> dict[str, Any]:
@@ -175,9 +173,9 @@ def connect_training(process: TrainingProcess, blocks: gr.Blocks, widgets: Widge
         name: str, arguments: str, folder: str, table: Any, shown: Table | None, answer: Answer, request: gr.Request
     ) -> Answer:
         def begin() -> None:
-            given = with_edits(name, words(arguments), edits(cells(table), shown or []))
+            given = with_edits(name, words(arguments or ""), edits(cells(table), shown or []))
             steps = make_recipe(name, given).schedule.steps
-            process.start(name, given, folder.strip(), steps)
+            process.start(name, given, (folder or "").strip(), steps)
 
         return answered(begin, answer, request)
 

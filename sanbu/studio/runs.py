@@ -55,6 +55,7 @@ class Shown:
     run: tuple[Any, ...] = ()
     figures: tuple[str, ...] = ()
     curve: tuple[Any, ...] = ()
+    titles: tuple[str, ...] = ()
     progress: str | None = None
     files: tuple[Path, ...] = ()
 
@@ -84,11 +85,11 @@ def runs_tab(root: Path, blocks: gr.Blocks) -> None:
         recipe = gr.Textbox(show_label=False, lines=10, max_lines=40, interactive=False, elem_id="run-recipe")
     choices = {"run": name, "figure": figure, "overlay": overlay, "smoothing": smoothing, "axis": axis}
     results = {"curve": curve, "progress": progress, "parents": parents, "recipe": recipe, "pictures": pictures}
-    connect(root, blocks, choices, {**results, "texts": texts})
-    keep(choices)
+    filled = connect(root, blocks, choices, {**results, "texts": texts})
+    keep(filled, choices)
 
 
-def connect(root: Path, blocks: gr.Blocks, choices: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+def connect(root: Path, blocks: gr.Blocks, choices: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
     """Fill the tab when the page opens, every two seconds, and after each choice; one call at a time."""
     shown = gr.State(Shown())
     outputs = {**choices, **results}
@@ -106,7 +107,10 @@ def connect(root: Path, blocks: gr.Blocks, choices: Mapping[str, Any], results: 
         changed, shown = updates(root, asked, shown, language_of(request), request)
         return [*(changed.get(each, gr.skip()) for each in outputs), shown]
 
-    gr.on(
+    def draw_again(shown: Shown, drawn: tuple[str, ...]) -> list[Any]:
+        return [gr.skip() if shown.titles == drawn else other_lines(shown.titles), shown.titles]
+
+    filled = gr.on(
         [blocks.load, gr.Timer(2).tick, *(component.change for component in choices.values())],
         show,
         [*choices.values(), shown],
@@ -114,6 +118,10 @@ def connect(root: Path, blocks: gr.Blocks, choices: Mapping[str, Any], results: 
         show_progress="hidden",
         trigger_mode="always_last",
     )
+    drawn = gr.State(())  # the lines that the plot was drawn for
+    how: Any = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    shown.change(draw_again, [shown, drawn], [outputs["curve"], drawn], **how)
+    return filled
 
 
 def updates(
@@ -135,9 +143,13 @@ def updates(
     if figures != shown.figures or figure != asked.figure:
         changed["figure"] = gr.Dropdown(figures, value=figure)
     others = {name: opened(root, name) for name in asked.overlay if name != asked.run}
-    key = curve_key([found, *others.values()], replace(asked, figure=figure))
+    asked = replace(asked, figure=figure)
+    drawn = [each for each in (found, *others.values()) if each is not None]
+    key, titles = curve_key(drawn, asked), shown.titles
     if key != shown.curve:
-        changed["curve"] = plot([found, *others.values()], replace(asked, figure=figure), language)
+        points = curves([(each.name, each.metrics) for each in drawn], figure, asked.smoothing, asked.axis == "time")
+        titles = tuple(dict.fromkeys(points["figure"]))
+        changed["curve"] = gr.LinePlot(points, x_title=translate(f"axis_{asked.axis}", language))
     lines = [progress_text(found, language) or nothing_text(root, asked.run, language)]
     lines += [nothing_text(root, name, language) for name, other in others.items() if other is None]
     text = "\n".join(lines)
@@ -148,7 +160,7 @@ def updates(
         drawn, written = samples(files)
         changed |= {"pictures": gr.Gallery(drawn, visible=bool(drawn))}
         changed |= {"texts": gr.Textbox(written, visible=bool(written))}
-    return changed, Shown(names, run_key(found), figures, key, text, files)
+    return changed, Shown(names, run_key(found), figures, key, titles, text, files)
 
 
 def from_address(request: gr.Request | None) -> Choices:
@@ -186,20 +198,16 @@ def parts_of_run(found: Opened | None, shown: Shown) -> dict[str, Any]:
     return {"parents": parents_text(found), "recipe": recipe_text(found)}
 
 
-def curve_key(lines: Sequence[Opened | None], asked: Choices) -> tuple[Any, ...]:
+def curve_key(drawn: Sequence[Opened], asked: Choices) -> tuple[Any, ...]:
     """What the curve depends on: the runs, how many rows each has and the last of them, and the choices."""
-    drawn = [one for one in lines if one is not None]
     ends = [(one.name, len(one.metrics.rows), str(one.metrics.rows[-1:])) for one in drawn]
     return (*ends, asked.figure, asked.smoothing, asked.axis)
 
 
-def plot(lines: Sequence[Opened | None], asked: Choices, language: Language) -> Any:
-    """The curve of the run, and of those laid over it. Named colours make the plot draw again for a new line."""
-    runs = [(one.name, one.metrics) for one in lines if one is not None]
-    points = curves(runs, asked.figure or "loss", asked.smoothing, asked.axis == "time")
-    titles = list(dict.fromkeys(points["figure"]))
+def other_lines(titles: Sequence[str]) -> Any:
+    """The plot with other lines than before. It is drawn again for them, so their points must be there already."""
     colors = {title: COLORS[place % len(COLORS)] for place, title in enumerate(titles)}
-    return gr.LinePlot(points, x_title=translate(f"axis_{asked.axis}", language), color_map=colors)
+    return gr.LinePlot(color_map=colors, colors_in_legend=list(titles))
 
 
 def nothing_text(root: Path, name: str | None, language: Language) -> str:

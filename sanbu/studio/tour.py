@@ -107,7 +107,8 @@ def curve_and_text(parts: Sequence[Progress], root: Path) -> list[Any]:
     said = f"{origin(text)}\n{text.read_text(encoding='utf-8')[:SHOWN]}" if text else ""
     run = opened(root, name)
     metrics = run.metrics if run else Metrics()
-    return [curves([(name or "", metrics)], figures_of(metrics)[0]), said]
+    curve = curves([(run.name, metrics)], figures_of(metrics)[0]) if run and metrics.rows else gr.skip()
+    return [curve, said]
 
 
 def newest_samples(each: Progress, pattern: str) -> list[Path]:

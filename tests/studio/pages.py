@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.studio.test_page import wait
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -9,6 +11,30 @@ ENGLISH = {"locale": "en-US", "viewport": WIDE}
 CHINESE_PHONE = {"locale": "zh-HK", "viewport": PHONE}
 BOTH = [ENGLISH, CHINESE_PHONE]
 ALL = [*BOTH, {"locale": "en-US", "viewport": PHONE}, {"locale": "zh-Hans", "viewport": WIDE}]
+
+
+LEFT = ("AbortError", "Connection errored out", "Failed to fetch")  # what a page says when it is left or reloaded
+
+
+@pytest.fixture
+def visiting(studio, browser):
+    """Opens addresses of the server, and checks at the end that no page made another error, also on the server."""
+    wrong, contexts = [], []
+
+    def open_page(address, **how):
+        context = browser.new_context(**{**ENGLISH, **how})
+        contexts.append(context)
+        context.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        context.on("weberror", lambda error: wrong.append(str(error.error)))
+        page = context.new_page()
+        visit(page, studio.url + address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not [text for text in wrong if not any(sign in text for sign in LEFT)]
+    studio.quiet()
 
 
 def named(how):
@@ -25,7 +51,7 @@ def visit(page, address):
 def filled(page):
     """Whether the tab that is open shows what the server has sent."""
     if page.locator("#run").is_visible():
-        return value(page, "#run-progress")
+        return value(page, "#run-progress") and (value(page, "#run") or "run=" not in page.url)
     return page.locator("#recipe-name").is_visible() and value(page, "#training")
 
 
@@ -47,7 +73,7 @@ def choose(page, where, name):
 
 def legend(page):
     """The names of the lines of the curve."""
-    return sorted(page.locator("#curve .role-legend-label text").all_inner_texts())
+    return sorted(page.locator("#curve .role-legend-label text").all_text_contents())
 
 
 def lines_drawn(page):

@@ -7,7 +7,18 @@ import time
 import pytest
 
 from tests.serve.conftest import Served
-from tests.studio.pages import ALL, BOTH, ENGLISH, choose, filled, named, toasts, type_into, value, visit
+from tests.studio.pages import (
+    ALL,
+    BOTH,
+    choose,
+    filled,
+    named,
+    toasts,
+    type_into,
+    value,
+    visit,
+    visiting,  # noqa: F401 - a fixture
+)
 from tests.studio.test_page import wait
 
 pytest.importorskip("gradio")
@@ -24,12 +35,11 @@ def studio(runs, tmp_path_factory):
 
 
 @pytest.fixture
-def seen(studio, opened):
+def seen(visiting):  # noqa: F811
     """Opens the tab Recipes."""
 
     def open_tab(address="", **how):
-        page = opened(**{**ENGLISH, **how})
-        visit(page, f"{studio.url}/?tab=recipes{address}")
+        page = visiting(f"/?tab=recipes{address}", **how)
         wait(lambda: value(page, "#recipe-command") or page.is_visible("#recipe-problem"))
         return page
 

@@ -20,6 +20,7 @@ from tests.studio.pages import (
     toasts,
     value,
     visit,
+    visiting,  # noqa: F401 - a fixture
 )
 from tests.studio.test_page import wait
 
@@ -62,15 +63,9 @@ def folder(root, runs):
 
 
 @pytest.fixture
-def seen(studio, opened):
+def seen(visiting):  # noqa: F811
     """Opens the tab Runs."""
-
-    def open_tab(address="", **how):
-        page = opened(**{**ENGLISH, **how})
-        visit(page, f"{studio.url}/?tab=runs{address}")
-        return page
-
-    return open_tab
+    return lambda address="", **how: visiting(f"/?tab=runs{address}", **how)
 
 
 @pytest.mark.parametrize("how", BOTH, ids=named)
