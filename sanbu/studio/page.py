@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from sanbu.serve.errors import APIError
 from sanbu.serve.service import Service
 from sanbu.studio.accessible import NAMES
+from sanbu.studio.address import keep_tab, restore_tab
 from sanbu.studio.chat import chat_tab
 from sanbu.studio.image import compare_tab, image_tab
 from sanbu.studio.label import label_tab
@@ -33,32 +34,40 @@ def page(service: Service, root: Path, local: bool = True, tour: Callable[[], No
     texts, pictures = service.names(writes=True), service.names(writes=False)
     with gr.Blocks(title="Sanbu 三步", analytics_enabled=False, fill_width=True) as blocks:
         gr.Markdown("## 三步 Sanbu")
-        with gr.Tabs():
+        with gr.Tabs() as tabs:
             if tour is not None:
-                with gr.Tab(say("tour"), id="tour"):
+                with page_tab("tour"):
                     tour()
             if texts:
-                with gr.Tab(say("chat"), id="chat"):
+                with page_tab("chat"):
                     chat_tab(blocks, service)
             if pictures:
-                with gr.Tab(say("image"), id="image"):
+                with page_tab("image"):
                     image_tab(service)
             if service.sounding("voices"):
-                with gr.Tab(say("speech"), id="speech"):
+                with page_tab("speech"):
                     speech_tab(service)
-            with gr.Tab(say("compare"), id="compare"):
+            with page_tab("compare"):
                 compare_tab(service, root)
-            with gr.Tab(say("runs"), id="runs"):
-                runs_tab(root)
+            with page_tab("runs"):
+                runs_tab(root, blocks)
             if local:
                 if texts:
-                    with gr.Tab(say("label"), id="label"):
+                    with page_tab("label"):
                         label_tab(blocks, service, root / "rankings.jsonl")
-                with gr.Tab(say("recipes"), id="recipes"):
-                    recipes_tab(root)
+                with page_tab("recipes"):
+                    recipes_tab(root, blocks)
+        restore_tab(blocks, tabs)
         blocks.load(None, None, None, js=NAMES)
     blocks.queue(api_open=False)
     return blocks
+
+
+def page_tab(name: str) -> gr.Tab:
+    """A tab that is in the address while it is selected."""
+    tab = gr.Tab(say(name), id=name)
+    keep_tab(tab, name)
+    return tab
 
 
 def mount(

@@ -3,99 +3,34 @@
 from __future__ import annotations
 
 import shlex
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from sanbu import recipes
-from sanbu.config import SanbuError, plain
-from sanbu.recipe import Recipe, walk
-from sanbu.studio.runs import progress_text, rows_of
-from sanbu.studio.translations import say
+from sanbu.config import SanbuError
+from sanbu.studio.address import chosen, keep
+from sanbu.studio.messages import Message, told
+from sanbu.studio.recipe_form import Table, edits, make_recipe, rows, size_text, with_edits, words
+from sanbu.studio.run_folders import stopped_runs
+from sanbu.studio.training_process import TrainingProcess, command_line, new_place, train_words
+from sanbu.studio.translations import Language, language_of, say
+
+HEADERS = ["field", "value", "type", "description"]
+Widgets = Mapping[str, Any]
+Answer = tuple[int, str]  # the number of an answer to a button, and why nothing was done
 
 
-class TrainingProcess:
-    """The training process started from this page; one at a time."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.steps = root, 1
-        self.process: subprocess.Popen[bytes] | None = None
-        self.folder: Path | None = None
-
-    def start(self, name: str, changes: list[str], folder: str, steps: int) -> str:
-        """Start training. Raises SanbuError while another one runs, or if the folder is a run or outside the root."""
-        if self.running():
-            raise SanbuError(f"{self.folder} is still training; stop it first")
-        place = (self.root / folder).resolve()
-        if not place.is_relative_to(self.root.resolve()) or place == self.root.resolve():
-            raise SanbuError(f"{folder!r} lies outside {self.root}; give a folder name inside it")
-        if (place / "recipe.json").exists():
-            raise SanbuError(f"{place.name} is already a run; choose another folder")
-        self.root.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "sanbu", "train", name, *changes, "--run", str(place)]
-        with (self.root / "studio.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-        self.folder, self.steps = place, steps
-        return f"{folder}: started"
-
-    def running(self) -> bool:
-        """Whether the process is still running."""
-        return self.process is not None and self.process.poll() is None
-
-    def stop(self) -> str:
-        """Save a checkpoint and stop, as Ctrl-C does."""
-        if self.process is None or not self.running():
-            return "no training is running"
-        self.process.send_signal(signal.SIGINT)
-        return "stopping after saving a checkpoint"
-
-    def status(self) -> tuple[str, float]:
-        """A status line, and the fraction of steps done."""
-        if self.process is None or self.folder is None:
-            return "", 0.0
-        name = self.folder.relative_to(self.root.resolve()).as_posix()
-        rows = rows_of(self.root, name)
-        done = rows[-1].get("step", 0) if rows else 0
-        spent = sum(row.get("time/seconds", 0.0) for row in rows)
-        left = spent / done * (self.steps - done) if done else 0.0
-        code = self.process.poll()
-        if code is None:
-            return f"{name}: {progress_text(self.root, name) or 'starting'}" + (
-                f", about {left:.0f} s left" if done else ""
-            ), done / self.steps
-        if code == 0:
-            return f"{name}: done. {progress_text(self.root, name)}", 1.0
-        lines = (self.root / "studio.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"{name}: stopped with exit code {code}. {lines[-1] if lines else ''}", done / self.steps
-
-
-def recipes_tab(root: Path) -> None:
-    """The recipes tab. Training runs appear in the Runs tab.
-
-    Long because the widgets of a tab and their events refer to each other.
-    """
-    training = TrainingProcess(root)
-    names = list(recipes.RECIPES)
-    with gr.Row():
-        name = gr.Dropdown(names, value=names[0], label=say("name"), elem_id="recipe-name")
-        arguments = gr.Textbox(label=say("arguments"), elem_id="recipe-arguments")
-        folder = gr.Textbox(label=say("folder"), elem_id="recipe-folder")
-    about = gr.Textbox(label=say("about"), interactive=False, elem_id="recipe-about")
-    with gr.Row():
-        start = gr.Button(say("start"), variant="primary", elem_id="start")
-        stop = gr.Button(say("stop"), elem_id="stop-training")
-    state = gr.Textbox(label=say("progress"), interactive=False, elem_id="training")
-    bar = gr.HTML(progress_bar(0.0))
-    headers = ["field", "value", "type", "description"]
-    fields = gr.Dataframe(
-        headers=headers,
+def recipes_tab(root: Path, blocks: gr.Blocks) -> None:
+    """The recipes tab. Training runs appear in the Runs tab."""
+    form = form_widgets()
+    training = training_widgets()
+    table = gr.Dataframe(
+        headers=HEADERS,
+        type="array",
         interactive=True,
         static_columns=[0, 2, 3],
         wrap=True,
@@ -105,57 +40,185 @@ def recipes_tab(root: Path) -> None:
         show_search="filter",
         column_widths=["25%", "20%", "20%", "35%"],
     )
+    shown: gr.State = gr.State(None)  # the rows as the page has filled the table; None before the first time
+    described = connect_form(root, blocks, {**form, "table": table, "shown": shown})
+    connect_training(TrainingProcess(root), blocks, {**form, **training, "table": table, "shown": shown})
+    keep(described, {"recipe": form["name"], "arguments": form["arguments"], "folder": form["folder"]})
 
-    def browse(name: str | None, arguments: str | None) -> list[Any]:
+
+def form_widgets() -> dict[str, Any]:
+    """The choice of a recipe, its arguments, and what they would train."""
+    names = list(recipes.RECIPES)
+    with gr.Row():
+        name = gr.Dropdown(names, value=names[0], label=say("name"), elem_id="recipe-name")
+        arguments = gr.Textbox(label=say("arguments"), info=say("fields_hint"), elem_id="recipe-arguments", scale=2)
+        folder = gr.Textbox(label=say("folder"), elem_id="recipe-folder")
+    about = gr.Textbox(label=say("about"), interactive=False, elem_id="recipe-about")
+    problem = gr.Textbox(show_label=False, container=False, visible=False, interactive=False, elem_id="recipe-problem")
+    with gr.Row():
+        command = gr.Textbox(
+            label=say("command"), lines=2, interactive=False, buttons=["copy"], elem_id="recipe-command", scale=2
+        )
+        size = gr.Textbox(label=say("size"), lines=2, interactive=False, elem_id="recipe-size")
+    return {
+        "name": name, "arguments": arguments, "folder": folder, "about": about, "problem": problem,
+        "command": command, "size": size, "suggested": gr.State(""),
+    }  # fmt: skip
+
+
+def training_widgets() -> dict[str, Any]:
+    """The buttons, and how far the training is."""
+    with gr.Row():
+        start = gr.Button(say("start"), variant="primary", elem_id="start")
+        stop = gr.Button(say("stop"), elem_id="stop-training")
+    with gr.Row():
+        stopped = gr.Dropdown([], label=say("stopped_runs"), elem_id="stopped-runs", scale=2)
+        resume = gr.Button(say("resume"), elem_id="resume")
+    state = gr.Textbox(label=say("progress"), lines=1, max_lines=8, interactive=False, elem_id="training")
+    bar = gr.HTML(progress_bar(0.0))
+    return {"start": start, "stop": stop, "stopped": stopped, "resume": resume, "state": state, "bar": bar}
+
+
+# -- the form ---------------------------------------------------------------------------------------------------------
+
+
+def connect_form(root: Path, blocks: gr.Blocks, form: Widgets) -> Any:
+    """Let table, command line and size follow the arguments, and the arguments follow edits of the table."""
+
+    def describe(
+        name: str, arguments: str, folder: str, suggested: str, table: Any, shown: Table | None, request: gr.Request
+    ) -> list[Any]:
+        given = {"name": name, "arguments": arguments or "", "folder": folder or ""}
+        now = {**given, "suggested": suggested, "shown": shown}
+        changed = form_updates(root, {**now, "table": cells(table)}, request)
+        return [changed.get(each, gr.skip()) for each in form]
+
+    def count(name: str, arguments: str, request: gr.Request) -> str:
         try:
-            recipe = make_recipe(name or names[0], words(arguments or ""))
-        except SanbuError as error:
-            return [gr.skip(), str(error), gr.skip()]
-        return [
-            rows(recipe),
-            (recipes.find(recipe.name).__doc__ or "").split("\n")[0],
-            f"{recipe.name}-{time.strftime('%H%M%S')}",
-        ]
+            return size_text(name, words(arguments or ""), language_of(request))
+        except SanbuError:
+            return ""
 
-    def start_training(name: str, arguments: str, folder: str, table: Any) -> str:
+    def edit(name: str, arguments: str, table: Any, shown: Table | None) -> Any:
         try:
-            given = [(str(path), str(value)) for path, value, *_ in table.values.tolist()]
-            known = {path: value for path, value, *_ in rows(make_recipe(name, words(arguments)))}
-            changed = [f"{path}={value}" for path, value in given if known.get(path) != value]
-            changes = [*words(arguments), *changed]
-            return training.start(name, changes, folder.strip(), make_recipe(name, changes).resolve().schedule.steps)
-        except SanbuError as error:
-            return str(error)
+            return shlex.join(with_edits(name, words(arguments or ""), edits(cells(table), shown or [])))
+        except SanbuError:
+            return gr.skip()
 
-    def poll() -> list[Any]:
-        text, part = training.status()
-        return [text if text else gr.skip(), progress_bar(part)]
-
-    for trigger in (name.change, arguments.submit):
-        trigger(browse, [name, arguments], [fields, about, folder])
-    gr.on(None, lambda: browse(None, None), None, [fields, about, folder])
-    start.click(start_training, [name, arguments, folder, fields], state)
-    stop.click(training.stop, None, state)
-    gr.Timer(2).tick(poll, None, [state, bar], show_progress="hidden")
+    opening = [blocks.load, *(form[each].change for each in ("name", "arguments", "folder"))]
+    asked = [form[each] for each in ("name", "arguments", "folder", "suggested", "table", "shown")]
+    how: Any = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    described = gr.on(opening, describe, asked, list(form.values()), **how)
+    described.then(count, [form["name"], form["arguments"]], form["size"], **how)
+    edited = [form[each] for each in ("name", "arguments", "table", "shown")]
+    form["table"].input(edit, edited, form["arguments"], show_progress="hidden")
+    return described
 
 
-def words(text: str) -> list[str]:
-    """Arguments split as in a shell. Raises SanbuError for an unclosed quotation."""
+def form_updates(root: Path, now: dict[str, Any], request: gr.Request | None) -> dict[str, Any]:
+    """The parts of the form that change. now: its values; `shown` is None when the page opens."""
+    language, changed = language_of(request), {}
+    if now["shown"] is None:
+        changed = from_address(request)
+    now = {**now, **changed}
+    name = now["name"]
+    if now["folder"] == now["suggested"] and now["suggested"].rpartition("-")[0] != name:
+        suggested = f"{name}-{time.strftime('%H%M%S')}"
+        changed |= {"folder": suggested, "suggested": suggested}
+    changed["about"] = (recipes.find(name).__doc__ or "").split("\n")[0]
     try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise SanbuError(f"{text!r}: {error}") from None
+        given = words(now["arguments"])
+        found = rows(make_recipe(name, given))
+    except SanbuError as error:
+        problem = gr.Textbox(told(error, language), visible=True)
+        return {**changed, "problem": problem, "command": "", "shown": now["shown"] or []}
+    if found != now["table"]:
+        changed["table"] = found
+    return {
+        **changed,
+        "shown": found,
+        **command_updates(root, name, given, changed.get("folder", now["folder"]), language),
+    }
 
 
-def make_recipe(name: str, assignments: list[str]) -> Recipe:
-    """A recipe with arguments and changes applied. Raises SanbuError for unknown names."""
-    recipe, changes = recipes.make(name, assignments)
-    return recipe.change(*changes)
+def command_updates(root: Path, name: str, given: list[str], folder: str, language: Language) -> dict[str, Any]:
+    """The command line that Start would run, and why it would not."""
+    try:
+        place = new_place(root, folder)
+    except Message as error:
+        return {"command": "", "problem": gr.Textbox(told(error, language), visible=True)}
+    return {"command": command_line(train_words(name, given, place)), "problem": gr.Textbox(visible=False)}
 
 
-def rows(recipe: Recipe) -> list[list[str]]:
-    """Table rows of all fields: path, value, type and description."""
-    return [[path, plain(value), kind, text] for path, value, kind, text in walk(recipe)]
+def from_address(request: gr.Request | None) -> dict[str, Any]:
+    """The choices in the address of the page; a recipe that does not exist is left out."""
+    name, arguments, folder = (chosen(request, each) for each in ("recipe", "arguments", "folder"))
+    found = {"name": name if name in recipes.RECIPES else next(iter(recipes.RECIPES)), "arguments": arguments}
+    return {**found, "folder": folder} if folder else found
+
+
+def cells(table: Any) -> Table:
+    """The rows of the table as texts."""
+    return [["" if cell is None else str(cell) for cell in row] for row in table or []]
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def connect_training(process: TrainingProcess, blocks: gr.Blocks, widgets: Widgets) -> None:
+    """Let the buttons start, stop and resume; show how far the training is, and why a button did nothing."""
+    answer = gr.State((0, ""))  # of the last button
+
+    def start(
+        name: str, arguments: str, folder: str, table: Any, shown: Table | None, answer: Answer, request: gr.Request
+    ) -> Answer:
+        def begin() -> None:
+            given = with_edits(name, words(arguments or ""), edits(cells(table), shown or []))
+            steps = make_recipe(name, given).schedule.steps
+            process.start(name, given, (folder or "").strip(), steps)
+
+        return answered(begin, answer, request)
+
+    def stop(answer: Answer, request: gr.Request) -> Answer:
+        return answered(process.stop, answer, request)
+
+    def resume(name: str | None, answer: Answer, request: gr.Request) -> Answer:
+        return answered(lambda: process.resume(name), answer, request)
+
+    def poll(answer: Answer, chosen: str | None, listed: list[str] | None, request: gr.Request) -> list[Any]:
+        text, part = process.status(language_of(request))
+        found = stopped_runs(process.root)
+        runs = gr.skip() if found == listed else stopped_menu(found, chosen)
+        return ["\n".join(filter(None, (answer[1], text))), progress_bar(part), runs, found]
+
+    asked = [widgets[each] for each in ("name", "arguments", "folder", "table", "shown")]
+    widgets["start"].click(start, [*asked, answer], answer)
+    widgets["stop"].click(stop, answer, answer)
+    widgets["resume"].click(resume, [widgets["stopped"], answer], answer)
+    listed: gr.State = gr.State(None)
+    gr.on(
+        [blocks.load, gr.Timer(2).tick, answer.change],
+        poll,
+        [answer, widgets["stopped"], listed],
+        [widgets["state"], widgets["bar"], widgets["stopped"], listed],
+        show_progress="hidden",
+        trigger_mode="always_last",
+    )
+
+
+def answered(act: Callable[[], None], before: Answer, request: gr.Request | None) -> Answer:
+    """Do what a button asks; the reason where it cannot be done, which stays until the next button."""
+    try:
+        act()
+    except SanbuError as error:
+        return before[0] + 1, told(error, language_of(request))
+    return before[0] + 1, ""
+
+
+def stopped_menu(found: list[str], chosen: str | None) -> Any:
+    """The list of stopped runs; the one that was chosen stays, else the newest."""
+    value = chosen if chosen in found else next(iter(found), None)
+    return gr.Dropdown(found, value=value, info=None if found else say("none_stopped"))
 
 
 def progress_bar(part: float) -> str:

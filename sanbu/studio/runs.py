@@ -1,39 +1,80 @@
-"""Runs: live curves of any run, with its recipe, its parent runs, and the samples drawn during training.
+"""Runs: live curves of any run, others laid over it, with its recipe, its parent runs and its samples.
 
-A run of a table has a section of its own (tables.py).
+One function fills the whole tab, so everything in it belongs to one run. A run of a table has a section of its own
+(tables.py).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
-import pandas as pd
-from PIL import Image
 
-from sanbu.config import SanbuError
-from sanbu.recipe import walk
-from sanbu.run import Run
+from sanbu.studio.address import chosen, every, keep
+from sanbu.studio.metrics import Metrics, curves, figures_of, number
+from sanbu.studio.run_folders import (
+    Opened,
+    find_runs,
+    open_run,
+    opened,
+    parents_text,
+    progress_text,
+    recipe_text,
+    sample_files,
+    samples,
+)
 from sanbu.studio.tables import table_view
-from sanbu.studio.translations import say
+from sanbu.studio.translations import Language, language_of, say, translate
 
-POINTS, SHOWN = 400, 12
+COLORS = (
+    "#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17748a", "#7f7f7f", "#b8860b", "#000080",
+)  # fmt: skip
+MOST = 8  # runs over one another
+SMOOTHEST = 0.99
 
 
-def runs_tab(root: Path) -> None:
+@dataclass(frozen=True)
+class Choices:
+    """What a person has chosen in the tab. axis: `step` or `time`."""
+
+    run: str | None = None
+    figure: str | None = None
+    overlay: tuple[str, ...] = ()
+    smoothing: float = 0.0
+    axis: str = "step"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows, so that only what has changed is sent again."""
+
+    names: tuple[str, ...] | None = None
+    run: tuple[Any, ...] = ()
+    figures: tuple[str, ...] = ()
+    curve: tuple[Any, ...] = ()
+    titles: tuple[str, ...] = ()
+    progress: str | None = None
+    files: tuple[Path, ...] = ()
+
+
+def runs_tab(root: Path, blocks: gr.Blocks) -> None:
     """The tab of all runs below a folder; refreshed every two seconds."""
-    names = find_runs(root)
     with gr.Row():
-        name = gr.Dropdown(names, value=names[0] if names else None, label=say("model"), elem_id="run")
+        name = gr.Dropdown([], label=say("model"), elem_id="run")
         figure = gr.Dropdown(["loss"], value="loss", label=say("figure"), elem_id="figure")
-    curve = gr.LinePlot(x="step", y="value", color="figure", height=320, label=say("curve"), elem_id="curve")
+        overlay = gr.Dropdown([], multiselect=True, max_choices=MOST, label=say("overlay"), elem_id="overlay")
     with gr.Row():
-        progress = gr.Textbox(label=say("progress"), interactive=False, elem_id="run-progress")
+        smoothing = gr.Slider(0, SMOOTHEST, 0, step=0.01, label=say("smoothing"), elem_id="smoothing")
+        axes = [(say(f"by_{each}"), each) for each in ("step", "time")]
+        axis = gr.Radio(axes, value="step", label=say("axis"), elem_id="axis")
+    curve = gr.LinePlot(x="x", y="value", color="figure", height=320, label=say("curve"), elem_id="curve")
+    with gr.Row():
+        progress = gr.Textbox(
+            label=say("progress"), lines=1, max_lines=6, interactive=False, elem_id="run-progress", scale=2
+        )
         parents = gr.Textbox(label=say("parents"), interactive=False, elem_id="parents")
     pictures = gr.Gallery(
         label=say("over"), height=300, columns=6, object_fit="contain", format="png", elem_id="run-pictures"
@@ -42,134 +83,133 @@ def runs_tab(root: Path) -> None:
     table_view(lambda name: open_run(root, name), name)
     with gr.Accordion(say("recipe"), open=False):
         recipe = gr.Textbox(show_label=False, lines=10, max_lines=40, interactive=False, elem_id="run-recipe")
-
-    def refresh_curve(name: str | None, figure: str) -> list[Any]:
-        return [points(root, name, figure), progress_text(root, name)]
-
-    def select_run(name: str | None) -> list[Any]:
-        return run_values(root, name)
-
-    def refresh(name: str | None) -> Any:
-        names = find_runs(root)
-        return gr.Dropdown(names, value=name if name in names else next(iter(names), None))
-
-    everything = [figure, curve, progress, parents, recipe, pictures, texts]
-    name.change(select_run, name, everything)
-    figure.change(refresh_curve, [name, figure], [curve, progress])
-    name.focus(refresh, name, name)
-    gr.Timer(2).tick(refresh_curve, [name, figure], [curve, progress], show_progress="hidden")
-    gr.on(None, lambda: select_run(next(iter(find_runs(root)), None)), None, everything)
+    choices = {"run": name, "figure": figure, "overlay": overlay, "smoothing": smoothing, "axis": axis}
+    results = {"curve": curve, "progress": progress, "parents": parents, "recipe": recipe, "pictures": pictures}
+    filled = connect(root, blocks, choices, {**results, "texts": texts})
+    keep(filled, choices)
 
 
-def run_values(root: Path, name: str | None) -> list[Any]:
-    """The values of every component of the tab for one run."""
-    figures = figures_of(root, name)
-    figure = "loss" if "loss" in figures else next(iter(figures), "loss")
-    drawn, said = samples(root, name)
-    return [
-        gr.Dropdown(figures, value=figure),
-        points(root, name, figure),
-        progress_text(root, name),
-        parents_text(root, name),
-        describe_recipe(root, name),
-        gr.Gallery(drawn, visible=bool(drawn)),
-        gr.Textbox(said, visible=bool(said)),
-    ]
+def connect(root: Path, blocks: gr.Blocks, choices: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
+    """Fill the tab when the page opens, every two seconds, and after each choice; one call at a time."""
+    shown = gr.State(Shown())
+    outputs = {**choices, **results}
 
+    def show(
+        run: str | None,
+        figure: str | None,
+        overlay: list[str],
+        smoothing: float,
+        axis: str,
+        shown: Shown,
+        request: gr.Request,
+    ) -> list[Any]:
+        asked = Choices(run, figure, tuple(overlay or ()), number(smoothing) or 0.0, axis)
+        changed, shown = updates(root, asked, shown, language_of(request), request)
+        return [*(changed.get(each, gr.skip()) for each in outputs), shown]
 
-def find_runs(root: Path) -> list[str]:
-    """Names of the run folders below a folder, newest first."""
-    files = (file for depth in ("*", "*/*", "*/*/*") for file in root.glob(f"{depth}/recipe.json"))
-    dated = sorted(((file.stat().st_mtime, file.parent) for file in files), reverse=True)
-    return [folder.relative_to(root).as_posix() for _, folder in dated]
+    def draw_again(shown: Shown, drawn: tuple[str, ...]) -> list[Any]:
+        return [gr.skip() if shown.titles == drawn else other_lines(shown.titles), shown.titles]
 
-
-def open_run(root: Path, name: str | None) -> Run | None:
-    """A run by its name on the page; None for any other name."""
-    if not name or name not in find_runs(root):
-        return None
-    try:
-        return Run.open(root / name)
-    except SanbuError:
-        return None
-
-
-@lru_cache(8)
-def _rows(path: Path, size: int) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if size else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def rows_of(root: Path, name: str | None) -> list[dict[str, Any]]:
-    """The rows of metrics of a run; read again when the file has grown."""
-    run = open_run(root, name)
-    path = run.folder / "metrics.jsonl" if run else None
-    return _rows(path, path.stat().st_size) if path is not None and path.exists() else []
-
-
-def figures_of(root: Path, name: str | None) -> list[str]:
-    """The metrics of a run; a held-out metric is listed only if it has no training counterpart."""
-    every = dict.fromkeys(
-        key for row in rows_of(root, name) for key, value in row.items() if isinstance(value, (int, float))
+    filled = gr.on(
+        [blocks.load, gr.Timer(2).tick, *(component.change for component in choices.values())],
+        show,
+        [*choices.values(), shown],
+        [*outputs.values(), shown],
+        show_progress="hidden",
+        trigger_mode="always_last",
     )
-    return [key for key in every if key != "step" and not (key.startswith("held_out/") and key[9:] in every)] or [
-        "loss"
-    ]
+    drawn = gr.State(())  # the lines that the plot was drawn for
+    how: Any = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    shown.change(draw_again, [shown, drawn], [outputs["curve"], drawn], **how)
+    return filled
 
 
-def points(root: Path, name: str | None, figure: str) -> pd.DataFrame:
-    """A metric and its held-out counterpart over the steps, thinned."""
-    rows, lines = rows_of(root, name), []
-    for key in (figure, f"held_out/{figure}"):
-        have = [
-            (row["step"], float(row[key])) for row in rows if isinstance(row.get(key), (int, float)) and "step" in row
-        ]
-        every = max(1, len(have) // POINTS)
-        points = [*have[::every], *have[-1:]]
-        lines += [(step, value, key) for step, value in points if np.isfinite(value)]
-    return pd.DataFrame(lines, columns=["step", "value", "figure"]).drop_duplicates()
+def updates(
+    root: Path, asked: Choices, shown: Shown, language: Language = "en", request: gr.Request | None = None
+) -> tuple[dict[str, Any], Shown]:
+    """The components that change, and what is shown then. request: its address counts when the page opens."""
+    changed: dict[str, Any] = {}
+    if shown.names is None:
+        asked = from_address(request)
+        changed |= {"smoothing": asked.smoothing, "axis": asked.axis}
+    names, listed, given = tuple(find_runs(root)), shown.names, asked.run
+    asked = replace(asked, run=given or next(iter(names), None))
+    if names != listed or asked.run != given:
+        changed |= menus(names, asked, opening=listed is None or asked.run != given)
+    found = opened(root, asked.run)
+    changed |= parts_of_run(found, shown)
+    figures = tuple(figures_of(found.metrics if found else Metrics()))
+    figure = asked.figure if asked.figure in figures else figures[0]
+    if figures != shown.figures or figure != asked.figure:
+        changed["figure"] = gr.Dropdown(figures, value=figure)
+    others = {name: opened(root, name) for name in asked.overlay if name != asked.run}
+    asked = replace(asked, figure=figure)
+    drawn = [each for each in (found, *others.values()) if each is not None]
+    key, titles = curve_key(drawn, asked), shown.titles
+    if key != shown.curve:
+        points = curves([(each.name, each.metrics) for each in drawn], figure, asked.smoothing, asked.axis == "time")
+        titles = tuple(dict.fromkeys(points["figure"]))
+        changed["curve"] = gr.LinePlot(points, x_title=translate(f"axis_{asked.axis}", language))
+    lines = [progress_text(found, language) or nothing_text(root, asked.run, language)]
+    lines += [nothing_text(root, name, language) for name, other in others.items() if other is None]
+    text = "\n".join(lines)
+    if text != shown.progress:
+        changed["progress"] = text
+    files = sample_files(found)
+    if files != shown.files or listed is None:
+        drawn, written = samples(files)
+        changed |= {"pictures": gr.Gallery(drawn, visible=bool(drawn))}
+        changed |= {"texts": gr.Textbox(written, visible=bool(written))}
+    return changed, Shown(names, run_key(found), figures, key, titles, text, files)
 
 
-def progress_text(root: Path, name: str | None) -> str:
-    """The current step of the total, and the latest metrics."""
-    run, rows = open_run(root, name), rows_of(root, name)
-    if run is None or not rows:
-        return ""
-    pairs = [pair for row in rows[-50:] for pair in row.items()]
-    last = {key: value for key, value in pairs if not key.startswith("time/")}
-    numbers = {key: value for key, value in last.items() if isinstance(value, float)}
-    told = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
-    return f"{last.get('step', 0):,} / {run.recipe.schedule.steps:,}: {told}"
+def from_address(request: gr.Request | None) -> Choices:
+    """The choices in the address of the page; what is not allowed there is left out."""
+    try:
+        smoothing = min(SMOOTHEST, max(0.0, float(chosen(request, "smoothing") or 0)))
+    except ValueError:
+        smoothing = 0.0
+    axis = "time" if chosen(request, "axis") == "time" else "step"
+    overlay = tuple(dict.fromkeys(every(request, "overlay")))[:MOST]
+    return Choices(chosen(request, "run") or None, chosen(request, "figure") or None, overlay, smoothing, axis)
 
 
-def parents_text(root: Path, name: str | None) -> str:
-    """The parent runs of a run, and their parents, one per line."""
-
-    def lines(run: Run, depth: int) -> Iterator[str]:
-        for role, path in run.recipe.parents.items():
-            yield "  " * depth + f"{role}: {Path(path).name}"
-            try:
-                yield from lines(run.parent(role), depth + 1)
-            except SanbuError:
-                yield "  " * (depth + 1) + "?"
-
-    run = open_run(root, name)
-    return "\n".join(lines(run, 0)) if run else ""
+def menus(names: Sequence[str], asked: Choices, opening: bool) -> dict[str, Any]:
+    """The lists of runs. A run that is chosen stays in them when its folder has gone. opening: also what is chosen."""
+    listed = list(dict.fromkeys([*names, *filter(None, [asked.run])]))
+    others = list(dict.fromkeys([*names, *asked.overlay]))
+    if not opening:
+        return {"run": gr.Dropdown(listed), "overlay": gr.Dropdown(others, multiselect=True)}
+    return {
+        "run": gr.Dropdown(listed, value=asked.run),
+        "overlay": gr.Dropdown(others, value=list(asked.overlay), multiselect=True),
+    }
 
 
-def describe_recipe(root: Path, name: str | None) -> str:
-    """The recipe of a run, one field per line."""
-    run = open_run(root, name)
-    return "\n".join(f"{path}={value}" for path, value, _, _ in walk(run.recipe)) if run else ""
+def run_key(found: Opened | None) -> tuple[Any, ...]:
+    """What tells one run from another, also from an earlier one in the same folder."""
+    return (found.name, found.recipe_time, found.error) if found else ()
 
 
-def samples(root: Path, name: str | None) -> tuple[list[tuple[np.ndarray, str]], str]:
-    """Samples drawn during training: images with their step, and texts."""
-    run = open_run(root, name)
-    files = sorted((run.folder / "samples").glob("*"), reverse=True)[: 2 * SHOWN] if run else []
-    pictures = [file for file in files if file.suffix == ".png"][:SHOWN]
-    drawn = [(np.asarray(Image.open(file)), file.stem) for file in pictures]
-    said = [f"{file.stem}\n{file.read_text(encoding='utf-8')[:2000]}" for file in files if file.suffix == ".txt"][
-        :SHOWN
-    ]
-    return drawn, "\n\n".join(said)
+def parts_of_run(found: Opened | None, shown: Shown) -> dict[str, Any]:
+    """The parts of the tab that change only with the run."""
+    if run_key(found) == shown.run and shown.names is not None:
+        return {}
+    return {"parents": parents_text(found), "recipe": recipe_text(found)}
+
+
+def curve_key(drawn: Sequence[Opened], asked: Choices) -> tuple[Any, ...]:
+    """What the curve depends on: the runs, how many rows each has and the last of them, and the choices."""
+    ends = [(one.name, len(one.metrics.rows), str(one.metrics.rows[-1:])) for one in drawn]
+    return (*ends, asked.figure, asked.smoothing, asked.axis)
+
+
+def other_lines(titles: Sequence[str]) -> Any:
+    """The plot with other lines than before. It is drawn again for them, so their points must be there already."""
+    colors = {title: COLORS[place % len(COLORS)] for place, title in enumerate(titles)}
+    return gr.LinePlot(color_map=colors, colors_in_legend=list(titles))
+
+
+def nothing_text(root: Path, name: str | None, language: Language) -> str:
+    """Why no run is shown: there are none, or none of that name."""
+    return translate("gone_run" if name else "no_runs", language).format(name=name, root=root)

@@ -19,7 +19,8 @@ from sanbu.evaluation.tables.judge import FEWEST
 from sanbu.evaluation.tables.measure import rows_of, table_of
 from sanbu.machine import fitting_threads
 from sanbu.run import Run
-from sanbu.studio.translations import say
+from sanbu.studio.messages import told
+from sanbu.studio.translations import language_of, say, translate
 
 ROWS, SHOWN, PANELS, PAIRS, BARS = 1000, 20, 12, 30, 12
 REAL, DRAWN = "real", "generated"
@@ -176,17 +177,16 @@ def table_view(open_run: Callable[[str | None], Run | None], name: gr.Dropdown) 
     def select(name: str | None) -> list[Any]:
         return [gr.Column(visible=is_table(open_run(name))), *nothing()]
 
-    def draw(name: str | None, seed: float | None) -> list[Any]:
-        run = open_run(name)
+    def draw(name: str | None, seed: float | None, request: gr.Request) -> list[Any]:
+        run, language = open_run(name), language_of(request)
         if run is None:
-            return nothing(f"{name} cannot be read")
+            return nothing(translate("gone_table", language).format(name=name))
         try:
             found = view(run, int(seed or 0))
         except SanbuError as error:
-            return nothing(str(error))
+            return nothing(told(error, language))
         made = [gr.Image(picture(found), visible=True) for picture in (draw_laws, draw_associations)]
         return [gr.Markdown(visible=False), *made, gr.Dataframe(cells_of(found), visible=True)]
 
-    name.change(select, name, [section, *shown])
-    button.click(draw, [name, seed], shown)
-    gr.on(None, select, name, [section, *shown])
+    drawing = button.click(draw, [name, seed], shown)
+    name.change(select, name, [section, *shown], cancels=[drawing])  # rows of one run never appear under another

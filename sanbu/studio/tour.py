@@ -14,7 +14,8 @@ from PIL import Image
 from sanbu.codecs.images import enlarged
 from sanbu.evaluation.jobs import Jobs, Progress
 from sanbu.progress import duration
-from sanbu.studio.runs import figures_of, points
+from sanbu.studio.metrics import Metrics, curves, figures_of
+from sanbu.studio.run_folders import opened
 from sanbu.studio.translations import Language, language_of, say, translate
 
 Parts = Callable[[], Sequence[Progress]]
@@ -27,7 +28,9 @@ def tour_tab(jobs: Jobs, parts: Parts, root: Path) -> None:
     gr.Markdown(say("tour_about"))
     table = gr.HTML(elem_id="tour")
     with gr.Row():
-        curve = gr.LinePlot(x="step", y="value", color="figure", height=260, label=say("curve"), elem_id="tour-curve")
+        curve = gr.LinePlot(
+            x="x", x_title="step", y="value", color="figure", height=260, label=say("curve"), elem_id="tour-curve"
+        )
         text = gr.Textbox(label=say("sample"), lines=9, max_lines=9, interactive=False, elem_id="tour-text")
     gallery = gr.Gallery(
         label=say("samples"),
@@ -109,7 +112,10 @@ def curve_and_text(parts: Sequence[Progress], root: Path) -> list[Any]:
     texts = [path for each in begun for path in newest_samples(each, "*.txt")]
     text = texts[-1] if texts else None
     said = f"{origin(text)}\n{text.read_text(encoding='utf-8')[:SHOWN]}" if text else ""
-    return [points(root, name, figures_of(root, name)[0]), said]
+    run = opened(root, name)
+    metrics = run.metrics if run else Metrics()
+    curve = curves([(run.name, metrics)], figures_of(metrics)[0]) if run and metrics.rows else gr.skip()
+    return [curve, said]
 
 
 def newest_samples(each: Progress, pattern: str) -> list[Path]:
