@@ -157,9 +157,9 @@ def updates(
         changed["progress"] = text
     files = sample_files(found)
     if files != shown.files or listed is None:
-        drawn, written = samples(files)
-        changed |= {"pictures": gr.Gallery(drawn, visible=bool(drawn))}
-        changed |= {"texts": gr.Textbox(written, visible=bool(written))}
+        pictures, texts = samples(files)
+        changed["pictures"] = gr.Gallery(pictures, visible=bool(pictures))
+        changed["texts"] = gr.Textbox(texts, visible=bool(texts))
     return changed, Shown(names, run_key(found), figures, key, titles, text, files)
 
 
