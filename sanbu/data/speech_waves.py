@@ -48,8 +48,8 @@ class SpeechWaveRows(SpeechRows):
     def __init__(self, config: SpeechWaves) -> None:
         super().__init__(config)
         self.segment = config.segment
-        long = [number for number, row in enumerate(self.about) if row["frames"] >= config.segment]
-        self.order, self.held = ([row for row in rows if row in set(long)] for rows in (self.order, self.held))
+        self.order = [row for row in self.order if self.about[row]["frames"] >= config.segment]
+        self.held = [row for row in self.held if self.about[row]["frames"] >= config.segment]
         if not self.order:
             raise SanbuError(f"data.segment: given {config.segment} frames, but no utterance is as long")
         self.rows, self.held_out_rows = len(self.order), len(self.held)
@@ -57,7 +57,8 @@ class SpeechWaveRows(SpeechRows):
     @cached_property
     def codec(self) -> Codec:
         """The codec of these waves; its example is the first held-out utterance."""
-        return WaveCodec(self.mel, self.wave((self.held or self.order)[0])[: EXAMPLE_SECONDS * self.mel.rate])
+        first = (self.held or self.order)[0]
+        return WaveCodec(self.mel, self.wave(first)[: EXAMPLE_SECONDS * self.mel.rate])
 
     def batch(self, start: int, size: int) -> Batch:
         """Utterances at positions of the endless training order, each with a segment from a random frame."""

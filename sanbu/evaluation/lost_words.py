@@ -23,14 +23,15 @@ def lost_words(pairs: Iterable[tuple[str, str]]) -> dict[str, float]:
         true, found = text.split(), read.split()
         first, second = without_partner(true, found)
         skipped += len(first)
-        repeated += sum(any(unlike(found[place], near) <= ALIKE for near in beside(found, place)) for place in second)
+        repeated += sum(is_repeated(found, place) for place in second)
         words += len(true)
     return {"skipped": skipped / max(1, words), "repeated": repeated / max(1, words)}
 
 
-def beside(words: Sequence[str], place: int) -> list[str]:
-    """The words before and after a place."""
-    return [words[other] for other in (place - 1, place + 1) if 0 <= other < len(words)]
+def is_repeated(words: Sequence[str], place: int) -> bool:
+    """Whether a word is like the one before it or after it."""
+    beside = [other for other in (place - 1, place + 1) if 0 <= other < len(words)]
+    return any(unlike(words[place], words[other]) <= ALIKE for other in beside)
 
 
 def unlike(first: str, second: str) -> float:
@@ -41,10 +42,12 @@ def unlike(first: str, second: str) -> float:
 def without_partner(true: Sequence[str], found: Sequence[str]) -> tuple[list[int], list[int]]:
     """Places of the words without a partner in the best alignment, in both sequences."""
     cost = np.zeros((len(true) + 1, len(found) + 1))
-    cost[:, 0], cost[0] = np.arange(len(true) + 1), np.arange(len(found) + 1)
+    cost[:, 0] = np.arange(len(true) + 1)
+    cost[0] = np.arange(len(found) + 1)
     for i, word in enumerate(true, 1):
         for j, other in enumerate(found, 1):
-            cost[i, j] = min(cost[i - 1, j] + 1, cost[i, j - 1] + 1, cost[i - 1, j - 1] + unlike(word, other))
+            alone = min(cost[i - 1, j], cost[i, j - 1]) + 1
+            cost[i, j] = min(alone, cost[i - 1, j - 1] + unlike(word, other))
     i, j = len(true), len(found)
     first, second = [], []
     while i or j:

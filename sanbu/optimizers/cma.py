@@ -90,7 +90,8 @@ def full_rates(population: int, size: int) -> Rates:
     one = 2 / ((size + 1.3) ** 2 + effective)
     many = min(1 - one - 1e-8, 2 * (effective - 2 + 1 / effective) / ((size + 2) ** 2 + effective))
     bound = min(1 + one / many, 1 + 2 * against / (effective + 2), (1 - one - many) / (size * many))
-    positive, negative = sum(each for each in raw if each > 0), -sum(each for each in raw if each < 0)
+    positive = sum(each for each in raw if each > 0)
+    negative = -sum(each for each in raw if each < 0)
     weights = [each / positive if each >= 0 else bound * each / negative for each in raw]
     path = (effective + 2) / (size + effective + 5)
     cumulation = (4 + effective / size) / (size + 4 + 2 * effective / size)

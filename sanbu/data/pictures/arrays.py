@@ -32,7 +32,8 @@ def digits() -> Pictures:
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    images, labels = found.images.astype(np.uint8)[:, None], found.target.astype(np.int64)
+    images = found.images.astype(np.uint8)[:, None]
+    labels = found.target.astype(np.int64)
     return from_array("digits", images, (labels, ()), lambda: "digits", levels=17)
 
 
