@@ -206,4 +206,8 @@ def test_an_objective_is_evaluated_with_progress(monkeypatch):
     said = []
     monkeypatch.setattr(held_out, "progress_rows", lambda what, total: nullcontext(said.append))
     data = SimpleNamespace(held_out_rows=150, held_out=lambda start, size: {})
-    assert len(list(held_out.rounds(SimpleNamespace(models={}), data))) == 3 and said == [64, 64, 22]
+    monkeypatch.setattr(held_out, "losses", lambda objective, round: [])
+    built = lambda thing: SimpleNamespace(build=lambda: thing)
+    recipe = SimpleNamespace(data=built(data), objective=built(None))
+    found = held_out.evaluate_objective(SimpleNamespace(models={}, recipe=recipe))
+    assert found["rows"] == 150 and said == [64, 64, 22]

@@ -98,6 +98,8 @@ SOUND = {
     "speech-flow",
     "recogniser",
     "codes",
+    "performer",
+    "performer-flow",
 }  # families of models
 
 
