@@ -35,6 +35,11 @@ PARENTS = {
     "teacher": "edm",
     "ngram": "ngram",
 }  # recipe argument: the run passed for it
+OWN = {  # the same for single recipes
+    "fastspeech": {"teacher": "tacotron2"},
+    "tuned-vocoder": {"voice": "fastspeech2", "vocoder": "vocoder"},
+    "codec-language": {"codec": "sound-codec"},
+}
 SAMPLES = {
     "autoregressive": (
         "gpt2",
@@ -104,13 +109,12 @@ def train_all(folder, wanted):
 
 def runs_of(name):
     """The runs that a recipe takes, by argument."""
-    own = {"teacher": "tacotron2"} if name == "fastspeech" else {}
-    return {argument: {**PARENTS, **own}[argument] for argument in arguments(name)}
+    return {argument: PARENTS[argument] for argument in arguments(name)} | OWN.get(name, {})
 
 
 def order(name):
     """The recipes sorted so that parents come first."""
-    first = ("base", "sft", "reward", "edm", "ngram", "tacotron2")
+    first = ("base", "sft", "reward", "edm", "ngram", *(run for runs in OWN.values() for run in runs.values()))
     return (first.index(name) if name in first else len(first), name)
 
 
