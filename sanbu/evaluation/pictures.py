@@ -17,6 +17,7 @@ from sanbu.noise import Noise
 from sanbu.objectives.elbo import ImportanceWeighted
 from sanbu.objectives.likelihood import Likelihood
 from sanbu.objectives.objective import Round, evaluate
+from sanbu.parallel.sharing import over_ranks, sharers
 from sanbu.run import Run
 from sanbu.strategies.strategy import last
 
@@ -80,19 +81,19 @@ def draw_pictures(
     work, 1 in all.
     """
     clock = time.process_time if run.device.type == "cpu" else time.perf_counter
-    if labels_N is None:
-        labels_N = labels_of_data(run, run.recipe.data.build(), count)
+    labels = labels_of_data(run, run.recipe.data.build(), count) if labels_N is None else labels_N[:count]
     drawing = run.drawing(overrides)
-    found, seconds, nfe = [], 0.0, 0
-    for start in range(0, count, BATCH):
+
+    def draw(start: int) -> tuple[list[Any], int, float]:
         since = clock()
-        condition = {"label": labels_N[start : min(start + BATCH, count)]}
-        draft = last(drawing.drafts(condition, seed + start))
-        nfe = int(draft.evaluations[0])
-        seconds += clock() - since
-        found += [run.codec.read(row) for row in draft.sample]
-        progress(len(draft.sample) / count)
-    return np.stack(found), nfe, seconds
+        draft = last(drawing.drafts({"label": labels[start : start + BATCH]}, seed + start))
+        nfe, seconds = int(draft.evaluations[0]), clock() - since
+        progress(sharers() * len(draft.sample) / count)
+        return [run.codec.read(row) for row in draft.sample], nfe, seconds
+
+    parts = over_ranks(range(0, count, BATCH), draw)
+    found = [picture for pictures, _, _ in parts for picture in pictures]
+    return np.stack(found), parts[-1][1], sum(seconds for _, _, seconds in parts)
 
 
 def bits_per_dimension(run: Run, data: Any, rows: int = 1000) -> float | None:

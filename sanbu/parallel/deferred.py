@@ -171,7 +171,7 @@ def build_hollow(build: Callable[[], Models]) -> tuple[Models, Hollow | None]:
     try:
         with META, Contents(), tape:
             models = build()
-    except (NotImplementedError, RuntimeError):  # it asks for contents
+    except (NotImplementedError, RuntimeError, TypeError):  # it asks for contents
         torch.set_rng_state(before)
         return build(), None
     if any(left_over(module) for module in models.values()):

@@ -14,6 +14,7 @@ import pytest
 from sanbu.files import file_hash
 from tests.parallel.test_parity import TEXT
 
+LONG = 600  # seconds: only a job that hangs takes so long
 COMMON = [
     "machine.device=cpu", "machine.precision=float32", "machine.threads=1", "schedule.steps=60",
     "schedule.checkpoint_every=5", "schedule.evaluate_every=20",
@@ -45,7 +46,7 @@ def members(process):
     return found
 
 
-def wait_for_step(folder, step, process, seconds=60):
+def wait_for_step(folder, step, process, seconds=LONG):
     until = time.monotonic() + seconds
     path = folder / "metrics.jsonl"
     while time.monotonic() < until and process.poll() is None:
@@ -59,29 +60,31 @@ def wait_for_step(folder, step, process, seconds=60):
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     process = start(folder, "layout.data=2", "layout.zero=3")
-    assert process.wait(120) == 0, process.communicate()[0]
+    assert process.wait(LONG) == 0, process.communicate()[0]
     return folder
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * LONG)
 def test_a_killed_rank_changes_nothing(undisturbed, tmp_path):
     folder = tmp_path / "run"
     process = start(folder, "layout.data=2", "layout.zero=3")
     wait_for_step(folder, 12, process)
     os.kill(members(process)[1], signal.SIGKILL)
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=LONG)[0]
     assert process.returncode == 0, output
     assert "a process died; all start again from the last checkpoint" in output and "Traceback" not in output
     assert file_hash(folder / "model.safetensors") == file_hash(undisturbed / "model.safetensors")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * LONG)
 def test_a_rank_that_hangs_is_named_and_changes_nothing(undisturbed, tmp_path):
     folder = tmp_path / "run"
     process = start(folder, "layout.data=2", "layout.zero=3", "layout.timeout=5")
     wait_for_step(folder, 12, process)
     os.kill(members(process)[1], signal.SIGSTOP)
-    output = process.communicate(timeout=180)[0]
+    output = process.communicate(timeout=LONG)[0]
     assert process.returncode == 0, output
     assert output.count(f"rank 1 on {socket.gethostname()} did not answer for 5 seconds") == 1
     assert "all start again" in output and "Traceback" not in output
@@ -89,48 +92,51 @@ def test_a_rank_that_hangs_is_named_and_changes_nothing(undisturbed, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(20 * LONG)
 def test_kills_at_random_moments(tmp_path):
     chance = random.Random(0)
     whole = tmp_path / "whole"
-    assert start(whole, "layout.data=4", "layout.zero=2").wait(180) == 0
+    assert start(whole, "layout.data=4", "layout.zero=2").wait(LONG) == 0
     for number in range(20):
         folder = tmp_path / f"run-{number}"
         process = start(folder, "layout.data=4", "layout.zero=2")
         wait_for_step(folder, chance.randrange(1, 55), process)
         time.sleep(chance.random() * 0.1)
         os.kill(members(process)[chance.randrange(4)], signal.SIGKILL)
-        output = process.communicate(timeout=180)[0]
+        output = process.communicate(timeout=LONG)[0]
         assert process.returncode == 0, output
         assert file_hash(folder / "model.safetensors") == file_hash(whole / "model.safetensors"), number
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * LONG)
 def test_an_interrupt_saves_and_stops(undisturbed, tmp_path):
     folder = tmp_path / "run"
     process = start(folder, "layout.data=2", "layout.zero=3")
     wait_for_step(folder, 8, process)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=LONG)[0]
     assert "stopped and saved" in output and "Traceback" not in output
     assert not (folder / "finished.json").exists() and list((folder / "checkpoints").glob("step-*"))
-    assert start(folder, resume=["--resume"]).wait(120) == 0
+    assert start(folder, resume=["--resume"]).wait(LONG) == 0
     assert file_hash(folder / "model.safetensors") == file_hash(undisturbed / "model.safetensors")
 
 
 def test_an_error_is_one_line(tmp_path):
     process = start(tmp_path / "run", "layout.data=3")
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=LONG)[0]
     assert process.returncode == 2 and output.count("\n") == 1
     assert "schedule.batch: given 8, but the rows are divided over 3 data ranks; allowed: a multiple of 3" in output
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * LONG)
 def test_torchrun_works_too(undisturbed, tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "--", "sanbu", "train", "gpt2", "--run", str(folder), *COMMON, *TEXT, "layout.zero=3", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
     assert done.returncode == 0, done.stderr
     assert file_hash(folder / "model.safetensors") == file_hash(undisturbed / "model.safetensors")
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
