@@ -20,6 +20,13 @@ from sanbu.studio.training_process import TrainingProcess, command_line, new_pla
 from sanbu.studio.translations import Language, language_of, say
 
 HEADERS = ["field", "value", "type", "description"]
+BAR = """
+progress {width: 100%; height: .8em; appearance: none; border: 1px solid var(--body-text-color); border-radius: .4em}
+progress::-webkit-progress-bar {background: transparent}
+progress::-webkit-progress-value {background: var(--body-text-color)}
+progress {background: transparent}
+progress::-moz-progress-bar {background: var(--body-text-color)}
+"""
 Widgets = Mapping[str, Any]
 Answer = tuple[int, str]  # the number of an answer to a button, and why nothing was done
 
@@ -75,7 +82,7 @@ def training_widgets() -> dict[str, Any]:
         stopped = gr.Dropdown([], label=say("stopped_runs"), elem_id="stopped-runs", scale=2)
         resume = gr.Button(say("resume"), elem_id="resume")
     state = gr.Textbox(label=say("progress"), lines=1, max_lines=8, interactive=False, elem_id="training")
-    bar = gr.HTML(progress_bar(0.0))
+    bar = gr.HTML(progress_bar(0.0), css_template=BAR, elem_id="training-bar")
     return {"start": start, "stop": stop, "stopped": stopped, "resume": resume, "state": state, "bar": bar}
 
 
@@ -223,4 +230,4 @@ def stopped_menu(found: list[str], chosen: str | None) -> Any:
 
 def progress_bar(part: float) -> str:
     """HTML of a progress bar; part: 0 to 1."""
-    return f'<progress max="1" value="{part:.4f}" style="width:100%"></progress>'
+    return f'<progress max="1" value="{part:.4f}"></progress>'

@@ -61,9 +61,12 @@ def command(page):
 
 
 def cell(page, path):
-    """The cell of the table with the value of a field."""
-    row = page.locator("#fields tbody tr", has=page.get_by_text(path, exact=True)).first
-    return row.locator("td").nth(1)
+    """The cell of the table with the value of a field, which the filter brings into sight."""
+    search = page.locator("#fields input[type=text]").first
+    if search.input_value() != path:
+        search.fill(path)
+    row = page.locator("#fields [role=row]", has=page.get_by_text(path, exact=True))
+    return row.locator("[data-col='1']").first
 
 
 @pytest.mark.parametrize("how", BOTH, ids=named)
@@ -101,8 +104,15 @@ def test_an_edited_cell_is_an_argument_and_start_runs_the_line_that_is_shown(how
 
 @pytest.mark.parametrize("how", BOTH, ids=named)
 def test_size_and_memory_are_there_before_the_start_and_an_error_is_said_at_once(how, seen):
-    page = seen("&recipe=gpt2&folder=mine&arguments=size%3D124m", **how)
-    memory = {"en-US": "124,439,808 parameters; training needs about", "zh-HK": "124,439,808 个参数；训练约需"}
+    from sanbu.studio.recipe_form import counted
+
+    small = ("model.layers=1", "model.width=12", "schedule.batch=2")
+    parameters = f"{counted('gpt2', small)[0]:,}"
+    page = seen("&recipe=gpt2&folder=mine&arguments=" + "+".join(small).replace("=", "%3D"), **how)
+    memory = {
+        "en-US": f"{parameters} parameters; training needs about",
+        "zh-HK": f"{parameters} 个参数；训练约需",
+    }
     wait(lambda: memory[how["locale"]] in value(page, "#recipe-size"), 60)
     type_into(page, "#recipe-arguments", "model.layrs=1")
     problem = {"en-US": "did you mean 'layers'", "zh-HK": "是否指 'layers'？"}[how["locale"]]
