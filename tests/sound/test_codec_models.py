@@ -10,6 +10,7 @@ from sanbu.layers.quantizers.rvq import Rvq
 from sanbu.layers.spectrogram import Mel, log_mel
 from sanbu.models.sound_codecs.istft_codec import IstftCodec
 from sanbu.models.sound_codecs.magnitude_codec import MagnitudeCodec
+from sanbu.models.sound_codecs.sound_codec import QUIET
 from sanbu.models.vocoders.istft_head import IstftHead
 from sanbu.noise import Noise
 from sanbu.space import Space
@@ -32,6 +33,7 @@ def built(name, space=SPACE, seed=0):
     torch.manual_seed(seed)
     CODECS[name].check(space)
     model = shaken(CODECS[name].build(space).eval().requires_grad_(False))
+    model.head.bias.data -= QUIET  # as loud as other vocoders at their start, so that differences are heard
     model.quantizer.follow(model.latent(torch.randn(4, space.mel.mels, 60)), Noise("built"))
     return model
 
@@ -141,6 +143,7 @@ def test_the_bypass_is_what_better_codes_could_reach():
     fine = MagnitudeCodec(quantizer=Fsq(codebooks=2, levels=(4001, 4001)), iterations=2, **TINY)
     torch.manual_seed(0)
     model = shaken(fine.build(SPACE).eval().requires_grad_(False))
+    model.head.bias.data -= QUIET
     mel = torch.randn(2, 8, 12)
     torch.testing.assert_close(model.draw(mel, SEEDS), model.bypass(mel, SEEDS), atol=1e-3, rtol=0)
     coarse = built("magnitude, stride 1")

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -202,3 +203,19 @@ def test_recipes_build_and_are_counted(size):
         model = found.model.build(found.data.space())
     assert sum(each.numel() for each in model.parameters()) > (1e6 if size == "nano" else 2e7)
     assert estimate(found.change(batch=4), {}, torch.float32)
+
+
+def test_the_judge_reads_copies_of_its_own_sentences():
+    """A judge that hears only what is loud: true sound is read without error, silent copies not at all."""
+    texts = ["one two", "three four"]
+    rows = SimpleNamespace(held=[0, 1], wave=lambda row: speech_like(0.3, 8000, row), text=lambda row: texts[row])
+
+    def listen(wave):
+        found = [row for row in rows.held if len(wave) == len(rows.wave(row)) and np.allclose(wave, rows.wave(row))]
+        return texts[found[0]] if found else ""
+
+    source = SimpleNamespace(build=lambda: rows, mel=MEL)
+    judge = SimpleNamespace(recipe=SimpleNamespace(data=source), generate=listen)
+    silent = sound_codecs.heard(judge, lambda mel: torch.zeros(1, MEL.samples(mel.shape[2])))
+    assert (silent["cer"], silent["cer_ceiling"]) == (1, 0)
+    assert sound_codecs.heard(None, lambda mel: mel) == {"cer": None}
