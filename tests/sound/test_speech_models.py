@@ -264,20 +264,6 @@ def test_drawing_equals_teacher_forcing(monkeypatch):
     assert torch.equal(spoken.durations.sum(1), spoken.frames)
 
 
-def test_hidden_frames_change_training_alone():
-    """Hiding all but a few frames from the prenet changes the loss of training, and nothing of a run that speaks."""
-    model, batch = built(TALKER.model_copy(update={"hidden": 0.9})), rows()
-    plain = built(TALKER)
-    given = [batch[name] for name in ("ids", "voice", "mel", "frames")]
-
-    def mel_of(each, seed):
-        torch.manual_seed(seed)
-        return each(*given).before
-
-    torch.testing.assert_close(mel_of(model.eval(), 1), mel_of(plain.eval(), 1))
-    assert not torch.allclose(mel_of(model.train(), 1), mel_of(plain.train(), 1))
-
-
 def test_a_row_is_spoken_alike_alone():
     model = built(TALKER).eval()
     ids, voice, seeds = rows()["ids"], rows()["voice"], torch.tensor([7, 8, 9])

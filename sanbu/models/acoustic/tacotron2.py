@@ -4,10 +4,8 @@ q_t = LSTM(prenet(y_{t-1}), c_{t-1});   e_ts = v tanh(W q_t + V h_s + U conv(a_{
 a_t = softmax(e_t);   c_t = sum_s a_ts h_s;   y_t, stop_t = W LSTM(q_t, c_t), c_t;   mel = y + postnet(y)
 
 (Shen and others, "Natural TTS synthesis by conditioning WaveNet on mel spectrogram predictions", 2018.) `reduction`
-frames are drawn per step (Wang and others, "Tacotron", 2017). Where training hides true frames, the model leans more on
-the text (Liu and others, "Maximizing mutual information for Tacotron", 2019). Norms are over channels, where the paper
-normalises over the batch, so that rows do not meet. The prenet drops half of its units while drawing too, by the seed
-of the row.
+frames are drawn per step (Wang and others, "Tacotron", 2017). Norms are over channels, where the paper normalises over
+the batch, so that rows do not meet. The prenet drops half of its units while drawing too, by the seed of the row.
 """
 
 from __future__ import annotations
@@ -58,7 +56,6 @@ class Tacotron2(AcousticConfig):
     postnet: int = Field(512, ge=1, description="channels of the postnet")
     reduction: int = Field(1, ge=1, description="frames per step of the decoder")
     dropout: float = Field(0.1, ge=0, lt=1, description="of hidden states")
-    hidden: float = Field(0.0, ge=0, lt=1, description="share of the true frames that training hides from the prenet")
 
     def check(self, space: Space) -> None:
         super().check(space)
@@ -191,8 +188,6 @@ class Tacotron2Model(nn.Module):
         last_BMK = scaled[:, :, r - 1 :: r]
         before_BKM = F.pad(last_BMK, (1, -1)).transpose(1, 2)
         given_BKP = before_BKM
-        if self.training and self.config.hidden:
-            given_BKP = given_BKP * torch.rand_like(given_BKP[..., :1]).ge(self.config.hidden)
         for layer in self.prenet:
             given_BKP = F.dropout(F.relu(layer(given_BKP)), DROPPED)
         walk, walks = self.start(h_BSD), []
