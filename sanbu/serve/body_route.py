@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from sanbu.serve.delivery import prepare
 from sanbu.serve.errors import APIError
+from sanbu.serve.json_limits import check_counts
 from sanbu.serve.schemas import Body
 from sanbu.serve.validation import explain
 
@@ -47,7 +48,9 @@ def check_type(request: Request) -> None:
 def parsed(model: type[Body], content: bytes) -> Body:
     """The body. Raises APIError that names the field at fault."""
     try:
-        given = json.loads(content)
+        text = content.decode(json.detect_encoding(content), "surrogatepass")
+        check_counts(text)
+        given = json.loads(text)
     except RecursionError:
         raise APIError(400, "the request body is nested too deeply") from None
     except ValueError:

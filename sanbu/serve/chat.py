@@ -20,7 +20,7 @@ from sanbu.serve.request_builder import (
     compact,
     compile_schema,
 )
-from sanbu.serve.schemas import ChatBody, Tool
+from sanbu.serve.schemas import ChatBody, ChatMessage, Tool
 from sanbu.serve.streaming import GeneratedToken, Piece
 from sanbu.serve.tools import parse_call, required_call
 
@@ -39,8 +39,8 @@ class ChatCompletion:
         if format_ and grammar is None:
             grammar = answer_grammar(format_.type, named, served, "response_format")
         self.left_out: str | None = None
-        if any(message.name for message in body.messages):
-            self._leave_out("messages.name")
+        for name in unread(body.messages):
+            self._leave_out(f"messages.{name}")
         prompt = self._prompt() if served.writes else []
         top = (body.top_logprobs or 0) if body.logprobs else None
         most = body.max_completion_tokens or body.max_tokens
@@ -184,6 +184,19 @@ def logprob_entry(token: GeneratedToken, pieces: Sequence[bytes]) -> dict[str, A
 def token_entry(spelling: bytes, logprob: float) -> dict[str, Any]:
     """Text, bytes and log-probability of a token; -inf becomes -9999, as in OpenAI's API."""
     return {"token": spelling.decode("utf-8", "replace"), "bytes": list(spelling), "logprob": max(logprob, -9999.0)}
+
+
+def unread(messages: Sequence[ChatMessage]) -> list[str]:
+    """The fields of messages that are told to no template: names, and what clients add to the answers they got."""
+    calls = [call for message in messages for call in message.tool_calls or ()]
+    given = {
+        "name": [message.name for message in messages],
+        "parsed": [message.parsed for message in messages],
+        "provider_specific_fields": [message.provider_specific_fields for message in messages],
+        "tool_calls.provider_specific_fields": [call.provider_specific_fields for call in calls],
+        "tool_calls.function.parsed_arguments": [call.function.parsed_arguments for call in calls],
+    }
+    return [name for name, values in given.items() if any(value is not None for value in values)]
 
 
 def check_chat(body: ChatBody) -> None:

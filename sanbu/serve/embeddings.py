@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from sanbu.serve.errors import APIError
-from sanbu.serve.hosted_run import HostedRun
+from sanbu.serve.hosted_run import HostedRun, PromptTooLong
 from sanbu.serve.schemas import EmbeddingBody
 from sanbu.serve.single_lane import Job
 from sanbu.serve.streaming import stream_job
@@ -35,9 +35,10 @@ class Embeddings:
 
     def _check(self, number: int, row: list[int], size: int) -> None:
         most = self.served.context
-        if not 0 < len(row) <= most:
-            line = f"input {number} has {len(row)} tokens; allowed: 1 to {most}"
-            raise APIError(400, line, "input", "context_length_exceeded")
+        if len(row) > most:
+            raise PromptTooLong(f"input {number} has {len(row)} tokens", most, "input", answer=0)
+        if not row:
+            raise APIError(400, f"input {number} has 0 tokens; allowed: 1 to {most}", "input")
         if max(row) >= size:
             raise APIError(
                 400,

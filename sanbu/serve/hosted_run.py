@@ -33,7 +33,14 @@ BLOCK = 16  # tokens of a KV-cache block, as in Engine
 
 
 class PromptTooLong(APIError):
-    """A prompt that does not fit into the context."""
+    """A prompt that does not fit into the context, of which `answer` tokens are for the answer.
+
+    Clients recognise it by its code, or by the words of OpenAI's message.
+    """
+
+    def __init__(self, given: str, context: int, param: str, answer: int = 1) -> None:
+        line = f"{given}; allowed: 1 to {context - answer}; this model's maximum context length is {context} tokens"
+        super().__init__(400, line, param, "context_length_exceeded")
 
 
 class HostedRun:
@@ -107,12 +114,14 @@ class HostedRun:
         """Raise PromptTooLong for texts that cannot fit into the context, however they are split into tokens."""
         length = sum(map(len, texts))  # characters have at least one byte
         if self.context and length > self.longest:
-            raise PromptTooLong(
-                400,
-                f"the prompt has {length:,} characters, which cannot fit; allowed: 1 to {self.context - 1} tokens",
-                param,
-                "context_length_exceeded",
-            )
+            raise PromptTooLong(f"the prompt has {length:,} characters, which cannot fit", self.context, param)
+
+    def check_prompt(self, prompt: Sequence[int], param: str) -> None:
+        """Raise APIError for a prompt that is empty, or leaves no place for an answer."""
+        if len(prompt) >= self.context:
+            raise PromptTooLong(f"the prompt has {len(prompt)} tokens", self.context, param)
+        if not prompt:
+            raise APIError(400, f"the prompt has 0 tokens; allowed: 1 to {self.context - 1}", param)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation; a base model, without a chat template, gets the non-system messages as text."""

@@ -13,11 +13,10 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
 from sanbu.config import SanbuError, nearest
+from sanbu.serve.closed_objects import DATA, MAPS, closed
 
 LONGEST = 1 << 18  # characters of a schema as compact JSON
 DEEPEST = 60  # schemas and lists inside each other
-DATA = {"const", "enum", "default", "examples", "example", "required", "dependentRequired", "type"}  # hold no schemas
-MAPS = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}  # of names to schemas
 NAMED = ("$id", "$anchor", "$schema")  # resolved here, so left out
 NUMBERS = ("integer", "number")
 
@@ -42,10 +41,12 @@ def check_size(schema: Any, depth: int = 0) -> None:
 def local(schema: Any, place: str = "") -> Any:
     """A copy whose references are pointers, valid where the schema lies at `place` in a document, as in /$defs/0.
 
+    Objects have the members that are listed, and no others; see closed_objects.
+
     Raises SchemaError for a reference to something outside the schema. Nothing is ever fetched.
     """
     check_size(schema)
-    return Localizer(schema, place).copy(schema, "")
+    return closed(Localizer(schema, place).copy(schema, ""))
 
 
 class Localizer:

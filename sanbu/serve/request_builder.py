@@ -168,9 +168,7 @@ def build_generation(
         raise APIError(400, f"{served.name} does not write text; use /v1/images/generations", "model")
     param = "messages" if "messages" in type(body).model_fields else "prompt"
     for prompt in prompts:
-        if not 0 < len(prompt) < served.context:
-            line = f"the prompt has {len(prompt)} tokens; allowed: 1 to {served.context - 1}"
-            raise APIError(400, line, param, "context_length_exceeded")
+        served.check_prompt(prompt, param)
     n, wanted = body.n or 1, dict(body.strategy or {})
     check_shape(wanted)
     kind = wanted.get("kind", "autoregressive" if served.engine is not None else None)

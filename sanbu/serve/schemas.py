@@ -88,6 +88,7 @@ Parts = Annotated[list[TextPart], Field(fail_fast=True, min_length=1, max_length
 class FunctionCall(Body):
     name: Text
     arguments: Text
+    parsed_arguments: Any = None  # as OpenAI's Python client adds them
 
 
 class ToolCall(Body):
@@ -95,9 +96,17 @@ class ToolCall(Body):
     type: Literal["function"] = "function"
     function: FunctionCall
     index: int | None = None  # as in the chunks of a stream
+    provider_specific_fields: Any = None
 
 
-class ChatMessage(Body):
+class EarlierAnswer(Body):
+    """What clients add to an answer and send back with it. The conversation has it already; see left_out."""
+
+    parsed: Any = None  # OpenAI's Python client: the content, as a Pydantic model
+    provider_specific_fields: Any = None  # LiteLLM: fields that it does not know, such as refusal
+
+
+class ChatMessage(EarlierAnswer):
     role: Literal["developer", "system", "user", "assistant", "tool"]
     content: Text | Parts | None = None
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=128)] | None = None

@@ -13,6 +13,7 @@ from sanbu.loop import train
 from sanbu.recipes import make as recipe_of
 from sanbu.serve.app import application
 from sanbu.serve.service import Service
+from tests.serve.scripted import script
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16", "machine.threads=1", "machine.precision=float32"]
 
@@ -23,16 +24,23 @@ def trained(folder, name, *overrides):
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory):
-    place = tmp_path_factory.mktemp("runs")
-    said = [
+def said(tmp_path_factory):
+    """A file of conversations."""
+    path = tmp_path_factory.mktemp("said") / "said.jsonl"
+    turns = [
         [{"role": "user", "content": f"What is {a}?"}, {"role": "assistant", "content": f"It is é{a}."}]
         for a in range(300)
     ]
-    (place / "said.jsonl").write_text("\n".join(json.dumps({"messages": one}) for one in said), encoding="utf-8")
+    path.write_text("\n".join(json.dumps({"messages": one}) for one in turns), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory, said):
+    place = tmp_path_factory.mktemp("runs")
     (place / "text.txt").write_text("Größe, 大小, 🙂 and more. " * 300, encoding="utf-8")
     chat = [
-        f"data.path={place / 'said.jsonl'}",
+        f"data.path={said}",
         "data.tokenizer.vocabulary=300",
         "data.context=512",
         "model.context=512",
@@ -51,6 +59,19 @@ def runs(tmp_path_factory):
         trained(place / "bytes", "gpt2", *plain, *SMALL),
         trained(place / "digits", "flow", "schedule.steps=20", "strategy.steps=4", "machine.threads=1"),
     ]
+
+
+@pytest.fixture(scope="session")
+def long(tmp_path_factory, said):
+    """A run with the name `long`, whose context holds schemas, which are long for a tokenizer of 300."""
+    longer = [
+        "schedule.steps=1",
+        "data.tokenizer.vocabulary=300",
+        "data.context=2048",
+        "model.context=2048",
+        "schedule.batch=1",
+    ]
+    return trained(tmp_path_factory.mktemp("long") / "long", "sft", f"data.path={said}", *longer, *SMALL)
 
 
 class Served:
@@ -104,3 +125,17 @@ def client(served):
     with served.client() as one:
         yield one
     served.quiet()
+
+
+@pytest.fixture(scope="session")
+def scripted(long):
+    """A server for tests of clients; see scripted.py."""
+    with Served([long], before=script) as one:
+        yield one
+
+
+@pytest.fixture
+def url(scripted):
+    """The base URL of that server, for any client. All blocks are free after the test."""
+    yield scripted.url + "/v1"
+    scripted.quiet()

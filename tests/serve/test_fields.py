@@ -198,3 +198,19 @@ def test_limits_hold_for_a_run_served_alone(runs):
     with Served(runs[1:2]) as one:
         answer = httpx.post(one.url + EMBED, json={"model": "bytes", "input": [[1]] * 2049})
         assert answer.status_code == 400 and "at most 2048" in answer.text
+
+
+@pytest.mark.parametrize("words", [900, 20_000])  # counted in tokens, and refused before that
+def test_a_prompt_too_long_is_told_as_clients_expect(served, words):
+    """LiteLLM recognises it by these words, others by the code."""
+    text = "x " * words
+    asked = {
+        CHAT: ({"model": "talk", "messages": [{"role": "user", "content": text}]}, 512),
+        RESPONSES: ({"model": "talk", "input": text}, 512),
+        TEXT: ({"model": "bytes", "prompt": text}, 128),
+        EMBED: ({"model": "bytes", "input": text}, 128),
+    }
+    for path, (body, most) in asked.items():
+        error = httpx.post(served.url + path, json=body).json()["error"]
+        assert f"; this model's maximum context length is {most} tokens" in error["message"]
+        assert error["code"] == "context_length_exceeded" and "\n" not in error["message"]

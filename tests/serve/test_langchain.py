@@ -1,6 +1,9 @@
-"""LangChain's OpenAI client works against the service."""
+"""LangChain's OpenAI client works against the service; it and OpenAI's own find it as the page says."""
 
+import openai
 import pytest
+
+from tests.serve.scripted import documented
 
 langchain = pytest.importorskip("langchain_openai")
 
@@ -16,10 +19,14 @@ PERSON = {
 
 @pytest.fixture
 def model(served):
-    yield langchain.ChatOpenAI(
-        model="talk", base_url=served.url + "/v1", api_key="none", temperature=0, max_tokens=60, max_retries=0
-    )
+    where = eval(documented("LangChain", served.url + "/v1").replace("ChatOpenAI", "dict"))
+    yield langchain.ChatOpenAI(**{**where, "model": "talk"}, temperature=0, max_tokens=60, max_retries=0)
     served.quiet()
+
+
+def test_openais_client_finds_the_server_as_the_page_says(served):
+    with eval(documented("openai", served.url + "/v1"), {"OpenAI": openai.OpenAI}) as client:
+        assert client.models.list().data[0].id == "talk"
 
 
 def test_a_question_whole_in_pieces_and_several_at_once(model):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+import tomllib
 from pathlib import Path
 
 import httpx
@@ -70,6 +71,47 @@ def test_systemd_accepts_the_unit(tmp_path):
 
 def test_prometheus_accepts_the_rules():
     checked("promtool", "check", "rules", PLACE / "alarms.yml")
+
+
+def expressions():
+    """(where, PromQL) of every alarm and every curve; Grafana's variables are filled in."""
+    for rule in yaml.safe_load((PLACE / "alarms.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]:
+        yield rule["alert"], rule["expr"]
+    for panel in json.loads((PLACE / "grafana.json").read_text(encoding="utf-8"))["panels"]:
+        for target in panel["targets"]:
+            filled = target["expr"].replace("$__rate_interval", "5m").replace("$instance", ".*")
+            yield f"{panel['title']}, {target['refId']}", filled
+
+
+def test_every_expression_is_promql():
+    parse = pytest.importorskip("promql_parser", reason="pip install promql-parser").parse
+    assert len([parse(text) for _, text in expressions()]) > 20
+    for wrong in ("rate(sanbu:num_preemptions_total)", "sum by (x) (up", "histogram_quantile(up)"):
+        with pytest.raises(ValueError):
+            parse(wrong)
+
+
+def test_alarms_have_durations_and_tell_labels_that_they_have():
+    for rule in yaml.safe_load((PLACE / "alarms.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]:
+        assert set(rule) == {"alert", "expr", "for", "labels", "annotations"} and re.fullmatch(r"\d+[smh]", rule["for"])
+        kept = {"instance"} if " by " not in rule["expr"] else set()
+        for names in re.findall(r"by \(([^)]*)\)", rule["expr"]):
+            kept |= {name.strip() for name in names.split(",")}
+        told = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
+        assert told and told <= kept, rule["alert"]
+
+
+def test_the_image_gets_what_the_package_is_built_of():
+    root = PLACE.parents[1]
+    kept = {line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    build = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    named = [project["project"]["readme"], *project["project"]["license-files"], *build, "pyproject.toml"]
+    assert kept == set(named) and all((root / name).exists() for name in kept)
+
+
+def test_the_container_file_has_no_fault_that_hadolint_knows():
+    checked("hadolint", PLACE / "Containerfile")
 
 
 def test_the_container_file_has_known_instructions_and_files():

@@ -9,7 +9,7 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.serve.conftest import SMALL, Served, trained
+from tests.serve.conftest import Served
 
 ASKED = [{"role": "user", "content": "x"}]
 
@@ -50,11 +50,8 @@ class Pets(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def client(runs):
-    """Of a run whose context holds the schemas, which are long for a tokenizer of 300."""
-    longer = ["data.context=2048", "model.context=2048", "schedule.steps=1", "data.tokenizer.vocabulary=300"]
-    folder = trained(runs[0].parent / "long", "sft", f"data.path={runs[0].parent / 'said.jsonl'}", *longer, *SMALL)
-    with Served([folder]) as one, one.client() as made:
+def client(long):
+    with Served([long]) as one, one.client() as made:
         yield made
 
 
@@ -74,6 +71,22 @@ def test_tools_and_answers_of_pydantic_models(client, model):
         except openai.LengthFinishReasonError:
             continue  # a chain that went on
     assert found >= 2
+
+
+def test_what_the_client_adds_to_an_answer_is_left_out_when_it_comes_back(client):
+    raw, how = client.chat.completions.with_raw_response, {"model": "long", "max_tokens": 2}
+    tools = {"tools": [openai.pydantic_function_tool(Pets)], "tool_choice": "required"}
+    said = client.chat.completions.parse(model="long", messages=ASKED, **tools).choices[0].message
+    form = client.chat.completions.parse(model="long", messages=ASKED, response_format=Pets).choices[0].message
+    call = said.tool_calls[0].function
+    assert isinstance(call.parsed_arguments, Pets) and isinstance(form.parsed, Pets)
+    plain = {"role": "assistant", "content": form.content}
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": call.name, "arguments": call.arguments}}]}
+    for told, bare, name in ((form, plain, "parsed"), (said, called, "tool_calls.function.parsed_arguments")):
+        answer = raw.create(**how, messages=[*ASKED, told, *ASKED])
+        assert answer.headers["x-left-out"] == f"messages.{name}"
+        same = client.chat.completions.create(**how, messages=[*ASKED, bare, *ASKED])
+        assert answer.parse().usage.prompt_tokens == same.usage.prompt_tokens
 
 
 def test_a_streamed_call_of_a_model(client):
