@@ -17,7 +17,7 @@ def free_port():
         return found.getsockname()[1]
 
 
-def run_processes(count, work, *arguments, seconds=90):
+def run_processes(count, work, *arguments, seconds=240):
     """work(*arguments) in each of `count` processes of one group; what each gives back, by rank."""
     context, port = multiprocessing.get_context("fork"), free_port()
     queue = context.Queue()
