@@ -18,9 +18,11 @@ from sanbu.codecs.codec import Codec
 from sanbu.codecs.music.note_tokens import BEGINS_BAR, END, VOCABULARY, allowed
 from sanbu.codecs.music.notes_codec import NotesCodec
 from sanbu.config import SanbuError
+from sanbu.data.builtin.compositions import NAME
 from sanbu.data.data import Data, DataConfig, no_tokens
 from sanbu.data.music_files import pieces
 from sanbu.data.order import shuffled
+from sanbu.data.sources import full_name
 from sanbu.data.text_rows import document_positions
 from sanbu.noise import key
 from sanbu.space import IGNORED, Batch, Space
@@ -40,6 +42,9 @@ class Notes(DataConfig):
 
     def space(self) -> Space:
         return Space((self.context,), VOCABULARY, END, grammar=allowed)
+
+    def resolve(self) -> Notes:
+        return self.model_copy(update={"path": full_name(self.path, NAME)})
 
     def example(self, rows: int) -> Batch:
         return {name: no_tokens(rows, self.context) for name in ("tokens", "targets", "positions")}

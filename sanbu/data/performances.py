@@ -22,11 +22,13 @@ from sanbu.codecs.music.roll import WIDTH, roll
 from sanbu.codecs.music.score import Score
 from sanbu.codecs.music.synthesiser import RULES, synthesise
 from sanbu.config import SanbuError
+from sanbu.data.builtin.compositions import NAME
 from sanbu.data.cache import cache_folder
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.music_files import pieces
 from sanbu.data.notes import chance
 from sanbu.data.order import shuffled
+from sanbu.data.sources import full_name
 from sanbu.files import read_json, write_json
 from sanbu.layers.spectrogram import Mel, log_mel
 from sanbu.noise import Noise
@@ -47,6 +49,9 @@ class Performances(DataConfig):
 
     def space(self) -> Space:
         return Space((WIDTH,), VOCABULARY, END, mel=self.mel, grammar=allowed)
+
+    def resolve(self) -> Performances:
+        return self.model_copy(update={"path": full_name(self.path, NAME)})
 
     def example(self, rows: int) -> Batch:
         shape = rows, self.segment

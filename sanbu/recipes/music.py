@@ -55,7 +55,7 @@ def performer(size: str = "nano", path: str = "music", notes: str = "", vocoder:
     """A performer: the mel of a score, all frames at once; notes, vocoder: runs that draw the score and the wave."""
     shapes = {"nano": Performer(), "large": Performer(width=384, layers=10)}
     model, nano = pick(shapes, size), size == "nano"
-    steps, batch = (800, 8) if nano else (50_000, 32)
+    steps, batch = (500, 8) if nano else (50_000, 32)
     return played("performer", path, model, Performing(), 2e-3 if nano else 5e-4, steps, batch, notes, vocoder)
 
 
@@ -63,7 +63,7 @@ def flow_performer(size: str = "nano", path: str = "music", notes: str = "", voc
     """Flow matching: a performer predicts the mean mel of a score, a flow samples around it; notes, vocoder: runs."""
     large = FlowPerformer(base=Performer(width=384, layers=10), width=384, decoder=12)
     model, nano = pick({"nano": FlowPerformer(), "large": large}, size), size == "nano"
-    steps, batch = (800, 8) if nano else (50_000, 32)
+    steps, batch = (500, 8) if nano else (50_000, 32)
     return played("flow-performer", path, model, PerformingFlow(), 2e-3 if nano else 3e-4, steps, batch, notes, vocoder)
 
 

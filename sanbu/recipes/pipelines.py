@@ -18,7 +18,7 @@ from sanbu.run import Run
 
 TTS_PARENTS = ("vocoder", "recogniser")
 MUSIC_PARENTS = ("notes", "vocoder")
-MUSIC_STEPS = 2500  # of the small vocoder: instruments need fewer than voices
+MUSIC_STEPS = 1000  # of the small vocoder: instruments need fewer than voices
 
 
 def assistant(

@@ -149,6 +149,18 @@ def test_only_legal_sequences_are_drawn(runs):
         run.generate(strategy="beam-search")
 
 
+def test_a_run_keeps_its_source(runs, tmp_path, monkeypatch):
+    """A folder called `music` that appears later does not take the place of the built-in pieces."""
+    config = sanbu.load(runs / "chain").recipe.data
+    assert config.path == "builtin:music"
+    before = config.build().fingerprint
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "music").mkdir()
+    assert config.build().fingerprint == before
+    with pytest.raises(SanbuError, match="'music' has no MIDI files"):
+        Notes().build()
+
+
 def test_a_score_is_continued(runs, tmp_path):
     run, given = sanbu.load(runs / "chain"), Score(compose(2).score.notes[:12], 100)
     path = write_midi(tmp_path / "start.mid", given)
