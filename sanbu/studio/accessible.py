@@ -5,13 +5,20 @@ A script adds them 0.2 s after a change of the page.
 
 import json
 
-GONE = "Connection to the server was lost. Attempting reconnection..."  # the library's words, as the next ones
-CHINESE = {GONE: "与服务器的连接已断开，正在尝试重新连接……", "Connection Lost": "连接已断开", "Error": "错误"}
+from sanbu.studio.translations import WORDS
+
+GONE = "Connection to the server was lost. Attempting reconnection..."  # the library's words
 
 # A picture is named after the label of its block; a filter after its title; a symbol with a name is an image. When the
-# library says that the server is gone, it says so in the reader's language, and the chat tab gives the message back.
+# server is gone, the library stops all events and loads the page again as soon as the server is back. Until then the
+# page says so in the reader's language, and a message that was on its way stands in the box again.
 NAMES = f"""() => {{
-  const chinese = {json.dumps(CHINESE)};
+  const [english, chinese] = {json.dumps(WORDS["lost"])};
+  const lost = /^zh/i.test(navigator.language) ? chinese : english;
+  const giveBack = () => {{
+    const [asked, words] = ["asked", "words"].map((id) => document.querySelector(`#${{id}} textarea`));
+    if (asked?.value) [words.value, asked.value] = [asked.value + words.value, ""];
+  }};
   const name = () => {{
     waiting = false;
     for (const one of document.querySelectorAll(".image-container > button:not([aria-label])")) {{
@@ -23,9 +30,10 @@ NAMES = f"""() => {{
     for (const one of document.querySelectorAll("div[aria-label]:not([role])")) one.setAttribute("role", "img");
     for (const one of document.querySelectorAll("[data-testid=toast-body]:not([data-read])")) {{
       one.dataset.read = "";
-      if (one.innerText.includes({json.dumps(GONE)})) document.getElementById("lost")?.click();
-      for (const text of /^zh/i.test(navigator.language) ? one.querySelectorAll("*") : [])
-        if (!text.children.length && chinese[text.innerText.trim()]) text.innerText = chinese[text.innerText.trim()];
+      for (const text of one.querySelectorAll("span"))
+        if (lost === chinese && text.textContent.trim() === "Error") text.textContent = "错误";
+      for (const text of one.querySelectorAll("[data-testid=toast-text]"))
+        if (text.textContent.trim() === {json.dumps(GONE)}) {{ text.textContent = lost; giveBack(); }}
     }}
   }};
   let waiting = false;

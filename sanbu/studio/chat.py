@@ -54,7 +54,6 @@ class ChatTab:
         self.running: dict[str, Answering] = {}
         self.kept = gr.Textbox(visible="hidden", elem_id="kept")
         self.asked = gr.Textbox(visible="hidden", elem_id="asked")  # a message on its way from the box to the runs
-        self.lost = gr.Button(visible="hidden", elem_id="lost")  # pressed by accessible.py: the server is gone
         several = len(self.names) > 1
         self.who = gr.CheckboxGroup(self.names, value=self.names, label=say("who"), elem_id="who", visible=several)
         gr.Radio(  # on a phone, where CSS shows the chosen run only
@@ -71,7 +70,6 @@ class ChatTab:
         boxes, notes, pagers = zip(*self.columns, strict=True)
         self.boxes = boxes
         single = [self.asked, self.kept, self.told, self.send, self.stop, self.examples, self.export]
-        self.left = [self.words, self.asked, self.send, self.stop, self.told]  # of what a lost server does not tidy
         self.everything = [*single, *boxes, *notes, *pagers]
 
     def _column(self, number: int, name: str) -> tuple[gr.Chatbot, gr.HTML, gr.Row]:
@@ -137,7 +135,6 @@ class ChatTab:
         for number, button in enumerate(self.questions, 1):
             script = scripts.example(f"example-{number}")
             asking.append(button.click(None, [self.asked, self.who], self.asked, js=script, **HIDDEN))
-        self.lost.click(None, [self.words, self.asked], self.left, js=scripts.LOST, **HIDDEN)
         inputs = [self.asked, self.kept, *self.options]
         events = [self._answer_event(each.then, self.send_message, inputs) for each in asking]
         events.append(self._answer_event(self.again.click, self.regenerate, inputs[1:]))
@@ -147,9 +144,9 @@ class ChatTab:
         self.clear.click(self.clear_all, None, self.everything, cancels=events, queue=False, **HIDDEN)
 
     def _answer_event(self, trigger: Any, handler: Any, inputs: Sequence[Any]) -> Any:
-        """An event in which runs answer; what a dead server leaves behind is tidied by the browser."""
+        """An event in which runs answer; after one that fails, Send comes back."""
         event = trigger(handler, inputs, self.everything, concurrency_limit=8, **HIDDEN)
-        event.failure(None, [self.words, self.asked], self.left, js=scripts.LOST, **HIDDEN)
+        event.failure(None, None, [self.send, self.stop], js=scripts.TIDY, **HIDDEN)
         event.then(None, [self.words, self.asked], [self.words, self.asked], js=scripts.GIVE_BACK, **HIDDEN)
         return event
 
@@ -164,9 +161,7 @@ class ChatTab:
         """The browser stores conversations and options, and gives them back after a reload."""
         stored = [self.kept, *self.options]
         gr.on([each.change for each in stored], None, stored, None, js=scripts.SAVE, **HIDDEN)
-        draft = [self.words, self.asked]
-        gr.on([self.words.change, self.asked.change], None, draft, None, js=scripts.SAVE_DRAFT, **HIDDEN)
-        blocks.load(None, self.words, self.words, js=scripts.LOAD_DRAFT, **HIDDEN)
+        blocks.load(None, self.words, self.words, js=scripts.DRAFT, **HIDDEN)
         loaded = blocks.load(None, stored, stored, js=scripts.LOAD, **HIDDEN)
         loaded.then(self.restore, [self.kept, self.options[1]], self.everything, **HIDDEN)
 

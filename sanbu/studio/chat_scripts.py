@@ -3,10 +3,6 @@
 Each is a function of the inputs of an event that returns its outputs. KEEP leaves a widget as it is.
 """
 
-import json
-
-from sanbu.studio.translations import WORDS
-
 KEEP = '({__type__: "update"})'
 
 # A message leaves the box at once, unless an answer is being written or no run is chosen.
@@ -28,14 +24,7 @@ GIVE_BACK = f"(words, asked) => [asked ? asked + words : {KEEP}, '']"
 
 FOCUS = "() => { document.querySelector('#words textarea').focus(); return []; }"
 
-# The server did not answer: the message goes back, Send comes back, and a line says so.
-LOST = f"""(words, asked) => {{
-  const [english, chinese] = {json.dumps(WORDS["lost"])};
-  const line = /^zh/i.test(navigator.language) ? chinese : english;
-  const button = (visible) => ({{__type__: "update", visible}});
-  const back = asked ? asked + words : {KEEP};
-  return [back, "", button(true), button(false), '<p class="line wrong" role="alert">' + line + "</p>"];
-}}"""
+TIDY = '() => [true, false].map((visible) => ({__type__: "update", visible}))'
 
 # A tab has its own conversations (session); a new tab begins with the newest ones of any tab (local).
 SAVE = """(...stored) => {
@@ -55,11 +44,8 @@ LOAD = """(...given) => {
 }"""
 
 # What is typed and not sent yet, or on its way, survives a reload of the tab too.
-SAVE_DRAFT = """(words, asked) => {
-  try { if (window.sanbuLoaded) sessionStorage.sanbuDraft = asked + words; } catch { /* full or forbidden */ }
-  return [];
-}"""
-
-LOAD_DRAFT = """(words) => {
+DRAFT = """(words) => {
+  const text = (id) => document.querySelector(`#${id} textarea`)?.value ?? "";
+  addEventListener("pagehide", () => { try { sessionStorage.sanbuDraft = text("asked") + text("words"); } catch {} });
   try { return [words || (sessionStorage.sanbuDraft ?? "")]; } catch { return [words]; }
 }"""

@@ -68,8 +68,8 @@ WORDS = {
     "no_turn": ("There is no message to answer again yet.", "还没有可以重新回答的消息。"),
     "busy": ("An answer is being written. Press Stop first.", "正在生成回答，请先点“停止”。"),
     "lost": (
-        "The server cannot be reached. Your conversation is kept; send or regenerate when the server runs again.",
-        "无法连接服务器。对话已保留，服务器恢复后请重新发送或重新生成。",
+        "The server cannot be reached. The conversation and your message are kept; this page goes on when it is back.",
+        "无法连接服务器。对话和你的消息都已保留，服务器恢复后本页会自动继续。",
     ),
     # label
     "tie": ("Tie with the next one", "与下一个并列"),
