@@ -131,7 +131,8 @@ def connect_size(described: Any, form: Widgets) -> None:
 
 def form_updates(root: Path, now: dict[str, Any], request: gr.Request | None) -> dict[str, Any]:
     """The parts of the form that change. now: its values; `shown` is None when the page opens."""
-    language, changed = language_of(request), {}
+    language = language_of(request)
+    changed: dict[str, Any] = {}
     if now["shown"] is None:
         changed = from_address(request)
     now = {**now, **changed}
