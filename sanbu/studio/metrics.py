@@ -154,7 +154,7 @@ def smoothed(values: np.ndarray, smoothing: float) -> np.ndarray:
     if smoothing <= 0 or not len(values):
         return values
     average = pd.Series(values).ewm(alpha=1 - smoothing, adjust=True).mean()
-    return average.to_numpy()
+    return np.asarray(average)
 
 
 def thinned(xs: np.ndarray, ys: np.ndarray) -> Iterator[tuple[float, float]]:

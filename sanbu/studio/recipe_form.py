@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from sanbu import recipes
-from sanbu.config import SanbuError, plain
+from sanbu.config import SanbuError, dump, load, plain
 from sanbu.memory.limits import room
 from sanbu.memory.parts import Parts, size
 from sanbu.recipe import Recipe, walk
 from sanbu.studio.messages import plain_assignment, plain_number, told
 from sanbu.studio.translations import Language, translate
 
+UNCOUNTED = {"steps": 1, "seed": 0, "sample_every": 0, "checkpoint_every": 0, "keep": 1}  # of the schedule: no memory
 PARTS = ("weights", "gradients", "optimizer", "activations")
 Table = list[list[str]]
 
@@ -62,22 +64,28 @@ def with_edits(name: str, arguments: Sequence[str], changes: Mapping[str, str]) 
     return [*kept, *(f"{path}={changes[path]}" for path in added)]
 
 
-@lru_cache(64)
-def counted(name: str, arguments: tuple[str, ...]) -> tuple[int, Parts]:
+def counted(name: str, arguments: Sequence[str]) -> tuple[int, Parts]:
     """The parameters of the model, and the memory of its training. Raises SanbuError; takes up to seconds."""
+    recipe = make_recipe(name, arguments)
+    return counted_once(json.dumps(dump(recipe.change(name="any", **UNCOUNTED))))
+
+
+@lru_cache(64)
+def counted_once(recipe: str) -> tuple[int, Parts]:
+    """See `counted`. recipe: as JSON."""
     from sanbu.evaluation.cost import cost
     from sanbu.memory.training import estimate
     from sanbu.run import Run
 
-    recipe = make_recipe(name, arguments).resolve()
-    parents = {role: Run.open(path).recipe for role, path in recipe.parents.items()}
-    return cost(recipe).parameters, estimate(recipe, parents)
+    resolved = load(Recipe, json.loads(recipe)).resolve()
+    parents = {role: Run.open(path).recipe for role, path in resolved.parents.items()}
+    return cost(resolved).parameters, estimate(resolved, parents)
 
 
 def size_text(name: str, arguments: Sequence[str], language: Language) -> str:
     """Parameters and memory in one line, or why they cannot be counted."""
     try:
-        parameters, need = counted(name, tuple(arguments))
+        parameters, need = counted(name, arguments)
     except Exception as error:  # models of a user may need more than shapes
         reason = told(error, language).split("\n")[0]
         return translate("size_unknown", language).format(error=reason)

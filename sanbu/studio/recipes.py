@@ -51,6 +51,7 @@ def recipes_tab(root: Path, blocks: gr.Blocks) -> None:
     described = connect_form(root, blocks, {**form, "table": table, "shown": shown})
     connect_training(TrainingProcess(root), blocks, {**form, **training, "table": table, "shown": shown})
     keep(described, {"recipe": form["name"], "arguments": form["arguments"], "folder": form["folder"]})
+    connect_size(described, form)  # after the address, since it takes longer
 
 
 def form_widgets() -> dict[str, Any]:
@@ -100,12 +101,6 @@ def connect_form(root: Path, blocks: gr.Blocks, form: Widgets) -> Any:
         changed = form_updates(root, {**now, "table": cells(table)}, request)
         return [changed.get(each, gr.skip()) for each in form]
 
-    def count(name: str, arguments: str, request: gr.Request) -> str:
-        try:
-            return size_text(name, words(arguments or ""), language_of(request))
-        except SanbuError:
-            return ""
-
     def edit(name: str, arguments: str, table: Any, shown: Table | None) -> Any:
         try:
             return shlex.join(with_edits(name, words(arguments or ""), edits(cells(table), shown or [])))
@@ -116,15 +111,28 @@ def connect_form(root: Path, blocks: gr.Blocks, form: Widgets) -> Any:
     asked = [form[each] for each in ("name", "arguments", "folder", "suggested", "table", "shown")]
     how: Any = {"show_progress": "hidden", "trigger_mode": "always_last"}
     described = gr.on(opening, describe, asked, list(form.values()), **how)
-    described.then(count, [form["name"], form["arguments"]], form["size"], **how)
     edited = [form[each] for each in ("name", "arguments", "table", "shown")]
     form["table"].input(edit, edited, form["arguments"], show_progress="hidden")
     return described
 
 
+def connect_size(described: Any, form: Widgets) -> None:
+    """Count parameters and memory after the form has changed; of many changes at once, after the last."""
+
+    def count(name: str, arguments: str, request: gr.Request) -> str:
+        try:
+            return size_text(name, words(arguments or ""), language_of(request))
+        except SanbuError:
+            return ""
+
+    how: Any = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    described.then(count, [form["name"], form["arguments"]], form["size"], **how)
+
+
 def form_updates(root: Path, now: dict[str, Any], request: gr.Request | None) -> dict[str, Any]:
     """The parts of the form that change. now: its values; `shown` is None when the page opens."""
-    language, changed = language_of(request), {}
+    language = language_of(request)
+    changed: dict[str, Any] = {}
     if now["shown"] is None:
         changed = from_address(request)
     now = {**now, **changed}

@@ -134,6 +134,19 @@ def test_the_size_is_that_of_sanbu_show():
     assert "weights" in text and "MB" in text and "权重" in size_text("gpt2", small, "zh")
 
 
+def test_the_size_is_counted_once_for_changes_that_need_no_memory(monkeypatch):
+    import sanbu.memory.training
+
+    made = []
+    real = sanbu.memory.training.estimate
+    monkeypatch.setattr(sanbu.memory.training, "estimate", lambda *given: made.append(1) or real(*given))
+    recipe_form.counted_once.cache_clear()
+    small = ["data.tokenizer=byte", "data.context=32", "model.context=32", "model.layers=1", "schedule.batch=2"]
+    texts = {size_text("gpt2", [*small, f"schedule.{change}"], "en")[:40] for change in ("steps=7", "seed=3", "keep=4")}
+    assert len(made) == 1 and len(texts) == 1
+    assert size_text("gpt2", [*small, "schedule.batch=4"], "en") and len(made) == 2
+
+
 def test_a_size_that_cannot_be_counted_is_one_line(monkeypatch):
     def fails(name, arguments):
         raise RuntimeError("two\nlines")
