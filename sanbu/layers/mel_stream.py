@@ -35,7 +35,8 @@ class MelStream:
         if last:
             self.known = F.pad(self.known[:, None], (0, mel.padding), mode="reflect")[:, 0]
             return self.taken(self.count(self.known.shape[1]))
-        return self.taken(self.count(self.known.shape[1] - mel.padding - 1))  # the rest may be reflected at the end
+        spare = (self.known.shape[1] - mel.padding - 1) // mel.hop  # what may be reflected at the end is kept
+        return self.taken(min(spare, self.count(self.known.shape[1])))
 
     def count(self, samples: int) -> int:
         """Whole frames in so many samples."""
