@@ -34,6 +34,7 @@ PARENTS = {
     "reward": "reward",
     "teacher": "edm",
     "ngram": "ngram",
+    "codec": "sound-codec",
 }  # recipe argument: the run passed for it
 SAMPLES = {
     "autoregressive": (
@@ -104,7 +105,7 @@ def train_all(folder, wanted):
 
 def order(name):
     """The recipes sorted so that parents come first."""
-    first = ("base", "sft", "reward", "edm", "ngram")
+    first = ("base", "sft", "reward", "edm", "ngram", "sound-codec")
     return (first.index(name) if name in first else len(first), name)
 
 
