@@ -30,7 +30,8 @@ class MelStream:
                 return log_mel(self.known, mel)
             if self.known.shape[1] < mel.least + mel.n_fft:  # enough for a first frame and for a reflected end
                 return self.none(wave_BN)
-            self.known = torch.cat((self.known[:, 1 : mel.padding + 1].flip(1), self.known), 1)
+            mirrored = self.known[:, 1 : mel.padding + 1].flip(1)
+            self.known = torch.cat((mirrored, self.known), 1)
             self.begun = True
         if last:
             self.known = F.pad(self.known[:, None], (0, mel.padding), mode="reflect")[:, 0]
