@@ -112,7 +112,8 @@ class SoundRows:
         mel = torch.full((len(cuts), self.mel.mels, longest), SILENCE)
         frames = torch.zeros(len(cuts), dtype=torch.long)
         for row, cut in enumerate(cuts):
-            found = log_mel(torch.from_numpy(np.ascontiguousarray(self.wave(cut)))[None], self.mel)[0, :, :longest]
+            wave = torch.from_numpy(np.ascontiguousarray(self.wave(cut)))
+            found = log_mel(wave[None], self.mel)[0, :, :longest]
             mel[row, :, : found.shape[1]] = found
             frames[row] = found.shape[1]
         return {"mel": mel, "frames": frames}

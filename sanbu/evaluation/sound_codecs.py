@@ -50,13 +50,18 @@ def measure(runs: Sequence[Run], options: Options) -> Measurement:
         raise SanbuError(f"evaluate: {other.folder} is no sound codec; evaluate it alone")
     rows = [row for run in runs for row in rows_of(run)]
     columns = [Column("name", number=False), *(Column(name.replace("_", " ")) for name in COLUMNS)]
-    cells = [[row["name"], *(shown(row.get(name), style) for name, style in COLUMNS.items())] for row in rows]
+    cells = [cells_of(row) for row in rows]
     styles = ["" if row["rank"] == CODEC else "dim" for row in rows]
     text = f"{FittedTable(columns, cells, styles, rest='wider terminal, or --json')}\n"
     text += f"{rows[0]['clips']} held-out clips, {rows[0]['seconds']:.1f} s; rtf is CPU seconds per second of sound"
     if rows[0]["cer"] is not None:
         text += f"; the judge is our own recogniser, true sound {rows[0]['cer_ceiling']:.3f}"
     return {"rows": rows}, text
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    """A row as text."""
+    return [row["name"], *(shown(row.get(name), style) for name, style in COLUMNS.items())]
 
 
 def rows_of(run: Run, judge: Run | None = None) -> list[dict[str, Any]]:
@@ -77,8 +82,10 @@ def rows_of(run: Run, judge: Run | None = None) -> list[dict[str, Any]]:
     found = []
     for way in ways:
         name = str(run.folder) if way.name == CODEC else f"  {way.name}"
-        row: dict[str, Any] = {"name": name, "rank": way.name, "kbps": way.share and way.share * bits / 1000}
-        found.append(row | figures(copied(clips, mel, way.draw), mel) | heard(judge, way.draw))
+        kbps = None if way.share is None else way.share * bits / 1000
+        row: dict[str, Any] = {"name": name, "rank": way.name, "kbps": kbps}
+        row |= figures(copied(clips, mel, way.draw), mel)
+        found.append(row | heard(judge, way.draw))
     found[0] |= codebook_use(model, mel, clips)
     low = {"name": "  mu-law", "rank": "mu-law", "kbps": bits / 1000, "cer": None}
     return [*found, low | figures(low_rate(clips, mel, bits), mel)]
@@ -101,16 +108,17 @@ def ways_of(model: Any, mel: Mel) -> list[Way]:
         return model.decode(codes, seed)[:, : mel.samples(frames.shape[2])]
 
     def first(frames: Tensor) -> Tensor:
-        return decoded(model.encode(frames)[:, : count // 2], frames)
+        return decoded(model.encode(frames)[:, :few], frames)
 
     def shuffled(frames: Tensor) -> Tensor:
         codes = model.encode(frames)
         return decoded(codes[..., Noise("shuffled").together().permutation(codes.shape[2])], frames)
 
-    half = [Way(f"first {count // 2} codebooks", count // 2 / count, first)] if model.quantizer.nested else []
+    few = count // 2
+    prefix = [Way(f"first {few} codebooks", few / count, first)] if few and model.quantizer.nested else []
     return [
         Way(CODEC, 1.0, lambda frames: model.draw(frames, seed)),
-        *(half if count > 1 else []),
+        *prefix,
         Way("unquantized", None, lambda frames: model.bypass(frames, seed)),
         Way("shuffled", 1.0, shuffled),
     ]
@@ -132,7 +140,8 @@ def mel_of(clip: np.ndarray, mel: Mel) -> Tensor:
 
 def low_rate(clips: Sequence[np.ndarray], mel: Mel, bits: float) -> Copies:
     """Copies by mu-law at a rate that needs as many bits per second."""
-    rate, step, law = max(1, round(bits / math.log2(LEVELS))), MuLaw.levels // LEVELS, MuLaw()
+    rate = max(1, round(bits / math.log2(LEVELS)))
+    law, step = MuLaw(), MuLaw.levels // LEVELS
     true, made = [], []
     for clip in clips:
         slow = torch.from_numpy(resample(clip, mel.rate, rate))

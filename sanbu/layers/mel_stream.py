@@ -30,12 +30,14 @@ class MelStream:
                 return log_mel(self.known, mel)
             if self.known.shape[1] < mel.least + mel.n_fft:  # enough for a first frame and for a reflected end
                 return self.none(wave_BN)
-            self.known = torch.cat((self.known[:, 1 : mel.padding + 1].flip(1), self.known), 1)
+            mirrored = self.known[:, 1 : mel.padding + 1].flip(1)
+            self.known = torch.cat((mirrored, self.known), 1)
             self.begun = True
         if last:
             self.known = F.pad(self.known[:, None], (0, mel.padding), mode="reflect")[:, 0]
             return self.taken(self.count(self.known.shape[1]))
-        return self.taken(self.count(self.known.shape[1] - mel.padding - 1))  # the rest may be reflected at the end
+        spare = (self.known.shape[1] - mel.padding - 1) // mel.hop  # what may be reflected at the end is kept
+        return self.taken(min(spare, self.count(self.known.shape[1])))
 
     def count(self, samples: int) -> int:
         """Whole frames in so many samples."""

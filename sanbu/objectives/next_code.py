@@ -49,7 +49,8 @@ def next_code() -> Objective:
         nats_BKT = cross_entropy(logits, sequence_BKT) * taught(sequence_BKT, batch["code_frames"])
         counts_K = taught(sequence_BKT, batch["code_frames"]).sum((0, 2)).float()
         nats_K = nats_BKT.detach().sum((0, 2))
-        metrics = {f"codebook_{k + 1}": (nats_K[k], counts_K[k]) for k in range(model.codebooks)}
+        pairs = enumerate(zip(nats_K, counts_K, strict=True), 1)
+        metrics = {f"codebook_{number}": pair for number, pair in pairs}
         return Loss({"codes": nats_BKT.sum()}, metrics)
 
     def count(batch: Batch) -> dict[str, float]:

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from sanbu.config import SanbuError
 from sanbu.layers.delays import delayed, undelayed
@@ -133,8 +134,8 @@ class CodesStrategy:
         state.frames = torch.where(ends_B, step, state.frames)
         inside = (frame_K >= 0) & (frame_K < state.frames[:, None])
         state.sequence[:, :, step] = torch.where(inside, drawn_BK, model.empty)
-        logprobs_BKV = logits_BKV.log_softmax(-1)
-        state.logprobs[:, :, step] = logprobs_BKV.gather(2, state.sequence[:, :, step, None])[..., 0]
+        kept_BK1 = state.sequence[:, :, step, None]
+        state.logprobs[:, :, step] = logits_BKV.log_softmax(-1).gather(2, kept_BK1)[..., 0]
         state.step += 1
 
     def choose(self, model: Any, logits_BKV: Tensor, state: CodesState) -> Tensor:
@@ -159,14 +160,17 @@ class CodesStrategy:
         """The sound of the frames whose codes are all known."""
         codebooks = state.sequence.shape[1]
         known = state.step - codebooks + 1  # frames with all their codes
-        codes_BKF = undelayed(F.pad(state.sequence[:, :, : state.step], (0, 1))) if known > 0 else None
+        if known < 1:
+            return
+        codes_BKF = undelayed(F.pad(state.sequence[:, :, : state.step], (0, 1)))
         for row, frames in enumerate(state.frames.tolist()):
             last = known >= frames
-            if codes_BKF is None or bool(state.done[row]):
+            if bool(state.done[row]):
                 continue
             mine = codes_BKF[row : row + 1, :, : min(known, frames)]
             if state.decoders and (last or mine.shape[2] - state.read[row] >= self.config.chunk):
-                piece = state.decoders[row].push(mine[:, :, state.read[row] :], last)[0]
+                fresh = mine[:, :, state.read[row] :]
+                piece = state.decoders[row].push(fresh, last)[0]
                 state.waves[row] = torch.cat((state.waves[row], piece))
                 state.read[row] = mine.shape[2]
             elif last:
@@ -176,8 +180,8 @@ class CodesStrategy:
     def draft(self, state: CodesState) -> Draft:
         """The waves so far. In the record: `frames` of the mel that are known, `codes` [B, K, F] in their order, which
         are empty beyond `code_frames`, and `logprobs` [B, K, T] in the delay pattern."""
-        lengths = torch.tensor([len(wave) for wave in state.waves], device=state.seeds.device)
-        sample = torch.stack([F.pad(wave, (0, int(lengths.max()) - len(wave))) for wave in state.waves])
+        lengths = torch.tensor(list(map(len, state.waves)), device=state.seeds.device)
+        sample = pad_sequence(state.waves, batch_first=True)
         known = torch.arange(sample.shape[1], device=lengths.device) < lengths[:, None]
         record = {"frames": lengths // self.mel.hop, "codes": undelayed(state.sequence), "code_frames": state.frames}
         record["logprobs"] = state.logprobs

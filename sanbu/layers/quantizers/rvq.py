@@ -105,13 +105,15 @@ class ResidualVectors(Quantizer):
         residual = self.unquantized(vectors_BFD).flatten(0, 1)
         even = len(residual) / self.codes  # what a code would be chosen if all were chosen alike
         for level in range(self.codebooks):
-            chosen_N, dead_V = self.nearest(residual, level), self.counts[level] <= self.dead * even
-            counts_V = occurrences(chosen_N[None, None], self.codes)[0]
-            sums_VD = torch.zeros_like(self.sums[level]).index_add_(0, chosen_N, residual)
-            self.counts[level].lerp_(counts_V, 1 - self.decay)
-            self.sums[level].lerp_(sums_VD, 1 - self.decay)
+            code_VD, count_V, sum_VD = self.codebook[level], self.counts[level], self.sums[level]  # views
+            dead_V = count_V <= self.dead * even
+            chosen_N = self.nearest(residual, level)
+            now_V = occurrences(chosen_N[None, None], self.codes)[0]
+            now_VD = torch.zeros_like(sum_VD).index_add_(0, chosen_N, residual)
+            count_V.lerp_(now_V, 1 - self.decay)
+            sum_VD.lerp_(now_VD, 1 - self.decay)
             fresh_VD = residual[noise.together().integers(len(residual), self.codes)]
-            self.counts[level].masked_fill_(dead_V, even)
-            self.sums[level].copy_(torch.where(dead_V[:, None], even * fresh_VD, self.sums[level]))
-            self.codebook[level].copy_(self.sums[level] / self.counts[level][:, None])
-            residual = residual - F.embedding(self.nearest(residual, level), self.codebook[level])
+            count_V.masked_fill_(dead_V, even)
+            sum_VD[dead_V] = even * fresh_VD[dead_V]
+            code_VD.copy_(sum_VD / count_V[:, None])
+            residual = residual - F.embedding(self.nearest(residual, level), code_VD)

@@ -126,7 +126,8 @@ class SoundCodec(nn.Module):
         """What is quantized [B, frames of codes, D]; a mel that ends within a frame of codes is filled with silence."""
         short = -mel.shape[2] % self.stride
         mel = F.pad(mel, (0, short), value=SILENCE) if short else mel
-        together = ((mel - MIDDLE) / SPREAD).unflatten(2, (-1, self.stride)).transpose(2, 3).flatten(1, 2)
+        groups = ((mel - MIDDLE) / SPREAD).unflatten(2, (-1, self.stride))
+        together = groups.transpose(2, 3).flatten(1, 2)
         return self.to_codes(self.encoder(together, memory))
 
     def output(self, values_BFD: Tensor, memory: list[Tensor] | None = None) -> Tensor:
@@ -195,7 +196,8 @@ class CodedStream:
     """Encoding and decoding in one; gives as many samples as the mel stands for."""
 
     def __init__(self, model: SoundCodec, seeds: Tensor) -> None:
-        self.encoding, self.decoding, self.mel = model.encoding(len(seeds)), model.decoding(seeds), model.mel
+        self.encoding, self.decoding = model.encoding(len(seeds)), model.decoding(seeds)
+        self.mel = model.mel
         self.owed = 0  # samples that the frames so far stand for, not yet given out
 
     def push(self, mel: Tensor, last: bool = False) -> Tensor:
