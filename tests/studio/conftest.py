@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.serve.conftest import Served, runs  # noqa: F401 - fixtures
+from tests.serve.conftest import Served, runs, said  # noqa: F401 - fixtures
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
