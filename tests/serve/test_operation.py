@@ -224,7 +224,8 @@ def test_two_replicas_answer_alike_and_are_restarted_without_a_lost_request(runs
             except openai.OpenAIError as error:
                 lost.append(error)
 
-    threads = [threading.Thread(target=balance), *(threading.Thread(target=ask, args=(i,)) for i in range(3))]
+    jobs = [(balance, ()), *((ask, (number,)) for number in range(3))]
+    threads = [threading.Thread(target=job, args=given, daemon=True) for job, given in jobs]
     for thread in threads:
         thread.start()
     for place in (0, 1):
