@@ -1,36 +1,81 @@
-"""Chat: several runs answer the same message side by side, each with its own conversation history."""
+"""Chat: several runs answer the same message side by side, each with its own conversation history.
+
+The conversations are a JSON text in the hidden box `kept`, which the browser also stores. All else that the tab shows
+follows from it. No handler writes to the box in which a person types.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
 
-from sanbu.codecs.chat import ChatCodec, recent
-from sanbu.serve.chat import ChatCompletion
-from sanbu.serve.errors import api_error
-from sanbu.serve.hosted_run import HostedRun
-from sanbu.serve.schemas import ChatBody
+from sanbu.config import SanbuError
 from sanbu.serve.service import Service
-from sanbu.studio.translations import say
+from sanbu.studio import chat_scripts as scripts
+from sanbu.studio.answering import Answering, Sampling, ask, edit
+from sanbu.studio.conversation import (
+    JOINER,
+    Kept,
+    Turns,
+    download_link,
+    exported,
+    read_kept,
+    shown_messages,
+    write_kept,
+)
+from sanbu.studio.error_texts import error_text
+from sanbu.studio.notes import about_run, alert, last_answer, plain_html, status
+from sanbu.studio.translations import Language, language_of, say, translate
 
-COLUMNS, JOINER = 4, "\u2060"
-History = list[dict[str, Any]]
+COLUMNS, EXAMPLES = 4, 3
+STORED = 16  # every so many updates of a text that is being written, the browser stores it
+NOTHING: Mapping[str, Exception] = MappingProxyType({})
+HIDDEN: dict[str, Any] = {"show_progress": "hidden"}
 
 
-def chat_tab(service: Service) -> None:
-    """The chat tab, with the first four text runs. Editing a user message regenerates the answers from there.
+def chat_tab(blocks: gr.Blocks, service: Service) -> None:
+    """The chat tab, with the first four text runs. Editing a user message regenerates the answers from there."""
+    tab = ChatTab(service)
+    tab.connect_sending()
+    tab.connect_rest()
+    tab.connect_storage(blocks)
 
-    Long because the widgets of a tab and their events refer to each other.
-    """
-    names = service.names(writes=True)[:COLUMNS]
-    who = gr.CheckboxGroup(names, value=names, label=say("who"), elem_id="who", visible=len(names) > 1)
-    with gr.Row():
-        boxes = [
-            gr.Chatbot(
+
+class ChatTab:
+    """The widgets of the tab and their events. running: what is being answered, by session of a page."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.names = service.names(writes=True)[:COLUMNS]
+        self.running: dict[str, Answering] = {}
+        self.kept = gr.Textbox(visible="hidden", elem_id="kept")
+        self.asked = gr.Textbox(visible="hidden", elem_id="asked")  # a message on its way from the box to the runs
+        several = len(self.names) > 1
+        self.who = gr.CheckboxGroup(self.names, value=self.names, label=say("who"), elem_id="who", visible=several)
+        gr.Radio(  # on a phone, where CSS shows the chosen run only
+            self.names, value=self.names[0], label=say("switch"), elem_id="switch", visible=several, interactive=True
+        )
+        with gr.Row(elem_id="columns"):
+            self.columns = [self._column(number, name) for number, name in enumerate(self.names)]
+        self.told = gr.HTML(elem_id="told")
+        with gr.Row(elem_id="examples", visible=True) as self.examples:
+            numbers = range(1, EXAMPLES + 1)
+            self.questions = [gr.Button(say(f"example_{i}"), size="sm", elem_id=f"example-{i}") for i in numbers]
+        self._input()
+        self.options = self._options()
+        boxes, notes, pagers = zip(*self.columns, strict=True)
+        self.boxes = boxes
+        single = [self.asked, self.kept, self.told, self.send, self.stop, self.examples, self.export]
+        self.everything = [*single, *boxes, *notes, *pagers]
+
+    def _column(self, number: int, name: str) -> tuple[gr.Chatbot, gr.HTML, gr.Row]:
+        """What one run said, the line about its last answer, and the buttons to page through versions."""
+        with gr.Column(min_width=200, elem_classes=["run", f"run-{number + 1}"]):
+            box = gr.Chatbot(
                 label=name,
                 elem_id=f"said-{name}",
                 height=420,
@@ -40,152 +85,248 @@ def chat_tab(service: Service) -> None:
                 sanitize_html=True,
                 allow_tags=False,
             )
-            for name in names
-        ]
-    words = gr.Textbox(placeholder=say("ask"), show_label=False, elem_id="words", autofocus=True, max_lines=4)
-    with gr.Row():
-        send = gr.Button(say("send"), variant="primary", elem_id="send")
-        stop = gr.Button(say("stop"), elem_id="stop")
-        again = gr.Button(say("again"), elem_id="again")
-        clear = gr.Button(say("clear"), elem_id="clear")
-    with gr.Row():
-        system = gr.Textbox(label=say("system"))
-        temperature = gr.Textbox(label=say("temperature"), placeholder=say("own"), elem_id="heat")
-        most = gr.Slider(1, 512, 64, step=1, label=say("tokens"), elem_id="most")
-        seed = gr.Number(0, precision=0, label=say("seed"))
-        remember = gr.Checkbox(True, label=say("remember"), elem_id="remember")
-    options = [who, system, temperature, most, seed, remember]
+            note = gr.HTML(elem_id=f"note-{name}")
+            with gr.Row(visible=False, elem_id=f"versions-{name}") as pager:
+                for word, step in (("previous", -1), ("next", 1)):
+                    button = gr.Button(say(word), size="sm", elem_id=f"{word}-{name}")
+                    button.click(
+                        self.page, [gr.State(name), gr.State(step), self.kept], [self.kept, box, note], **HIDDEN
+                    )
+        return box, note, pager
 
-    async def ask(text: str, *rest: Any) -> AsyncIterator[list[Any]]:
-        histories, chosen, how = split(rest, len(names))
-        for name, history in zip(names, histories, strict=True):
-            if name in chosen and text.strip():
-                history.append({"role": "user", "content": text})
-        yield ["", *escape_markup(histories)]
-        async for said in answers(service, names, histories, chosen, how):
-            yield ["", *said]
+    def _input(self) -> None:
+        """The box to type in, with Send, which becomes Stop while an answer is written; and what else can be done."""
+        with gr.Row(elem_id="ask"):
+            self.words = gr.Textbox(
+                label=say("ask"),
+                placeholder=say("ask"),
+                show_label=False,
+                elem_id="words",
+                container=False,
+                autofocus=True,
+                max_lines=4,
+                scale=8,
+            )
+            self.send = gr.Button(say("send"), variant="primary", elem_id="send", scale=1, min_width=90)
+            self.stop = gr.Button(say("stop"), variant="stop", elem_id="stop", scale=1, min_width=90, visible=False)
+        with gr.Row(elem_id="more"):
+            self.again = gr.Button(say("again"), elem_id="again", min_width=90)
+            self.clear = gr.Button(say("clear"), elem_id="clear", min_width=90)
+            self.export = gr.HTML(elem_id="export")
 
-    async def regenerate(*rest: Any) -> AsyncIterator[list[Any]]:
-        histories, chosen, how = split(rest, len(names))
-        for history in histories:
-            while history and history[-1]["role"] == "assistant":
-                history.pop()
-        how["sampling"]["seed"] += sum(map(len, histories)) + 1  # a seed not used before
-        async for said in answers(service, names, histories, chosen, how):
-            yield said
+    def _options(self) -> list[Any]:
+        """Who answers, and how answers are sampled."""
+        with gr.Row():
+            system = gr.Textbox(label=say("system"), elem_id="system")
+            temperature = gr.Textbox(label=say("temperature"), placeholder=say("own"), elem_id="heat")
+            most = gr.Slider(1, 512, 64, step=1, label=say("tokens"), elem_id="most")
+            seed = gr.Number(0, precision=0, label=say("seed"), elem_id="seed")
+            remember = gr.Checkbox(True, label=say("remember"), elem_id="remember")
+        return [self.who, system, temperature, most, seed, remember]
 
-    events: list[Any] = [
-        trigger(ask, [words, *boxes, *options], [words, *boxes], concurrency_limit=8)
-        for trigger in (send.click, words.submit)
-    ]
-    events.append(again.click(regenerate, [*boxes, *options], boxes, concurrency_limit=8))
-    for number, box in enumerate(boxes):
-        events.append(box.edit(edit_handler(service, names[number]), [box, *options], box, concurrency_limit=8))
-    stop.click(None, cancels=events)
-    clear.click(lambda: [[] for _ in boxes], None, boxes, cancels=events)
+    # -- events -------------------------------------------------------------------------------------------------------
 
+    def connect_sending(self) -> None:
+        """Sending, stopping, clearing. A message leaves the box in the browser, at once, and comes back if refused."""
+        asking = []
+        taken = [self.words, self.asked, self.who]
+        for trigger in (self.send.click, self.words.submit):
+            asking.append(trigger(None, taken, [self.words, self.asked], js=scripts.TAKE, **HIDDEN))
+        for number, button in enumerate(self.questions, 1):
+            script = scripts.example(f"example-{number}")
+            asking.append(button.click(None, [self.asked, self.who], self.asked, js=script, **HIDDEN))
+        inputs = [self.asked, self.kept, *self.options]
+        events = [self._answer_event(each.then, self.send_message, inputs) for each in asking]
+        events.append(self._answer_event(self.again.click, self.regenerate, inputs[1:]))
+        for name, box in zip(self.names, self.boxes, strict=True):
+            events.append(self._answer_event(box.edit, self.edit_handler(name), inputs[1:]))
+        self.stop.click(self.stop_answers, None, None, queue=False, js=scripts.FOCUS, **HIDDEN)
+        self.clear.click(self.clear_all, None, self.everything, cancels=events, queue=False, **HIDDEN)
 
-def split(rest: Sequence[Any], count: int) -> tuple[list[History], Sequence[str], dict[str, Any]]:
-    """Parse the inputs of an event: histories, selected runs and sampling parameters."""
-    chosen, system, temperature, most, seed, remember = rest[count:]
-    histories = [plain_messages(history) for history in rest[:count]]
-    sampling: dict[str, Any] = {"max_tokens": int(most), "seed": int(seed or 0)}
-    if temperature.strip():  # empty: the run's own
-        sampling["temperature"] = read_temperature(temperature)
-    return histories, chosen, {"system": system, "sampling": sampling, "remember": remember}
+    def _answer_event(self, trigger: Any, handler: Any, inputs: Sequence[Any]) -> Any:
+        """An event in which runs answer; after one that fails, Send comes back."""
+        event = trigger(handler, inputs, self.everything, concurrency_limit=8, **HIDDEN)
+        event.failure(None, None, [self.send, self.stop], js=scripts.TIDY, **HIDDEN)
+        event.then(None, [self.words, self.asked], [self.words, self.asked], js=scripts.GIVE_BACK, **HIDDEN)
+        return event
 
+    def connect_rest(self) -> None:
+        """The system prompt is part of what is exported. The library's own button clears the conversation of a run."""
+        system = self.options[1]
+        system.change(self.export_link, [self.kept, system], self.export, **HIDDEN)
+        for name, box in zip(self.names, self.boxes, strict=True):
+            box.clear(self.clear_one, [gr.State(name), self.kept, system], self.everything, **HIDDEN)
 
-def read_temperature(text: str) -> float:
-    """A temperature that a person typed. Raises gr.Error."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 2:
-        raise gr.Error(f"temperature: given {text!r}, allowed: 0 to 2")
-    return value
+    def connect_storage(self, blocks: gr.Blocks) -> None:
+        """The browser stores conversations and options, and gives them back after a reload."""
+        stored = [self.kept, *self.options]
+        gr.on([each.change for each in stored], None, stored, None, js=scripts.SAVE, **HIDDEN)
+        blocks.load(None, self.words, self.words, js=scripts.DRAFT, **HIDDEN)
+        loaded = blocks.load(None, stored, stored, js=scripts.LOAD, **HIDDEN)
+        loaded.then(self.restore, [self.kept, self.options[1]], self.everything, **HIDDEN)
 
+    # -- handlers -----------------------------------------------------------------------------------------------------
 
-def plain_messages(history: Any) -> History:
-    """Messages with plain text content; the page may send content parts."""
-    made = []
-    for message in history or ():
-        content = message["content"]
-        text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-        made.append({"role": message["role"], "content": text.replace(JOINER, "")})
-    return made
+    async def send_message(
+        self, request: gr.Request, text: str, kept: str, who: list[str], *options: Any
+    ) -> AsyncIterator[list[Any]]:
+        """Ask the chosen runs. A message that is refused stays in `asked`, from where it goes back into the box."""
+        names = [name for name in self.names if name in who and text.strip()]
+        asking = self.answer(request, kept, names, options, lambda found: ask(found, names, text))
+        async with aclosing(asking) as updates:
+            async for update in updates:
+                yield update or self.refuse(request, "no_text" if who else "no_run")
 
+    async def regenerate(
+        self, request: gr.Request, kept: str, who: list[str], *options: Any
+    ) -> AsyncIterator[list[Any]]:
+        """Another version of the last answer of each chosen run."""
+        found = read_kept(kept)
+        names = [name for name in self.names if name in who and found.get(name)]
+        async with aclosing(self.answer(request, kept, names, options)) as updates:
+            async for update in updates:
+                yield update or self.refuse(request, "no_turn" if who else "no_run")
 
-def escape_markup(histories: Sequence[History]) -> list[History]:
-    """Histories with a word joiner inserted wherever the browser could parse a tag or an entity."""
-    return [
-        [{**message, "content": re.sub(r"[<&](?=\S)", rf"\g<0>{JOINER}", message["content"])} for message in history]
-        for history in histories
-    ]
+    def edit_handler(self, name: str) -> Any:
+        """The event handler that answers an edited message again."""
 
+        async def answer_again(
+            data: gr.EditData, request: gr.Request, kept: str, who: list[str], *options: Any
+        ) -> AsyncIterator[list[Any]]:
+            place = data.index if isinstance(data.index, int) else data.index[0]
+            text = str(data.value).replace(JOINER, "")
+            asking = self.answer(request, kept, [name], options, lambda found: edit(found[name], place, text))
+            async with aclosing(asking) as updates:
+                async for update in updates:
+                    yield update
 
-def edit_handler(service: Service, name: str) -> Any:
-    """The event handler that answers an edited message again."""
+        return answer_again
 
-    async def again(data: gr.EditData, history: Any, *options: Any) -> AsyncIterator[History]:
-        place = data.index if isinstance(data.index, int) else data.index[0]
-        histories, _, how = split([plain_messages(history)[: place + 1], *options], 1)
-        histories[0][place]["content"] = str(data.value).replace(JOINER, "")
-        async for said in answers(service, [name], histories, [name], how):
-            yield said[0]
+    async def answer(
+        self,
+        request: gr.Request,
+        kept: str,
+        names: Sequence[str],
+        options: Sequence[Any],
+        change: Callable[[Kept], None] = lambda found: None,
+    ) -> AsyncGenerator[list[Any]]:
+        """What the page shows while runs answer the last question, after a change of the conversations.
 
-    return again
-
-
-async def answers(
-    service: Service, names: Sequence[str], histories: list[History], chosen: Sequence[str], how: dict[str, Any]
-) -> AsyncIterator[list[History]]:
-    """The histories while the selected runs stream their answers. Closing it cancels all of them.
-
-    A run that is not trained yet answers with how far it is.
-    """
-    fresh: asyncio.Queue[int] = asyncio.Queue()
-
-    async def listen(number: int) -> None:
-        history = histories[number]
-        history.append({"role": "assistant", "content": ""})
+        An empty list if there is no run to answer.
+        """
+        session, language, found = str(request.session_hash), language_of(request), read_kept(kept)
+        if session in self.running or not names:
+            yield self.refuse(request, "busy") if session in self.running else []
+            return
         try:
-            if names[number] not in service.runs:
-                await asyncio.to_thread(service.open_finished)  # it may have ended a moment ago
-            hosted = service.find(names[number])
-            said = [message for message in history[:-1] if message["content"]][0 if how["remember"] else -1 :]
-            told = [{"role": "system", "content": how["system"]}] if how["system"] else []
-            asked = {"model": names[number], "messages": fitting(hosted, told + said, how), **how["sampling"]}
-            body = ChatBody.model_validate(asked)
-            async for piece in ChatCompletion(hosted, body).generation.pieces(service.metrics):
-                history[-1]["content"] += piece.text
-                fresh.put_nowait(number)
-        except Exception as error:
-            history[-1]["content"] += f"\n[{api_error(error)}]"
+            how = Sampling.read(*options)
+        except SanbuError as error:
+            yield self.say(alert(error_text(error, language)))
+            return
+        change(found)
+        self.running[session] = answering = Answering(self.service, found, names, how)
+        try:
+            yield self.show(found, language, how.system, busy=True)
+            async with aclosing(answering.stream()) as updates:
+                async for number in updates:
+                    yield self.show_text(found, names, number % STORED == 0)
         finally:
-            fresh.put_nowait(-1)
+            del self.running[session]
+        yield self.show(found, language, how.system, answering.errors)
 
-    asking = [
-        i for i, name in enumerate(names) if name in chosen and histories[i] and histories[i][-1]["role"] == "user"
-    ]
-    tasks = [asyncio.create_task(listen(number)) for number in asking]
-    left = len(tasks)
-    try:
-        while left:
-            left -= await fresh.get() < 0
-            while not fresh.empty():
-                left -= fresh.get_nowait() < 0
-            yield escape_markup(histories)
-            await asyncio.sleep(0.03)  # limits the update rate of the page
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    def stop_answers(self, request: gr.Request) -> None:
+        """End the answers of this page."""
+        if str(request.session_hash) in self.running:
+            self.running[str(request.session_hash)].stop()
+
+    def clear_all(self, request: gr.Request) -> list[Any]:
+        """An empty page."""
+        return self.show({}, language_of(request), "")
+
+    def clear_one(self, request: gr.Request, name: str, kept: str, system: str) -> list[Any]:
+        """The page without the conversation of one run, unless something is being answered."""
+        running, found = self.running.get(str(request.session_hash)), read_kept(kept)
+        if running is not None:
+            return self.show(running.kept, language_of(request), system, busy=True)
+        found.pop(name, None)
+        return self.show(found, language_of(request), system)
+
+    def restore(self, request: gr.Request, kept: str, system: str) -> list[Any]:
+        """The page with the conversations that the browser stored, unless a person has asked something meanwhile."""
+        if str(request.session_hash) in self.running:
+            return [gr.skip()] * len(self.everything)
+        updates = self.show(read_kept(kept), language_of(request), system)
+        updates[2] = gr.skip()
+        return updates
+
+    def page(self, request: gr.Request, name: str, step: int, kept: str) -> list[Any]:
+        """Another version of the last answer of a run."""
+        found = read_kept(kept)
+        if found.get(name) and str(request.session_hash) not in self.running:
+            found[name][-1].page(step)
+        turns = found.get(name, [])
+        return [write_kept(found), shown_messages(turns), status(last_answer(turns, language_of(request)))]
+
+    def export_link(self, request: gr.Request, kept: str, system: str) -> str:
+        """The link that saves the conversations as a file."""
+        return self.link(read_kept(kept), system, language_of(request))
+
+    # -- what is shown ------------------------------------------------------------------------------------------------
+
+    def say(self, line: str) -> list[Any]:
+        """Only a line above the box."""
+        updates: list[Any] = [gr.skip()] * len(self.everything)
+        updates[2] = line
+        return updates
+
+    def refuse(self, request: gr.Request, word: str) -> list[Any]:
+        """A line that says why nothing is done."""
+        return self.say(alert(translate(word, language_of(request))))
+
+    def show_text(self, kept: Kept, names: Sequence[str], store: bool) -> list[Any]:
+        """Only the conversations that are being written. store: the browser keeps them too."""
+        texts = [shown_messages(kept[name]) if name in names else gr.skip() for name in self.names]
+        updates: list[Any] = [gr.skip()] * len(self.everything)
+        updates[1] = write_kept(kept) if store else gr.skip()
+        first = len(updates) - 3 * len(texts)
+        updates[first : first + len(texts)] = texts
+        return updates
+
+    def show(
+        self,
+        kept: Kept,
+        language: Language,
+        system: str,
+        errors: Mapping[str, Exception] = NOTHING,
+        busy: bool = False,
+    ) -> list[Any]:
+        """Everything that follows from the conversations."""
+        found = {name: kept.get(name, []) for name in self.names}
+        boxes = [self.box(name, turns, language) for name, turns in found.items()]
+        notes = [self.note(turns, language, errors.get(name)) for name, turns in found.items()]
+        paged = [not busy and several_versions(turns) for turns in found.values()]
+        buttons = [gr.Button(visible=not busy), gr.Button(visible=busy)]
+        examples = gr.Row(visible=not any(found.values()))
+        single = ["", write_kept(kept), "", *buttons, examples, self.link(kept, system, language)]
+        pagers = [gr.Row(visible=several) for several in paged]
+        return [*single, *boxes, *notes, *pagers]
+
+    def box(self, name: str, turns: Turns, language: Language) -> gr.Chatbot:
+        """The conversation with a run; before it, a line about the run."""
+        messages: Any = shown_messages(turns)
+        return gr.Chatbot(messages, placeholder=plain_html(about_run(self.service, name, language)))
+
+    def note(self, turns: Turns, language: Language, error: Exception | None) -> str:
+        """The line under a conversation: an error, or how the last answer ended."""
+        return alert(error_text(error, language)) if error else status(last_answer(turns, language))
+
+    def link(self, kept: Kept, system: str, language: Language) -> str:
+        """The link that saves the conversations; none before there is an answer."""
+        shown = {name: kept[name] for name in self.names if name in kept}
+        content = exported(shown, system)
+        return download_link(content, translate("export", language)) if content.strip() != "[]" else ""
 
 
-def fitting(hosted: HostedRun, messages: History, how: dict[str, Any]) -> History:
-    """The messages that fit into the context of a run of chat together with an answer."""
-    codec = hosted.run.codec
-    if not isinstance(codec, ChatCodec) or not hosted.context:
-        return messages
-    return recent(codec.template, messages, hosted.context, how["sampling"]["max_tokens"])
+def several_versions(turns: Turns) -> bool:
+    """Whether the last question was answered more than once."""
+    return bool(turns) and len(turns[-1].versions) > 1

@@ -17,7 +17,8 @@ from sanbu.serve.errors import api_error
 from sanbu.serve.images import ImageGeneration
 from sanbu.serve.schemas import ImageBody
 from sanbu.serve.service import Service
-from sanbu.studio.translations import say
+from sanbu.studio.error_texts import error_text
+from sanbu.studio.translations import Language, language_of, say, translate
 
 
 def image_tab(service: Service) -> None:
@@ -25,12 +26,14 @@ def image_tab(service: Service) -> None:
     names = service.names(writes=False)
     with gr.Row():
         name = gr.Dropdown(names, value=next(iter(names), None), label=say("model"), elem_id="image-model")
-        label = gr.Textbox(label=say("of"), elem_id="image-label")
+        first = labelled(service, names[0])
+        label = gr.Textbox(label=say("of"), elem_id="image-label", visible=first)
         count = gr.Slider(1, 64, 16, step=1, label=say("count"))
         seed = gr.Number(0, precision=0, label=say("seed"))
     with gr.Row():
         draw = gr.Button(say("draw"), variant="primary", elem_id="draw")
         stop = gr.Button(say("stop"))
+    unlabelled = gr.Markdown(say("unlabelled"), elem_id="image-unlabelled", visible=not first)
     state = gr.Textbox(label=say("progress"), elem_id="image-state", interactive=False)
     shown = gr.Image(
         label=say("picture"), elem_id="image-shown", format="png", height=420, buttons=["download", "fullscreen"]
@@ -39,10 +42,13 @@ def image_tab(service: Service) -> None:
     draft = gr.Slider(1, 2, 1, step=1, label=say("draft"), elem_id="draft", visible=False)
     kept = gr.State([])
 
-    async def draw_drafts(name: str, label: str, count: float, seed: float) -> AsyncIterator[list[Any]]:
+    async def draw_drafts(
+        request: gr.Request, name: str, label: str, count: float, seed: float
+    ) -> AsyncIterator[list[Any]]:
         made: list[np.ndarray] = []
         if name in names:
-            async for picture, text in drafts(service, name, label, int(count), int(seed or 0)):
+            asked = label if labelled(service, name) else ""
+            async for picture, text in drafts(service, name, asked, int(count), int(seed or 0), language_of(request)):
                 made += [picture] if picture is not None else []
                 yield [picture, text, gr.skip(), gr.skip()]
         number = len(made)
@@ -50,9 +56,21 @@ def image_tab(service: Service) -> None:
 
     event = draw.click(draw_drafts, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=4)
     stop.click(None, cancels=[event])
+    name.change(lambda name: label_parts(service, name), name, [label, unlabelled], show_progress="hidden")
     draft.input(
         lambda made, number: made[int(number) - 1] if made else None, [kept, draft], shown, show_progress="hidden"
     )
+
+
+def labelled(service: Service, name: str) -> bool:
+    """Whether a run can be asked for a label; one that is not trained yet may have some."""
+    return name not in service.runs or service.runs[name].run.recipe.data.space().classes > 0
+
+
+def label_parts(service: Service, name: str) -> list[Any]:
+    """The box for a label, or a line that says that a run has none."""
+    has = labelled(service, name)
+    return [gr.Textbox(visible=has), gr.Markdown(visible=not has)]
 
 
 def compare_tab(service: Service, root: Path) -> None:
@@ -62,7 +80,8 @@ def compare_tab(service: Service, root: Path) -> None:
     """
     names = service.names(writes=False)
     with gr.Row():
-        label = gr.Textbox(label=say("of"))
+        any_labels = any(labelled(service, name) for name in names)
+        label = gr.Textbox(label=say("of"), elem_id="compare-label", visible=any_labels)
         seed = gr.Number(0, precision=0, label=say("seed"))
         draw = gr.Button(say("every"), variant="primary", elem_id="draw-every")
     shown, told = [], []
@@ -72,17 +91,19 @@ def compare_tab(service: Service, root: Path) -> None:
                 shown.append(gr.Image(label=name, format="png", height=220, elem_id=f"compare-{name}", buttons=[]))
                 told.append(gr.Textbox(show_label=False, container=False, interactive=False))
 
-    async def every(label: str, seed: float) -> AsyncIterator[list[Any]]:
+    async def every(request: gr.Request, label: str, seed: float) -> AsyncIterator[list[Any]]:
         pictures: list[Any] = [None] * len(names)
         texts = [""] * len(names)
         for number, name in enumerate(names):
-            async for pictures[number], texts[number] in drafts(service, name, label, 16, int(seed or 0)):
+            asked = label if labelled(service, name) else ""
+            made = drafts(service, name, asked, 16, int(seed or 0), language_of(request))
+            async for pictures[number], texts[number] in made:
                 yield [*pictures, *texts]
 
     draw.click(every, [label, seed], [*shown, *told], concurrency_limit=2)
     note = gr.Markdown(elem_id="compare-note")
     table = gr.Dataframe(label=say("table"), interactive=False, elem_id="compare-table")
-    plot = gr.Image(label=say("plot"), interactive=False, elem_id="compare-plot")
+    plot = gr.Image(label=say("plot"), interactive=False, elem_id="compare-plot", buttons=["download", "fullscreen"])
     latest = gr.State(0.0)  # when the file that is shown was written
 
     def refresh(shown: float) -> list[Any]:
@@ -126,7 +147,7 @@ def rounded(value: Any) -> Any:
 
 
 async def drafts(
-    service: Service, name: str, label: str, count: int, seed: int
+    service: Service, name: str, label: str, count: int, seed: int, language: Language = "en"
 ) -> AsyncIterator[tuple[np.ndarray | None, str]]:
     """An image grid per draft, with the number of steps and the time. Closing it cancels the sampling."""
     begun, steps, source = time.perf_counter(), 0, None
@@ -135,9 +156,10 @@ async def drafts(
         source = ImageGeneration(service.find(name), body).drafts()
         async for pictures in source:
             steps += 1
-            yield rgb(pictures), f"{steps} step{'s' if steps > 1 else ''}, {time.perf_counter() - begun:.2f} s"
+            word = translate("steps" if steps > 1 else "step", language)
+            yield rgb(pictures), word.format(count=steps, seconds=time.perf_counter() - begun)
     except Exception as error:
-        yield None, str(api_error(error))
+        yield None, error_text(api_error(error), language)
     finally:
         if source is not None:
             await source.aclose()  # type: ignore[attr-defined]

@@ -3,86 +3,183 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-import re
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from filelock import FileLock
 
 from sanbu.config import SanbuError
-from sanbu.files import write_text
 from sanbu.serve.chat import ChatCompletion
 from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.schemas import ChatBody
 from sanbu.serve.service import Service
-from sanbu.studio.translations import say
+from sanbu.studio.error_texts import error_text
+from sanbu.studio.rankings import (
+    Row,
+    agreement,
+    append,
+    authors,
+    places,
+    read,
+    read_order,
+    scan,
+    take_back,
+    win_counts,
+    with_next,
+    with_tie,
+    without_last,
+)
+from sanbu.studio.translations import Language, language_of, say, translate
 
 MOST = 9
-Row = dict[str, Any]
+HIDDEN: dict[str, Any] = {"show_progress": "hidden"}
 
 
-def label_tab(service: Service, file: Path) -> None:
-    """The label tab; every saved ranking is a line of `file`.
+def label_tab(blocks: gr.Blocks, service: Service, file: Path) -> None:
+    """The label tab; every saved ranking is a line of `file`."""
+    tab = LabelTab(service, file)
+    tab.connect()
+    blocks.load(tab.describe, None, tab.saved, **HIDDEN)
 
-    Long because the widgets of a tab and their events refer to each other.
+
+class LabelTab:
+    """The widgets of the tab and their events.
+
+    The order is a text, which a person types or clicks together. held: the answers and their authors, and last: the
+    row that was saved last; both stay on the server, so that the page does not reveal the authors.
     """
-    known = service.names(writes=True)
-    gr.Markdown(say("written"))
-    who = gr.CheckboxGroup(known, value=known[:4], label=say("who"))
-    with gr.Row():
-        question = gr.Textbox(label=say("question"), elem_id="question", scale=4)
-        each = gr.Slider(1, MOST, 1, step=1, label=say("answers"))
-    with gr.Row():
-        fetch = gr.Button(say("fetch"), variant="primary", elem_id="fetch")
-        review = gr.Button(say("review"), elem_id="review")
-    boxes = [
-        gr.Textbox(label=str(i + 1), interactive=False, visible=False, elem_id=f"answer-{i + 1}") for i in range(MOST)
-    ]
-    order = gr.Textbox(label=say("order"), elem_id="order")
-    save = gr.Button(say("save"), variant="primary", elem_id="save-order")
-    saved = gr.Textbox(label=say("saved"), interactive=False, elem_id="saved", lines=3)
-    held = gr.State(None)  # kept on the server, so that the page does not reveal the authors
 
-    async def fetch_answers(names: Sequence[str], text: str, each: float) -> list[Any]:
+    def __init__(self, service: Service, file: Path) -> None:
+        self.service, self.file = service, file
+        known = service.names(writes=True)
+        gr.Markdown(say("written"))
+        self.who = gr.CheckboxGroup(known, value=known[:4], label=say("who"), elem_id="label-who")
+        with gr.Row():
+            self.question = gr.Textbox(label=say("question"), elem_id="question", scale=4)
+            self.each = gr.Slider(1, MOST, 1, step=1, label=say("answers"), elem_id="each")
+        with gr.Row():
+            self.fetch = gr.Button(say("fetch"), variant="primary", elem_id="fetch")
+            self.review = gr.Button(say("review"), elem_id="review")
+        self.ranked = gr.Markdown(say("pick"), elem_id="ranked", visible=False)
+        self.boxes = [gr.Button(visible=False, elem_id=f"answer-{i + 1}", elem_classes=["answer"]) for i in range(MOST)]
+        with gr.Row():
+            self.order = gr.Textbox(label=say("order"), elem_id="order", scale=4)
+            self.tie = gr.Button(say("tie"), elem_id="tie")
+            self.undo = gr.Button(say("undo"), elem_id="undo")
+        self.save = gr.Button(say("save"), variant="primary", elem_id="save-order")
+        self.saved = gr.Textbox(label=say("saved"), interactive=False, elem_id="saved", lines=3)
+        self.held, self.last = gr.State(None), gr.State(None)
+
+    def connect(self) -> None:
+        """All events; what is shown of the answers follows from the order."""
+        answers = [self.ranked, *self.boxes]
+        fresh = [self.held, *answers, self.order, self.saved]
+        for trigger in (self.fetch.click, self.question.submit):
+            trigger(self.fetch_answers, [self.who, self.question, self.each], fresh)
+        self.review.click(self.load_saved, None, [*fresh, self.question])
+        inputs = [self.held, self.order]
+        for number, box in enumerate(self.boxes, 1):
+            box.click(self.pick, [gr.State(number), *inputs], [self.order, *answers], **HIDDEN)
+        self.tie.click(with_tie, self.order, self.order, **HIDDEN)
+        self.order.input(self.show_order, inputs, answers, **HIDDEN)
+        saving, everything = [*inputs, self.last], [self.held, self.last, *answers, self.order, self.saved]
+        self.undo.click(self.undo_last, saving, everything, **HIDDEN)
+        for trigger in (self.save.click, self.order.submit):
+            trigger(self.save_order, saving, everything, **HIDDEN)
+
+    # -- handlers -----------------------------------------------------------------------------------------------------
+
+    async def fetch_answers(self, request: gr.Request, names: Sequence[str], text: str, each: float) -> list[Any]:
+        """New answers to a question, in random order."""
+        language = language_of(request)
         try:
-            row = await answers(service, [service.find(name) for name in names if name in known], text, int(each))
+            row = await answers(self.service, [self.service.find(name) for name in names], text, int(each))
         except Exception as error:
-            return [None, *answer_boxes(None), "", str(error)]
-        return [row, *answer_boxes(row), "", ""]
+            return [None, *self.shown(None, "", language), "", error_text(error, language)]
+        return [row, *self.shown(row, "", language), "", ""]
 
-    def load_saved() -> list[Any]:
-        kept = read(file)
-        row = shuffled(random.choice(kept)) if kept else None
-        return [row, *answer_boxes(row), row["messages"][-1]["content"] if row else "", ""]
+    def load_saved(self, request: gr.Request) -> list[Any]:
+        """The answers of a ranking of the file, in another order."""
+        language, kept = language_of(request), read(self.file)
+        if not kept:
+            return [None, *self.shown(None, "", language), "", translate("no_rankings", language), gr.skip()]
+        row = shuffled(random.choice(kept))
+        return [row, *self.shown(row, "", language), "", "", row["messages"][-1]["content"]]
 
-    def save_order(row: Row | None, text: str) -> list[Any]:
+    def pick(self, request: gr.Request, number: int, row: Row | None, order: str) -> list[Any]:
+        """One more answer at the end of the order."""
+        text = with_next(order, number)
+        return [text, *self.shown(row, text, language_of(request))]
+
+    def show_order(self, request: gr.Request, row: Row | None, order: str) -> list[Any]:
+        """The answers, marked as a typed order says."""
+        return self.shown(row, order, language_of(request))
+
+    def undo_last(self, request: gr.Request, row: Row | None, order: str, last: Row | None) -> list[Any]:
+        """Take back the last click, or the last saved ranking if there is no order."""
+        language = language_of(request)
+        if order.strip() or last is None:
+            text = without_last(order)
+            line = gr.skip() if order.strip() else translate("nothing_undone", language)
+            return [row, last, *self.shown(row, text, language), text, line]
+        found = take_back(self.file, last)
+        line = f"{translate('undone' if found else 'nothing_undone', language)}\n{self.describe(request)}"
+        back = shuffled(last) if found else row
+        return [back, None, *self.shown(back, "", language), "", line]
+
+    def save_order(self, request: gr.Request, row: Row | None, order: str, last: Row | None) -> list[Any]:
+        """A line of the file; or what is wrong with the order."""
+        language = language_of(request)
         try:
             if row is None:
                 raise SanbuError("no answers to rank; press Get answers first")
-            ranks = read_order(text, len(row["answers"]))
-        except SanbuError as error:
-            return [row, text, str(error)]
-        append(file, {**row, "ranks": ranks, "time": int(time.time())})
-        return [None, "", summary({**row, "ranks": ranks}, read(file), file)]
+            ranks = read_order(order, len(row["answers"]))
+            made = {**row, "ranks": ranks, "time": int(time.time())}
+            append(self.file, made)
+        except (SanbuError, OSError) as error:
+            return [row, last, *self.shown(row, order, language), order, error_text(error, language)]
+        return [None, made, *self.shown(None, "", language), "", f"{authors(made)}\n{self.describe(request)}"]
 
-    for trigger in (fetch.click, question.submit):
-        trigger(fetch_answers, [who, question, each], [held, *boxes, order, saved])
-    review.click(load_saved, None, [held, *boxes, question, saved])
-    for trigger in (save.click, order.submit):
-        trigger(save_order, [held, order], [held, order, saved])
+    # -- what is shown ------------------------------------------------------------------------------------------------
+
+    def describe(self, request: gr.Request) -> str:
+        """The number of rankings, the wins per run, the agreement, and the lines of the file that are damaged."""
+        language, (rows, torn) = language_of(request), scan(self.file)
+        counts = win_counts(rows).items()
+        wins = ", ".join(f"{name} {won}/{pairs}" for name, (won, pairs) in counts)
+        counted = translate("rankings", language).format(file=self.file.name, count=len(rows))
+        share, twos = agreement(rows)
+        agreed = translate("agreement", language).format(share=share, pairs=twos)
+        damaged = translate("torn", language).format(lines=", ".join(map(str, torn)))
+        lines = [wins, f"{counted}, {agreed}" if twos else counted]
+        lines += [f"{self.file.name}: {damaged}"] if torn else []
+        return "\n".join(filter(None, lines)) if rows or torn else translate("no_rankings", language)
+
+    def shown(self, row: Row | None, order: str, language: Language) -> list[Any]:
+        """How many answers are ranked, and a button per answer with its place; the other buttons are hidden."""
+        texts, found = (row["answers"] if row else [])[:MOST], places(order)
+        counted = translate("ranked", language).format(ranked=len(found), count=len(texts))
+        told = gr.Markdown(f"{translate('pick', language)} {counted}", visible=bool(texts))
+        buttons = [answer_button(number, text, found.get(number), language) for number, text in enumerate(texts, 1)]
+        return [told, *buttons, *(gr.Button("", visible=False) for _ in range(MOST - len(buttons)))]
+
+
+def answer_button(number: int, text: str, place: int | None, language: Language) -> gr.Button:
+    """An answer to click on, with its number and the place that it has so far."""
+    ranked = "" if place is None else " · " + translate("place", language).format(place=place)
+    classes = ["answer"] if place is None else ["answer", "ranked"]
+    return gr.Button(f"{number}{ranked}\n{text}", visible=True, elem_classes=classes)
 
 
 async def answers(service: Service, runs: Sequence[HostedRun], question: str, each: int) -> Row:
     """Distinct answers in random order, with their authors. Raises SanbuError if there are fewer than two."""
     if not question.strip():
         raise SanbuError("the question is empty; enter a question")
+    if not runs:
+        raise SanbuError("no run is selected; select at least one")
     messages = [{"role": "user", "content": question}]
 
     async def one(served: HostedRun, n: int) -> list[str]:
@@ -105,86 +202,6 @@ async def answers(service: Service, runs: Sequence[HostedRun], question: str, ea
 
 def shuffled(row: Row) -> Row:
     """The same answers in another order, without ranks."""
-    places = random.sample(range(len(row["answers"])), len(row["answers"]))
-    return {"messages": row["messages"], **{key: [row[key][i] for i in places] for key in ("answers", "runs")}}
-
-
-def read_order(text: str, count: int) -> list[int]:
-    """Parse `2 1=3` into the rank of each answer, 0 = best. Raises SanbuError unless every number occurs once."""
-    groups = [
-        re.split(r"\s*=\s*", part) for part in re.sub(r"\s*=\s*", "=", text.replace(",", " ").replace(">", " ")).split()
-    ]
-    given = [number for group in groups for number in group]
-    if sorted(given) != sorted(str(i + 1) for i in range(count)):
-        raise SanbuError(
-            f"given {text!r}; enter each number from 1 to {count} once, best first, for example {example(count)!r}"
-        )
-    ranks = {number: rank for rank, group in enumerate(groups) for number in group}
-    return [ranks[str(i + 1)] for i in range(count)]
-
-
-def example(count: int) -> str:
-    """An example ranking of `count` answers."""
-    return " ".join(map(str, range(count, 0, -1)))
-
-
-def append(file: Path, row: Row) -> None:
-    """Append a row atomically; safe when several people save at the same time."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(file) + ".lock"):
-        before = file.read_text(encoding="utf-8") if file.exists() else ""
-        write_text(file, before + json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def read(file: Path) -> list[Row]:
-    """All saved rows."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line] if file.exists() else []
-
-
-def preferences(rows: Iterable[Row]) -> Counter[tuple[str, str, str]]:
-    """How often each (question, better, worse) was judged, without ties."""
-    return Counter(
-        (json.dumps(row["messages"]), *((one, other) if i < j else (other, one)))
-        for row in rows
-        for (one, i), (other, j) in combinations(zip(row["answers"], row["ranks"], strict=True), 2)
-        if i != j
-    )
-
-
-def agreement(rows: Iterable[Row]) -> tuple[float, int]:
-    """The fraction of agreeing judgements among all two judgements of the same pair, and their number."""
-    judged = preferences(rows)
-    alike = sum(count * (count - 1) // 2 for count in judged.values())
-    unlike = sum(count * judged[question, worse, better] for (question, better, worse), count in judged.items()) // 2
-    return alike / max(1, alike + unlike), alike + unlike
-
-
-def win_counts(rows: Iterable[Row]) -> dict[str, tuple[int, int]]:
-    """Per run: comparisons won against other runs, and comparisons."""
-    wins, pairs = Counter[str](), Counter[str]()
-    for row in rows:
-        for (one, i), (other, j) in combinations(zip(row["runs"], row["ranks"], strict=True), 2):
-            if i != j:
-                for name in {*one} ^ {*other}:
-                    pairs[name] += 1
-                    wins[name] += (name in one) == (i < j)
-    return {name: (wins[name], pairs[name]) for name in sorted(pairs)}
-
-
-def summary(row: Row, rows: Sequence[Row], file: Path) -> str:
-    """The authors of the answers, the wins per run, and the agreement of all judgements."""
-    best = sorted(zip(row["ranks"], row["runs"], strict=True), key=lambda pair: pair[0])
-    share, twos = agreement(rows)
-    lines = [
-        " > ".join("+".join(names) for _, names in best),
-        ", ".join(f"{name} {wins}/{pairs}" for name, (wins, pairs) in win_counts(rows).items()),
-        f"rankings in {file.name}: {len(rows)}" + (f", agreement: {share:.0%} of {twos} comparisons" if twos else ""),
-    ]
-    return "\n".join(lines)
-
-
-def answer_boxes(row: Row | None) -> list[Any]:
-    """Text boxes with the answers of a row; the others are hidden."""
-    texts = row["answers"] if row else []
-    shown = [gr.Textbox(text, visible=True) for text in texts[:MOST]]
-    return [*shown, *(gr.Textbox("", visible=False) for _ in range(MOST - len(shown)))]
+    count = len(row["answers"])
+    order = random.sample(range(count), count)
+    return {"messages": row["messages"], **{key: [row[key][i] for i in order] for key in ("answers", "runs")}}

@@ -13,26 +13,18 @@ from fastapi import FastAPI
 
 from sanbu.serve.errors import APIError
 from sanbu.serve.service import Service
+from sanbu.studio.accessible import NAMES
 from sanbu.studio.address import keep_tab, restore_tab
 from sanbu.studio.chat import chat_tab
 from sanbu.studio.connection import TRANSLATE_LOST
 from sanbu.studio.image import compare_tab, image_tab
 from sanbu.studio.label import label_tab
+from sanbu.studio.language import ChineseFirst
 from sanbu.studio.recipes import recipes_tab
 from sanbu.studio.runs import runs_tab
 from sanbu.studio.speech import speech_tab
+from sanbu.studio.style import STYLE, theme
 from sanbu.studio.translations import TEXTS, say
-
-FONTS = ("system-ui", "sans-serif")
-STYLE = """
-footer {display: none !important}
-#image-shown img, [id^=compare-] img {image-rendering: pixelated}
-#curve {padding-bottom: 2.5em}
-#curve, #curve div, #curve svg {overflow: visible !important}
-#tour table {width: 100%} #tour td {border: 0; padding: .15em .8em .15em 0} #tour progress {width: 8em}
-#tour tr.waiting {opacity: .6}
-@media (max-width: 640px) {.row {flex-wrap: wrap}}
-"""
 
 
 def page(service: Service, root: Path, local: bool = True, tour: Callable[[], None] | None = None) -> gr.Blocks:
@@ -49,7 +41,7 @@ def page(service: Service, root: Path, local: bool = True, tour: Callable[[], No
                     tour()
             if texts:
                 with page_tab("chat"):
-                    chat_tab(service)
+                    chat_tab(blocks, service)
             if pictures:
                 with page_tab("image"):
                     image_tab(service)
@@ -63,11 +55,12 @@ def page(service: Service, root: Path, local: bool = True, tour: Callable[[], No
             if local:
                 if texts:
                     with page_tab("label"):
-                        label_tab(service, root / "rankings.jsonl")
+                        label_tab(blocks, service, root / "rankings.jsonl")
                 with page_tab("recipes"):
                     recipes_tab(root, blocks)
         restore_tab(blocks, tabs)
         blocks.load(None, None, None, js=TRANSLATE_LOST)
+        blocks.load(None, None, None, js=NAMES)
     blocks.queue(api_open=False)
     return blocks
 
@@ -84,6 +77,7 @@ def mount(
 ) -> FastAPI:
     """Mount the page at /; unknown API paths return an error in the API's format. See `page`."""
     app.add_api_route("/v1/{rest:path}", not_found, methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
+    app.add_middleware(ChineseFirst)
     return gr.mount_gradio_app(
         app,
         page(service, root, local, tour),
@@ -94,7 +88,7 @@ def mount(
         css=STYLE,
         show_error=True,
         enable_monitoring=False,
-        theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
+        theme=theme(),
     )
 
 

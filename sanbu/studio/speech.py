@@ -15,7 +15,8 @@ from sanbu.codecs.speech.sound_picture import picture_of
 from sanbu.serve.errors import api_error
 from sanbu.serve.service import Service
 from sanbu.serve.speech import SpeechBody, SpeechGeneration, Transcription
-from sanbu.studio.translations import say
+from sanbu.studio.error_texts import error_text
+from sanbu.studio.translations import Language, language_of, say, translate
 
 SPOKEN = "Three steps make a model."
 
@@ -35,16 +36,20 @@ def speech_tab(service: Service) -> None:
     with gr.Row():
         for number in (1, 2):
             with gr.Column(min_width=300, visible=number == 1 or len(names) > 1):
-                sound = gr.Audio(label=say("sound"), interactive=False, elem_id=f"speech-sound-{number}")
+                sound = gr.Audio(
+                    label=say("sound"), interactive=False, buttons=["download"], elem_id=f"speech-sound-{number}"
+                )
                 picture = gr.Image(show_label=False, format="png", elem_id=f"speech-picture-{number}", buttons=[])
                 told = gr.Textbox(show_label=False, container=False, interactive=False, elem_id=f"speech-told-{number}")
                 shown += [sound, picture, told]
 
-    async def both(first: str, second: str, voice: str, rate: float, text: str) -> AsyncIterator[list[Any]]:
+    async def both(
+        request: gr.Request, first: str, second: str, voice: str, rate: float, text: str
+    ) -> AsyncIterator[list[Any]]:
         made: list[Any] = [None, None, ""] * 2
         for number, name in enumerate((first, second)):
             if name in names:
-                made[3 * number : 3 * number + 3] = await spoken(service, name, voice, rate, text)
+                made[3 * number : 3 * number + 3] = await spoken(service, name, voice, rate, text, language_of(request))
                 yield made
 
     speak.click(both, [first, second, voice, rate, text], shown, concurrency_limit=2)
@@ -54,11 +59,13 @@ def speech_tab(service: Service) -> None:
 
 def listen_part(service: Service) -> None:
     """A sound from the microphone or a file, and the text that a recogniser reads in it."""
-    heard = gr.Audio(sources=["upload", "microphone"], type="filepath", label=say("listen"), elem_id="speech-heard")
+    heard = gr.Audio(
+        sources=["upload", "microphone"], type="filepath", label=say("listen"), buttons=[], elem_id="speech-heard"
+    )
     read = gr.Textbox(label=say("heard"), interactive=False, elem_id="speech-read")
 
-    async def recognise(path: str | None) -> str:
-        return await recognised(service, path) if path else ""
+    async def recognise(request: gr.Request, path: str | None) -> str:
+        return await recognised(service, path, language_of(request)) if path else ""
 
     heard.change(recognise, heard, read, concurrency_limit=2)
 
@@ -69,7 +76,9 @@ def voices_of(service: Service, name: str) -> tuple[str, ...]:
     return tuple(codec.voices)
 
 
-async def spoken(service: Service, name: str, voice: str, rate: float, text: str) -> list[Any]:
+async def spoken(
+    service: Service, name: str, voice: str, rate: float, text: str, language: Language = "en"
+) -> list[Any]:
     """Sound as (rate, samples), a picture, and seconds of sound with the time to its first piece and to its end."""
     served = service.find(name)
     own = voice if voice in voices_of(service, name) else None
@@ -83,16 +92,16 @@ async def spoken(service: Service, name: str, voice: str, rate: float, text: str
                 first = first or time.perf_counter() - begun
                 parts.append(piece)
     except Exception as error:
-        return [None, None, str(api_error(error))]
+        return [None, None, error_text(api_error(error), language)]
     took = time.perf_counter() - begun
     wave, mel = np.concatenate(parts), served.run.recipe.data.space().mel
     seconds = len(wave) / mel.rate
     picture = np.asarray(Image.open(io.BytesIO(picture_of(wave, mel))).convert("RGB"))
-    told = f"{seconds:.2f} s of sound; first piece after {1000 * first:.0f} ms, all after {1000 * took:.0f} ms"
+    told = translate("spoken", language).format(seconds=seconds, first=1000 * first, all=1000 * took)
     return [(mel.rate, np.round(wave * 32767).astype(np.int16)), picture, told]
 
 
-async def recognised(service: Service, path: str) -> str:
+async def recognised(service: Service, path: str, language: Language = "en") -> str:
     """The text of a sound file, or what is wrong with it."""
     try:
         with open(path, "rb") as file:
@@ -100,4 +109,4 @@ async def recognised(service: Service, path: str) -> str:
         found: Any = await made.result(made.texts())
         return str(found["text"])
     except Exception as error:
-        return str(api_error(error))
+        return error_text(api_error(error), language)

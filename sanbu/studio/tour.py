@@ -32,7 +32,14 @@ def tour_tab(jobs: Jobs, parts: Parts, root: Path) -> None:
             x="x", x_title="step", y="value", color="figure", height=260, label=say("curve"), elem_id="tour-curve"
         )
         text = gr.Textbox(label=say("sample"), lines=9, max_lines=9, interactive=False, elem_id="tour-text")
-    gallery = gr.Gallery(label=say("samples"), columns=6, height=240, object_fit="contain", elem_id="tour-pictures")
+    gallery = gr.Gallery(
+        label=say("samples"),
+        columns=6,
+        height=240,
+        object_fit="contain",
+        elem_id="tour-pictures",
+        buttons=["fullscreen"],
+    )
     kept = gr.State(())  # the files of the pictures that are shown
 
     def refresh(kept: tuple[Path, ...], request: gr.Request) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import gradio as gr
 
 Language = Literal["en", "zh"]
+
 WORDS = {
     "tour": ("Tour", "导览"),
     "chat": ("Chat", "对话"),
@@ -34,7 +35,68 @@ WORDS = {
     "own": ("the run's own", "采用各运行的默认值"),
     "tokens": ("Max tokens", "最大 token 数"),
     "seed": ("Seed", "随机种子"),
+    # chat
     "remember": ("Keep conversation history", "保留对话历史"),
+    "export": ("Export", "导出"),
+    "examples": ("Examples", "示例问题"),
+    "example_1": ("What can you help me with?", "你能帮我做什么？"),
+    "example_2": ("Tell me a short story.", "给我讲一个小故事。"),
+    "example_3": ("Explain in one sentence what a language model is.", "用一句话解释什么是语言模型。"),
+    "switch": ("Run shown", "显示的运行"),
+    "previous": ("Previous version", "上一版"),
+    "next": ("Next version", "下一版"),
+    "version": ("version {shown} of {count}", "第 {shown} 版，共 {count} 版"),
+    "rate": ("{tokens} tokens, {rate:.0f} tokens per second", "{tokens} 个 token，每秒 {rate:.0f} 个"),
+    "ended_stop": ("complete", "回答完整"),
+    "ended_length": ("cut off at Max tokens", "达到最大 token 数，被截断"),
+    "ended_context": ("cut off because the context is full", "上下文已满，被截断"),
+    "ended_cancelled": ("stopped by you", "已由你停止"),
+    "ended_error": ("ended by an error", "因出错而中断"),
+    "ended_": ("interrupted", "已中断"),
+    "answering": ("answering", "正在回答"),
+    "about_chat": (
+        "{kind}, {count} parameters, context of {context} tokens; trained on conversations.",
+        "{kind}，参数量 {count}，上下文 {context} 个 token；用对话数据训练。",
+    ),
+    "about_base": (
+        "{kind}, {count} parameters, context of {context} tokens; continues a text, not trained on conversations.",
+        "{kind}，参数量 {count}，上下文 {context} 个 token；续写文本，未用对话数据训练。",
+    ),
+    "about_expected": ("Not trained yet: {state}.", "尚未训练完成：{state}。"),
+    "no_run": ("Choose at least one run that answers.", "请至少选择一个参与回答的运行。"),
+    "no_text": ("Type a message first.", "请先输入消息。"),
+    "no_turn": ("There is no message to answer again yet.", "还没有可以重新回答的消息。"),
+    "busy": ("An answer is being written. Press Stop first.", "正在生成回答，请先点“停止”。"),
+    "lost": (
+        "The server cannot be reached. The conversation and your message are kept; this page goes on when it is back.",
+        "无法连接服务器。对话和你的消息都已保留，服务器恢复后本页会自动继续。",
+    ),
+    # label
+    "tie": ("Tie with the next one", "与下一个并列"),
+    "undo": ("Undo", "撤销"),
+    "pick": ("Click the answers from best to worst.", "请按从好到差的顺序点击各个回答。"),
+    "ranked": ("{ranked} of {count} ranked", "已排 {ranked} / {count} 个"),
+    "rankings": ("{file}: {count} rankings", "{file}：共 {count} 条排序"),
+    "no_rankings": (
+        "No rankings saved yet. Enter a question, get answers, and click them from best to worst.",
+        "还没有保存的排序。请输入问题、获取回答，然后按从好到差的顺序点击。",
+    ),
+    "torn": (
+        "not readable and left out, line {lines}; please repair the file",
+        "无法读取、未计入的行：第 {lines} 行；请修复该文件",
+    ),
+    "agreement": ("agreement: {share:.0%} of {pairs} comparisons", "一致率：{pairs} 次比较中的 {share:.0%}"),
+    "undone": ("The saved ranking was taken back.", "已撤回保存的排序。"),
+    "nothing_undone": ("There is nothing to undo.", "没有可撤销的操作。"),
+    "place": ("place {place}", "第 {place} 名"),
+    "unlabelled": ("This run was trained without labels.", "该运行训练时没有类别。"),
+    "steps": ("{count} steps, {seconds:.2f} s", "{count} 步，{seconds:.2f} 秒"),
+    "step": ("{count} step, {seconds:.2f} s", "{count} 步，{seconds:.2f} 秒"),
+    "spoken": (
+        "{seconds:.2f} s of sound; first piece after {first:.0f} ms, all after {all:.0f} ms",
+        "声音长 {seconds:.2f} 秒；第一段用时 {first:.0f} 毫秒，全部用时 {all:.0f} 毫秒",
+    ),
+    # end of chat and label
     "model": ("Run", "运行"),
     "of": ("Label: number or name; empty = all in turn", "类别：填编号或名称，留空则依次生成所有类别"),
     "count": ("Number of images", "图像数量"),
@@ -191,8 +253,9 @@ WORDS = {
     "all_done": ("Everything is ready.", "全部就绪。"),
     "stopped": ("Training stopped: {error}", "训练已停止：{error}"),
 }
-ENGLISH, CHINESE = ({f"sanbu_{name}": pair[language] for name, pair in WORDS.items()} for language in (0, 1))
-TEXTS = gr.I18n(en=ENGLISH, zh=CHINESE, **{"zh-CN": CHINESE})
+ENGLISH = {f"sanbu_{name}": english for name, (english, _) in WORDS.items()}
+CHINESE = {f"sanbu_{name}": chinese for name, (_, chinese) in WORDS.items()}
+TEXTS = gr.I18n(en=ENGLISH, **{"zh-CN": CHINESE})  # every other Chinese is turned into zh-CN: language.py
 
 
 def translate(name: str, language: Language) -> str:

@@ -1,0 +1,51 @@
+"""The few lines of the chat tab that run in the browser: what must not wait for the server, and what outlives it.
+
+Each is a function of the inputs of an event that returns its outputs. KEEP leaves a widget as it is.
+"""
+
+KEEP = '({__type__: "update"})'
+
+# A message leaves the box at once, unless an answer is being written or no run is chosen.
+TAKE = f"""(words, asked, who) => {{
+  if (!words.trim() || !who.length || asked || document.getElementById("stop")) return [{KEEP}, asked];
+  if (document.activeElement?.id === "send") document.querySelector("#words textarea").focus();
+  return ["", words];
+}}"""
+
+
+def example(button: str) -> str:
+    """The text of a button becomes the message."""
+    return f"""(asked, who) => asked || !who.length || document.getElementById("stop")
+      ? asked : document.getElementById("{button}").innerText.trim()"""
+
+
+# A message that was not accepted goes back before what was typed since.
+GIVE_BACK = f"(words, asked) => [asked ? asked + words : {KEEP}, '']"
+
+FOCUS = "() => { document.querySelector('#words textarea').focus(); return []; }"
+
+TIDY = '() => [true, false].map((visible) => ({__type__: "update", visible}))'
+
+# A tab has its own conversations (session); a new tab begins with the newest ones of any tab (local).
+SAVE = """(...stored) => {
+  if (!window.sanbuLoaded) return [];
+  const text = JSON.stringify(stored);
+  try { sessionStorage.sanbuChat = text; localStorage.sanbuChat = text; } catch { /* full or forbidden */ }
+  return [];
+}"""
+
+LOAD = """(...given) => {
+  window.sanbuLoaded = true;
+  try {
+    const stored = JSON.parse(sessionStorage.sanbuChat ?? localStorage.sanbuChat);
+    const [kept, chosen, ...rest] = stored, served = chosen.filter((name) => given[1].includes(name));
+    return stored.length === given.length ? [kept, served.length ? served : given[1], ...rest] : given;
+  } catch { return given; }
+}"""
+
+# What is typed and not sent yet, or on its way, survives a reload of the tab too.
+DRAFT = """(words) => {
+  const text = (id) => document.querySelector(`#${id} textarea`)?.value ?? "";
+  addEventListener("pagehide", () => { try { sessionStorage.sanbuDraft = text("asked") + text("words"); } catch {} });
+  try { return [words || (sessionStorage.sanbuDraft ?? "")]; } catch { return [words]; }
+}"""
