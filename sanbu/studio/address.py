@@ -28,7 +28,7 @@ def keep(filled: Any, choices: Mapping[str, Any]) -> None:
 
     filled: the event that fills it. choices: components by their names in the address.
     """
-    filled.then(None, list(choices.values()), None, js=WRITE.replace("NAMES", json.dumps(list(choices))))
+    filled.success(None, list(choices.values()), None, js=WRITE.replace("NAMES", json.dumps(list(choices))))
 
 
 def keep_tab(tab: gr.Tab, name: str) -> None:
@@ -46,7 +46,7 @@ def restore_tab(blocks: gr.Blocks, tabs: gr.Tabs) -> None:
         return gr.Tabs(selected=name) if name in names else gr.skip()
 
     selected = blocks.load(select, None, tabs, show_progress="hidden")
-    selected.then(None, None, None, js="() => { window.sanbuTabRestored = true; return []; }")
+    selected.success(None, None, None, js="() => { window.sanbuTabRestored = true; return []; }")
 
 
 def chosen(request: gr.Request | None, name: str) -> str:
