@@ -24,11 +24,13 @@ WRITE = """(...values) => {
 
 
 def keep(filled: Any, choices: Mapping[str, Any]) -> None:
-    """Write choices into the address each time after a tab was filled.
+    """Write choices into the address when they change, and after a tab was filled, which may come before it is drawn.
 
     filled: the event that fills it. choices: components by their names in the address.
     """
     filled.success(None, list(choices.values()), None, js=WRITE.replace("NAMES", json.dumps(list(choices))))
+    for name, component in choices.items():
+        component.change(None, component, None, js=WRITE.replace("NAMES", json.dumps([name])))
 
 
 def keep_tab(tab: gr.Tab, name: str) -> None:
