@@ -24,11 +24,13 @@ WRITE = """(...values) => {
 
 
 def keep(filled: Any, choices: Mapping[str, Any]) -> None:
-    """Write choices into the address each time after a tab was filled.
+    """Write choices into the address when they change, and after a tab was filled, which may come before it is drawn.
 
     filled: the event that fills it. choices: components by their names in the address.
     """
-    filled.then(None, list(choices.values()), None, js=WRITE.replace("NAMES", json.dumps(list(choices))))
+    filled.success(None, list(choices.values()), None, js=WRITE.replace("NAMES", json.dumps(list(choices))))
+    for name, component in choices.items():
+        component.change(None, component, None, js=WRITE.replace("NAMES", json.dumps([name])))
 
 
 def keep_tab(tab: gr.Tab, name: str) -> None:
@@ -46,7 +48,7 @@ def restore_tab(blocks: gr.Blocks, tabs: gr.Tabs) -> None:
         return gr.Tabs(selected=name) if name in names else gr.skip()
 
     selected = blocks.load(select, None, tabs, show_progress="hidden")
-    selected.then(None, None, None, js="() => { window.sanbuTabRestored = true; return []; }")
+    selected.success(None, None, None, js="() => { window.sanbuTabRestored = true; return []; }")
 
 
 def chosen(request: gr.Request | None, name: str) -> str:

@@ -126,7 +126,7 @@ def connect_size(described: Any, form: Widgets) -> None:
             return ""
 
     how: Any = {"show_progress": "hidden", "trigger_mode": "always_last"}
-    described.then(count, [form["name"], form["arguments"]], form["size"], **how)
+    described.success(count, [form["name"], form["arguments"]], form["size"], **how)
 
 
 def form_updates(root: Path, now: dict[str, Any], request: gr.Request | None) -> dict[str, Any]:
