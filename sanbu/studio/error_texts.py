@@ -20,9 +20,9 @@ FIELDS = {
     "input": "文本",
 }
 CHINESE: tuple[tuple[str, str], ...] = (
-    (r"the prompt has ([\d,]+) tokens; allowed: 1 to ([\d,]+)", r"输入有 \1 个 token，允许 1 到 \2 个"),
+    (r"the prompt has ([\d,]+) tokens; allowed: 1 to ([\d,]+).*", r"输入有 \1 个 token，允许 1 到 \2 个"),
     (
-        r"the prompt has ([\d,]+) characters, which cannot fit; allowed: 1 to ([\d,]+) tokens",
+        r"the prompt has ([\d,]+) characters, which cannot fit; allowed: 1 to ([\d,]+).*",
         r"输入有 \1 个字符，放不进上下文；允许 1 到 \2 个 token",
     ),
     (r"(\S+) is not ready: (.*)", r"\1 尚未就绪：\2"),

@@ -55,6 +55,11 @@ def filled(page):
     return page.locator("#recipe-name").is_visible() and value(page, "#training")
 
 
+def address(page):
+    """The address that the browser shows; `page.url` is the one of the last event that was read."""
+    return page.evaluate("window.location.href")
+
+
 def value(page, where):
     """The text of a box."""
     return page.input_value(f"{where} textarea, {where} input")
@@ -84,7 +89,7 @@ def lines_drawn(page):
 
 def toasts(page):
     """What the page has complained about."""
-    return page.locator(".toast-body").all_inner_texts()
+    return page.locator(".toast-body").all_text_contents()
 
 
 def metrics(*rows):

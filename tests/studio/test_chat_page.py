@@ -53,12 +53,14 @@ def note(page, run):
     return page.inner_text(f"#note-{run}")
 
 
+@pytest.mark.slow
 def test_what_is_typed_while_an_answer_streams_is_kept_and_send_becomes_stop(chat, studio, monkeypatch):
     slowly(monkeypatch, studio, "bytes")
     page = chat()
     tokens(page, 100)
     ask(page, "a")
-    page.keyboard.type("next ")  # at once, before the first word came
+    wait(lambda: page.input_value(BOX) == "")
+    page.keyboard.type("next ")  # before the first word came
     wait(lambda: "".join(said(page, "bytes")))
     assert page.locator("#stop").is_visible() and not page.locator("#send").count()
     page.keyboard.type("question")
@@ -109,6 +111,7 @@ def test_an_error_stands_outside_the_conversation(chat, client):
     assert not page.locator("#note-bytes [role=alert]").count()
 
 
+@pytest.mark.slow
 def test_a_conversation_survives_a_reload_and_is_exported(chat):
     page = chat()
     tokens(page, 9)
@@ -137,6 +140,7 @@ def test_a_conversation_survives_a_reload_and_is_exported(chat):
     assert not said(page, "talk") and not page.locator("#export a").count()
 
 
+@pytest.mark.slow
 def test_two_tabs_keep_their_own_conversations(chat):
     first = chat()
     tokens(first, 6)
@@ -196,6 +200,7 @@ def test_why_an_answer_ended_and_its_speed(chat):
     wait(lambda: re.fullmatch(r"cut off at Max tokens · 7 tokens, \d+ tokens per second", note(page, "bytes").strip()))
 
 
+@pytest.mark.slow
 def test_the_librarys_own_button_clears_one_run(chat):
     page = chat()
     tokens(page, 5)
@@ -239,6 +244,7 @@ def go_by_keyboard(page, place, most=60):
     raise AssertionError(f"{place} is not reached by Tab")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [{}, PHONE], ids=["1280", "390"])
 def test_by_keyboard_only(chat, studio, monkeypatch, size):
     slowly(monkeypatch, studio, "bytes")

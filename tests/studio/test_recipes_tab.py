@@ -10,6 +10,7 @@ from tests.serve.conftest import Served
 from tests.studio.pages import (
     ALL,
     BOTH,
+    address,
     choose,
     filled,
     named,
@@ -69,6 +70,7 @@ def cell(page, path):
     return row.locator("[data-col='1']").first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", BOTH, ids=named)
 def test_what_is_typed_counts_without_enter_and_what_is_deleted_does_not(how, seen, begun, studio):
     page = seen("&recipe=gpt2&folder=mine", **how)
@@ -144,11 +146,12 @@ def test_reasons_stay(how, seen, studio):
     shutil.rmtree(studio.root / "taken")
 
 
+@pytest.mark.slow
 def test_a_reload_and_two_pages_keep_what_was_typed(seen, studio):
     one = seen("&recipe=gpt2")
     type_into(one, "#recipe-arguments", "schedule.steps=7")
     type_into(one, "#recipe-folder", "mine")
-    wait(lambda: "schedule.steps" in one.url and "folder=mine" in one.url)
+    wait(lambda: "schedule.steps" in address(one) and "folder=mine" in address(one))
     other = one.context.new_page()
     visit(other, f"{studio.url}/?tab=recipes&recipe=flow")
     wait(lambda: command(other)[:3] == ["sanbu", "train", "flow"])

@@ -11,6 +11,7 @@ from tests.studio.pages import (
     BOTH,
     CHINESE_PHONE,
     ENGLISH,
+    address,
     choose,
     filled,
     legend,
@@ -85,6 +86,7 @@ def test_the_data_of_one_run_while_a_newer_one_appears(how, seen, folder):
     assert page.evaluate("document.documentElement.scrollWidth") <= how["viewport"]["width"] and not toasts(page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", BOTH, ids=named)
 def test_a_run_without_figures_gets_its_line_once_there_are_some(how, seen, folder):
     whole = folder("whole", (1, 5.0), (2, 4.0))
@@ -99,12 +101,13 @@ def test_a_run_without_figures_gets_its_line_once_there_are_some(how, seen, fold
             file.flush()
             page.wait_for_timeout(200)
     wait(lambda: len(lines_drawn(page)) == 1 and legend(page) == ["loss"])
-    ticks = page.locator("#curve .role-axis-label text").all_inner_texts()
-    assert "0" in ticks or "2" in ticks, "the axes are of numbers"
+    ticks = page.locator("#curve .role-axis-label text").all_text_contents()
+    assert "0" in ticks or "2" in ticks, f"the axes are of numbers: {ticks}"
     choose(page, "#run", whole.name)
     wait(lambda: "loss 4" in value(page, "#run-progress") and len(lines_drawn(page)) == 1)
 
 
+@pytest.mark.slow
 def test_runs_lie_over_one_another_smoothed_over_steps_or_time(seen, folder):
     folder("one", *((step, 5 + step % 2) for step in range(1, 30)))
     folder("two", *((step, 2 + step % 2) for step in range(1, 50)))
@@ -118,12 +121,12 @@ def test_runs_lie_over_one_another_smoothed_over_steps_or_time(seen, folder):
     wait(lambda: len(lines_drawn(page)) == 2 and lines_drawn(page) != rough)
     page.locator("#axis label").last.click()
     title = page.locator("#curve .role-axis-title text")
-    wait(lambda: "seconds of training" in title.all_inner_texts())
-    wait(lambda: "axis=time" in page.url and "smoothing=0.9" in page.url and "overlay=one" in page.url)
+    wait(lambda: "seconds of training" in title.all_text_contents())
+    wait(lambda: all(each in address(page) for each in ("axis=time", "smoothing=0.9", "overlay=one")))
     page.reload()
     wait(lambda: filled(page) and legend(page) == ["one: loss", "two: loss"])
     assert value(page, "#run") == "two" and page.locator("#smoothing input[type=number]").input_value() == "0.9"
-    wait(lambda: "seconds of training" in title.all_inner_texts())
+    wait(lambda: "seconds of training" in title.all_text_contents())
 
 
 @pytest.mark.parametrize("how", BOTH, ids=named)
@@ -171,14 +174,15 @@ def test_no_runs_at_all_is_one_line_until_one_appears(how, seen, folder):
     wait(lambda: value(page, "#run") == "first" and "loss 3" in value(page, "#run-progress"))
 
 
+@pytest.mark.slow
 def test_a_reload_and_two_pages_keep_their_own_choices(seen, folder):
     folder("older", (1, 5.0))
     folder("newer", (1, 7.0))
     one = seen()
     choose(one, "#run", "older")
-    wait(lambda: "run=older" in one.url and "loss 5" in value(one, "#run-progress"))
+    wait(lambda: "run=older" in address(one) and "loss 5" in value(one, "#run-progress"))
     other = one.context.new_page()
-    visit(other, one.url.partition("?")[0] + "?tab=runs")
+    visit(other, address(one).partition("?")[0] + "?tab=runs")
     assert value(other, "#run") == "newer"
     folder("newest", (1, 9.0))
     one.reload()
