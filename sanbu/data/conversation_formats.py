@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sanbu.codecs.chat import ConversationError, Message, check_messages
-from sanbu.data.builtin.question import chance
+from sanbu.data.chance import chance
 from sanbu.data.record_files import without_nulls
 
 NAMES = {"human": "user", "developer": "system"} | dict.fromkeys(("gpt", "bing", "chatgpt", "model"), "assistant")
@@ -54,7 +54,7 @@ class Record:
     def held_out_chance(self) -> float:
         """A hash of the group as a number in [0, 1); without one of the last message; of the answer without either."""
         last = self.prompt[-1]["content"] if self.prompt else "".join(self.answers)
-        return chance(self.group or last)
+        return chance((self.group or last).encode())
 
 
 def read_record(value: dict[str, Any], where: str) -> Record:

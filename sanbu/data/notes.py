@@ -19,12 +19,12 @@ from sanbu.codecs.music.note_tokens import BEGINS_BAR, END, VOCABULARY, allowed
 from sanbu.codecs.music.notes_codec import NotesCodec
 from sanbu.config import SanbuError
 from sanbu.data.builtin.compositions import NAME
+from sanbu.data.chance import chance_of_name
 from sanbu.data.data import Data, DataConfig, no_tokens
 from sanbu.data.music_files import pieces
 from sanbu.data.order import shuffled
 from sanbu.data.sources import full_name
 from sanbu.data.text_rows import document_positions
-from sanbu.noise import key
 from sanbu.space import IGNORED, Batch, Space
 
 OPEN = 16  # rows that are filled at once
@@ -62,7 +62,7 @@ class NoteRows:
     def __init__(self, config: Notes) -> None:
         self.config = config
         self.names, self.pieces, self.fingerprint = pieces(config.path, config.pieces)
-        held = [chance(name) < config.validation for name in self.names]
+        held = [chance_of_name(name) < config.validation for name in self.names]
         self.train_pieces = [ids for ids, out in zip(self.pieces, held, strict=True) if not out]
         self.held_pieces = [ids for ids, out in zip(self.pieces, held, strict=True) if out]
         if not self.train_pieces:
@@ -140,8 +140,3 @@ def sections_of(ids: np.ndarray, context: int) -> list[np.ndarray]:
         found.append(np.concatenate((head, ids[edges[start] : edges[stop]])))
         start = stop
     return found
-
-
-def chance(name: str) -> float:
-    """A hash of a name as a number in [0, 1)."""
-    return (key(name) & ((1 << 53) - 1)) / (1 << 53)

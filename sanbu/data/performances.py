@@ -24,9 +24,9 @@ from sanbu.codecs.music.synthesiser import RULES, synthesise
 from sanbu.config import SanbuError
 from sanbu.data.builtin.compositions import NAME
 from sanbu.data.cache import cache_folder
+from sanbu.data.chance import chance_of_name
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.music_files import pieces
-from sanbu.data.notes import chance
 from sanbu.data.order import shuffled
 from sanbu.data.sources import full_name
 from sanbu.files import read_json, write_json
@@ -77,7 +77,7 @@ class PerformanceRows:
         folder = cache_folder(self.fingerprint, lambda place: store(self.scores, self.mel, place))
         self.mels = np.load(folder / "mels.npy", mmap_mode="r")
         self.starts = np.cumsum([0, *read_json(folder / "frames.json")])
-        self.held = [number for number, name in enumerate(self.names) if chance(name) < config.validation]
+        self.held = [number for number, name in enumerate(self.names) if chance_of_name(name) < config.validation]
         taken = set(self.held)
         self.order = [number for number in range(len(self.names)) if number not in taken]
         if not self.order:

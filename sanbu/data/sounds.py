@@ -17,10 +17,10 @@ from sanbu.codecs.audio import at_peak
 from sanbu.codecs.codec import Codec
 from sanbu.codecs.sounds import SoundsCodec
 from sanbu.config import SanbuError
+from sanbu.data.chance import chance
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
 from sanbu.data.sound_files import clips
-from sanbu.data.waves import chance
 from sanbu.layers.spectrogram import SILENCE, Mel, log_mel
 from sanbu.space import Batch, Space
 
@@ -71,7 +71,7 @@ class SoundRows:
         self.cuts: list[tuple[int, int, int]] = []  # clip, first sample, last
         self.held_cuts: list[tuple[int, int, int]] = []
         for clip, wave in enumerate(self.waves):
-            held = chance(wave) < config.validation
+            held = chance(wave.tobytes()) < config.validation
             (self.held_cuts if held else self.cuts).extend(self.parts(clip, len(wave)))
         if not self.cuts:
             raise SanbuError(f"data.path: {config.path!r} has {len(self.waves)} clips, and none is left for training")

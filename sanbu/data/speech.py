@@ -27,6 +27,7 @@ from sanbu.codecs.speech.written import normalise
 from sanbu.config import Auto, SanbuError, nearest
 from sanbu.data.builtin import spoken
 from sanbu.data.cache import cache_folder
+from sanbu.data.chance import chance_of_name
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
 from sanbu.data.sources import built_in
@@ -34,7 +35,6 @@ from sanbu.data.speech_files import Utterance, utterances, voices_of
 from sanbu.files import read_json, write_json
 from sanbu.layers.pitch import MIDDLE, pitch
 from sanbu.layers.spectrogram import Mel, log_mel
-from sanbu.noise import key
 from sanbu.progress import progress_rows
 from sanbu.space import Batch, Space
 
@@ -162,7 +162,7 @@ class SpeechRows:
         """Whether an utterance is kept from training: by its voice, or by the hash of its name."""
         if self.config.held_out:
             return row["voice"] in self.config.held_out
-        return chance(row["name"]) < self.config.validation
+        return chance_of_name(row["name"]) < self.config.validation
 
     @cached_property
     def codec(self) -> Codec:
@@ -301,8 +301,3 @@ def filled_up(octaves: np.ndarray) -> np.ndarray:
     if not len(voiced):
         return np.zeros_like(octaves)
     return np.interp(np.arange(len(octaves)), voiced, octaves[voiced]).astype(np.float32)
-
-
-def chance(name: str) -> float:
-    """A hash of a name as a number in [0, 1)."""
-    return (key(name) & ((1 << 53) - 1)) / (1 << 53)

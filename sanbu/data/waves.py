@@ -5,7 +5,6 @@ The mel of a segment is cut from that of its clip, so frames at its ends have th
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -18,11 +17,12 @@ from sanbu.codecs.audio import at_peak
 from sanbu.codecs.codec import Codec
 from sanbu.codecs.waves import WaveCodec
 from sanbu.config import SanbuError
+from sanbu.data.chance import chance
 from sanbu.data.data import Data, DataConfig
 from sanbu.data.order import shuffled
 from sanbu.data.sound_files import clips
 from sanbu.layers.spectrogram import Mel, log_mel_unpadded
-from sanbu.noise import Noise, mix_int
+from sanbu.noise import Noise
 from sanbu.space import Batch, Space
 
 EXAMPLE_SECONDS = 4  # of the sound that a run copies where no prompt is given
@@ -64,7 +64,7 @@ class WaveRows:
         self.config, self.mel = config, config.mel
         self.names, self.waves, source = clips(config.path, config.mel.rate)
         self.fingerprint = source
-        chances = [chance(wave) for wave in self.waves]
+        chances = [chance(wave.tobytes()) for wave in self.waves]
         held = [number for number, each in enumerate(chances) if each < config.validation]
         self.held_clips, taken = held, set(held)
         self.clips = [number for number in range(len(self.waves)) if number not in taken]
@@ -137,9 +137,3 @@ class WaveRows:
         whole = torch.from_numpy(np.stack(cuts))
         pad, size = self.mel.padding, self.mel.samples(self.config.segment)
         return {"wave": whole[:, pad : pad + size].contiguous(), "mel": log_mel_unpadded(whole, self.mel)}
-
-
-def chance(wave: np.ndarray) -> float:
-    """A hash of a clip as a number in [0, 1)."""
-    digest = hashlib.blake2b(np.ascontiguousarray(wave).tobytes(), digest_size=8).digest()
-    return (mix_int(int.from_bytes(digest, "little")) & ((1 << 53) - 1)) / (1 << 53)

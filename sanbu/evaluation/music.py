@@ -20,11 +20,10 @@ from sanbu.codecs.music.note_tokens import NOTE, decode
 from sanbu.codecs.music.score import Score
 from sanbu.config import SanbuError
 from sanbu.data.notes import NoteRows
-from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.held_out import nothing_held_out
 from sanbu.evaluation.note_chain import NoteChain
 from sanbu.evaluation.note_figures import figures, runs_of
-from sanbu.evaluation.options import Measurement, Options, measured_alike
+from sanbu.evaluation.options import Measurement, Options, figure_table, measured_alike
 from sanbu.models.tokens.ngram import NGram
 from sanbu.objectives.next_token import cross_entropy
 from sanbu.progress import progress_rows
@@ -45,22 +44,10 @@ def measure(runs: Sequence[Run], options: Options) -> Measurement:
     """A row per run, two of Markov chains and one of held-out pieces, all against the first run's held-out pieces."""
     measured_alike(runs)
     rows = measure_rows(runs)
-    columns = [Column("name", number=False), *(Column(name.replace("_", " ")) for name in COLUMNS)]
-    cells = [cells_of(row) for row in rows]
     styles = [""] * len(runs) + ["dim"] * 3
-    text = f"{FittedTable(columns, cells, styles, rest='wider terminal, or --json')}\n"
+    text = f"{figure_table(rows, COLUMNS, styles)}\n"
     text += f"{rows[0]['pieces']} pieces against {rows[0]['reference']} held-out ones"
     return {"rows": rows}, text
-
-
-def cells_of(row: dict[str, Any]) -> list[str]:
-    """A row as text."""
-    return [row["name"], *(shown(row.get(name), style) for name, style in COLUMNS.items())]
-
-
-def shown(value: Any, style: str) -> str:
-    """A figure, or nothing where it was not measured."""
-    return "" if value is None else format(value, style)
 
 
 def measure_rows(runs: Sequence[Run], most: int = PIECES) -> list[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sanbu.config import ConfigError
+from sanbu.display.tables import Column, FittedTable
 from sanbu.run import Run
 
 Measurement = tuple[dict[str, Any], str]  # the figures, and the same as text
@@ -45,6 +46,20 @@ def measured_alike(runs: Sequence[Run]) -> None:
     if other is not None:
         kinds = f"{runs[0].folder} is measured as {first}, {other.folder} as {other.recipe.data.measure}"
         raise ConfigError(f"evaluate: {kinds}; evaluate them one at a time")
+
+
+def figure_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], styles: Sequence[str] = ()) -> str:
+    """A table of `name` and the figures of each row; a figure that is None or missing is left empty.
+
+    columns: the format of each figure, by its name. styles: of rich, one per row.
+    """
+
+    def cell(value: Any, style: str) -> str:
+        return "" if value is None else format(value, style)
+
+    heads = [Column("name", number=False), *(Column(name.replace("_", " ")) for name in columns)]
+    cells = [[row["name"], *(cell(row.get(name), style) for name, style in columns.items())] for row in rows]
+    return str(FittedTable(heads, cells, styles, rest="wider terminal, or --json"))
 
 
 def figure_lines(figures: dict[str, Any]) -> str:

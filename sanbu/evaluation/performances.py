@@ -20,10 +20,9 @@ import torch
 from sanbu.codecs.music.score import Score
 from sanbu.config import SanbuError
 from sanbu.data.performances import PerformanceRows
-from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.held_out import nothing_held_out
 from sanbu.evaluation.onsets import onset_f1, onsets
-from sanbu.evaluation.options import Measurement, Options, measured_alike
+from sanbu.evaluation.options import Measurement, Options, figure_table, measured_alike
 from sanbu.layers.spectrogram import Mel, log_mel
 from sanbu.models.vocoders.griffin_lim import GriffinLim
 from sanbu.progress import progress_rows
@@ -37,22 +36,10 @@ def measure(runs: Sequence[Run], options: Options) -> Measurement:
     """A row per run, then its ceilings and its floor; all of the first run's data."""
     measured_alike(runs)
     rows = measure_rows(runs)
-    columns = [Column("name", number=False), *(Column(name.replace("_", " ")) for name in COLUMNS)]
-    cells = [cells_of(row) for row in rows]
     styles = [""] * len(runs) + ["dim"] * 3
-    text = f"{FittedTable(columns, cells, styles, rest='wider terminal, or --json')}\n"
+    text = f"{figure_table(rows, COLUMNS, styles)}\n"
     text += f"{rows[0]['pieces']} held-out scores; rtf is CPU seconds per second of sound"
     return {"rows": rows}, text
-
-
-def cells_of(row: dict[str, Any]) -> list[str]:
-    """A row as text."""
-    return [row["name"], *(shown(row.get(name), style) for name, style in COLUMNS.items())]
-
-
-def shown(value: Any, style: str) -> str:
-    """A figure, or nothing where it was not measured."""
-    return "" if value is None else format(value, style)
 
 
 def measure_rows(runs: Sequence[Run], most: int = PIECES) -> list[dict[str, Any]]:

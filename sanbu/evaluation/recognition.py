@@ -14,10 +14,9 @@ from typing import Any
 
 from sanbu.config import SanbuError
 from sanbu.data.speech import SpeechRows
-from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.edit_distance import error_rate, spoken_letters
 from sanbu.evaluation.held_out import nothing_held_out
-from sanbu.evaluation.options import Measurement, Options, measured_alike
+from sanbu.evaluation.options import Measurement, Options, figure_table, measured_alike
 from sanbu.run import Run
 from sanbu.strategies.strategy import consecutive, draw
 
@@ -29,16 +28,9 @@ def measure(runs: Sequence[Run], options: Options) -> Measurement:
     """A row per run."""
     measured_alike(runs)
     rows = [row_of(run, options.questions) for run in runs]
-    cells = [cells_of(row) for row in rows]
-    columns = [Column("name", number=False), *map(Column, COLUMNS)]
-    text = f"{FittedTable(columns, cells)}\n"
+    text = f"{figure_table(rows, COLUMNS)}\n"
     text += f"{rows[0]['texts']:,} held-out texts, {rows[0]['seconds']:.0f} s; rtf is CPU seconds per second of sound"
     return {"rows": rows}, text
-
-
-def cells_of(row: dict[str, Any]) -> list[str]:
-    """A row as text."""
-    return [row["name"], *(format(row[name], style) for name, style in COLUMNS.items())]
 
 
 def row_of(run: Run, most: int) -> dict[str, Any]:

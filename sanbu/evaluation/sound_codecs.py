@@ -23,11 +23,10 @@ from torch import Tensor
 
 from sanbu.codecs.audio import resample
 from sanbu.config import SanbuError
-from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.held_out import nothing_held_out
-from sanbu.evaluation.options import Measurement, Options
+from sanbu.evaluation.options import Measurement, Options, figure_table
 from sanbu.evaluation.speech import judged
-from sanbu.evaluation.vocoders import CLIPS, Copies, Draw, chosen, copied, figures, shown
+from sanbu.evaluation.vocoders import CLIPS, Copies, Draw, chosen, copied, figures
 from sanbu.layers.quantizers.quantizer import occurrences, use_of
 from sanbu.layers.spectrogram import Mel, log_mel
 from sanbu.layers.wave_distributions import MuLaw
@@ -49,19 +48,12 @@ def measure(runs: Sequence[Run], options: Options) -> Measurement:
     if other is not None:
         raise SanbuError(f"evaluate: {other.folder} is no sound codec; evaluate it alone")
     rows = [row for run in runs for row in rows_of(run)]
-    columns = [Column("name", number=False), *(Column(name.replace("_", " ")) for name in COLUMNS)]
-    cells = [cells_of(row) for row in rows]
     styles = ["" if row["rank"] == CODEC else "dim" for row in rows]
-    text = f"{FittedTable(columns, cells, styles, rest='wider terminal, or --json')}\n"
+    text = f"{figure_table(rows, COLUMNS, styles)}\n"
     text += f"{rows[0]['clips']} held-out clips, {rows[0]['seconds']:.1f} s; rtf is CPU seconds per second of sound"
     if rows[0]["cer"] is not None:
         text += f"; the judge is our own recogniser, true sound {rows[0]['cer_ceiling']:.3f}"
     return {"rows": rows}, text
-
-
-def cells_of(row: dict[str, Any]) -> list[str]:
-    """A row as text."""
-    return [row["name"], *(shown(row.get(name), style) for name, style in COLUMNS.items())]
 
 
 def rows_of(run: Run, judge: Run | None = None) -> list[dict[str, Any]]:

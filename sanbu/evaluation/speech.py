@@ -25,11 +25,10 @@ import torch
 
 from sanbu.config import SanbuError
 from sanbu.data.speech import SpeechRows
-from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.edit_distance import error_rate, spoken_letters
 from sanbu.evaluation.held_out import nothing_held_out
 from sanbu.evaluation.lost_words import lost_words
-from sanbu.evaluation.options import Measurement, Options, measured_alike
+from sanbu.evaluation.options import Measurement, Options, figure_table, measured_alike
 from sanbu.evaluation.warping import distances
 from sanbu.layers.pitch import pitch
 from sanbu.layers.spectrogram import Mel, log_mel
@@ -48,23 +47,11 @@ def measure(runs: Sequence[Run], options: Options) -> Measurement:
     """A row per run, on the held-out sentences of its own data."""
     measured_alike(runs)
     rows = [row_of(run) for run in runs]
-    columns = [Column("name", number=False), *(Column(name.replace("_", " ")) for name in COLUMNS)]
-    cells = [cells_of(row) for row in rows]
-    text = f"{FittedTable(columns, cells, rest='wider terminal, or --json')}\n"
+    text = f"{figure_table(rows, COLUMNS)}\n"
     text += f"{rows[0]['sentences']} held-out sentences; rtf is CPU seconds per second of sound"
     if rows[0].get("cer") is not None:
         text += f"; the judge is our own recogniser; with other texts cer is {rows[0]['cer_floor']:.2f}"
     return {"rows": rows}, text
-
-
-def cells_of(row: dict[str, Any]) -> list[str]:
-    """A row as text."""
-    return [row["name"], *(shown(row.get(name), style) for name, style in COLUMNS.items())]
-
-
-def shown(value: Any, style: str) -> str:
-    """A figure, or nothing where it was not measured."""
-    return "" if value is None else format(value, style)
 
 
 def row_of(

@@ -22,9 +22,8 @@ from torch import Tensor
 
 from sanbu.codecs.audio import library, resample
 from sanbu.config import SanbuError
-from sanbu.display.tables import Column, FittedTable
 from sanbu.evaluation.held_out import nothing_held_out
-from sanbu.evaluation.options import Measurement, Options
+from sanbu.evaluation.options import Measurement, Options, figure_table
 from sanbu.layers.griffin_lim import griffin_lim
 from sanbu.layers.spectrogram import Mel, log_mel
 from sanbu.progress import progress_rows
@@ -56,23 +55,11 @@ class Copies:
 def measure(runs: Sequence[Run], options: Options) -> Measurement:
     """A row per run and one of Griffin-Lim, on the first run's held-out clips."""
     rows = measure_rows(runs)
-    cells = [cells_of(row) for row in rows]
-    columns = [Column("name", number=False), *(Column(name.replace("_", " ")) for name in COLUMNS)]
     styles = [""] * (len(rows) - 1) + ["dim"]
     seconds, clips = rows[-1]["seconds"], rows[-1]["clips"]
-    text = f"{FittedTable(columns, cells, styles, rest='wider terminal, or --json')}\n"
+    text = f"{figure_table(rows, COLUMNS, styles)}\n"
     text += f"copy synthesis of {clips} held-out clips, {seconds:.1f} s; rtf is CPU seconds per second of sound"
     return {"rows": rows}, text
-
-
-def cells_of(row: dict[str, Any]) -> list[str]:
-    """A row as text."""
-    return [row["name"], *(shown(row[name], style) for name, style in COLUMNS.items())]
-
-
-def shown(value: Any, style: str) -> str:
-    """A figure, or nothing where it was not measured."""
-    return "" if value is None else format(value, style)
 
 
 def measure_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:

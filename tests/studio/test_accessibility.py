@@ -75,6 +75,7 @@ def test_no_serious_violation(opened, studio, axe, monkeypatch, locale, size, sc
     page.context.close()
 
 
+@pytest.mark.slow
 def test_no_button_shares_anything_with_others(opened):
     page = opened()
     for word in TABS:

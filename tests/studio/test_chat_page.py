@@ -15,6 +15,8 @@ import pytest
 from tests.serve.conftest import runs  # noqa: F401 - a fixture
 from tests.studio.test_page import ask, said, slowly, wait
 
+pytestmark = pytest.mark.slow  # in a browser; what stands behind the tab is tested in the default run
+
 PHONE = {"viewport": {"width": 390, "height": 800}, "has_touch": True}
 CHINESE = ("zh", "zh-HK", "zh-Hans", "zh-CN")
 BOX = "#words textarea"
@@ -53,7 +55,6 @@ def note(page, run):
     return page.inner_text(f"#note-{run}")
 
 
-@pytest.mark.slow
 def test_what_is_typed_while_an_answer_streams_is_kept_and_send_becomes_stop(chat, studio, monkeypatch):
     slowly(monkeypatch, studio, "bytes")
     page = chat()
@@ -111,7 +112,6 @@ def test_an_error_stands_outside_the_conversation(chat, client):
     assert not page.locator("#note-bytes [role=alert]").count()
 
 
-@pytest.mark.slow
 def test_a_conversation_survives_a_reload_and_is_exported(chat):
     page = chat()
     tokens(page, 9)
@@ -140,7 +140,6 @@ def test_a_conversation_survives_a_reload_and_is_exported(chat):
     assert not said(page, "talk") and not page.locator("#export a").count()
 
 
-@pytest.mark.slow
 def test_two_tabs_keep_their_own_conversations(chat):
     first = chat()
     tokens(first, 6)
@@ -200,7 +199,6 @@ def test_why_an_answer_ended_and_its_speed(chat):
     wait(lambda: re.fullmatch(r"cut off at Max tokens · 7 tokens, \d+ tokens per second", note(page, "bytes").strip()))
 
 
-@pytest.mark.slow
 def test_the_librarys_own_button_clears_one_run(chat):
     page = chat()
     tokens(page, 5)
@@ -244,7 +242,6 @@ def go_by_keyboard(page, place, most=60):
     raise AssertionError(f"{place} is not reached by Tab")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [{}, PHONE], ids=["1280", "390"])
 def test_by_keyboard_only(chat, studio, monkeypatch, size):
     slowly(monkeypatch, studio, "bytes")
@@ -308,7 +305,6 @@ def start(folders, port):
     return process
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("locale", "words"), [("en-US", "cannot be reached"), ("zh-HK", "无法连接服务器")])
 def test_a_server_that_is_killed_while_the_page_is_open(runs, browser, locale, words):  # noqa: F811

@@ -23,6 +23,7 @@ from tests.studio.pages import (
 from tests.studio.test_page import wait
 
 pytest.importorskip("gradio")
+pytestmark = pytest.mark.slow  # in a browser; what stands behind the tab is tested in the default run
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,6 @@ def cell(page, path):
     return row.locator("[data-col='1']").first
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", BOTH, ids=named)
 def test_what_is_typed_counts_without_enter_and_what_is_deleted_does_not(how, seen, begun, studio):
     page = seen("&recipe=gpt2&folder=mine", **how)
@@ -146,7 +146,6 @@ def test_reasons_stay(how, seen, studio):
     shutil.rmtree(studio.root / "taken")
 
 
-@pytest.mark.slow
 def test_a_reload_and_two_pages_keep_what_was_typed(seen, studio):
     one = seen("&recipe=gpt2")
     type_into(one, "#recipe-arguments", "schedule.steps=7")
@@ -164,7 +163,6 @@ def test_a_reload_and_two_pages_keep_what_was_typed(seen, studio):
     assert value(one, "#recipe-name") == "gpt2" and value(other, "#recipe-name") == "flow"
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", BOTH, ids=named)
 def test_a_training_is_stopped_said_to_be_stopped_and_resumed(how, seen, studio, runs):
@@ -199,7 +197,6 @@ def test_a_training_is_stopped_said_to_be_stopped_and_resumed(how, seen, studio,
     assert value(page, "#training") != told
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ALL, ids=named)
 def test_every_recipe_can_be_looked_at_in_every_size_and_language(how, seen):
     page = seen("&recipe=gpt2", **how)

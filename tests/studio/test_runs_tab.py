@@ -26,6 +26,7 @@ from tests.studio.pages import (
 from tests.studio.test_page import wait
 
 pytest.importorskip("gradio")
+pytestmark = pytest.mark.slow  # in a browser; what stands behind the tab is tested in the default run
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,6 @@ def test_the_data_of_one_run_while_a_newer_one_appears(how, seen, folder):
     assert page.evaluate("document.documentElement.scrollWidth") <= how["viewport"]["width"] and not toasts(page)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", BOTH, ids=named)
 def test_a_run_without_figures_gets_its_line_once_there_are_some(how, seen, folder):
     whole = folder("whole", (1, 5.0), (2, 4.0))
@@ -107,7 +107,6 @@ def test_a_run_without_figures_gets_its_line_once_there_are_some(how, seen, fold
     wait(lambda: "loss 4" in value(page, "#run-progress") and len(lines_drawn(page)) == 1)
 
 
-@pytest.mark.slow
 def test_runs_lie_over_one_another_smoothed_over_steps_or_time(seen, folder):
     folder("one", *((step, 5 + step % 2) for step in range(1, 30)))
     folder("two", *((step, 2 + step % 2) for step in range(1, 50)))
@@ -174,7 +173,6 @@ def test_no_runs_at_all_is_one_line_until_one_appears(how, seen, folder):
     wait(lambda: value(page, "#run") == "first" and "loss 3" in value(page, "#run-progress"))
 
 
-@pytest.mark.slow
 def test_a_reload_and_two_pages_keep_their_own_choices(seen, folder):
     folder("older", (1, 5.0))
     folder("newer", (1, 7.0))
@@ -201,7 +199,6 @@ def test_an_address_by_hand_that_is_wrong_is_one_line(query, seen, folder):
     wait(lambda: "loss 5" in value(page, "#run-progress") and not toasts(page))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ALL, ids=named)
 def test_every_size_and_language_has_no_sideways_scrolling_and_its_own_words(how, seen, folder):
     folder("a-run-with-a-very-long-name-" + "x" * 60, (1, 5.0), (2, 4.0))
@@ -213,7 +210,6 @@ def test_every_size_and_language_has_no_sideways_scrolling_and_its_own_words(how
     assert all(word in words for word in expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [ENGLISH, CHINESE_PHONE], ids=named)
 def test_a_server_that_is_killed_is_a_line_and_its_return_brings_the_choices_back(how, runs, browser, root, folder):
     from sanbu.studio.page import mount

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeVar
 
+from sanbu.data.chance import chance
 from sanbu.noise import key, mix_int
 
 A = TypeVar("A")
@@ -33,15 +33,9 @@ class Question:
         return self.before[0][0] if self.before else self.text
 
 
-def chance(text: str) -> float:
-    """A hash of a text as a number in [0, 1): texts below data.validation are held out."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return (mix_int(int.from_bytes(digest, "little")) & ((1 << 53) - 1)) / (1 << 53)
-
-
 def held_out(text: str) -> bool:
     """Whether a text is held out where data.validation has its default."""
-    return chance(text) < HELD_OUT
+    return chance(text.encode()) < HELD_OUT
 
 
 class Draws:
