@@ -17,6 +17,7 @@ from sanbu.data.data import Data
 from sanbu.files import load_weights, weights
 from sanbu.layers.average import Following
 from sanbu.machine import Machine, local
+from sanbu.models.model import ModelConfig
 from sanbu.noise import Noise, key
 from sanbu.objectives.objective import Round, Turn, evaluate
 from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search
@@ -37,6 +38,7 @@ class Training:
     def __init__(self, recipe: Recipe, machine: Machine, world: World = ALONE) -> None:
         self.recipe, self.machine, self.world, self.divided = recipe, machine, world, Divided(world)
         parents = {name: Run.open(path) for name, path in recipe.parents.items()}
+        check_needs(recipe, parents)
         with world.one_by_one():
             self.data: Data = recipe.data.build()
         world.same("data", [self.data.fingerprint])
@@ -309,8 +311,8 @@ def build_models(
     return models
 
 
-def check_parents(recipe: Recipe, parents: dict[str, Run], data: Data) -> None:
-    """Every parent the objective needs is there, and reads the same tokens. Raises SanbuError in one line."""
+def check_needs(recipe: Recipe, parents: dict[str, Run]) -> None:
+    """Every parent that the objective and the model need is there and can be called. Raises SanbuError in one line."""
     for name in recipe.objective.needs():
         if name not in parents:
             raise SanbuError(
@@ -321,6 +323,15 @@ def check_parents(recipe: Recipe, parents: dict[str, Run], data: Data) -> None:
             raise SanbuError(
                 f"parents.{name}: the model {kind_of(recipe.model)!r} needs a run here: parents.{name}=RUN"
             )
+    for name, families in recipe.objective.parent_families.items():
+        model = parents[name].recipe.model
+        if model.family not in families:
+            known = ", ".join(kind for kind, each in ModelConfig.kinds().items() if each.family in families)
+            raise SanbuError(f"parents.{name}: {parents[name].folder} is a {kind_of(model)}; allowed: {known}")
+
+
+def check_parents(recipe: Recipe, parents: dict[str, Run], data: Data) -> None:
+    """Every parent reads the same tokens and mels as the data. Raises SanbuError in one line."""
     ours, mel = data.codec.vocabulary(), recipe.data.space().mel
     for name, run in parents.items():
         heard = run.recipe.data.space().mel

@@ -7,6 +7,7 @@ on true mels alone sounds rough on them (Kong, Kim and Bae, "HiFi-GAN", 2020, se
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +23,7 @@ class AcousticCopies(ObjectiveConfig):
     """An objective of vocoders, on the mels of the acoustic model parents.acoustic."""
 
     families: ClassVar[tuple[str, ...]] = SpectralConfig.families
+    parent_families: ClassVar[Mapping[str, tuple[str, ...]]] = {"acoustic": ("durations", "attention", "speech-flow")}
     kind: Literal["acoustic-copies"] = "acoustic-copies"
     of: ObjectiveConfig = Field(Spectral(), description="how near the wave is: spectral or wave-game")
 

@@ -7,7 +7,8 @@ count skips symbols. The mels are the true ones, as in FastSpeech 2, where the p
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from sanbu.objectives.objective import Objective, Round
 from sanbu.objectives.speaking import SpeakingConfig, aligned, count, experience
@@ -17,6 +18,7 @@ from sanbu.space import Batch
 class DistilledSpeaking(SpeakingConfig):
     """Distance of the mel, with durations of the acoustic model parents.teacher."""
 
+    parent_families: ClassVar[Mapping[str, tuple[str, ...]]] = {"teacher": ("attention", "durations")}
     kind: Literal["distilled-speaking"] = "distilled-speaking"
 
     def build(self) -> Objective:

@@ -25,6 +25,7 @@ class ObjectiveConfig(Choice):
 
     table: ClassVar[str] = "sanbu.objectives:KINDS"
     families: ClassVar[tuple[str, ...]] = ()  # model families it accepts; empty: any
+    parent_families: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # of parents it calls, by name; missing: any
     measure: ClassVar[str] = "objective"  # of runs that do not draw: an entry of sanbu.evaluation:MEASURES
 
     def build(self) -> Objective:

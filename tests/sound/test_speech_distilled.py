@@ -1,6 +1,7 @@
 """FastSpeech distilled from an attention model: durations are the teacher's."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from sanbu.noise import Noise
 from sanbu.objectives.distilled_speaking import DistilledSpeaking
 from sanbu.objectives.objective import Round
 from sanbu.objectives.speaking import Speaking
-from sanbu.recipes import speech
-from sanbu.training import check_parents
+from sanbu.recipes import speech, vocoders
+from sanbu.training import check_needs
 from tests.sound.test_speech_models import SPACE, rows
 
 TEACHER = Tacotron2(width=16, recurrent=12, prenet=8, attention=8, postnet=8, reduction=2)
@@ -69,4 +70,12 @@ def test_the_loss_is_that_of_speaking_with_the_durations_of_the_teacher():
 
 def test_the_recipe_needs_a_teacher():
     with pytest.raises(SanbuError, match=r"parents\.teacher: the objective 'distilled-speaking' needs a run"):
-        check_parents(speech.fastspeech(), {}, None)
+        check_needs(speech.fastspeech(), {})
+
+
+def test_a_parent_of_another_kind_is_one_line(tmp_path):
+    vocoder = SimpleNamespace(recipe=vocoders.vocoder(), folder=tmp_path)
+    with pytest.raises(SanbuError, match=r"parents\.teacher: .* is a magnitude-head; allowed: .*tacotron2"):
+        check_needs(speech.fastspeech(), {"teacher": vocoder})
+    with pytest.raises(SanbuError, match=r"parents\.acoustic: .* is a magnitude-head; allowed: .*flow-speech"):
+        check_needs(speech.tuned_vocoder(), {"acoustic": vocoder})
