@@ -96,7 +96,7 @@ WORDS = {
         "{seconds:.2f} s of sound; first piece after {first:.0f} ms, all after {all:.0f} ms",
         "声音长 {seconds:.2f} 秒；第一段用时 {first:.0f} 毫秒，全部用时 {all:.0f} 毫秒",
     ),
-    # end of chat and label
+    # image, compare, tables
     "model": ("Run", "运行"),
     "of": ("Label: number or name; empty = all in turn", "类别：填编号或名称，留空则依次生成所有类别"),
     "count": ("Number of images", "图像数量"),
@@ -130,7 +130,7 @@ WORDS = {
     "start": ("Start training", "开始训练"),
     "folder": ("Run folder", "运行目录"),
     "about": ("Description", "说明"),
-    # -- Runs and Recipes ---------------------------------------------------------------------------------------------
+    # runs and recipes
     "overlay": ("Overlay other runs", "叠加其他运行"),
     "smoothing": ("Smoothing", "平滑"),
     "axis": ("Horizontal axis", "横轴"),
@@ -212,7 +212,7 @@ WORDS = {
     ),
     "idle": ("No training was started here", "尚未在此开始训练"),
     "problem": ("{error}", "出错：{error}"),
-    # -----------------------------------------------------------------------------------------------------------------
+    # table view and tour
     "laws": ("Columns: real and generated rows", "各列的分布：真实行与生成行"),
     "associations": ("Associations of columns: real and generated rows", "各列之间的关联：真实行与生成行"),
     "rows": ("Generated rows", "生成的行"),
