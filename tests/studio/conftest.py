@@ -9,6 +9,8 @@ from tests.serve.conftest import Served, runs, said  # noqa: F401 - fixtures
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
+PATIENCE = 150_000  # milliseconds: a busy machine is no fault of the page
+
 
 @pytest.fixture(scope="session")
 def studio(runs):  # noqa: F811
@@ -52,12 +54,13 @@ def opened(studio, browser):
     def open_page(**how):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "locale": "en-US", **how})
         contexts.append(context)
+        context.set_default_timeout(PATIENCE)
         context.route("**/*", let)
         page = context.new_page()
         page.on("console", lambda message: wrong.append(message.text) if is_fault(message) else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(studio.url)
-        page.wait_for_selector("#words textarea", timeout=30_000)
+        page.wait_for_selector("#words textarea")
         return page
 
     yield open_page

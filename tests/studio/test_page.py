@@ -16,7 +16,7 @@ def said(page, run):
     ]
 
 
-def wait(what, seconds=60):
+def wait(what, seconds=150):
     """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not (found := what()):

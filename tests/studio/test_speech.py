@@ -22,7 +22,7 @@ def page(runs, browser):  # noqa: F811
         opened.on("pageerror", lambda error: wrong.append(str(error)))
         opened.goto(one.url)
         opened.get_by_role("tab", name="Speech").click(timeout=30_000)
-        opened.wait_for_selector("#speech-text textarea", timeout=30_000)
+        opened.wait_for_selector("#speech-text textarea")
         yield opened
         context.close()
     assert not wrong
@@ -39,14 +39,14 @@ def test_two_runs_speak_side_by_side(page):
     page.locator("#speak").click()
     for number in (1, 2):
         page.wait_for_function(
-            f"document.querySelector('#speech-told-{number} textarea').value.includes('s of sound')", timeout=60_000
+            f"document.querySelector('#speech-told-{number} textarea').value.includes('s of sound')"
         )
         assert "first piece after" in told(page, number).input_value()
         assert page.locator(f"#speech-picture-{number} img").count() == 1
     page.locator("#speech-text textarea").fill("...")
     page.locator("#speak").click()
     page.wait_for_function(
-        "document.querySelector('#speech-told-1 textarea').value.includes('no letter')", timeout=30_000
+        "document.querySelector('#speech-told-1 textarea').value.includes('no letter')"
     )
 
 
@@ -56,5 +56,5 @@ def test_it_listens(page, runs, tmp_path):  # noqa: F811
     true = sanbu.load(runs / "recogniser").generate(str(path))
     page.locator("#speech-heard input[type=file]").set_input_files(str(path))
     page.wait_for_function(
-        "text => document.querySelector('#speech-read textarea').value.trim() === text", arg=true, timeout=30_000
+        "text => document.querySelector('#speech-read textarea').value.trim() === text", arg=true
     )
