@@ -21,6 +21,7 @@ from sanbu.config import SanbuError, change, plain
 from sanbu.display.console import Console
 from sanbu.machine import Machine, decide, find_device
 from sanbu.memory.check import check_ranks, check_run
+from sanbu.memory.cost import flops_per_row
 from sanbu.memory.parts import told_in_one_line
 from sanbu.optimizers.search import NotFinite
 from sanbu.parallel.launch import launch
@@ -146,12 +147,12 @@ class Book:
         self.best: tuple[float, str] | None = None
         self.looks: list[float] = []  # held-out losses so far, for patience
         self.losses: deque[float] = deque(maxlen=RECENT)
-        self.saved = -1
-        self.stopped, self.interrupted = False, False
+        self.saved, self.stopped, self.interrupted = -1, False, False
         self.world, self.divided = training.world, training.divided
         self.aside = self.world.aside() if self.schedule.saving == "background" else self.world
         self.writing: Future[None] | None = None
-        self.pace = Pace(self.world, training.rows, run.folder)
+        flops = partial(flops_per_row, training.recipe)
+        self.pace = Pace(self.world, training.rows, run.folder, training.machine.precision, flops)
 
     def open(self) -> None:
         """Restore the latest checkpoint, if any, and tell the watchers what the run uses."""
@@ -170,9 +171,7 @@ class Book:
         """Restore a checkpoint, and complete what an interruption left undone after it."""
         state, about = load(self.divided, self.writer, path)
         if about["data"] != self.training.data.fingerprint:
-            raise RunError(
-                f"{self.run.folder}: the data has changed since the run started, so resuming would not reproduce it"
-            )
+            raise RunError(f"{self.run.folder}: the data has changed since the run started, so it cannot be resumed")
         finished = self.world.from_first(self.run.finished())
         if not finished:
             self.world.once(self.writer.reopen)

@@ -57,7 +57,7 @@ def show(
 
     from sanbu.config import dump
     from sanbu.display.tables import folded
-    from sanbu.evaluation.cost import cost
+    from sanbu.memory.cost import cost
     from sanbu.memory.limits import room
     from sanbu.memory.parts import size
     from sanbu.memory.training import estimate

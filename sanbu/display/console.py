@@ -113,9 +113,9 @@ class Console(Watcher):
     def end(self, run: Run, interrupted: bool) -> None:
         """Say how the ranks of several did, where the run is, and how to continue it."""
         self.close()
-        ranks = table(ranks_of(run.folder), self.amount, self.unit)
+        ranks = ranks_of(run.folder)
         if ranks:
-            self.say(ranks)
+            self.say(table(ranks, self.amount, self.unit))
         if interrupted:
             self.say(f"stopped and saved; continue with: sanbu train {run.recipe.name} --run {run.folder} --resume")
         else:

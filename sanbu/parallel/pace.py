@@ -5,22 +5,25 @@ how long it stood in the queue of a busy machine; the rest it slept. Where sever
 less than the others.
 
 ranks.jsonl of a run has one line per checkpoint: the step, and for each rank since the line before: the steps, seconds
-of wall-clock time, seconds of waiting (CPU only), rows, and the most bytes of memory so far.
+of wall-clock time, seconds of waiting (CPU only), rows, FLOPs of the model, and the most bytes of memory so far; also
+the FLOP/s of a large matrix product on its device.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sanbu.machine import product_flops
 from sanbu.parallel.world import World
 
 NAME = "ranks.jsonl"
@@ -29,10 +32,19 @@ Rank = dict[str, Any]
 
 
 class Pace:
-    """The clock of a run on this rank. rows: of a step, of all ranks."""
+    """The clock of a run on this rank. rows: of a step, of all ranks. flops: counts those of a row; 0: unknown."""
 
-    def __init__(self, world: World, rows: int, folder: Path) -> None:
+    def __init__(
+        self,
+        world: World,
+        rows: int,
+        folder: Path,
+        precision: torch.dtype = torch.float32,
+        flops: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.world, self.rows, self.path = world, rows // world.degrees.data, folder / NAME
+        self.flops = 0.0 if world.alone else flops() * world.degrees.data / world.size  # of a row, on this rank
+        self.peak = 0.0 if world.alone else product_flops(world.device.type, precision)
         self.awake = time.perf_counter if world.alone else awake  # reading a file takes 20 microseconds
         self.steps, self.seconds, self.waiting = 0, 0.0, 0.0
         self.start()
@@ -56,7 +68,8 @@ class Pace:
         device = self.world.device.type
         mine: Rank = {"machine": socket.gethostname(), "steps": self.steps, "seconds": round(self.seconds, 6)}
         mine |= {"waiting": round(self.waiting, 6)} if device == "cpu" else {}
-        mine |= {"rows": self.steps * self.rows, "memory_bytes": memory(device)}
+        rows = self.steps * self.rows
+        mine |= {"rows": rows, "flops": rows * self.flops, "peak_flops": self.peak, "memory_bytes": memory(device)}
         self.steps, self.seconds, self.waiting = 0, 0.0, 0.0
         found = self.world.of_all(mine)
         if self.world.first:
@@ -88,17 +101,31 @@ def memory(device: str) -> int:
 
 def ranks_of(folder: Path) -> list[Rank]:
     """Each rank of a run over all its lines, as long as there were as many ranks; empty for a run of one process."""
-    path = folder / NAME
-    lines = [json.loads(line)["ranks"] for line in path.read_text().splitlines()] if path.exists() else []
+    lines = list(whole_lines(folder / NAME))
     alike = [ranks for ranks in lines if len(ranks) == len(lines[-1])]
     return [together(parts) for parts in zip(*alike, strict=True)]
 
 
+def whole_lines(path: Path) -> Iterator[list[Rank]]:
+    """The lines of the file; one that is being written is left out."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError, LookupError, TypeError):
+            yield json.loads(line)["ranks"]
+
+
 def together(parts: Sequence[Rank]) -> Rank:
     """Several lines about a rank as one."""
-    found = {"machine": parts[-1]["machine"], "memory_bytes": max(part["memory_bytes"] for part in parts)}
-    names = ("steps", "seconds", "waiting", "rows")
+    found = {**parts[-1], "memory_bytes": max(part["memory_bytes"] for part in parts)}
+    names = ("steps", "seconds", "waiting", "rows", "flops")
     return found | {name: sum(part[name] for part in parts) for name in names if name in parts[-1]}
+
+
+def utilisation(rank: Rank) -> float | None:
+    """Model FLOPs utilisation (MFU): the model's FLOP/s as a part of those of a large product; None if unknown.
+
+    (Chowdhery and others, 2022: what is computed a second time for activation checkpointing does not count.)
+    """
+    return rank["flops"] / (rank["seconds"] * rank["peak_flops"]) if rank.get("flops") else None
 
 
 def late(ranks: Sequence[Rank]) -> dict[int, float]:

@@ -17,9 +17,9 @@ from sanbu.codecs.chat import ChatCodec, Message
 from sanbu.codecs.text import TokenCodec
 from sanbu.codecs.tokenizer import encode
 from sanbu.config import SanbuError, dump
-from sanbu.evaluation.cost import cost
 from sanbu.files import read_json
 from sanbu.memory.check import FLOAT, check_weights, headers
+from sanbu.memory.cost import cost
 from sanbu.memory.limits import room
 from sanbu.models.tokens.transformer import Decoder
 from sanbu.run import Run

@@ -39,8 +39,8 @@ def keep_tab(tab: gr.Tab, name: str) -> None:
     tab.select(None, None, None, js=f"() => window.sanbuTabRestored ? ({write})({json.dumps(name)}) : []")
 
 
-def restore_tab(blocks: gr.Blocks, tabs: gr.Tabs) -> None:
-    """Select the tab in the address when the page opens."""
+def restore_tab(blocks: gr.Blocks, tabs: gr.Tabs) -> Any:
+    """Select the tab in the address when the page opens; returns the event."""
     names = [tab.id for tab in tabs.children if isinstance(tab, gr.Tab)]
 
     def select(request: gr.Request) -> Any:
@@ -49,6 +49,7 @@ def restore_tab(blocks: gr.Blocks, tabs: gr.Tabs) -> None:
 
     selected = blocks.load(select, None, tabs, show_progress="hidden")
     selected.success(None, None, None, js="() => { window.sanbuTabRestored = true; return []; }")
+    return selected
 
 
 def chosen(request: gr.Request | None, name: str) -> str:

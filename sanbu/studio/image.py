@@ -18,6 +18,7 @@ from sanbu.serve.images import ImageGeneration
 from sanbu.serve.schemas import ImageBody
 from sanbu.serve.service import Service
 from sanbu.studio.error_texts import error_text
+from sanbu.studio.timers import timer
 from sanbu.studio.translations import Language, language_of, say, translate
 
 
@@ -51,8 +52,8 @@ def image_tab(service: Service) -> None:
             async for picture, text in drafts(service, name, asked, int(count), int(seed or 0), language_of(request)):
                 made += [picture] if picture is not None else []
                 yield [picture, text, gr.skip(), gr.skip()]
-        number = len(made)
-        yield [gr.skip(), gr.skip(), made, gr.Slider(1, max(2, number), number, visible=number > 1)]
+        number, last = len(made), made[-1] if made else gr.skip()
+        yield [last, gr.skip(), made, gr.Slider(1, max(2, number), number, visible=number > 1)]
 
     event = draw.click(draw_drafts, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=4)
     stop.click(None, cancels=[event])
@@ -111,7 +112,7 @@ def compare_tab(service: Service, root: Path) -> None:
         written = path.stat().st_mtime if path else -1.0
         return [gr.skip()] * 4 if written == shown else [*comparison(path), written]
 
-    gr.on([gr.Timer(5).tick], refresh, latest, [note, table, plot, latest], show_progress="hidden")
+    gr.on([timer(5).tick], refresh, latest, [note, table, plot, latest], show_progress="hidden")
     gr.on(None, refresh, latest, [note, table, plot, latest])
 
 

@@ -23,6 +23,7 @@ from sanbu.studio.recipes import recipes_tab
 from sanbu.studio.runs import runs_tab
 from sanbu.studio.speech import speech_tab
 from sanbu.studio.style import STYLE, theme
+from sanbu.studio.timers import tick_while_open
 from sanbu.studio.translations import TEXTS, say
 
 
@@ -57,7 +58,7 @@ def page(service: Service, root: Path, local: bool = True, tour: Callable[[], No
                         label_tab(blocks, service, root / "rankings.jsonl")
                 with page_tab("recipes"):
                     recipes_tab(root, blocks)
-        restore_tab(blocks, tabs)
+        tick_while_open(tabs, restore_tab(blocks, tabs))
         blocks.load(None, None, None, js=NAMES)
     blocks.queue(api_open=False)
     return blocks

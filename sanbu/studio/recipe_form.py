@@ -73,7 +73,7 @@ def counted(name: str, arguments: Sequence[str]) -> tuple[int, Parts]:
 @lru_cache(64)
 def counted_once(recipe: str) -> tuple[int, Parts]:
     """See `counted`. recipe: as JSON."""
-    from sanbu.evaluation.cost import cost
+    from sanbu.memory.cost import cost
     from sanbu.memory.training import estimate
     from sanbu.run import Run
 

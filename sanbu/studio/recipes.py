@@ -16,6 +16,7 @@ from sanbu.studio.address import chosen, keep
 from sanbu.studio.messages import Message, told
 from sanbu.studio.recipe_form import Table, edits, make_recipe, rows, size_text, with_edits, words
 from sanbu.studio.run_folders import stopped_runs
+from sanbu.studio.timers import timer
 from sanbu.studio.training_process import TrainingProcess, command_line, new_place, train_words
 from sanbu.studio.translations import Language, language_of, say
 
@@ -212,7 +213,7 @@ def connect_training(process: TrainingProcess, blocks: gr.Blocks, widgets: Widge
     widgets["resume"].click(resume, [widgets["stopped"], answer], answer)
     listed: gr.State = gr.State(None)
     gr.on(
-        [blocks.load, gr.Timer(2).tick, answer.change],
+        [blocks.load, timer(2).tick, answer.change],
         poll,
         [answer, widgets["stopped"], listed],
         [widgets["state"], widgets["bar"], widgets["stopped"], listed],

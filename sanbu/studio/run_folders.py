@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 from sanbu.config import SanbuError
+from sanbu.display.ranks import cells, listed
+from sanbu.parallel.pace import late, ranks_of
 from sanbu.recipe import walk
 from sanbu.run import Run
 from sanbu.studio.metrics import Metrics, Readers, number
@@ -165,11 +167,20 @@ def progress_text(found: Opened | None, language: Language = "en", state: State 
         lines.insert(0, f"{place}: {latest(metrics)}")
     elif not found.error:
         lines.append(translate("begins" if state == "running" else "no_metrics", language))
+    lines += late_ranks(found, language)
     torn = [*metrics.torn, *([metrics.cut] if metrics.cut and state != "running" else [])]
     if torn:
         numbers = ", ".join(map(str, torn[:5])) + (", ..." if len(torn) > 5 else "")
         lines.append(translate("torn_metrics", language).format(file=found.folder / "metrics.jsonl", lines=numbers))
     return "\n".join(lines)
+
+
+def late_ranks(found: Opened, language: Language) -> list[str]:
+    """A line per rank that the others wait for."""
+    ranks = ranks_of(found.folder)
+    told = translate("late_rank", language)
+    late_ones = late(ranks).items()
+    return [told.format(rank=rank, machine=ranks[rank]["machine"], factor=factor) for rank, factor in late_ones]
 
 
 def latest(metrics: Metrics) -> str:
@@ -183,6 +194,12 @@ def seconds_left(found: Opened, steps: int) -> float | None:
     """About how long the steps that are left take; None before the first."""
     done, spent = found.metrics.step, found.metrics.seconds
     return spent / done * max(0, steps - done) if done and number(spent) is not None else None
+
+
+def rank_rows(found: Opened | None) -> tuple[tuple[str, ...], ...]:
+    """The ranks of a run in many processes: speed, waiting, MFU and memory. Empty for a run of one."""
+    ranks = ranks_of(found.folder) if found else []
+    return tuple(tuple(cells(number, ranks[number])) for number in listed(ranks))
 
 
 # -- what it is made of -----------------------------------------------------------------------------------------------

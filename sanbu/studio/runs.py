@@ -22,11 +22,13 @@ from sanbu.studio.run_folders import (
     opened,
     parents_text,
     progress_text,
+    rank_rows,
     recipe_text,
     sample_files,
     samples,
 )
 from sanbu.studio.tables import table_view
+from sanbu.studio.timers import timer
 from sanbu.studio.translations import Language, language_of, say, translate
 
 COLORS = (
@@ -58,6 +60,7 @@ class Shown:
     titles: tuple[str, ...] = ()
     progress: str | None = None
     files: tuple[Path, ...] = ()
+    ranks: tuple[Any, ...] = ()
 
 
 def runs_tab(root: Path, blocks: gr.Blocks) -> None:
@@ -80,12 +83,13 @@ def runs_tab(root: Path, blocks: gr.Blocks) -> None:
         label=say("over"), height=300, columns=6, object_fit="contain", format="png", elem_id="run-pictures"
     )
     texts = gr.Textbox(label=say("over"), lines=6, max_lines=20, interactive=False, elem_id="run-texts")
+    ranks = gr.Dataframe(label=say("ranks"), interactive=False, visible=False, elem_id="ranks")
     table_view(lambda name: open_run(root, name), name)
     with gr.Accordion(say("recipe"), open=False):
         recipe = gr.Textbox(show_label=False, lines=10, max_lines=40, interactive=False, elem_id="run-recipe")
     choices = {"run": name, "figure": figure, "overlay": overlay, "smoothing": smoothing, "axis": axis}
     results = {"curve": curve, "progress": progress, "parents": parents, "recipe": recipe, "pictures": pictures}
-    filled = connect(root, blocks, choices, {**results, "texts": texts})
+    filled = connect(root, blocks, choices, {**results, "texts": texts, "ranks": ranks})
     keep(filled, choices)
 
 
@@ -111,7 +115,7 @@ def connect(root: Path, blocks: gr.Blocks, choices: Mapping[str, Any], results: 
         return [gr.skip() if shown.titles == drawn else other_lines(shown.titles), shown.titles]
 
     filled = gr.on(
-        [blocks.load, gr.Timer(2).tick, *(component.change for component in choices.values())],
+        [blocks.load, timer(2).tick, *(component.change for component in choices.values())],
         show,
         [*choices.values(), shown],
         [*outputs.values(), shown],
@@ -160,7 +164,10 @@ def updates(
         pictures, texts = samples(files)
         changed["pictures"] = gr.Gallery(pictures, visible=bool(pictures))
         changed["texts"] = gr.Textbox(texts, visible=bool(texts))
-    return changed, Shown(names, run_key(found), figures, key, titles, text, files)
+    ranks = rank_rows(found)
+    if ranks != shown.ranks:
+        changed["ranks"] = rank_table(ranks, language)
+    return changed, Shown(names, run_key(found), figures, key, titles, text, files, ranks)
 
 
 def from_address(request: gr.Request | None) -> Choices:
@@ -196,6 +203,13 @@ def parts_of_run(found: Opened | None, shown: Shown) -> dict[str, Any]:
     if run_key(found) == shown.run and shown.names is not None:
         return {}
     return {"parents": parents_text(found), "recipe": recipe_text(found)}
+
+
+def rank_table(rows: Sequence[Sequence[str]], language: Language) -> gr.Dataframe:
+    """The ranks of a run in many processes; hidden for a run of one."""
+    titles = [translate(word, language) for word in ("rank", "machine", "rows_per_second", "waiting_part")]
+    headers = [*titles, "MFU", translate("memory", language)]
+    return gr.Dataframe({"headers": headers, "data": [list(row) for row in rows]}, visible=bool(rows))
 
 
 def curve_key(drawn: Sequence[Opened], asked: Choices) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from sanbu.evaluation.jobs import Jobs, Progress
 from sanbu.progress import duration
 from sanbu.studio.metrics import Metrics, curves, figures_of
 from sanbu.studio.run_folders import opened
+from sanbu.studio.timers import timer
 from sanbu.studio.translations import Language, language_of, say, translate
 
 Parts = Callable[[], Sequence[Progress]]
@@ -50,7 +51,7 @@ def tour_tab(jobs: Jobs, parts: Parts, root: Path) -> None:
         return [told, *curve_and_text(found, root), drawn, files]
 
     everything = [table, curve, text, gallery, kept]
-    gr.Timer(2).tick(refresh, kept, everything, show_progress="hidden")
+    timer(2).tick(refresh, kept, everything, show_progress="hidden")
     gr.on(None, refresh, kept, everything)
 
 

@@ -149,6 +149,16 @@ WORDS = {
     "begins": ("Training is starting; no step yet", "训练正在启动，尚未完成第一步"),
     "step_of": ("{step} / {steps}", "{step} / {steps}"),
     "stopped_at": ("stopped at {step} of {steps}", "已停止：第 {step} 步，共 {steps} 步"),
+    "ranks": ("Ranks", "各进程"),
+    "rank": ("rank", "进程"),
+    "machine": ("machine", "机器"),
+    "rows_per_second": ("rows/s", "行/秒"),
+    "waiting_part": ("waiting", "等待"),
+    "memory": ("memory", "内存"),
+    "late_rank": (
+        "rank {rank} on {machine} computes {factor:.1f} times as long as the others, which wait for it",
+        "{machine} 上的进程 {rank} 的计算时间是其他进程的 {factor:.1f} 倍，其他进程在等它",
+    ),
     "torn_metrics": (
         "{file}: line {lines} cannot be read and is left out",
         "{file}：第 {lines} 行无法读取，已略过",

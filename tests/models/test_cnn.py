@@ -5,9 +5,9 @@ import torch
 
 from sanbu import recipes
 from sanbu.config import ConfigError
-from sanbu.evaluation.cost import cost
 from sanbu.files import weights
 from sanbu.loop import train
+from sanbu.memory.cost import cost
 from sanbu.models.predictors.cnn import CNN, WideResNet
 from sanbu.models.predictors.reconstructor import Reconstructor
 from sanbu.space import Space

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sanbu import recipes
-from sanbu.evaluation.cost import cost
+from sanbu.memory.cost import cost
 from sanbu.models.denoisers.dit import DiT
 from sanbu.models.denoisers.perceptron import PerceptronDenoiser, SkipPerceptron
 from sanbu.models.denoisers.unet import UNet

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sanbu import recipes
-from sanbu.evaluation.cost import cost
 from sanbu.layers.attention import band, causal
 from sanbu.layers.positions import LinearScaling, Rotary
+from sanbu.memory.cost import cost
 from sanbu.models.tokens.gemma import Gemma2, Gemma3
 from sanbu.models.tokens.gpt import GPT1, GPT2, GPT3
 from sanbu.models.tokens.llama import Llama, Mistral

@@ -8,7 +8,7 @@ import torch
 
 from sanbu.display.ranks import table
 from sanbu.parallel.layout import Layout
-from sanbu.parallel.pace import Pace, late, ranks_of
+from sanbu.parallel.pace import Pace, late, ranks_of, utilisation
 from sanbu.parallel.world import join
 from tests.parallel.processes import run_processes
 
@@ -18,7 +18,7 @@ SLOW, STEPS = 0.2, 3  # seconds more that rank 1 computes per step
 def work(folder):
     """Three steps of which rank 1 computes more; every rank then takes part in a sum."""
     with join(Layout(), "cpu") as world:
-        pace = Pace(world, 9, folder)
+        pace = Pace(world, 9, folder, flops=lambda: 10**6)
         for _ in range(STEPS):
             pace.start()
             until = time.thread_time() + (SLOW if world.rank == 1 else 0.01)
@@ -37,9 +37,16 @@ def test_the_rank_that_the_others_wait_for_is_named(tmp_path):
     assert json.loads(line)["step"] == STEPS
     ranks = ranks_of(tmp_path)
     assert [rank["rows"] for rank in ranks] == [STEPS * 3] * 3 and list(late(ranks)) == [1]
+    assert ranks[0]["flops"] == STEPS * 3 * 10**6 and 0 < utilisation(ranks[0]) < 1
     assert ranks[1]["waiting"] < 0.5 * STEPS * SLOW < ranks[0]["waiting"] and ranks[0]["memory_bytes"] > 10**7
     shown = table(ranks, 16, "tokens/s").splitlines()
     assert len(shown) == 5 and shown[-1].startswith("rank 1 on ") and "which wait for it" in shown[-1]
+
+
+def test_what_a_rank_reaches_of_what_its_device_can():
+    rank = of(2.0, 0.0, flops=400.0, peak_flops=1000)
+    assert utilisation(rank) == 400 / (2.0 * 1000) and utilisation(of(2.0, 0.0, flops=0.0, peak_flops=9)) is None
+    assert "20 %" in table([rank, rank], 1, "rows/s").splitlines()[1]
 
 
 def of(seconds, waiting, **more):

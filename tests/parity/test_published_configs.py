@@ -3,8 +3,8 @@
 import pytest
 
 from sanbu.config import dump, load
-from sanbu.evaluation.cost import cost
 from sanbu.interop.families import FAMILIES
+from sanbu.memory.cost import cost
 from sanbu.recipe import Recipe
 
 COMMON = {"initializer_range": 0.02, "use_cache": True, "torch_dtype": "bfloat16", "transformers_version": "4.40.0"}

@@ -16,8 +16,8 @@ from sanbu.config import SanbuError
 from sanbu.data.speech import Speech, Transcripts
 from sanbu.data.waves import Waves
 from sanbu.evaluation import speech as measured
-from sanbu.evaluation.cost import cost
 from sanbu.layers.spectrogram import Mel
+from sanbu.memory.cost import cost
 from sanbu.memory.training import estimate
 from sanbu.objectives.ctc import Ctc
 from sanbu.objectives.distilled_speaking import DistilledSpeaking

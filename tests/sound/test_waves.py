@@ -17,9 +17,9 @@ from sanbu.config import SanbuError
 from sanbu.data.sound_files import clips
 from sanbu.data.waves import Waves
 from sanbu.evaluation import vocoders
-from sanbu.evaluation.cost import cost
 from sanbu.interop.hifigan import import_run, is_hifigan
 from sanbu.layers.spectrogram import Mel, log_mel, stft
+from sanbu.memory.cost import cost
 from sanbu.memory.training import estimate
 from sanbu.models.vocoders.hifigan import HifiGan
 from sanbu.models.vocoders.istft_head import IstftHead

@@ -139,6 +139,24 @@ def test_pictures_come_to_be_and_every_draft_can_be_seen(opened):
     wait(lambda: page.get_attribute("#image-shown img", "src") != last)
 
 
+def test_only_the_open_tab_asks_the_server(opened):
+    asked = []
+    page = opened()
+    page.on("request", lambda request: asked.append(request.url) if "/queue/join" in request.url else None)
+
+    def quiet(seconds=5):
+        before = len(asked)
+        page.wait_for_timeout(1000 * seconds)
+        return len(asked) == before
+
+    wait(quiet)
+    go(page, "Runs")
+    before = len(asked)
+    wait(lambda: (page.wait_for_timeout(200), len(asked) >= before + 3)[1])
+    go(page, "Chat")
+    wait(quiet)
+
+
 def test_a_label_that_is_not_there_is_said(opened):
     page = opened()
     go(page, "Image")

@@ -125,7 +125,7 @@ def test_the_address_brings_recipe_arguments_and_folder_back(tmp_path):
 
 
 def test_the_size_is_that_of_sanbu_show():
-    from sanbu.evaluation.cost import cost
+    from sanbu.memory.cost import cost
 
     small = ("data.tokenizer=byte", "data.context=32", "model.context=32", "model.layers=1", "model.width=16",
              "model.heads=2", "schedule.batch=2")  # fmt: skip

@@ -266,3 +266,21 @@ def test_an_address_that_is_not_allowed_is_harmless(query, root):
     held = page(root)
     held.go(request=SimpleNamespace(query_params=QueryParams(query), headers={}))
     assert 0 <= held.parts["smoothing"] < 1 and held.parts["axis"] == "step"
+
+
+def test_the_ranks_of_a_run_in_many_processes_and_the_one_that_is_late(root):
+    def rank(seconds, waiting):
+        rest = {"steps": 4, "rows": 8, "memory_bytes": 5 * 10**6, "flops": 10.0**12, "peak_flops": 10**12}
+        return {"machine": "a", "seconds": seconds, "waiting": waiting, **rest}
+
+    line = json.dumps({"step": 4, "ranks": [rank(4.0, 3.0), rank(4.0, 3.0), rank(4.0, 0.0)]})
+    (root / "new" / "ranks.jsonl").write_text(f'{line}\n{{"step": 8, "ra')
+    changed, shown = updates(root, Choices(), Shown())
+    table = changed["ranks"]
+    assert table.visible and [row[:5] for row in table.value["data"]] == [
+        ["0", "a", "2", "75 %", "25 %"], ["1", "a", "2", "75 %", "25 %"], ["2", "a", "2", "0 %", "25 %"],
+    ]  # fmt: skip
+    assert table.value["headers"][4] == "MFU" and "rank 2 on a computes 4.0 times" in changed["progress"]
+    assert "ranks" not in updates(root, Choices("new"), shown)[0]
+    changed, _ = updates(root, Choices("old"), shown)
+    assert not changed["ranks"].visible

@@ -38,16 +38,12 @@ def test_two_runs_speak_side_by_side(page):
     page.locator("#speech-text textarea").fill("One step. Two more!")
     page.locator("#speak").click()
     for number in (1, 2):
-        page.wait_for_function(
-            f"document.querySelector('#speech-told-{number} textarea').value.includes('s of sound')"
-        )
+        page.wait_for_function(f"document.querySelector('#speech-told-{number} textarea').value.includes('s of sound')")
         assert "first piece after" in told(page, number).input_value()
         assert page.locator(f"#speech-picture-{number} img").count() == 1
     page.locator("#speech-text textarea").fill("...")
     page.locator("#speak").click()
-    page.wait_for_function(
-        "document.querySelector('#speech-told-1 textarea').value.includes('no letter')"
-    )
+    page.wait_for_function("document.querySelector('#speech-told-1 textarea').value.includes('no letter')")
 
 
 def test_it_listens(page, runs, tmp_path):  # noqa: F811
@@ -55,6 +51,4 @@ def test_it_listens(page, runs, tmp_path):  # noqa: F811
     write_wave(path, 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32), 8000)
     true = sanbu.load(runs / "recogniser").generate(str(path))
     page.locator("#speech-heard input[type=file]").set_input_files(str(path))
-    page.wait_for_function(
-        "text => document.querySelector('#speech-read textarea').value.trim() === text", arg=true
-    )
+    page.wait_for_function("text => document.querySelector('#speech-read textarea').value.trim() === text", arg=true)

@@ -54,6 +54,14 @@ def cost(recipe: Recipe) -> Cost | RowCost:
     return Cost(parameters, 6 * products + attention, parameters * BYTES, cached * BYTES)
 
 
+def flops_per_row(recipe: Recipe) -> int:
+    """Training FLOPs of one row; 0 where the objective passes rows through more than the model."""
+    if recipe.parents or set(recipe.objective.build().players) != {"model"}:
+        return 0
+    found = cost(recipe)
+    return found.flops_per_row if isinstance(found, RowCost) else found.flops_per_token * recipe.data.space().shape[0]
+
+
 def forward_flops(model: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     """FLOPs of one row through a model on the meta device."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

@@ -1,0 +1,39 @@
+"""Timers that tick only while their tab is open. The browser starts and stops them; the server hears nothing of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+START = """(name) => OWNERS.map((owner) => ({__type__: "update", active: owner === name}))"""
+OPEN = """((names) => {
+  const name = new URLSearchParams(location.search).get("tab");
+  return names.includes(name) ? name : names[0];
+})"""
+
+
+def timer(seconds: float) -> gr.Timer:
+    """A timer of the tab that is being made. It stands still until `tick_while_open` starts it."""
+    return gr.Timer(seconds, active=False)
+
+
+def tick_while_open(tabs: gr.Tabs, restored: Any) -> None:
+    """Let the timers of the open tab tick, and no others. restored: the event that opened the tab in the address."""
+    own = [tab for tab in tabs.children if isinstance(tab, gr.Tab)]
+    found = {each: tab.id for tab in own for each in timers_in(tab)}
+    names = [tab.id for tab in own]
+    start = START.replace("OWNERS", json.dumps(list(found.values())))
+    restored.success(None, None, list(found), js=f"() => ({start})({OPEN}({json.dumps(names)}))")
+    for tab in own:
+        tab.select(None, None, list(found), js=f"() => ({start})({json.dumps(tab.id)})")
+
+
+def timers_in(block: Any) -> Iterator[gr.Timer]:
+    """The timers below a block."""
+    for child in getattr(block, "children", ()):
+        if isinstance(child, gr.Timer):
+            yield child
+        yield from timers_in(child)
