@@ -42,9 +42,9 @@ WORDS = """() => new Promise((found) => {
 
 def prepare(folder: Path) -> None:
     """Train the two runs, unless they are there."""
+    from sanbu.config import override
     from sanbu.loop import train
     from sanbu.recipes import make
-    from sanbu.watcher import Silent
 
     small = ["model.layers=1", "model.heads=2", "model.width=16", "schedule.steps=20", "machine.threads=1"]
     asked = [[{"role": "user", "content": f"What is {a}?"}, {"role": "assistant", "content": f"It is {a}."}]
@@ -59,7 +59,8 @@ def prepare(folder: Path) -> None:
     }
     for name, (recipe, arguments) in runs.items():
         if not (folder / name / "checkpoints").exists():
-            train(make(recipe, arguments)[0], folder / name, watcher=Silent())
+            made, changes = make(recipe, arguments)
+            train(override(made, changes), folder / name, watchers=())
 
 
 def processor_seconds(processes: list[int]) -> float:

@@ -18,7 +18,7 @@ from sanbu.serve.images import ImageGeneration
 from sanbu.serve.schemas import ImageBody
 from sanbu.serve.service import Service
 from sanbu.studio.error_texts import error_text
-from sanbu.studio.timers import timer
+from sanbu.studio.timers import changed
 from sanbu.studio.translations import Language, language_of, say, translate
 
 
@@ -108,17 +108,22 @@ def compare_tab(service: Service, root: Path) -> None:
     latest = gr.State(0.0)  # when the file that is shown was written
 
     def refresh(shown: float) -> list[Any]:
-        path = latest_comparison(root)
-        written = path.stat().st_mtime if path else -1.0
-        return [gr.skip()] * 4 if written == shown else [*comparison(path), written]
+        path, now = latest_comparison(root), written(root)
+        return [gr.skip()] * 4 if now == shown else [*comparison(path), now]
 
-    gr.on([timer(5).tick], refresh, latest, [note, table, plot, latest], show_progress="hidden")
+    gr.on([changed(5, lambda: written(root))], refresh, latest, [note, table, plot, latest], show_progress="hidden")
     gr.on(None, refresh, latest, [note, table, plot, latest])
 
 
 def latest_comparison(root: Path) -> Path | None:
     """The newest result of `sanbu compare` below a folder."""
     return max(root.glob("**/compare.json"), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def written(root: Path) -> float:
+    """When the newest result was written; -1 if there is none."""
+    path = latest_comparison(root)
+    return path.stat().st_mtime if path else -1.0
 
 
 def comparison(path: Path | None) -> list[Any]:

@@ -16,7 +16,7 @@ from sanbu.studio.address import chosen, keep
 from sanbu.studio.messages import Message, told
 from sanbu.studio.recipe_form import Table, edits, make_recipe, rows, size_text, with_edits, words
 from sanbu.studio.run_folders import stopped_runs
-from sanbu.studio.timers import timer
+from sanbu.studio.timers import changed
 from sanbu.studio.training_process import TrainingProcess, command_line, new_place, train_words
 from sanbu.studio.translations import Language, language_of, say
 
@@ -201,6 +201,9 @@ def connect_training(process: TrainingProcess, blocks: gr.Blocks, widgets: Widge
     def resume(name: str | None, answer: Answer, request: gr.Request) -> Answer:
         return answered(lambda: process.resume(name), answer, request)
 
+    def look(request: gr.Request) -> Any:
+        return process.status(language_of(request)), stopped_runs(process.root)
+
     def poll(answer: Answer, chosen: str | None, listed: list[str] | None, request: gr.Request) -> list[Any]:
         text, part = process.status(language_of(request))
         found = stopped_runs(process.root)
@@ -213,7 +216,7 @@ def connect_training(process: TrainingProcess, blocks: gr.Blocks, widgets: Widge
     widgets["resume"].click(resume, [widgets["stopped"], answer], answer)
     listed: gr.State = gr.State(None)
     gr.on(
-        [blocks.load, timer(2).tick, answer.change],
+        [blocks.load, changed(2, look), answer.change],
         poll,
         [answer, widgets["stopped"], listed],
         [widgets["state"], widgets["bar"], widgets["stopped"], listed],

@@ -28,7 +28,7 @@ from sanbu.studio.run_folders import (
     samples,
 )
 from sanbu.studio.tables import table_view
-from sanbu.studio.timers import timer
+from sanbu.studio.timers import changed
 from sanbu.studio.translations import Language, language_of, say, translate
 
 COLORS = (
@@ -108,16 +108,28 @@ def connect(root: Path, blocks: gr.Blocks, choices: Mapping[str, Any], results: 
         request: gr.Request,
     ) -> list[Any]:
         asked = Choices(run, figure, tuple(overlay or ()), number(smoothing) or 0.0, axis)
-        changed, shown = updates(root, asked, shown, language_of(request), request)
-        return [*(changed.get(each, gr.skip()) for each in outputs), shown]
+        update, shown = updates(root, asked, shown, language_of(request), request)
+        return [*(update.get(each, gr.skip()) for each in outputs), shown]
+
+    def look(
+        run: str | None,
+        figure: str | None,
+        overlay: list[str],
+        smoothing: float,
+        axis: str,
+        shown: Shown,
+        request: gr.Request,
+    ) -> str:
+        return repr(show(run, figure, overlay, smoothing, axis, shown, request)[-1])
 
     def draw_again(shown: Shown, drawn: tuple[str, ...]) -> list[Any]:
         return [gr.skip() if shown.titles == drawn else other_lines(shown.titles), shown.titles]
 
+    asked = [*choices.values(), shown]
     filled = gr.on(
-        [blocks.load, timer(2).tick, *(component.change for component in choices.values())],
+        [blocks.load, changed(2, look, asked), *(component.change for component in choices.values())],
         show,
-        [*choices.values(), shown],
+        asked,
         [*outputs.values(), shown],
         show_progress="hidden",
         trigger_mode="always_last",

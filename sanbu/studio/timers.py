@@ -1,9 +1,12 @@
-"""Timers that tick only while their tab is open. The browser starts and stops them; the server hears nothing of it."""
+"""Timers that tick only while their tab is open, and that touch nothing on the page unless something has changed.
+
+The browser starts and stops them; the server hears nothing of it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
@@ -15,9 +18,15 @@ OPEN = """((names) => {
 })"""
 
 
-def timer(seconds: float) -> gr.Timer:
-    """A timer of the tab that is being made. It stands still until `tick_while_open` starts it."""
-    return gr.Timer(seconds, active=False)
+def changed(seconds: float, look: Callable[..., Any], inputs: Sequence[Any] = ()) -> Any:
+    """A trigger for the tab that is being made: every so many seconds, if `look` returns something else than before.
+
+    An event of the timer itself would draw every component that it may change again.
+    """
+    seen = gr.State()
+    timer = gr.Timer(seconds, active=False)  # until `tick_while_open` starts it
+    timer.tick(look, list(inputs), seen, show_progress="hidden")
+    return seen.change
 
 
 def tick_while_open(tabs: gr.Tabs, restored: Any) -> None:

@@ -16,7 +16,7 @@ from sanbu.evaluation.jobs import Jobs, Progress
 from sanbu.progress import duration
 from sanbu.studio.metrics import Metrics, curves, figures_of
 from sanbu.studio.run_folders import opened
-from sanbu.studio.timers import timer
+from sanbu.studio.timers import changed
 from sanbu.studio.translations import Language, language_of, say, translate
 
 Parts = Callable[[], Sequence[Progress]]
@@ -50,8 +50,12 @@ def tour_tab(jobs: Jobs, parts: Parts, root: Path) -> None:
         told = table_of(jobs, found, language_of(request))
         return [told, *curve_and_text(found, root), drawn, files]
 
+    def look(kept: tuple[Path, ...], request: gr.Request) -> str:
+        told, _, said, _, files = refresh(kept, request)
+        return repr((told, said, files))
+
     everything = [table, curve, text, gallery, kept]
-    timer(2).tick(refresh, kept, everything, show_progress="hidden")
+    gr.on([changed(2, look, [kept])], refresh, kept, everything, show_progress="hidden")
     gr.on(None, refresh, kept, everything)
 
 

@@ -30,6 +30,7 @@ def go(page, tab):
 
 
 def ask(page, text):
+    page.wait_for_selector("#send")  # while an answer is written, Stop stands there
     page.fill("#words textarea", text)
     page.keyboard.press("Enter")
 
@@ -155,6 +156,29 @@ def test_only_the_open_tab_asks_the_server(opened):
     wait(lambda: (page.wait_for_timeout(200), len(asked) >= before + 3)[1])
     go(page, "Chat")
     wait(quiet)
+
+
+COUNT = """
+window.frames_drawn = 0;
+const native = window.requestAnimationFrame;
+window.requestAnimationFrame = (call) => native((time) => { window.frames_drawn += 1; call(time); });
+"""
+
+
+def test_a_page_on_which_nothing_happens_draws_no_frames(studio, browser):
+    context = browser.new_context(locale="en-US")
+    context.add_init_script(COUNT)
+    page = context.new_page()
+    page.goto(studio.url)
+    page.wait_for_selector("#words textarea", timeout=150_000)
+
+    def rests():
+        before = page.evaluate("window.frames_drawn")
+        page.wait_for_timeout(3000)
+        return page.evaluate("window.frames_drawn") - before < 15  # the library's own page: 180
+
+    wait(rests)
+    context.close()
 
 
 def test_a_label_that_is_not_there_is_said(opened):
