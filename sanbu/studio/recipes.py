@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -48,7 +49,8 @@ def recipes_tab(root: Path, blocks: gr.Blocks) -> None:
         show_search="filter",
         column_widths=["25%", "20%", "20%", "35%"],
     )
-    shown: gr.State = gr.State(None)  # the rows as the page has filled the table; None before the first time
+    # the rows as the page has filled the table, in the browser, so that they arrive there with the table's
+    shown = gr.Textbox(visible="hidden", elem_id="fields-shown")
     described = connect_form(root, blocks, {**form, "table": table, "shown": shown})
     connect_training(TrainingProcess(root), blocks, {**form, **training, "table": table, "shown": shown})
     keep(described, {"recipe": form["name"], "arguments": form["arguments"], "folder": form["folder"]})
@@ -95,16 +97,17 @@ def connect_form(root: Path, blocks: gr.Blocks, form: Widgets) -> Any:
     """Let table, command line and size follow the arguments, and the arguments follow edits of the table."""
 
     def describe(
-        name: str, arguments: str, folder: str, suggested: str, table: Any, shown: Table | None, request: gr.Request
+        name: str, arguments: str, folder: str, suggested: str, table: Any, shown: str, request: gr.Request
     ) -> list[Any]:
         given = {"name": name, "arguments": arguments or "", "folder": folder or ""}
-        now = {**given, "suggested": suggested, "shown": shown}
-        changed = form_updates(root, {**now, "table": cells(table)}, request)
-        return [changed.get(each, gr.skip()) for each in form]
+        now = {**given, "suggested": suggested, "shown": json.loads(shown) if shown else None}
+        update = form_updates(root, {**now, "table": cells(table)}, request)
+        update["shown"] = json.dumps(update["shown"], ensure_ascii=False)
+        return [update.get(each, gr.skip()) for each in form]
 
-    def edit(name: str, arguments: str, table: Any, shown: Table | None) -> Any:
+    def edit(name: str, arguments: str, table: Any, shown: str) -> Any:
         try:
-            return shlex.join(with_edits(name, words(arguments or ""), edits(cells(table), shown or [])))
+            return shlex.join(with_edits(name, words(arguments or ""), edits(cells(table), json.loads(shown or "[]"))))
         except SanbuError:
             return gr.skip()
 
@@ -186,10 +189,10 @@ def connect_training(process: TrainingProcess, blocks: gr.Blocks, widgets: Widge
     answer = gr.State((0, ""))  # of the last button
 
     def start(
-        name: str, arguments: str, folder: str, table: Any, shown: Table | None, answer: Answer, request: gr.Request
+        name: str, arguments: str, folder: str, table: Any, shown: str, answer: Answer, request: gr.Request
     ) -> Answer:
         def begin() -> None:
-            given = with_edits(name, words(arguments or ""), edits(cells(table), shown or []))
+            given = with_edits(name, words(arguments or ""), edits(cells(table), json.loads(shown or "[]")))
             steps = make_recipe(name, given).schedule.steps
             process.start(name, given, (folder or "").strip(), steps)
 
@@ -216,7 +219,7 @@ def connect_training(process: TrainingProcess, blocks: gr.Blocks, widgets: Widge
     widgets["resume"].click(resume, [widgets["stopped"], answer], answer)
     listed: gr.State = gr.State(None)
     gr.on(
-        [blocks.load, changed(2, look), answer.change],
+        [blocks.load, changed(2, look, after=[answer.change]), answer.change],
         poll,
         [answer, widgets["stopped"], listed],
         [widgets["state"], widgets["bar"], widgets["stopped"], listed],
@@ -242,4 +245,4 @@ def stopped_menu(found: list[str], chosen: str | None) -> Any:
 
 def progress_bar(part: float) -> str:
     """HTML of a progress bar; part: 0 to 1."""
-    return f'<progress max="1" value="{part:.4f}"></progress>'
+    return f'<progress max="1" value="{part:.6f}"></progress>'

@@ -12,20 +12,24 @@ from typing import Any
 import gradio as gr
 
 START = """(name) => OWNERS.map((owner) => ({__type__: "update", active: owner === name}))"""
-OPEN = """((names) => {
-  const name = new URLSearchParams(location.search).get("tab");
-  return names.includes(name) ? name : names[0];
-})"""
+OPENED = "() => (START)(window.sanbuTab = NAME)"
+RESTORED = """() => {
+  const names = NAMES, name = window.sanbuTab ?? new URLSearchParams(location.search).get("tab");
+  return (START)(names.includes(name) ? name : names[0]);
+}"""
 
 
-def changed(seconds: float, look: Callable[..., Any], inputs: Sequence[Any] = ()) -> Any:
+def changed(seconds: float, look: Callable[..., Any], inputs: Sequence[Any] = (), after: Sequence[Any] = ()) -> Any:
     """A trigger for the tab that is being made: every so many seconds, if `look` returns something else than before.
 
-    An event of the timer itself would draw every component that it may change again.
+    after: events that change what is shown by themselves, so that the next look counts in any case. (An event of the
+    timer itself would draw every component that it may change again.)
     """
     seen = gr.State()
     timer = gr.Timer(seconds, active=False)  # until `tick_while_open` starts it
     timer.tick(look, list(inputs), seen, show_progress="hidden")
+    if after:
+        gr.on(list(after), lambda: None, None, seen, show_progress="hidden")
     return seen.change
 
 
@@ -35,9 +39,11 @@ def tick_while_open(tabs: gr.Tabs, restored: Any) -> None:
     found = {each: tab.id for tab in own for each in timers_in(tab)}
     names = [tab.id for tab in own]
     start = START.replace("OWNERS", json.dumps(list(found.values())))
-    restored.success(None, None, list(found), js=f"() => ({start})({OPEN}({json.dumps(names)}))")
+    script = RESTORED.replace("NAMES", json.dumps(names)).replace("START", start)
+    restored.success(None, None, list(found), js=script)
     for tab in own:
-        tab.select(None, None, list(found), js=f"() => ({start})({json.dumps(tab.id)})")
+        script = OPENED.replace("NAME", json.dumps(tab.id)).replace("START", start)
+        tab.select(None, None, list(found), js=script)
 
 
 def timers_in(block: Any) -> Iterator[gr.Timer]:

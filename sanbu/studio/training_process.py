@@ -44,6 +44,7 @@ class TrainingProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.training: Training | None = None
         self.asked_to_stop = False
+        self.done = 0  # steps before this process
         self.lock = threading.Lock()
 
     def start(self, name: str, changes: Sequence[str], folder: str, steps: int) -> None:
@@ -75,6 +76,8 @@ class TrainingProcess:
                     stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
                 )  # fmt: skip
             self.training, self.asked_to_stop = training, False
+            found = opened(self.root, training.name)
+            self.done = found.metrics.step if found else 0
 
     def running(self) -> bool:
         """Whether the process is still running."""
@@ -107,7 +110,7 @@ class TrainingProcess:
         """How far a process is that runs."""
         if self.asked_to_stop:
             return translate("stopping", language).format(name=training.name)
-        if found is None or not found.metrics.rows:
+        if found is None or found.metrics.step <= self.done:
             return f"{training.name}: {translate('starting', language)}"
         left = seconds_left(found, training.steps)
         rest = translate("about_left", language).format(left=left) if left is not None else ""

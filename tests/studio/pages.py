@@ -51,7 +51,7 @@ def visit(page, address):
 def filled(page):
     """Whether the tab that is open shows what the server has sent."""
     if page.locator("#run").is_visible():
-        return value(page, "#run-progress") and (value(page, "#run") or "run=" not in page.url)
+        return value(page, "#run-progress") and (value(page, "#run") or "run=" not in address(page))
     return page.locator("#recipe-name").is_visible() and value(page, "#training")
 
 

@@ -17,12 +17,19 @@ def said(page, run):
 
 
 def wait(what, seconds=150):
-    """Wait until a condition holds."""
+    """Wait until a condition holds; a page that is loaded again meanwhile is asked again."""
+    from playwright.sync_api import Error
+
     end = time.monotonic() + seconds
-    while not (found := what()):
+    while True:
+        try:
+            if found := what():
+                return found
+        except Error as error:
+            if "navigation" not in str(error):
+                raise
         assert time.monotonic() < end, "it never came"
         time.sleep(0.05)
-    return found
 
 
 def go(page, tab):

@@ -283,7 +283,7 @@ def test_a_reason_stays_until_the_next_button():
 
 
 def test_an_empty_bar_and_an_empty_list():
-    assert 'value="0.0000"' in recipes.progress_bar(0.0)
+    assert 'value="0.000000"' in recipes.progress_bar(0.0)
     assert recipes.stopped_menu([], "gone").value is None and recipes.stopped_menu(["b", "a"], "a").value == "a"
     assert recipes.stopped_menu(["b", "a"], "gone").value == "b"
     assert recipes.cells([["a", None], ["b", 7]]) == [["a", ""], ["b", "7"]] and recipes.cells(None) == []
