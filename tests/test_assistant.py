@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -23,6 +21,7 @@ from sanbu.recipes import make as recipe_of
 from sanbu.recipes import pipelines
 from sanbu.recipes.stages import train_stages
 from sanbu.run import Run
+from tests.command_line import sanbu
 from tests.tenants.crash import after
 
 PAIRS = [
@@ -66,12 +65,6 @@ def pipeline(tmp_path_factory):
     stages, rest = begun(folder)
     train_stages(stages, folder, rest, [])
     return folder
-
-
-def sanbu(*arguments, given=None):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "sanbu", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, input=given)
 
 
 def test_each_stage_is_a_run_that_names_its_parents(pipeline):

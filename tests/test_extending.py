@@ -63,7 +63,10 @@ def test_each_is_one_file_and_one_line():
     assert all(sum(line.startswith("+") for line in hunk.splitlines()) == 1 for hunk in hunks)
 
 
-@pytest.mark.parametrize("words", commands(), ids=lambda words: words[1])
+SOME = [pytest.param(words, marks=[pytest.mark.slow] * (place > 0)) for place, words in enumerate(commands())]
+
+
+@pytest.mark.parametrize("words", SOME, ids=lambda words: words[1])
 def test_the_change_trains_and_draws(place, words):
     changes = [*TINY[words[0]], *(["data.path=text.txt"] if words[0] == "gpt2" else []), *words[1:], *SCHEDULE]
     run = f"runs/{words[1].replace('=', '-')}"

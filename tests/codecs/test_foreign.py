@@ -2,9 +2,6 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from sanbu.codecs.bpe import FileTokenizer, TokenizerFile, byte_file_tokenizer, 
 from sanbu.codecs.tokenizer import TokenizerError, encode
 from sanbu.config import SanbuError
 from sanbu.interop.special import Origin, tokenizer_in
+from tests.command_line import sanbu
 
 HONEST = json.loads(byte_file_tokenizer().tokenizer.to_str())
 PADDING = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}
@@ -165,12 +163,6 @@ def test_the_command_line_refuses_it(tmp_path, name):
     write(tmp_path, **BAD[name][0])
     (tmp_path / "t.txt").write_text("some text\n" * 999)
     changes = ["data.tokenizer=file", f"data.tokenizer.path={tmp_path}", f"data.path={tmp_path / 't.txt'}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "sanbu", "train", "gpt2", *changes, "--run", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "SANBU_CACHE": str(tmp_path / "cache")},
-        check=False,
-    )
+    done = sanbu("train", "gpt2", *changes, "--run", tmp_path / "run", SANBU_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "is not a usable tokenizer.json" in done.stderr
     assert not (tmp_path / "run").exists() and not any((tmp_path / "cache").glob(".text-*.tmp"))

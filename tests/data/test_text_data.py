@@ -109,9 +109,11 @@ def test_every_kind_of_source(tmp_path):
     assert fingerprint(str(tmp_path)) != before
 
 
-def test_a_data_set_by_name(tmp_path):
+def test_a_data_set_by_name(tmp_path, monkeypatch):
     """The datasets library reads a local folder through the same code as a data set on the hub."""
     pytest.importorskip("datasets")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)  # else it asks the network again and again
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in ("eins", "zwei")))
     assert list(documents(f"hub:{tmp_path}/set")) == ["eins", "zwei"]

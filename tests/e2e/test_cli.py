@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sanbu.checkpoints import Writer
+from tests.command_line import sanbu
 
 SMALL = [
     "data.tokenizer=byte",
@@ -30,14 +31,6 @@ SMALL += [
 ]
 SMALL += ["schedule.checkpoint_every=3", "machine.threads=1", "model.context=32"]
 LINES = "".join(f"line {i} of {i * i}: the quick brown fox\n" for i in range(200))
-
-
-def sanbu(*arguments, cwd=None, **environment):
-    command = [sys.executable, "-m", "sanbu", *map(str, arguments)]
-    kept = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment}
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=kept, stdin=subprocess.DEVNULL, check=False, timeout=120
-    )
 
 
 @pytest.fixture(scope="module")

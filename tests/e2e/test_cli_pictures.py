@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from sanbu.files import read_tensors
-from tests.e2e.test_cli import refused, sanbu
+from tests.command_line import sanbu
+from tests.e2e.test_cli import refused
 
 SMALL = [
     "schedule.steps=4",

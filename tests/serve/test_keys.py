@@ -1,8 +1,6 @@
 """Keys while the server runs: made, changed and revoked; limits that hold for requests at once."""
 
 import json
-import subprocess
-import sys
 import threading
 
 import httpx
@@ -14,6 +12,7 @@ from sanbu.serve import keys as module
 from sanbu.serve.errors import APIError
 from sanbu.serve.key_file import Key, make, read_keys, revoke
 from sanbu.serve.keys import Keys
+from tests.command_line import sanbu
 from tests.serve.conftest import Served
 
 CHAT = {"model": "talk", "messages": [{"role": "user", "content": "x"}], "logit_bias": {"0": -100}}
@@ -127,7 +126,7 @@ def test_requests_at_once_do_not_pass_the_limit_together(runs, tmp_path, stream)
 
 
 def command(*words):
-    return subprocess.run([sys.executable, "-m", "sanbu", "key", *words], capture_output=True, text=True)
+    return sanbu("key", *words)
 
 
 def test_keys_are_made_listed_and_revoked_on_the_command_line(tmp_path):

@@ -20,6 +20,7 @@ import pytest
 from sanbu.config import SanbuError
 from sanbu.serve.key_file import make
 from sanbu.serve.keys import Keys
+from tests.command_line import sanbu
 from tests.serve.conftest import Served
 
 ASKED = [{"role": "user", "content": "What is 3?"}]
@@ -343,9 +344,7 @@ def test_term_drains_what_is_begun(runs, tmp_path):
 
 def test_what_cannot_be_served_is_one_line_and_exit_code_2(runs, tmp_path):
     def said(*words):
-        done = subprocess.run(
-            [sys.executable, "-m", "sanbu", "serve", *map(str, words)], capture_output=True, text=True
-        )
+        done = sanbu("serve", *words)
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
         return done.stderr
 
