@@ -266,6 +266,8 @@ def join(layout: Layout, device: str) -> Iterator[World]:
     roll = call_roll(layout)
     try:
         yield make_world(layout, device)
+        if created:
+            dist.barrier()  # a process that ends early closes connections from which others still read
     except RuntimeError as error:
         if not lost_contact(error):
             raise

@@ -256,7 +256,7 @@ class ChatTab:
         if str(request.session_hash) in self.running:
             return [gr.skip()] * len(self.everything)
         updates = self.show(read_kept(kept), language_of(request), system)
-        updates[2] = gr.skip()
+        updates[0] = updates[2] = updates[3] = updates[4] = gr.skip()  # a question may be on its way already
         return updates
 
     def page(self, request: gr.Request, name: str, step: int, kept: str) -> list[Any]:

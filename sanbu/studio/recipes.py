@@ -204,12 +204,11 @@ def connect_training(process: TrainingProcess, blocks: gr.Blocks, widgets: Widge
     def resume(name: str | None, answer: Answer, request: gr.Request) -> Answer:
         return answered(lambda: process.resume(name), answer, request)
 
-    def look(request: gr.Request) -> Any:
+    def look(request: gr.Request) -> tuple[tuple[str, float], list[str]]:
         return process.status(language_of(request)), stopped_runs(process.root)
 
     def poll(answer: Answer, chosen: str | None, listed: list[str] | None, request: gr.Request) -> list[Any]:
-        text, part = process.status(language_of(request))
-        found = stopped_runs(process.root)
+        (text, part), found = look(request)
         runs = gr.skip() if found == listed else stopped_menu(found, chosen)
         return ["\n".join(filter(None, (answer[1], text))), progress_bar(part), runs, found]
 

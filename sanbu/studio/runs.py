@@ -107,20 +107,12 @@ def connect(root: Path, blocks: gr.Blocks, choices: Mapping[str, Any], results: 
         shown: Shown,
         request: gr.Request,
     ) -> list[Any]:
-        asked = Choices(run, figure, tuple(overlay or ()), number(smoothing) or 0.0, axis)
+        asked = read_choices(run, figure, overlay, smoothing, axis)
         update, shown = updates(root, asked, shown, language_of(request), request)
         return [*(update.get(each, gr.skip()) for each in outputs), shown]
 
-    def look(
-        run: str | None,
-        figure: str | None,
-        overlay: list[str],
-        smoothing: float,
-        axis: str,
-        shown: Shown,
-        request: gr.Request,
-    ) -> str:
-        return repr(show(run, figure, overlay, smoothing, axis, shown, request)[-1])
+    def look(*inputs: Any) -> str:
+        return repr(updates(root, read_choices(*inputs[:-1]), inputs[-1])[1])
 
     def draw_again(shown: Shown, drawn: tuple[str, ...]) -> list[Any]:
         return [gr.skip() if shown.titles == drawn else other_lines(shown.titles), shown.titles]
@@ -138,6 +130,11 @@ def connect(root: Path, blocks: gr.Blocks, choices: Mapping[str, Any], results: 
     how: Any = {"show_progress": "hidden", "trigger_mode": "always_last"}
     shown.change(draw_again, [shown, drawn], [outputs["curve"], drawn], **how)
     return filled
+
+
+def read_choices(run: str | None, figure: str | None, overlay: list[str], smoothing: float, axis: str) -> Choices:
+    """The values of the widgets."""
+    return Choices(run, figure, tuple(overlay or ()), number(smoothing) or 0.0, axis)
 
 
 def updates(

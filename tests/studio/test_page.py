@@ -4,6 +4,7 @@ import json
 import time
 
 import httpx
+import pytest
 
 from sanbu.data.conversations import records
 
@@ -42,7 +43,7 @@ def ask(page, text):
     page.keyboard.press("Enter")
 
 
-def slowly(monkeypatch, studio, name, seconds=0.05):
+def slowly(monkeypatch, studio, name, seconds=0.4):
     """Slow down a run, so that it can be stopped halfway. seconds: per step."""
     engine = studio.service.runs[name].engine
     step = engine.step
@@ -91,8 +92,9 @@ def test_stop_really_stops(opened, studio, monkeypatch):
     wait(lambda: "".join(said(page, "bytes")))
     before = engine.counts["finished_cancelled"]
     page.click("#stop")
-    wait(lambda: engine.counts["finished_cancelled"] == before + 1, 2)
-    assert not engine.busy() and len("".join(said(page, "bytes"))) < 100
+    wait(lambda: engine.counts["finished_cancelled"] == before + 1)
+    wait(lambda: not engine.busy())
+    assert len("".join(said(page, "bytes"))) < 100
 
 
 def test_who_leaves_is_not_answered_any_more(opened, studio, monkeypatch):
@@ -103,7 +105,7 @@ def test_who_leaves_is_not_answered_any_more(opened, studio, monkeypatch):
     wait(lambda: "".join(said(page, "bytes")))
     before = engine.counts["finished_cancelled"]
     page.close()
-    wait(lambda: engine.counts["finished_cancelled"] == before + 1, 5)
+    wait(lambda: engine.counts["finished_cancelled"] == before + 1)
 
 
 def test_another_answer_and_a_changed_question(opened):
@@ -147,6 +149,7 @@ def test_pictures_come_to_be_and_every_draft_can_be_seen(opened):
     wait(lambda: page.get_attribute("#image-shown img", "src") != last)
 
 
+@pytest.mark.slow
 def test_only_the_open_tab_asks_the_server(opened):
     asked = []
     page = opened()
@@ -172,6 +175,7 @@ window.requestAnimationFrame = (call) => native((time) => { window.frames_drawn 
 """
 
 
+@pytest.mark.slow
 def test_a_page_on_which_nothing_happens_draws_no_frames(studio, browser):
     context = browser.new_context(locale="en-US")
     context.add_init_script(COUNT)
