@@ -9,9 +9,10 @@ from sanbu.studio.translations import WORDS
 
 GONE = "Connection to the server was lost. Attempting reconnection..."  # the library's words
 
-# A picture is named after the label of its block; a filter after its title; a symbol with a name is an image. When the
-# server is gone, the library stops all events and loads the page again as soon as the server is back. Until then the
-# page says so in the reader's language, and a message that was on its way stands in the box again.
+# A picture is named after the label of its block, a thumbnail also after its caption; a filter after its title; a
+# symbol with a name is an image. When the server is gone, the library stops all events and loads the page again as soon
+# as the server is back. Until then the page says so in the reader's language, and a message that was on its way stands
+# in the box again.
 NAMES = f"""() => {{
   const [english, chinese] = {json.dumps(WORDS["lost"])};
   const lost = /^zh/i.test(navigator.language) ? chinese : english;
@@ -24,6 +25,10 @@ NAMES = f"""() => {{
     for (const one of document.querySelectorAll(".image-container > button:not([aria-label])")) {{
       const label = one.closest(".block")?.querySelector("[data-testid=block-label]");
       one.setAttribute("aria-label", label?.innerText.trim() || "image");
+    }}
+    for (const one of document.querySelectorAll(".thumbnail-item[aria-label]")) {{
+      const text = one.innerText.trim();
+      if (text && !one.ariaLabel.includes(text)) one.ariaLabel = `${{text}}, ${{one.ariaLabel}}`;
     }}
     for (const one of document.querySelectorAll("input[title]:not([aria-label])"))
       one.setAttribute("aria-label", one.title);

@@ -155,7 +155,8 @@ class ChatTab:
         system = self.options[1]
         system.change(self.export_link, [self.kept, system], self.export, **HIDDEN)
         for name, box in zip(self.names, self.boxes, strict=True):
-            box.clear(self.clear_one, [gr.State(name), self.kept, system], self.everything, **HIDDEN)
+            cleared = box.clear(None, self.kept, self.kept, js=scripts.forget(name), **HIDDEN)
+            cleared.then(self.clear_one, [gr.State(name), self.kept, system], self.everything, **HIDDEN)
 
     def connect_storage(self, blocks: gr.Blocks) -> None:
         """The browser stores conversations and options, and gives them back after a reload."""
@@ -246,17 +247,18 @@ class ChatTab:
     def clear_one(self, request: gr.Request, name: str, kept: str, system: str) -> list[Any]:
         """The page without the conversation of one run, unless something is being answered."""
         running, found = self.running.get(str(request.session_hash)), read_kept(kept)
-        if running is not None:
-            return self.show(running.kept, language_of(request), system, busy=True)
-        found.pop(name, None)
-        return self.show(found, language_of(request), system)
+        if running is None:
+            found.pop(name, None)
+        updates = self.show(found if running is None else running.kept, language_of(request), system)
+        updates[:5] = [gr.skip()] * 5  # a question may be on its way already
+        return updates
 
     def restore(self, request: gr.Request, kept: str, system: str) -> list[Any]:
         """The page with the conversations that the browser stored, unless a person has asked something meanwhile."""
         if str(request.session_hash) in self.running:
             return [gr.skip()] * len(self.everything)
         updates = self.show(read_kept(kept), language_of(request), system)
-        updates[0] = updates[2] = updates[3] = updates[4] = gr.skip()  # a question may be on its way already
+        updates[0] = updates[2] = updates[3] = updates[4] = gr.skip()  # as above
         return updates
 
     def page(self, request: gr.Request, name: str, step: int, kept: str) -> list[Any]:

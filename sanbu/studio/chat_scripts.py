@@ -3,6 +3,8 @@
 Each is a function of the inputs of an event that returns its outputs. KEEP leaves a widget as it is.
 """
 
+import json
+
 KEEP = '({__type__: "update"})'
 
 # A message leaves the box at once, unless an answer is being written or no run is chosen.
@@ -21,6 +23,15 @@ def example(button: str) -> str:
 
 # A message that was not accepted goes back before what was typed since.
 GIVE_BACK = f"(words, asked) => [asked ? asked + words : {KEEP}, '']"
+
+
+def forget(name: str) -> str:
+    """The conversations without that of a run."""
+    return f"""(kept) => {{
+      const {{{json.dumps(name)}: _, ...rest}} = JSON.parse(kept || "{{}}");
+      return JSON.stringify(rest);
+    }}"""
+
 
 FOCUS = "() => { document.querySelector('#words textarea').focus(); return []; }"
 
