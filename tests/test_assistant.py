@@ -19,7 +19,7 @@ from sanbu.objectives.objective import Round
 from sanbu.optimizers.gradient import SGD
 from sanbu.recipes import make as recipe_of
 from sanbu.recipes import pipelines
-from sanbu.recipes.stages import train_stages
+from sanbu.recipes.stages import Stage, train_stages
 from sanbu.run import Run
 from tests.command_line import sanbu
 from tests.tenants.crash import after
@@ -78,6 +78,19 @@ def test_each_stage_is_a_run_that_names_its_parents(pipeline):
     assert parents["ppo"] == {"model": sft, "reference": sft, "reward": reward}
     assert parents["dpo"] == {"model": sft, "reference": sft}
     assert Run.open(pipeline / "ppo").codec.tokenizer.pieces == Run.open(pipeline / "base").codec.tokenizer.pieces
+
+
+def test_a_pipeline_whose_first_stage_is_refused_leaves_no_folder(tmp_path):
+    def refuse(folder):
+        raise ConfigError("no such data")
+
+    with pytest.raises(ConfigError, match="no such data"):
+        train_stages([Stage("one", refuse)], tmp_path / "new", [])
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    with pytest.raises(ConfigError, match="no such data"):
+        train_stages([Stage("one", refuse)], tmp_path / "old", [])
+    assert (tmp_path / "old" / "pipeline.json").exists()
 
 
 def test_a_pipeline_goes_on_where_it_stopped(pipeline):

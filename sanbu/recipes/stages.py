@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 
 from sanbu.checkpoints import PIPELINE
 from sanbu.config import ConfigError, nearest
@@ -40,15 +42,28 @@ def train_stages(
     """
     chosen = split_overrides(stages, overrides)
     runs: dict[str, Run] = {}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / PIPELINE, {"stages": [stage.name for stage in stages if stage.stands]})
-    for number, stage in enumerate(stages, 1):
-        if watchers is None and not (folder / stage.name / "finished.json").exists():
-            error_stream().print(f"stage {number} of {len(stages)}: {stage.name}")
-        runs[stage.name] = run = train_stage(stage, folder, chosen[stage.name], watchers)
-        if not run.finished():
-            break
+    with made(folder):
+        write_json(folder / PIPELINE, {"stages": [stage.name for stage in stages if stage.stands]})
+        for number, stage in enumerate(stages, 1):
+            if watchers is None and not (folder / stage.name / "finished.json").exists():
+                error_stream().print(f"stage {number} of {len(stages)}: {stage.name}")
+            runs[stage.name] = run = train_stage(stage, folder, chosen[stage.name], watchers)
+            if not run.finished():
+                break
     return runs
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder; if the first stage is refused, take a new one away again."""
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if new and all(path.name == PIPELINE for path in folder.iterdir()):
+            rmtree(folder)
+        raise
 
 
 def train_stage(stage: Stage, folder: Path, overrides: Sequence[str], watchers: Sequence[Watcher] | None = None) -> Run:
