@@ -112,7 +112,7 @@ def compare_tab(service: Service, root: Path) -> None:
         return [gr.skip()] * 4 if now == shown else [*comparison(path), now]
 
     gr.on([changed(5, lambda: written(root))], refresh, latest, [note, table, plot, latest], show_progress="hidden")
-    gr.on(None, refresh, latest, [note, table, plot, latest])
+    gr.on(None, refresh, latest, [note, table, plot, latest], show_progress="hidden")
 
 
 def latest_comparison(root: Path) -> Path | None:

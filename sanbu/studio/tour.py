@@ -56,7 +56,7 @@ def tour_tab(jobs: Jobs, parts: Parts, root: Path) -> None:
 
     everything = [table, curve, text, gallery, kept]
     gr.on([changed(2, look, [kept])], refresh, kept, everything, show_progress="hidden")
-    gr.on(None, refresh, kept, everything)
+    gr.on(None, refresh, kept, everything, show_progress="hidden")
 
 
 def table_of(jobs: Jobs, parts: Sequence[Progress], language: Language) -> str:
