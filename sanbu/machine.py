@@ -203,7 +203,7 @@ def bfloat16_pays(device: str) -> bool:
 
 
 def product_flops(device: str, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product, the best of six: what a model can reach at most here."""
+    """FLOP/s of a large matrix product, the best of six: about the peak of the device for a model."""
     size = 512 if device == "cpu" else 4096
     a = torch.ones(size, size, device=device, dtype=dtype)
     best = float("inf")

@@ -9,6 +9,7 @@ from sanbu.memory.parts import size
 from sanbu.parallel.pace import Rank, late, utilisation
 
 MOST = 16  # ranks that are listed; of more, those that wait least and take most memory
+LATE = "rank {rank} on {machine} computes {factor:.1f} times as long as the others, which wait for it"
 COLUMNS = [
     Column("rank"), Column("machine", 5, False), Column("speed"), Column("waiting", 1), Column("MFU", 3),
     Column("memory", 2),
@@ -33,13 +34,10 @@ def listed(ranks: Sequence[Rank]) -> list[int]:
     return shown
 
 
-def late_lines(ranks: Sequence[Rank]) -> list[str]:
-    """A line per rank that the others wait for."""
-    return [
-        f"rank {number} on {ranks[number]['machine']} computes {factor:.1f} times as long as the others,"
-        " which wait for it"
-        for number, factor in late(ranks).items()
-    ]
+def late_lines(ranks: Sequence[Rank], text: str = LATE) -> list[str]:
+    """A line per rank that the others wait for. text: of the line, with the fields of LATE."""
+    found = late(ranks).items()
+    return [text.format(rank=rank, machine=ranks[rank]["machine"], factor=factor) for rank, factor in found]
 
 
 def cells(number: int, rank: Rank, amount: float = 1.0, unit: str = "") -> list[str]:

@@ -1,1 +1,1 @@
-"""How much memory a run needs, counted before anything is built, and how much this machine has left."""
+"""What a run costs, counted before anything is built: memory, parameters and FLOPs; and the memory that is left."""

@@ -55,10 +55,13 @@ def cost(recipe: Recipe) -> Cost | RowCost:
 
 
 def flops_per_row(recipe: Recipe) -> int:
-    """Training FLOPs of one row; 0 where the objective passes rows through more than the model."""
+    """FLOPs of one forward and backward pass of one row; 0 for several models, and where they cannot be counted."""
     if recipe.parents or set(recipe.objective.build().players) != {"model"}:
         return 0
-    found = cost(recipe)
+    try:
+        found = cost(recipe)
+    except Exception:  # a user's model may not build on the meta device, which must not end a training
+        return 0
     return found.flops_per_row if isinstance(found, RowCost) else found.flops_per_token * recipe.data.space().shape[0]
 
 

@@ -267,7 +267,7 @@ def join(layout: Layout, device: str) -> Iterator[World]:
     try:
         yield make_world(layout, device)
         if created:
-            dist.barrier()  # a process that ends early closes connections from which others still read
+            dist.barrier()  # a process that exits early closes connections that others are still reading
     except RuntimeError as error:
         if not lost_contact(error):
             raise

@@ -1,4 +1,4 @@
-"""What must run in the browser before the UI library: scripts at the head of the page."""
+"""Scripts at the head of the page, which run in the browser before the UI library."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 CHINESE = """
 if (/^zh\\b/i.test(navigator.language)) Object.defineProperty(navigator, "language", {get: () => "zh-CN"});"""
 
-# The library's loading sign goes, but leaves a loop of animation frames behind that draws nothing: 60 calls per second
-# for as long as the page is open, 8 % of a core. So while nobody touches the page and nothing on it changes for half
-# a second, callbacks wait up to a second; whatever happens next lets them run at once.
+# The library's loading indicator leaves its animation-frame loop running after it is removed: 60 callbacks per second
+# that draw nothing, for as long as the page is open, 8 % of a core. So after half a second without input and without a
+# change of the page, callbacks run once per second; the next input or change runs them at once.
 QUIET_FRAMES = """
 (() => {
   const next = requestAnimationFrame.bind(window), cancel = cancelAnimationFrame.bind(window), waiting = new Map();

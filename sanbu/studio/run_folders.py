@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from sanbu.config import SanbuError
-from sanbu.display.ranks import cells, listed
-from sanbu.parallel.pace import late, ranks_of
+from sanbu.display.ranks import cells, late_lines, listed
+from sanbu.parallel import pace
 from sanbu.recipe import walk
 from sanbu.run import Run
 from sanbu.studio.metrics import Metrics, Readers, number
@@ -167,20 +167,12 @@ def progress_text(found: Opened | None, language: Language = "en", state: State 
         lines.insert(0, f"{place}: {latest(metrics)}")
     elif not found.error:
         lines.append(translate("begins" if state == "running" else "no_metrics", language))
-    lines += late_ranks(found, language)
+    lines += late_lines(ranks_now(found), translate("late_rank", language))
     torn = [*metrics.torn, *([metrics.cut] if metrics.cut and state != "running" else [])]
     if torn:
         numbers = ", ".join(map(str, torn[:5])) + (", ..." if len(torn) > 5 else "")
         lines.append(translate("torn_metrics", language).format(file=found.folder / "metrics.jsonl", lines=numbers))
     return "\n".join(lines)
-
-
-def late_ranks(found: Opened, language: Language) -> list[str]:
-    """A line per rank that the others wait for."""
-    ranks = ranks_of(found.folder)
-    told = translate("late_rank", language)
-    late_ones = late(ranks).items()
-    return [told.format(rank=rank, machine=ranks[rank]["machine"], factor=factor) for rank, factor in late_ones]
 
 
 def latest(metrics: Metrics) -> str:
@@ -196,9 +188,24 @@ def seconds_left(found: Opened, steps: int) -> float | None:
     return spent / done * max(0, steps - done) if done and number(spent) is not None else None
 
 
+def ranks_now(found: Opened) -> list[pace.Rank]:
+    """The ranks of a run in many processes, read again when their file has changed. Empty for a run of one."""
+    try:
+        facts = (found.folder / pace.NAME).stat()
+    except OSError:
+        return []
+    return read_ranks(found.folder, facts.st_mtime_ns, facts.st_size)
+
+
+@lru_cache(64)
+def read_ranks(folder: Path, changed: int, size: int) -> list[pace.Rank]:
+    """See `ranks_now`."""
+    return pace.ranks_of(folder)
+
+
 def rank_rows(found: Opened | None) -> tuple[tuple[str, ...], ...]:
     """The ranks of a run in many processes: speed, waiting, MFU and memory. Empty for a run of one."""
-    ranks = ranks_of(found.folder) if found else []
+    ranks = ranks_now(found) if found else []
     return tuple(tuple(cells(number, ranks[number])) for number in listed(ranks))
 
 

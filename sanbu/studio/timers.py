@@ -1,6 +1,6 @@
-"""Timers that tick only while their tab is open, and that touch nothing on the page unless something has changed.
+"""Polling: timers that tick only while their tab is open, and update components only when something has changed.
 
-The browser starts and stops them; the server hears nothing of it.
+The browser starts and stops them without a request to the server.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ RESTORED = """() => {
 def changed(seconds: float, look: Callable[..., Any], inputs: Sequence[Any] = (), after: Sequence[Any] = ()) -> Any:
     """A trigger for the tab that is being made: every so many seconds, if `look` returns something else than before.
 
-    after: events that change what is shown by themselves, so that the next look counts in any case. (An event of the
-    timer itself would draw every component that it may change again.)
+    after: other events that update the same components; after one of them, the next look counts as changed. (A tick
+    that updated the components itself would redraw all of them each time.)
     """
     seen = gr.State()
     timer = gr.Timer(seconds, active=False)  # until `tick_while_open` starts it

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import gradio as gr
 
+from sanbu.display.ranks import LATE
+
 Language = Literal["en", "zh"]
 
 WORDS = {
@@ -156,7 +158,7 @@ WORDS = {
     "waiting_part": ("waiting", "等待"),
     "memory": ("memory", "内存"),
     "late_rank": (
-        "rank {rank} on {machine} computes {factor:.1f} times as long as the others, which wait for it",
+        LATE,
         "{machine} 上的进程 {rank} 的计算时间是其他进程的 {factor:.1f} 倍，其他进程在等它",
     ),
     "torn_metrics": (

@@ -168,6 +168,17 @@ def test_only_the_open_tab_asks_the_server(opened):
     wait(quiet)
 
 
+def test_an_idle_server_polls_its_queue_rarely(studio):
+    import gradio
+
+    from sanbu.studio.page import LOOK, page
+
+    own = vars(gradio.Blocks().queue()._queue)
+    assert own["sleep_when_free"] < LOOK and own["progress_update_sleep_when_free"] < 1  # the library still has them
+    queue = page(studio.service, studio.root)._queue
+    assert queue.sleep_when_free == LOOK and queue.progress_update_sleep_when_free == 1
+
+
 COUNT = """
 window.frames_drawn = 0;
 const native = window.requestAnimationFrame;
