@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from sanbu.display.ranks import table
+from sanbu.memory import cost
 from sanbu.parallel.layout import Layout
 from sanbu.parallel.pace import Pace, late, ranks_of, utilisation
 from sanbu.parallel.world import join
+from sanbu.recipes import make
 from tests.parallel.processes import run_processes
 
 SLOW, STEPS = 0.2, 3  # seconds more that rank 1 computes per step
@@ -70,3 +72,10 @@ def test_of_many_ranks_those_that_wait_least_are_listed():
     assert lines[-1].startswith("rank 70 on a computes 1.9 times")
     assert late(ranks)[70] == pytest.approx(1.8 / 0.95, rel=0.02)
     assert late([{key: value for key, value in of(1.0, 0.0).items() if key != "waiting"}] * 2) == {}
+
+
+def test_flops_that_cannot_be_counted_are_unknown(monkeypatch):
+    recipe = make("gpt2", [])[0]
+    assert cost.flops_per_row(recipe) == cost.cost(recipe).flops_per_token * recipe.data.space().shape[0]
+    monkeypatch.setattr(cost, "cost", lambda recipe: 1 / 0)
+    assert cost.flops_per_row(recipe) == 0
