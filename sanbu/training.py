@@ -19,9 +19,10 @@ from sanbu.layers.average import Following
 from sanbu.machine import Machine, local
 from sanbu.models.model import ModelConfig
 from sanbu.noise import Noise, key
-from sanbu.objectives.objective import Round, Turn, evaluate
+from sanbu.objectives.objective import Round, Turn, losses, report
 from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search
 from sanbu.parallel.divide import Divided
+from sanbu.parallel.rows import drawing, over_parts, over_rows, shared_drawing, table
 from sanbu.parallel.states import fitted, load_search, search_state, weights_here
 from sanbu.parallel.turns import ranks_of
 from sanbu.parallel.world import ALONE, World
@@ -93,8 +94,8 @@ class Training:
 
     def _round(self, batch: Batch, purpose: str, first: int = 0) -> Round:
         """What the objective may use at this step. first: the row of the round with which the batch begins."""
-        drawn = self.world.divide_drawing(partial(draw, self.rollout, self.models))
-        return Round(self.models, batch, self.noise(purpose, first_row=first), drawn, self.data.codec.read)
+        drawn, over = shared_drawing(self.divided, self.rollout, self.models), partial(over_rows, self.world)
+        return Round(self.models, batch, self.noise(purpose, first_row=first), drawn, self.data.codec.read, over)
 
     def _begin_round(self, batch: Batch, turn: int = 0) -> None:
         self._batch, self.turn, self.metrics = batch, turn, {}
@@ -130,24 +131,20 @@ class Training:
     def _know(self) -> Batch:
         """Tables of what the objective calls fixed, by row, where that is cheaper than computing it at every step.
 
-        The data ranks divide the rows; all take as many parts, since models may be divided, the last one perhaps twice.
+        The first epoch has every row once. All parts are equally large, so that they take as many calls of the models.
         """
         fixed, rows = self.objective.fixed, self.data.rows
         if fixed is None or self.recipe.schedule.steps * self.rows <= rows:
             return {}
-        found: list[Batch] = []
-        starts, ranks = range(0, rows, self.rows), self.world.degrees.data
+        size = min(self.rows, rows)
+
+        def part(start: int) -> Batch:
+            batch = self._to_device(self.data.batch(min(start, rows - size), size))
+            progress(size * self.world.degrees.data)
+            return {"row": batch["row"], **fixed(self.models, batch)}
+
         with torch.no_grad(), self.machine.scope(), progress_rows("reference", rows) as progress:
-            for number in range(self.world.place.data, len(starts) + -len(starts) % ranks, ranks):
-                start = starts[min(number, len(starts) - 1)]
-                batch = self._to_device(self.data.batch(start, min(self.rows, rows - start)))
-                found.append({"row": batch["row"], **fixed(self.models, batch)})
-                progress(len(batch["row"]) * ranks)
-        whole = {name: self.world.gather_rows(torch.cat([part[name] for part in found])) for name in found[0]}
-        row = whole.pop("row")  # the first epoch has every row once
-        order = row.argsort()
-        order = order[torch.cat((order.new_ones(1, dtype=torch.bool), row[order].diff() > 0))]
-        return {name: values[order] for name, values in whole.items()}
+            return table(over_rows(self.world, part, range(0, rows, size)))
 
     def noise(self, purpose: str, *more: int, first_row: int = 0) -> Noise:
         """Random numbers for a purpose at this step."""
@@ -159,18 +156,19 @@ class Training:
     def evaluate(self) -> Metrics:
         """The objective on held-out rows, by the averaged model where there is one; always the same rows and noise."""
         model = self.sampler().eval()
-        with self.machine.scope():
-            found = evaluate(self.objective, self._held_out_rounds(model))
-        model.train()
-        return found
-
-    def _held_out_rounds(self, model: nn.Module) -> Iterator[Round]:
-        models = {**self.models, "model": model}
-        noise = Noise(self.recipe.schedule.seed, "evaluate", device=self.machine.device)
         rows = min(self.recipe.schedule.evaluate_rows, self.data.held_out_rows)
-        for start in range(0, rows, self.rows):
-            batch = self._to_device(self.data.held_out(start, min(self.rows, rows - start)))
-            yield Round(models, batch, noise, partial(draw, self.rollout, models), self.data.codec.read, learning=False)
+        parts = [(start, min(self.rows, rows - start)) for start in range(0, rows, self.rows)]
+        look = partial(self._held_out_round, model)
+        with self.machine.scope():
+            found = over_parts(self.world, lambda part: losses(self.objective, look(*part)), parts, rows // self.rows)
+        model.train()
+        return report(found)
+
+    def _held_out_round(self, model: nn.Module, start: int, rows: int) -> Round:
+        models, batch = {**self.models, "model": model}, self._to_device(self.data.held_out(start, rows))
+        noise = Noise(self.recipe.schedule.seed, "evaluate", device=self.machine.device)
+        drawn = drawing(self.divided, self.rollout, models)
+        return Round(models, batch, noise, drawn, self.data.codec.read, learning=False)
 
     def sample(self, count: int) -> list[Any]:
         """Samples from the model as it is now, as a person reads them; sample i is drawn with seed i."""

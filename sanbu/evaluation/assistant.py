@@ -162,7 +162,7 @@ def answer_questions(run: Run, reference: Run, judge: Run | None, questions: Seq
             part = questions[start : start + size]
             round = make_round(run, part, Noise("evaluate", start), models=models)
             rollout = draw_answers(round, samples)
-            kl = (rollout["old"] - add_reference(models, rollout)["reference"]).sum(1)
+            kl = (rollout["old"] - add_reference(round, rollout)["reference"]).sum(1)
             reward = learned_reward(1.0)(round, rollout) if judge is not None else torch.full_like(kl, torch.nan)
             ended, length = rollout["ending"] >= 0, rollout["length"] - rollout["start"]
             parts.append((exact_match(round, rollout), reward, kl, ended, length))

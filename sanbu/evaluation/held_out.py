@@ -9,7 +9,7 @@ from sanbu.config import SanbuError
 from sanbu.data.data import Data
 from sanbu.evaluation.options import Measurement, Options, figure_lines, single_run
 from sanbu.noise import Noise
-from sanbu.objectives.objective import Loss, Round, Totals, losses
+from sanbu.objectives.objective import Loss, Round, losses, report
 from sanbu.parallel.sharing import over_ranks, sharers
 from sanbu.progress import progress_rows
 from sanbu.run import Run
@@ -29,7 +29,6 @@ def evaluate_objective(run: Run) -> dict[str, Any]:
     data, objective = run.recipe.data.build(), run.recipe.objective.build()
     if not data.held_out_rows:
         raise SanbuError(f"{run.folder}: {nothing_held_out(run.recipe.data, data)}")
-    totals = Totals()
     with progress_rows("evaluating", data.held_out_rows) as progress:
 
         def measure(start: int) -> list[tuple[Loss, dict[str, float]]]:
@@ -37,10 +36,8 @@ def evaluate_objective(run: Run) -> dict[str, Any]:
             progress(min(ROWS, data.held_out_rows - start) * sharers())
             return losses(objective, Round(run.models, rows, Noise("evaluate", start), learning=False))
 
-        for found in over_ranks(range(0, data.held_out_rows, ROWS), measure):
-            for loss, counts in found:
-                totals.add(loss, counts)
-    return totals.report() | {"rows": data.held_out_rows}
+        found = report(over_ranks(range(0, data.held_out_rows, ROWS), measure))
+    return found | {"rows": data.held_out_rows}
 
 
 def nothing_held_out(config: Any, data: Data) -> str:

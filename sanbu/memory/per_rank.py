@@ -67,12 +67,12 @@ class Counted:
             part = size / degrees.tensor if any(word in DIVIDED for word in name.split(".")) else size
             stages[self.stage_of(name, layout, degrees)] += part
             block += part if name.startswith("blocks.0.") else 0
-        weights, spread = max(stages), degrees.shard
+        weights, spread, rollouts = max(stages), degrees.shard, self.recipe.objective.rollouts
         held = {
             0: (weights, weights, weights),
             1: (weights, weights, weights / spread),
             2: (weights + weights / spread, weights / spread, weights / spread),
-            3: (weights / spread + 2 * block, weights / spread, weights / spread),
+            3: (weights / spread + (weights if rollouts else 2 * block), weights / spread, weights / spread),
         }[layout.zero]
         others = self.others / (spread if layout.zero >= 2 else 1)
         activations = round(self.activations * self.share(layout, degrees))

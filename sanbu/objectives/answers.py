@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sanbu.objectives.objective import Over, one_by_one
 from sanbu.space import IGNORED, Batch, Models
 
 
@@ -26,19 +27,22 @@ def logprobs(model: nn.Module, tokens_NT: Tensor, targets_NT: Tensor) -> Tensor:
     return scatter_back(model(tokens_NT, readout=readout), mask)
 
 
-def by_length(function: Callable[[Tensor, int], Tensor], length_N: Tensor, size: int = 32) -> Tensor:
+def by_length(
+    function: Callable[[Tensor, int], Tensor], length_N: Tensor, size: int = 32, over: Over = one_by_one
+) -> Tensor:
     """function(rows, width) of all rows, in pieces of about `size` rows of similar length, to compute less padding.
 
     The function gives [N] or [N, width] for these rows, of which no more than `width` columns count. The number of
-    pieces depends on N alone, so it is the same in all processes.
+    pieces depends on N alone, so it is the same in all processes. over: `Round.over`, if all processes have all rows.
     """
     order, total = length_N.argsort(), int(length_N.max())
-    found = []
-    for rows in order.tensor_split(max(1, len(order) // size)):
+
+    def piece(rows: Tensor) -> Batch:
         width = int(length_N[rows].max())
         made = function(rows, width)
-        found.append(F.pad(made, (0, total - width)) if made.dim() == 2 else made)
-    return torch.cat(found)[order.argsort()]
+        return {"made": F.pad(made, (0, total - width)) if made.dim() == 2 else made}
+
+    return over(piece, order.tensor_split(max(1, len(order) // size)))["made"][order.argsort()]
 
 
 def scatter_back(values_M: Tensor, mask_NT: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ packing and data parallelism give the same result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ class ObjectiveConfig(Choice):
     table: ClassVar[str] = "sanbu.objectives:KINDS"
     families: ClassVar[tuple[str, ...]] = ()  # model families it accepts; empty: any
     parent_families: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # of parents it calls, by name; missing: any
+    rollouts: ClassVar[bool] = False  # whether it learns from samples of the model
     measure: ClassVar[str] = "objective"  # of runs that do not draw: an entry of sanbu.evaluation:MEASURES
 
     def build(self) -> Objective:
@@ -45,13 +46,23 @@ def cannot_draw(condition: Batch, seeds: Tensor) -> Draft:
     raise NotImplementedError("this Round has no strategy to draw with; pass draw=")
 
 
+Over = Callable[[Callable[[Tensor], Batch], Sequence[Tensor]], Batch]
+
+
+def one_by_one(work: Callable[[Tensor], Batch], parts: Sequence[Tensor]) -> Batch:
+    """The default of `Round.over`."""
+    found = [work(rows) for rows in parts]
+    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
+
+
 @dataclass(frozen=True)
 class Round:
     """The inputs of a round. The models are in their state at the beginning of the round.
 
     batch: rows of data; in `turns`, what `experience` returned. noise: random numbers of this round.
     draw(condition, seeds) -> the last Draft of the recipe's strategy. read(ids) -> one sample as text or array.
-    learning: False while held-out rows are evaluated; then no state may change, and one turn is enough.
+    over(work, parts) -> the rows of work(part) of all parts: values of frozen models, which processes may divide among
+    them. learning: False while held-out rows are evaluated; then no state may change, and one turn is enough.
     """
 
     models: Models
@@ -59,6 +70,7 @@ class Round:
     noise: Noise
     draw: Callable[[Batch, Tensor], Draft] = cannot_draw
     read: Callable[[Tensor], Any] = Tensor.tolist
+    over: Over = one_by_one
     learning: bool = True
 
 
@@ -71,6 +83,11 @@ class Loss:
 
     sums: dict[str, Tensor]
     metrics: Metrics = field(default_factory=dict)
+
+    def cpu(self) -> Loss:
+        """The same in CPU memory, without gradients."""
+        sums = {name: value.detach().cpu() for name, value in self.sums.items()}
+        return Loss(sums, {name: (above.cpu(), below.cpu()) for name, (above, below) in self.metrics.items()})
 
 
 LossFunction = Callable[[Models, Batch], Loss]
@@ -172,9 +189,14 @@ class Totals:
 
 def evaluate(objective: Objective, rounds: Iterable[Round]) -> dict[str, float]:
     """The loss and the metrics of an objective over held-out rounds, whose `learning` is False."""
+    return report(losses(objective, held_out) for held_out in rounds)
+
+
+def report(rounds: Iterable[list[tuple[Loss, dict[str, float]]]]) -> dict[str, float]:
+    """The loss and the metrics over the losses and denominators of several rounds."""
     totals = Totals()
-    for held_out in rounds:
-        for loss, counts in losses(objective, held_out):
+    for found in rounds:
+        for loss, counts in found:
             totals.add(loss, counts)
     return totals.report()
 
@@ -184,7 +206,7 @@ def losses(objective: Objective, held_out: Round) -> list[tuple[Loss, dict[str, 
     with torch.no_grad():
         experience = objective.experience(held_out)
         turns = objective.draw_turns(replace(held_out, batch=experience))
-        return [(turn.loss(held_out.models, turn.batch), turn.count(turn.batch)) for turn in turns]
+        return [(turn.loss(held_out.models, turn.batch).cpu(), turn.count(turn.batch)) for turn in turns]
 
 
 def add(totals: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:

@@ -3,6 +3,7 @@
 layout.py       the degrees of a recipe's layout, checked against the world, the batch and the model
 world.py        this process among the others: groups, sums, agreement
 sharing.py      work on many rows, divided over ranks: evaluation and sampling
+rows.py         rows of a round, divided over the data ranks: drawing, scores, held-out rows
 deferred.py     models that are built without contents and filled part by part
 lost.py         ranks that are gone or do not answer, named by the others
 pace.py         speed, waiting and memory of each rank

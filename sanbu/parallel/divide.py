@@ -8,6 +8,7 @@ of torch are imported where they are used: a process that is alone does not pay 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -143,11 +144,25 @@ class Divided:
 
     def give_back(self, models: Mapping[str, Any]) -> None:
         """Before a turn and after it: parameters are the divided ones, which hold the gradients and are updated."""
-        if not self.world.alone and self.world.layout.zero >= 2:
+        if modules := self._sharded(models):
             from sanbu.parallel.shards import give_back
 
-            give_back(module for module in models.values() if isinstance(module, nn.Module))
-            give_back(stage for pipeline in self.pipelines.values() for stage in pipeline.stages)
+            give_back(modules)
+
+    def keep_gathered(self, models: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Inside, weights that a pass gathers stay gathered, so that ranks may make unequally many passes."""
+        if modules := self._sharded(models):
+            from sanbu.parallel.shards import keep_gathered
+
+            return keep_gathered(modules)
+        return nullcontext()
+
+    def _sharded(self, models: Mapping[str, Any]) -> list[nn.Module]:
+        """The modules whose weights ZeRO-2 or 3 divides."""
+        if self.world.alone or self.world.layout.zero < 2:
+            return []
+        stages = (stage for pipeline in self.pipelines.values() for stage in pipeline.stages)
+        return [*(module for module in models.values() if isinstance(module, nn.Module)), *stages]
 
     def names(self, learners: Models) -> dict[int, str]:
         """The names of the parameters on this rank, by id, as the whole model has them."""

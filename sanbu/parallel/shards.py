@@ -9,7 +9,8 @@ zero=3  weights are gathered block by block, in the forward and in the backward 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -38,19 +39,36 @@ def shard(world: World, module: nn.Module, precision: torch.dtype, whole: bool, 
     for block in blocks:
         fully_shard(block, **given, reshard_after_forward=not whole)
     fully_shard(module, **given, reshard_after_forward=not (whole or rest_whole))
-    for part in module.modules():
-        if isinstance(part, FSDPModule):
-            part.set_reshard_after_backward(not whole, recurse=False)
-            part.set_gradient_divide_factor(1.0)  # gradients are sums over rows
-            part.set_force_sum_reduction_for_comms(True)
+    for part in divided_parts([module]):
+        part.gives_back = not (whole or (part is module and rest_whole))
+        part.set_reshard_after_backward(not whole, recurse=False)
+        part.set_gradient_divide_factor(1.0)  # gradients are sums over rows
+        part.set_force_sum_reduction_for_comms(True)
+
+
+def divided_parts(modules: Iterable[nn.Module]) -> list[Any]:
+    """The parts of these modules whose weights are divided together: FSDPModule. gives_back: after a pass."""
+    return [part for module in modules for part in module.modules() if isinstance(part, FSDPModule)]
 
 
 def give_back(modules: Iterable[nn.Module]) -> None:
     """Give back what was gathered of these modules, so that their parameters are the divided ones again."""
-    for module in modules:
-        for part in module.modules():
-            if isinstance(part, FSDPModule):
-                part.reshard()
+    for part in divided_parts(modules):
+        part.reshard()
+
+
+@contextmanager
+def keep_gathered(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, what a first pass gathers stays, so that ranks may make unequally many passes."""
+    parts = [part for part in divided_parts(modules) if part.gives_back]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(True, recurse=False)
+            part.reshard()
 
 
 class DividedUpdates:

@@ -21,7 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from sanbu.config import SanbuError
 from sanbu.parallel.layout import Degrees, Layout, Place
 from sanbu.parallel.lost import Roll, lost_contact
-from sanbu.space import Batch, Draft, row_count
+from sanbu.space import Batch, row_count
 
 T = TypeVar("T")
 NAMES = ("pipeline", "replicas", "shard", "tensor")
@@ -217,27 +217,6 @@ class World:
         size = rows // parts
         start = self.place.data * size
         return {name: tensor[start : start + size] for name, tensor in batch.items()}
-
-    def divide_drawing(self, draw: Callable[[Batch, Tensor], Draft]) -> Callable[[Batch, Tensor], Draft]:
-        """A function that draws rows, divided over the data ranks; every rank gets all of them."""
-        if self.degrees.data == 1:
-            return draw
-
-        def divided(condition: Batch, seeds: Tensor) -> Draft:
-            if len(seeds) % self.degrees.data:
-                return draw(condition, seeds)
-            own = self.mine({**condition, "seeds": seeds})
-            draft = draw({name: own[name] for name in condition}, own["seeds"])
-            return Draft(
-                self.gather_rows(draft.sample),
-                self.gather_rows(draft.committed),
-                self.gather_rows(draft.done),
-                self.gather_rows(draft.evaluations),
-                draft.stage,
-                {name: self.gather_rows(draft.record[name]) for name in sorted(draft.record)},
-            )
-
-        return divided
 
 
 ALONE = World()

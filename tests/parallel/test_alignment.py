@@ -70,3 +70,12 @@ CASES = {"dpo": [], "ppo": POLICY, "grpo": POLICY}
 def test_alignment_over_two_processes(place, name, layout):
     given = [f"sft={place / 'base'}", f"path={place / 'pairs.jsonl'}"]
     check(layout, 2, name, *given, *COMMON, *SGD, *CASES[name])
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo"])
+def test_answers_of_unequal_length_with_divided_weights(place, name):
+    """Each rank makes as many calls of the model as its longest answer needs, and none waits for another's."""
+    given = [f"sft={place / 'base'}", f"path={place / 'pairs.jsonl'}", *COMMON, *SGD, *POLICY]
+    one_row = ["schedule.batch=2", "schedule.micro_batch=1", "objective.parts=1"]
+    given += [*one_row, "strategy.max_tokens=120", "data.answer=120"]
+    check({"zero": 3}, 2, name, *given)

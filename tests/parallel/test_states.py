@@ -130,7 +130,7 @@ def test_a_rank_reads_its_part_of_a_checkpoint(undisturbed, tmp_path, before):
     files = sorted(checkpoint.glob("*.safetensors"))
     whole = sum(file.stat().st_size for file in files)
     found = run_processes(2, bytes_read, recipe.change(layout=Layout(zero=3)), folder)
-    assert all(0.4 * whole < taken < 0.55 * whole for taken, _ in found)
+    assert all(0.35 * whole < taken < 0.55 * whole for taken, _ in found)
     assert sorted(number for _, checked in found for number in checked) == list(range(len(files)))
 
 

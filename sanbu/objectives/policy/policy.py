@@ -29,6 +29,7 @@ class PolicyConfig(ObjectiveConfig):
     """Fields of all policy objectives; they need parents.reference, and parents.reward for a learned reward."""
 
     families: ClassVar[tuple[str, ...]] = ("tokens",)
+    rollouts: ClassVar[bool] = True
     rewards: tuple[RewardConfig, ...] = Field((Checked(),), min_length=1, description="rewards of an answer, summed")
     samples: int = Field(1, ge=1, description="answers per question")
     epochs: int = Field(1, ge=1, description="passes over the answers of a round")
@@ -107,7 +108,7 @@ class Coefficient(nn.Module):
 def sample_rollout(round: Round, samples: int, rewards: Sequence[Reward], unfinished: float) -> Batch:
     """A rollout with rewards, reference log-probabilities, statistics of the round and the KL coefficient `beta`."""
     models = round.models
-    rollout = add_reference(models, add_rewards(round, draw_answers(round, samples), rewards, unfinished))
+    rollout = add_reference(round, add_rewards(round, draw_answers(round, samples), rewards, unfinished))
     rollout |= round_statistics(round, rollout)
     rows = len(rollout["tokens"])
     rollout["beta"] = models["kl"].value.expand(rows).clone()

@@ -82,7 +82,8 @@ def experience(config: PPO, rewards: Sequence[Reward], round: Round) -> Batch:
     """A rollout with the value, target and advantage of each token; advantages are whitened over the round."""
     batch = sample_rollout(round, config.samples, rewards, config.unfinished)
     mask = answer_mask(batch)
-    value = by_length(partial(values, round.models, batch["tokens"]), batch["length"]) * mask
+    each = partial(values, round.models, batch["tokens"])
+    value = by_length(each, batch["length"], over=round.over) * mask
     reward = token_rewards(batch, config.whiten_rewards)
     advantage = advantages(reward, value, mask, config.discount, config.trace)
     target = advantage + value

@@ -31,6 +31,7 @@ class Reinforce(ObjectiveConfig):
 
     kind: Literal["reinforce"] = "reinforce"
     families: ClassVar[tuple[str, ...]] = ("tokens",)
+    rollouts: ClassVar[bool] = True
     rewards: tuple[RewardConfig, ...] = Field((Checked(),), min_length=1, description="rewards of an answer, summed")
     samples: int = Field(1, ge=1, description="answers per question")
     kl: float = Field(0.05, ge=0, description="KL coefficient")

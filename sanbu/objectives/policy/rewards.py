@@ -54,7 +54,7 @@ def learned_reward(weight: float) -> Reward:
             scores: Tensor = round.models["reward"](tokens[rows, :width], last[rows])
             return scores[:, 0].float()
 
-        return weight * by_length(score, last + 1)
+        return weight * by_length(score, last + 1, over=round.over)
 
     return reward
 

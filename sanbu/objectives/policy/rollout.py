@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sanbu.objectives.answers import by_length, logprobs
 from sanbu.objectives.objective import Round
 from sanbu.objectives.policy.rewards import Reward, exact_match
-from sanbu.space import IGNORED, Batch, Models
+from sanbu.space import IGNORED, Batch
 
 
 def draw_answers(round: Round, samples: int) -> Batch:
@@ -45,14 +45,14 @@ def add_rewards(round: Round, rollout: Batch, rewards: Sequence[Reward], unfinis
     return rollout | parts | {"reward": sum(parts.values(), cut)}
 
 
-def add_reference(models: Models, rollout: Batch) -> Batch:
+def add_reference(round: Round, rollout: Batch) -> Batch:
     """The rollout with reference_NT, the log-probabilities under the frozen reference."""
-    tokens, targets, model = rollout["tokens"], rollout["targets"], models["reference"]
+    tokens, targets, model = rollout["tokens"], rollout["targets"], round.models["reference"]
 
     def each(rows: Tensor, width: int) -> Tensor:
         return logprobs(model, tokens[rows, :width], targets[rows, :width])
 
-    return rollout | {"reference": by_length(each, rollout["length"])}
+    return rollout | {"reference": by_length(each, rollout["length"], over=round.over)}
 
 
 def round_statistics(round: Round, rollout: Batch) -> Batch:
