@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,12 @@ from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search
 from sanbu.parallel.divide import Divided
 from sanbu.parallel.rows import drawing, over_parts, over_rows, shared_drawing, table
 from sanbu.parallel.states import fitted, load_search, search_state, weights_here
-from sanbu.parallel.turns import ranks_of
+from sanbu.parallel.turns import Part, own_part, ranks_of
 from sanbu.parallel.world import ALONE, World
 from sanbu.progress import progress_rows
 from sanbu.recipe import Recipe
 from sanbu.run import Run
-from sanbu.space import Batch, row_count
+from sanbu.space import Batch
 from sanbu.strategies.strategy import draw
 
 
@@ -113,12 +112,11 @@ class Training:
     def _problem(self, turn: Turn) -> Problem:
         seed = key(self.recipe.schedule.seed, "dropout", self.batch, self.turn)
         self.divided.give_back(self.models)
-        if self.objective.couples:
-            turn = replace(turn, batch=self.world.mine(turn.batch))
-        before = self.world.place.data * -(-row_count(turn.batch) // self._micro_batch)  # micro-batches of other ranks
+        part = own_part(self.world, turn, self._micro_batch) if self.objective.couples else Part(turn)
+        before = self.world.place.data * part.micro_batches(self._micro_batch)  # those of other ranks
         return Problem(
             self.models,
-            turn,
+            part.turn,
             self.learners(turn.player),
             self.noise("search", self.turn),
             self._micro_batch,
@@ -126,6 +124,7 @@ class Training:
             lambda micro: seed_dropout(seed, before + micro),
             self.step,
             ranks_of(self.divided),
+            part.idle,
         )
 
     def _know(self) -> Batch:

@@ -10,6 +10,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from sanbu.config import Choice, SanbuError
 from sanbu.noise import Noise
-from sanbu.objectives.objective import Turn, add, add_pairs, ratios
+from sanbu.objectives.objective import Loss, LossFunction, Turn, add, add_pairs, ratios
 from sanbu.space import Batch, Models, row_count
 
 Metrics = dict[str, float]
@@ -69,6 +70,7 @@ class Problem:
     scope: entered around each forward pass (precision). seed(micro): called before each micro-batch (dropout).
     round: the number of the round, which sets the learning rate; a round may have many turns.
     ranks: what other processes have a part in; the batch of the turn has the rows of this one.
+    idle: further micro-batches that count nothing, so that all processes make as many passes.
     """
 
     def __init__(
@@ -82,10 +84,11 @@ class Problem:
         seed: Callable[[int], None] = lambda micro: None,
         round: int | None = None,
         ranks: Ranks | None = None,
+        idle: Sequence[Batch] = (),
     ) -> None:
         self.models, self.turn, self.learners, self.noise = models, turn, learners, noise
         self.micro_batch, self.scope, self.seed = micro_batch, scope, seed
-        self.round, self.ranks = round, ranks or ONE
+        self.round, self.ranks, self.idle = round, ranks or ONE, idle
         self.counts = self.ranks.count(turn)
 
     def backward(self) -> Metrics:
@@ -98,17 +101,17 @@ class Problem:
         """The loss of the turn, a scalar, with other functions in place of the named models."""
         models = {**self.models, **(replace or {})}
         found: Sums = {}
-        for micro, batch in enumerate(self.parts()):
+        for micro, (loss, batch) in enumerate(self.passes()):
             self.seed(micro)
             with self.scope():
-                add(found, self.terms(self.turn.loss(models, batch).sums))
+                add(found, self.terms(loss(models, batch).sums))
         found, _ = self.ranks.total(found, {})
         return torch.as_tensor(sum(found.values()))
 
     def rows_at_once(self) -> int:
         """The number of rows in a forward pass."""
         rows = row_count(self.turn.batch)
-        return min(self.micro_batch or rows, rows)
+        return max(1, min(self.micro_batch or rows, rows))
 
     def clip(self, parameters: Sequence[nn.Parameter], limit: float) -> float:
         """Scale the gradient of these parameters to at most this norm; its norm before."""
@@ -119,6 +122,11 @@ class Problem:
         size = self.rows_at_once()
         starts = range(0, row_count(self.turn.batch), size)
         return [{name: tensor[start : start + size] for name, tensor in self.turn.batch.items()} for start in starts]
+
+    def passes(self) -> list[tuple[LossFunction, Batch]]:
+        """The losses and the micro-batches of this process, the idle ones last."""
+        loss = self.turn.loss
+        return [(loss, part) for part in self.parts()] + [(partial(nothing, loss), part) for part in self.idle]
 
     def terms(self, sums: Sums) -> Sums:
         """The terms of the loss: sums over rows, each by its denominator."""
@@ -143,17 +151,24 @@ def one_after_another(
     """The gradient of the micro-batches, one after another. around(last): entered around each backward pass."""
     totals: Sums = {}
     pairs: Pairs = {}
-    parts = problem.parts()
-    for micro, batch in enumerate(parts):
+    passes = problem.passes()
+    for micro, (loss, batch) in enumerate(passes):
         problem.seed(micro)
-        with around(micro == len(parts) - 1) if around else contextlib.nullcontext():
+        with around(micro == len(passes) - 1) if around else contextlib.nullcontext():
             with problem.scope():
-                loss = problem.turn.loss(problem.models, batch)
-                terms = problem.terms(loss.sums)
+                found = loss(problem.models, batch)
+                terms = problem.terms(found.sums)
             backward(terms)
         add(totals, {name: term.detach().float() for name, term in terms.items()})
-        add_pairs(pairs, loss.metrics)
+        add_pairs(pairs, found.metrics)
     return totals, pairs
+
+
+def nothing(loss: LossFunction, models: Models, batch: Batch) -> Loss:
+    """A loss that counts nothing: the same passes, with zero as their result and gradient."""
+    found = loss(models, batch)
+    metrics = {name: (0 * above.detach(), 0 * below) for name, (above, below) in found.metrics.items()}
+    return Loss({name: 0 * total for name, total in found.sums.items()}, metrics)
 
 
 def backward(terms: Sums) -> None:

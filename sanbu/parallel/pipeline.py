@@ -115,9 +115,9 @@ class Pipeline:
 
     def passes(self, problem: Problem) -> tuple[Sums, Pairs]:
         """Forward and backward of all micro-batches; the sums are those of the last stage, in all ranks."""
-        batches = problem.parts()
+        batches = [*problem.parts(), *problem.idle]
         rows = row_count(batches[0])
-        if row_count(batches[-1]) != rows:
+        if row_count(batches[-1]) != rows or problem.idle:
             raise SanbuError(
                 f"schedule.micro_batch: given {rows}, but the {row_count(problem.turn.batch)} rows of a rank must be"
                 " equal micro-batches in a pipeline"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -13,6 +15,7 @@ from sanbu.optimizers.search import ONE, Pairs, Problem, Ranks, Sums, one_after_
 from sanbu.parallel.divide import Divided
 from sanbu.parallel.replicas import Reducer
 from sanbu.parallel.world import World
+from sanbu.space import Batch, row_count
 
 
 def ranks_of(divided: Divided) -> Ranks:
@@ -29,6 +32,26 @@ def ranks_of(divided: Divided) -> Ranks:
         partial(clip_over_ranks, world, divided.twice),
         freezes=world.layout.zero < 2,
     )
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a rank computes of a turn. idle: micro-batches that count nothing, so that all ranks make as many passes."""
+
+    turn: Turn
+    idle: tuple[Batch, ...] = ()
+
+    def micro_batches(self, size: int) -> int:
+        """The number of micro-batches of up to so many rows, the same on all ranks."""
+        return -(-row_count(self.turn.batch) // size) + len(self.idle)
+
+
+def own_part(world: World, turn: Turn, size: int) -> Part:
+    """The part of this rank of a turn whose rows are the same on all ranks, for micro-batches of up to `size` rows."""
+    mine = Part(replace(turn, batch=world.mine(turn.batch)))
+    most = math.ceil(math.ceil(row_count(turn.batch) / world.degrees.data) / size)
+    row = {name: tensor[:1] for name, tensor in turn.batch.items()}
+    return replace(mine, idle=(row,) * (most - mine.micro_batches(size)))
 
 
 def count(world: World, turn: Turn) -> dict[str, float]:

@@ -208,15 +208,10 @@ class World:
     # -- rows ---------------------------------------------------------------------------------------------------------
 
     def mine(self, batch: Batch) -> Batch:
-        """The rows of a batch that this rank computes; as equal parts as there are."""
-        parts, rows = self.degrees.data, row_count(batch)
-        if parts == 1:
-            return batch
-        if rows % parts:
-            raise SanbuError(f"a turn of {rows} rows cannot be divided over {parts} data ranks; allowed: a multiple")
-        size = rows // parts
-        start = self.place.data * size
-        return {name: tensor[start : start + size] for name, tensor in batch.items()}
+        """The rows of a batch that this rank computes; the first ranks have one more where they cannot be equal."""
+        ranks, rank, rows = self.degrees.data, self.place.data, row_count(batch)
+        start, end = (number * (rows // ranks) + min(number, rows % ranks) for number in (rank, rank + 1))
+        return {name: tensor[start:end] for name, tensor in batch.items()}
 
 
 ALONE = World()

@@ -79,3 +79,12 @@ def test_answers_of_unequal_length_with_divided_weights(place, name):
     one_row = ["schedule.batch=2", "schedule.micro_batch=1", "objective.parts=1"]
     given += [*one_row, "strategy.max_tokens=120", "data.answer=120"]
     check({"zero": 3}, 2, name, *given)
+
+
+@pytest.mark.parametrize("layout", [{}, {"zero": 3}], ids=str)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_turns_that_cannot_be_divided_equally(place, rows, layout):
+    """Updates of 3 rows, as groups of equal rewards that are dropped leave them, and of fewer rows than ranks."""
+    given = [f"sft={place / 'base'}", f"path={place / 'pairs.jsonl'}", *COMMON, *SGD, *POLICY]
+    given += ["schedule.batch=4", "schedule.micro_batch=1", "objective.parts=4", f"objective.samples={rows}"]
+    check(layout, 2, "ppo", *given)
