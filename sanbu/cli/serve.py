@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
 from sanbu.cli.app import Json, Weights, app, report
 from sanbu.config import ConfigError, SanbuError
+from sanbu.parallel.launch import speaks
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -47,6 +49,9 @@ def serve(
     ] = 15,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="write request bodies to the log")] = False,
     weights: Weights = "full",
+    tensor: Annotated[
+        int, typer.Option("--tensor", min=1, help="processes over which the matrices of each model are divided")
+    ] = 1,
     studio: Annotated[bool, typer.Option("--studio/--no-studio", help="serve the studio at /")] = True,
     root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="runs that the studio shows")] = Path("runs"),
     open_page: Annotated[bool, typer.Option("--open", help="open the studio in the browser")] = False,
@@ -69,16 +74,21 @@ def serve(
     from sanbu.serve.keys import Keys
     from sanbu.serve.server import listen
     from sanbu.serve.service import Service
+    from sanbu.serve.team import team_of
 
-    local = host in LOCAL
-    service = Service.open(
-        runs, Keys.load(keys) if keys else None, cast(Any, weights), blocks=blocks, rows=rows, queue=queue
-    )
-    api = application(
-        service, seconds=seconds, origins=origin or (), local=local, prompts=log_prompts, names=name or (), ping=ping
-    )
-    page = studio and with_page(api, service, root, local, keys is not None)
-    listen(api, host, port, list(service.runs), open_page and page, drain=drain, notice=notice)
+    local, known = host in LOCAL, Keys.load(keys) if keys else None
+    limits: Any = {"weights": weights, "blocks": blocks, "rows": rows, "queue": queue}
+    with team_of(tensor, sys.argv[1:]) as team:
+        service = team.together(lambda: Service.open(runs, known, team=team, **limits))
+        if not team.leads:
+            team.follow()
+            return
+        names, origins = name or (), origin or ()
+        api = application(
+            service, seconds=seconds, origins=origins, local=local, prompts=log_prompts, names=names, ping=ping
+        )
+        page = studio and with_page(api, service, root, local, keys is not None)
+        listen(api, host, port, list(service.runs), open_page and page, drain=drain, notice=notice)
 
 
 def check_options(host: str, keys: Path | None, origins: Sequence[str], weights: str) -> None:
@@ -90,7 +100,7 @@ def check_options(host: str, keys: Path | None, origins: Sequence[str], weights:
         socket.getaddrinfo(host, None)
     except (OSError, UnicodeError):
         raise ConfigError(f"--host: given {host!r}, which is no address of this machine, as 127.0.0.1") from None
-    if host not in LOCAL and keys is None:
+    if host not in LOCAL and keys is None and speaks():
         typer.echo(
             "sanbu: warning: anyone who can reach this host can send requests; use --keys FILE to require API keys",
             err=True,

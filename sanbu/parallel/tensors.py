@@ -28,7 +28,7 @@ from torch.distributed.tensor.parallel import (
 
 from sanbu.config import SanbuError
 from sanbu.layers.attention import Attention
-from sanbu.machine import local
+from sanbu.machine import column_major, local
 from sanbu.models.tokens.transformer import Decoder
 from sanbu.noise import key
 from sanbu.parallel.world import World
@@ -97,6 +97,26 @@ def divide_matrices(world: World, model: nn.Module) -> list[str]:
             decoder.blocks["0"].register_forward_pre_hook(dropout_by_position(world.place.tensor))
         found |= {id(parameter) for parameter in summed(decoder, sequence)}
     return [name for name, parameter in model.named_parameters() if id(parameter) in found]
+
+
+def cut_matrices(decoder: Decoder, rank: int, ranks: int) -> None:
+    """Keep one rank's part of the matrices of a transformer that is not trained, in place.
+
+    Embedding and head stay whole. Then `out` and `down` give parts of sums over ranks; one rank has their biases.
+    """
+    check_widths(decoder, ranks)
+    for path, word in plan_of(decoder, sequence=False).items():
+        linear: Any = decoder.get_submodule(path)
+        if word == "rows":
+            for tensor in filter(torch.is_tensor, (linear.weight, linear.bias)):
+                tensor.data = tensor.data.chunk(ranks, 0)[rank].clone()
+            linear.out_features //= ranks
+        elif word == "columns":
+            linear.weight.data = linear.weight.data.chunk(ranks, 1)[rank].clone()
+            linear.in_features //= ranks
+            if linear.bias is not None and rank:
+                linear.bias.data = torch.zeros_like(linear.bias)
+    column_major(decoder)
 
 
 def check_widths(decoder: Decoder, ranks: int) -> None:

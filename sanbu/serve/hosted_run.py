@@ -27,6 +27,7 @@ from sanbu.serve.engine import Engine
 from sanbu.serve.errors import APIError
 from sanbu.serve.grammar import Grammars
 from sanbu.serve.single_lane import SingleLane
+from sanbu.serve.team import Team
 from sanbu.serve.weights.convert import Weights, convert
 
 BLOCK = 16  # tokens of a KV-cache block, as in Engine
@@ -54,6 +55,7 @@ class HostedRun:
                 f"{run.folder} holds a scoring model, which cannot generate; serve a run that generates text or images"
             )
         self.weights: Weights = "full"
+        self.divided = False  # over several processes
         self.making, self.made = Lock(), cast("Grammars | None", None)
         self.medium = run.codec.medium
         self.writes = self.medium == "text" and not hasattr(run.codec, "sound")
@@ -64,15 +66,28 @@ class HostedRun:
 
     @classmethod
     def open(
-        cls, folder: Path, name: str, single_lane: SingleLane, weights: Weights = "full", **limits: int
+        cls,
+        folder: Path,
+        name: str,
+        single_lane: SingleLane,
+        weights: Weights = "full",
+        team: Team | None = None,
+        **limits: int,
     ) -> HostedRun:
-        """Open a run folder on the best available device, with its linear layers in the given format."""
+        """Open a run folder on the best available device, with its linear layers in the given format.
+
+        team: processes that compute its model together.
+        """
         run = Run.open(folder)
         check_cache(run, limits.get("blocks", 0))
+        if team is not None:
+            team.cut(run.model, str(folder))
         run = run.to("auto")
         convert(run.model, weights)
         made = cls(name, run, single_lane, **limits)
-        made.weights = weights
+        made.weights, made.divided = weights, team is not None and not team.world.alone
+        if team is not None and made.engine is not None:
+            team.join(made.engine.model, made.engine.cache)
         return made
 
     @cached_property

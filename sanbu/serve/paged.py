@@ -30,6 +30,10 @@ class Group:
     def end(self) -> int:
         return self.start + self.positions.numel()
 
+    def to(self, device: torch.device) -> Group:
+        """The same on a device."""
+        return Group(self.start, self.queries, self.slots.to(device), self.positions.to(device))
+
 
 @dataclass
 class Layout:
@@ -37,6 +41,10 @@ class Layout:
 
     slots: Tensor
     groups: Sequence[Group]
+
+    def to(self, device: torch.device) -> Layout:
+        """The same on a device."""
+        return Layout(self.slots.to(device), [group.to(device) for group in self.groups])
 
 
 class PagedLayer:

@@ -175,6 +175,8 @@ def build_generation(
     alike = kind == "autoregressive" and served.engine is not None
     longest = served.context if most is None and alike else most  # default: until the context is full
     fields = strategy_fields(body, longest)
+    if not alike and served.divided:
+        raise APIError(400, f"strategy: given {kind!r}, but this model is served with autoregressive alone", "strategy")
     if kind is not None and kind != "autoregressive":
         known: Any = StrategyConfig.find(kind)
         for field_name in fields:

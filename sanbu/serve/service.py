@@ -14,6 +14,7 @@ from sanbu.serve.hosted_run import HostedRun
 from sanbu.serve.keys import Keys
 from sanbu.serve.metrics import Metrics
 from sanbu.serve.single_lane import SingleLane
+from sanbu.serve.team import Team
 from sanbu.serve.weights.convert import Weights
 from sanbu.serve.worker import Worker
 
@@ -57,9 +58,17 @@ class Service:
 
     @classmethod
     def open(
-        cls, folders: Sequence[Path], keys: Keys | None = None, weights: Weights = "full", **limits: int
+        cls,
+        folders: Sequence[Path],
+        keys: Keys | None = None,
+        weights: Weights = "full",
+        team: Team | None = None,
+        **limits: int,
     ) -> Service:
-        """Open run folders. A model is named after its folder (and parent, if ambiguous). Raises SanbuError."""
+        """Open run folders. A model is named after its folder (and parent, if ambiguous). Raises SanbuError.
+
+        team: processes that compute the models together.
+        """
         single_lane = SingleLane()
         names = [folder.resolve().name for folder in folders]
         full = [
@@ -70,7 +79,7 @@ class Service:
             raise SanbuError(f"two runs have the same name: {', '.join(full)}; rename a run folder")
         return cls(
             [
-                HostedRun.open(folder, name, single_lane, weights, **limits)
+                HostedRun.open(folder, name, single_lane, weights, team, **limits)
                 for folder, name in zip(folders, full, strict=True)
             ],
             single_lane,

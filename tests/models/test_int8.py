@@ -84,3 +84,13 @@ def test_it_is_served_as_the_strategy_says_it(tmp_path):
     with torch.inference_mode():
         alone = last(generate(strategy, {"model": model}, condition, torch.arange(1))).sample[0, 3:]
     assert said[:-1] == alone[:8].tolist()
+
+
+@pytest.mark.parametrize("inputs", [1, 8, 24, 40])
+def test_inputs_that_are_no_multiple_of_what_the_kernel_reads(inputs):
+    """There the kernel of torch ends the process with a segmentation fault."""
+    torch.manual_seed(0)
+    linear = nn.Linear(inputs, 5).requires_grad_(False)
+    for rows in (1, 3, 8, 33):
+        x = torch.randn(rows, inputs)
+        assert (Int8Linear(linear)(x) - linear(x)).abs().max() < 0.1

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sanbu.serve.weights.replace import replace_linears
 
 ROWS = 64  # up to this many rows the layer is memory-bound, above it compute-bound
+INPUTS = 16  # the kernel of torch reads so many inputs at a time, also beyond the end of a row
 
 
 class Int8Linear(nn.Module):
@@ -32,7 +33,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x_...I to y_...O in the dtype of x."""
         rows = x.reshape(-1, x.shape[-1])
-        if len(rows) > ROWS or x.device.type != "cpu":
+        if len(rows) > ROWS or rows.shape[1] % INPUTS or x.device.type != "cpu":
             found = F.linear(rows, self.whole.to(x.dtype)) * self.scale.to(x.dtype)
         else:
             found = torch._weight_int8pack_mm(rows.bfloat16(), self.whole, self.scale.bfloat16()).to(x.dtype)
