@@ -134,6 +134,8 @@ def member(rank: int, port: int, name: str, pipe: Any) -> None:
         "LOCAL_RANK": str(rank),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",  # or accelerate takes as many threads as there are cores, in each process
+        "MKL_NUM_THREADS": "1",
     }
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)

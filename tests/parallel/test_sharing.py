@@ -115,3 +115,26 @@ def objective(folder):
 def test_the_objective_on_held_out_rows(pictures):
     (one,) = run_processes(1, objective, pictures)
     assert run_processes(2, objective, pictures) == [one, one] and one["rows"] > 100
+
+
+def test_a_few_shot_task_is_measured_by_all(text, tmp_path):
+    rows = [{"question": f"{n}?", "choices": ["Y", "N"], "answer": n % 2} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    about = {"name": "even", "kind": "choice", "file": "rows.jsonl", "prompt": "{question}"}
+    (tmp_path / "even.json").write_text(json.dumps(about))
+    task = ["--tasks", str(tmp_path / "even.json"), "--folder", str(tmp_path), "--shots", "0,1"]
+    one, two = check(["evaluate", str(text), *task, "--json"])
+    assert one == two
+
+
+def test_runs_are_compared_by_all(pictures, tmp_path):
+    reports = []
+    for processes in (1, 2):
+        place = tmp_path / str(processes)
+        found = run_processes(processes, verb, ["compare", str(pictures), "--run", str(place), "--json"])
+        reports.append(json.loads((place / "compare.json").read_text()))
+        assert [said != "" for said, _ in found] == [True, False][:processes]
+    for one, two in zip(*(each["rows"] for each in reports), strict=True):
+        assert {name: one[name] for name in one if "ms_" not in name} == {
+            name: two[name] for name in two if "ms_" not in name
+        }
