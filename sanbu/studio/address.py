@@ -6,16 +6,19 @@ The browser writes them, with `history.replaceState`; the server reads them from
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
+LONGEST = 2_000  # characters of a text in an address
 WRITE = """(...values) => {
   const address = new URL(window.location.href);
   NAMES.forEach((name, place) => {
+    const first = FIRST[name], same = (one, other) => JSON.stringify([one].flat()) === JSON.stringify([other].flat());
     address.searchParams.delete(name);
-    for (const value of [values[place]].flat())
+    for (const value of same(values[place], first) ? [] : [values[place]].flat())
       if (value !== null && value !== undefined && value !== "") address.searchParams.append(name, value);
   });
   if (address.href !== window.location.href) window.history.replaceState(window.history.state, "", address);
@@ -28,15 +31,56 @@ def keep(filled: Any, choices: Mapping[str, Any]) -> None:
 
     filled: the event that fills it. choices: components by their names in the address.
     """
-    filled.success(None, list(choices.values()), None, js=WRITE.replace("NAMES", json.dumps(list(choices))))
+    filled.success(None, list(choices.values()), None, js=writer(list(choices)))
     for name, component in choices.items():
-        component.change(None, component, None, js=WRITE.replace("NAMES", json.dumps([name])))
+        component.change(None, component, None, js=writer([name]))
+
+
+def keep_widgets(opened: Any, choices: Mapping[str, Any]) -> None:
+    """Give widgets the values in the address after an event, and write those that are not the first ones into it.
+
+    opened: the event after which they may be filled. choices: widgets by their names in the address.
+    """
+    parts, first = list(choices.values()), {name: part.value for name, part in choices.items()}
+
+    def read(request: gr.Request) -> Any:
+        found = [value_in(part, every(request, name)) for name, part in choices.items()]
+        return found if len(found) > 1 else found[0]
+
+    opened.then(read, None, parts, show_progress="hidden")
+    for name, part in choices.items():
+        part.change(None, part, None, js=writer([name], first))
+
+
+def value_in(part: Any, given: list[str]) -> Any:
+    """The value of a widget that is given as text; no change where there is none, or one that is not allowed."""
+    if not given:
+        return gr.skip()
+    if isinstance(part, (gr.Slider, gr.Number)):
+        try:
+            value = float(given[0])
+        except ValueError:
+            return gr.skip()
+        low, high = part.minimum, part.maximum
+        allowed = math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
+        return (int(value) if value.is_integer() else value) if allowed else gr.skip()
+    if isinstance(part, gr.Checkbox):
+        return given[0] == "true"
+    if isinstance(part, gr.Textbox):
+        return given[0][:LONGEST]
+    known = {value for _, value in part.choices}
+    listed = [value for value in given if value in known] or gr.skip()
+    return listed if isinstance(part, gr.CheckboxGroup) or not isinstance(listed, list) else listed[0]
+
+
+def writer(names: Sequence[str], first: Mapping[str, Any] | None = None) -> str:
+    """The script that writes these choices, except those with their first values."""
+    return WRITE.replace("NAMES", json.dumps(names)).replace("FIRST", json.dumps(first or {}))
 
 
 def keep_tab(tab: gr.Tab, name: str) -> None:
     """Write a tab into the address when it is selected, but not before `restore_tab` has read the address."""
-    write = WRITE.replace("NAMES", json.dumps(["tab"]))
-    tab.select(None, None, None, js=f"() => window.sanbuTabRestored ? ({write})({json.dumps(name)}) : []")
+    tab.select(None, None, None, js=f"() => window.sanbuTabRestored ? ({writer(['tab'])})({json.dumps(name)}) : []")
 
 
 def restore_tab(blocks: gr.Blocks, tabs: gr.Tabs) -> Any:

@@ -16,6 +16,7 @@ import gradio as gr
 from sanbu.config import SanbuError
 from sanbu.serve.service import Service
 from sanbu.studio import chat_scripts as scripts
+from sanbu.studio.address import keep_widgets
 from sanbu.studio.answering import Answering, Sampling, ask, edit
 from sanbu.studio.conversation import (
     JOINER,
@@ -56,7 +57,7 @@ class ChatTab:
         self.asked = gr.Textbox(visible="hidden", elem_id="asked")  # a message on its way from the box to the runs
         several = len(self.names) > 1
         self.who = gr.CheckboxGroup(self.names, value=self.names, label=say("who"), elem_id="who", visible=several)
-        gr.Radio(  # on a phone, where CSS shows the chosen run only
+        self.switch = gr.Radio(  # on a phone, where CSS shows the chosen run only
             self.names, value=self.names[0], label=say("switch"), elem_id="switch", visible=several, interactive=True
         )
         with gr.Row(elem_id="columns"):
@@ -164,7 +165,9 @@ class ChatTab:
         gr.on([each.change for each in stored], None, stored, None, js=scripts.SAVE, **HIDDEN)
         blocks.load(None, self.words, self.words, js=scripts.DRAFT, **HIDDEN)
         loaded = blocks.load(None, stored, stored, js=scripts.LOAD, **HIDDEN)
-        loaded.then(self.restore, [self.kept, self.options[1]], self.everything, **HIDDEN)
+        restored = loaded.then(self.restore, [self.kept, self.options[1]], self.everything, **HIDDEN)
+        names = ("who", "system", "temperature", "tokens", "seed", "remember")
+        keep_widgets(restored, {**dict(zip(names, self.options, strict=True)), "column": self.switch})
 
     # -- handlers -----------------------------------------------------------------------------------------------------
 

@@ -17,12 +17,13 @@ from sanbu.serve.errors import api_error
 from sanbu.serve.images import ImageGeneration
 from sanbu.serve.schemas import ImageBody
 from sanbu.serve.service import Service
+from sanbu.studio.address import keep_widgets
 from sanbu.studio.error_texts import error_text
 from sanbu.studio.timers import changed
 from sanbu.studio.translations import Language, language_of, say, translate
 
 
-def image_tab(service: Service) -> None:
+def image_tab(blocks: gr.Blocks, service: Service) -> None:
     """The image tab: shows the draft of every sampling step, enlarged."""
     names = service.names(writes=False)
     with gr.Row():
@@ -30,7 +31,8 @@ def image_tab(service: Service) -> None:
         first = labelled(service, names[0])
         label = gr.Textbox(label=say("of"), elem_id="image-label", visible=first)
         count = gr.Slider(1, 64, 16, step=1, label=say("count"))
-        seed = gr.Number(0, precision=0, label=say("seed"))
+        seed = gr.Number(0, precision=0, label=say("seed"), elem_id="image-seed")
+    keep_widgets(blocks.load(None), {"image": name, "label": label, "count": count, "image_seed": seed})
     with gr.Row():
         draw = gr.Button(say("draw"), variant="primary", elem_id="draw")
         stop = gr.Button(say("stop"))
@@ -74,7 +76,7 @@ def label_parts(service: Service, name: str) -> list[Any]:
     return [gr.Textbox(visible=has), gr.Markdown(visible=not has)]
 
 
-def compare_tab(service: Service, root: Path) -> None:
+def compare_tab(blocks: gr.Blocks, service: Service, root: Path) -> None:
     """The compare tab: the same label by every image run, with times, and the latest result of `sanbu compare`.
 
     Long because the widgets of a tab and their events refer to each other.
@@ -83,8 +85,9 @@ def compare_tab(service: Service, root: Path) -> None:
     with gr.Row():
         any_labels = any(labelled(service, name) for name in names)
         label = gr.Textbox(label=say("of"), elem_id="compare-label", visible=any_labels)
-        seed = gr.Number(0, precision=0, label=say("seed"))
+        seed = gr.Number(0, precision=0, label=say("seed"), elem_id="compare-seed")
         draw = gr.Button(say("every"), variant="primary", elem_id="draw-every")
+    keep_widgets(blocks.load(None), {"compare_label": label, "compare_seed": seed})
     shown, told = [], []
     with gr.Row():
         for name in names:

@@ -46,12 +46,12 @@ def page(service: Service, root: Path, local: bool = True, tour: Callable[[], No
                     chat_tab(blocks, service)
             if pictures:
                 with page_tab("image"):
-                    image_tab(service)
+                    image_tab(blocks, service)
             if service.sounding("voices"):
                 with page_tab("speech"):
-                    speech_tab(service)
+                    speech_tab(blocks, service)
             with page_tab("compare"):
-                compare_tab(service, root)
+                compare_tab(blocks, service, root)
             with page_tab("runs"):
                 runs_tab(root, blocks)
             if local:

@@ -15,13 +15,14 @@ from sanbu.codecs.speech.sound_picture import picture_of
 from sanbu.serve.errors import api_error
 from sanbu.serve.service import Service
 from sanbu.serve.speech import SpeechBody, SpeechGeneration, Transcription
+from sanbu.studio.address import keep_widgets
 from sanbu.studio.error_texts import error_text
 from sanbu.studio.translations import Language, language_of, say, translate
 
 SPOKEN = "Three steps make a model."
 
 
-def speech_tab(service: Service) -> None:
+def speech_tab(blocks: gr.Blocks, service: Service) -> None:
     """The speech tab: a player, a picture and a line of figures per run; a recogniser below them, if one is served."""
     names = service.sounding("voices")
     voices = list(dict.fromkeys(voice for name in names for voice in voices_of(service, name)))
@@ -31,6 +32,7 @@ def speech_tab(service: Service) -> None:
         voice = gr.Dropdown(voices, value=voices[0], label=say("voice"), elem_id="speech-voice")
         rate = gr.Slider(0.5, 2.0, 1.0, step=0.05, label=say("speed"), elem_id="speech-rate")
     text = gr.Textbox(SPOKEN, label=say("text"), lines=2, elem_id="speech-text")
+    keep_widgets(blocks.load(None), {"speaker": first, "beside": second, "voice": voice, "speed": rate, "text": text})
     speak = gr.Button(say("speak"), variant="primary", elem_id="speak")
     shown: list[Any] = []
     with gr.Row():
