@@ -19,7 +19,7 @@ from sanbu.serve.schemas import ImageBody
 from sanbu.serve.service import Service
 from sanbu.studio.address import keep_widgets
 from sanbu.studio.error_texts import error_text
-from sanbu.studio.timers import changed
+from sanbu.studio.pulses import Pulses
 from sanbu.studio.translations import Language, language_of, say, translate
 
 
@@ -76,7 +76,7 @@ def label_parts(service: Service, name: str) -> list[Any]:
     return [gr.Textbox(visible=has), gr.Markdown(visible=not has)]
 
 
-def compare_tab(blocks: gr.Blocks, service: Service, root: Path) -> None:
+def compare_tab(blocks: gr.Blocks, service: Service, root: Path, pulses: Pulses) -> None:
     """The compare tab: the same label by every image run, with times, and the latest result of `sanbu compare`.
 
     Long because the widgets of a tab and their events refer to each other.
@@ -114,7 +114,8 @@ def compare_tab(blocks: gr.Blocks, service: Service, root: Path) -> None:
         path, now = latest_comparison(root), written(root)
         return [gr.skip()] * 4 if now == shown else [*comparison(path), now]
 
-    gr.on([changed(5, lambda: written(root))], refresh, latest, [note, table, plot, latest], show_progress="hidden")
+    look = pulses.changed(5, lambda: written(root))
+    gr.on([look], refresh, latest, [note, table, plot, latest], show_progress="hidden")
     gr.on(None, refresh, latest, [note, table, plot, latest], show_progress="hidden")
 
 

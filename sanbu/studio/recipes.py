@@ -15,9 +15,9 @@ from sanbu import recipes
 from sanbu.config import SanbuError
 from sanbu.studio.address import chosen, keep
 from sanbu.studio.messages import Message, told
+from sanbu.studio.pulses import Pulses
 from sanbu.studio.recipe_form import Table, edits, make_recipe, rows, size_text, with_edits, words
 from sanbu.studio.run_folders import stopped_runs
-from sanbu.studio.timers import changed
 from sanbu.studio.training_process import TrainingProcess, command_line, new_place, train_words
 from sanbu.studio.translations import Language, language_of, say
 
@@ -33,7 +33,7 @@ Widgets = Mapping[str, Any]
 Answer = tuple[int, str]  # the number of an answer to a button, and why nothing was done
 
 
-def recipes_tab(root: Path, blocks: gr.Blocks) -> None:
+def recipes_tab(root: Path, blocks: gr.Blocks, pulses: Pulses) -> None:
     """The recipes tab. Training runs appear in the Runs tab."""
     form = form_widgets()
     training = training_widgets()
@@ -52,7 +52,7 @@ def recipes_tab(root: Path, blocks: gr.Blocks) -> None:
     # the rows as the page has filled the table, in the browser, so that they arrive there with the table's
     shown = gr.Textbox(visible="hidden", elem_id="fields-shown")
     described = connect_form(root, blocks, {**form, "table": table, "shown": shown})
-    connect_training(TrainingProcess(root), blocks, {**form, **training, "table": table, "shown": shown})
+    connect_training(TrainingProcess(root), blocks, pulses, {**form, **training, "table": table, "shown": shown})
     keep(described, {"recipe": form["name"], "arguments": form["arguments"], "folder": form["folder"]})
     connect_size(described, form)  # after the address, since it takes longer
 
@@ -184,7 +184,7 @@ def cells(table: Any) -> Table:
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-def connect_training(process: TrainingProcess, blocks: gr.Blocks, widgets: Widgets) -> None:
+def connect_training(process: TrainingProcess, blocks: gr.Blocks, pulses: Pulses, widgets: Widgets) -> None:
     """Let the buttons start, stop and resume; show how far the training is, and why a button did nothing."""
     answer = gr.State((0, ""))  # of the last button
 
@@ -204,11 +204,11 @@ def connect_training(process: TrainingProcess, blocks: gr.Blocks, widgets: Widge
     def resume(name: str | None, answer: Answer, request: gr.Request) -> Answer:
         return answered(lambda: process.resume(name), answer, request)
 
-    def look(request: gr.Request) -> tuple[tuple[str, float], list[str]]:
-        return process.status(language_of(request)), stopped_runs(process.root)
+    def look(language: Language = "en") -> tuple[tuple[str, float], list[str]]:
+        return process.status(language), stopped_runs(process.root)
 
     def poll(answer: Answer, chosen: str | None, listed: list[str] | None, request: gr.Request) -> list[Any]:
-        (text, part), found = look(request)
+        (text, part), found = look(language_of(request))
         runs = gr.skip() if found == listed else stopped_menu(found, chosen)
         return ["\n".join(filter(None, (answer[1], text))), progress_bar(part), runs, found]
 
@@ -218,7 +218,7 @@ def connect_training(process: TrainingProcess, blocks: gr.Blocks, widgets: Widge
     widgets["resume"].click(resume, [widgets["stopped"], answer], answer)
     listed: gr.State = gr.State(None)
     gr.on(
-        [blocks.load, changed(2, look, after=[answer.change]), answer.change],
+        [blocks.load, pulses.changed(2, look), answer.change],
         poll,
         [answer, widgets["stopped"], listed],
         [widgets["state"], widgets["bar"], widgets["stopped"], listed],

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -24,6 +24,7 @@ from sanbu.studio.translations import Language, translate
 
 DEPTH, SHOWN, FAMILY = 3, 12, 8  # folders below the root; samples of each kind; generations of parents
 QUIET = 60  # seconds without a new row after which a run counts as stopped, where locks cannot be seen
+FILES = ("finished.json", "recipe.json", "metrics.jsonl", pace.NAME, "samples")
 LOCKS = Path("/proc/locks")
 NO_METRICS = Metrics()
 State = Literal["finished", "running", "stopped"]
@@ -101,6 +102,23 @@ def read(folder: Path, changed: int, size: int) -> tuple[Run | None, str]:
         return Run.open(folder), ""
     except (SanbuError, OSError, ValueError, RecursionError) as error:
         return None, str(error)
+
+
+def state_of_all(root: Path) -> list[tuple[Any, ...]]:
+    """What changes when a run below a folder does: its files that the page shows, and whether a process trains it."""
+    found: list[tuple[Any, ...]] = []
+    for name in find_runs(root):
+        times = tuple(written_at(root / name / file) for file in FILES)
+        found.append((name, times, times[0] == 0 and in_training(root / name)))
+    return found
+
+
+def written_at(path: Path) -> int:
+    """When a file, or the list of files of a folder, was changed, in nanoseconds; 0 if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 # -- how far one is ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import gradio as gr
 
 from sanbu.studio.address import chosen, every, keep
 from sanbu.studio.metrics import Metrics, curves, figures_of, number
+from sanbu.studio.pulses import Pulses
 from sanbu.studio.run_folders import (
     Opened,
     find_runs,
@@ -26,9 +27,9 @@ from sanbu.studio.run_folders import (
     recipe_text,
     sample_files,
     samples,
+    state_of_all,
 )
 from sanbu.studio.tables import table_view
-from sanbu.studio.timers import changed
 from sanbu.studio.translations import Language, language_of, say, translate
 
 COLORS = (
@@ -63,7 +64,7 @@ class Shown:
     ranks: tuple[Any, ...] = ()
 
 
-def runs_tab(root: Path, blocks: gr.Blocks) -> None:
+def runs_tab(root: Path, blocks: gr.Blocks, pulses: Pulses) -> None:
     """The tab of all runs below a folder; refreshed every two seconds."""
     with gr.Row():
         name = gr.Dropdown([], label=say("model"), elem_id="run")
@@ -89,12 +90,13 @@ def runs_tab(root: Path, blocks: gr.Blocks) -> None:
         recipe = gr.Textbox(show_label=False, lines=10, max_lines=40, interactive=False, elem_id="run-recipe")
     choices = {"run": name, "figure": figure, "overlay": overlay, "smoothing": smoothing, "axis": axis}
     results = {"curve": curve, "progress": progress, "parents": parents, "recipe": recipe, "pictures": pictures}
-    filled = connect(root, blocks, choices, {**results, "texts": texts, "ranks": ranks})
+    opening = [blocks.load, pulses.changed(2, lambda: state_of_all(root))]
+    filled = connect(root, opening, choices, {**results, "texts": texts, "ranks": ranks})
     keep(filled, choices)
 
 
-def connect(root: Path, blocks: gr.Blocks, choices: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
-    """Fill the tab when the page opens, every two seconds, and after each choice; one call at a time."""
+def connect(root: Path, opening: Sequence[Any], choices: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
+    """Fill the tab when the page opens, when a run has changed, and after each choice; one call at a time."""
     shown = gr.State(Shown())
     outputs = {**choices, **results}
 
@@ -111,15 +113,12 @@ def connect(root: Path, blocks: gr.Blocks, choices: Mapping[str, Any], results: 
         update, shown = updates(root, asked, shown, language_of(request), request)
         return [*(update.get(each, gr.skip()) for each in outputs), shown]
 
-    def look(*inputs: Any) -> str:
-        return repr(updates(root, read_choices(*inputs[:-1]), inputs[-1])[1])
-
     def draw_again(shown: Shown, drawn: tuple[str, ...]) -> list[Any]:
         return [gr.skip() if shown.titles == drawn else other_lines(shown.titles), shown.titles]
 
     asked = [*choices.values(), shown]
     filled = gr.on(
-        [blocks.load, changed(2, look, asked), *(component.change for component in choices.values())],
+        [*opening, *(component.change for component in choices.values())],
         show,
         asked,
         [*outputs.values(), shown],

@@ -15,8 +15,8 @@ from sanbu.codecs.images import enlarged
 from sanbu.evaluation.jobs import Jobs, Progress
 from sanbu.progress import duration
 from sanbu.studio.metrics import Metrics, curves, figures_of
+from sanbu.studio.pulses import Pulses
 from sanbu.studio.run_folders import opened
-from sanbu.studio.timers import changed
 from sanbu.studio.translations import Language, language_of, say, translate
 
 Parts = Callable[[], Sequence[Progress]]
@@ -24,7 +24,7 @@ SHOWN = 2000  # characters of a sample
 UNITS = {" min": " 分", " h": " 小时", " s": " 秒"}
 
 
-def tour_tab(jobs: Jobs, parts: Parts, root: Path) -> None:
+def tour_tab(jobs: Jobs, parts: Parts, root: Path, pulses: Pulses) -> None:
     """The tour, refreshed every two seconds. parts: what a person sees of the jobs. root: folder of the runs."""
     gr.Markdown(say("tour_about"))
     table = gr.HTML(elem_id="tour")
@@ -50,12 +50,13 @@ def tour_tab(jobs: Jobs, parts: Parts, root: Path) -> None:
         told = table_of(jobs, found, language_of(request))
         return [told, *curve_and_text(found, root), drawn, files]
 
-    def look(kept: tuple[Path, ...], request: gr.Request) -> str:
-        told, _, said, _, files = refresh(kept, request)
-        return repr((told, said, files))
+    def look() -> tuple[Any, ...]:
+        found = list(parts())
+        files = tuple(path for each in found for path in newest_samples(each, "*.png"))
+        return table_of(jobs, found, "en"), curve_and_text(found, root)[1], files
 
     everything = [table, curve, text, gallery, kept]
-    gr.on([changed(2, look, [kept])], refresh, kept, everything, show_progress="hidden")
+    gr.on([pulses.changed(2, look)], refresh, kept, everything, show_progress="hidden")
     gr.on(None, refresh, kept, everything, show_progress="hidden")
 
 

@@ -52,8 +52,8 @@ def filled(page):
     """Whether the tab that is open shows what the server has sent."""
     if page.locator("#run").is_visible():
         return value(page, "#run-progress") and (value(page, "#run") or "run=" not in address(page))
-    if page.locator("#words").is_visible() or page.locator("#draw").is_visible():
-        return True  # what the address says comes a moment later
+    if "tab=image" in address(page) or "tab=chat" in address(page):
+        return page.locator("#draw" if "tab=image" in address(page) else "#words").is_visible()
     return page.locator("#recipe-name").is_visible() and value(page, "#training")
 
 

@@ -1,6 +1,8 @@
 """Common uses of the page, in a real browser."""
 
 import json
+import re
+import shutil
 import time
 
 import httpx
@@ -149,11 +151,31 @@ def test_pictures_come_to_be_and_every_draft_can_be_seen(opened):
     wait(lambda: page.get_attribute("#image-shown img", "src") != last)
 
 
+def test_what_a_pulse_says_changes_with_the_runs(studio):
+    def said():
+        found = [httpx.get(f"{studio.url}/pulse/{number}").text for number in range(3)]
+        assert all(len(text) == 16 for text in found)
+        return found
+
+    before = said()
+    assert said() == before
+    folder = studio.root / "pulsing"
+    folder.mkdir()
+    (folder / "recipe.json").write_text("{}")
+    try:
+        assert sum(one != other for one, other in zip(before, said(), strict=True)) == 1  # the tab Runs
+    finally:
+        shutil.rmtree(folder)
+    assert said() == before and httpx.get(f"{studio.url}/pulse/99").status_code == 404
+
+
 @pytest.mark.slow
 def test_only_the_open_tab_asks_the_server(opened):
     asked = []
     page = opened()
-    page.on("request", lambda request: asked.append(request.url) if "/queue/join" in request.url else None)
+    page.on(
+        "request", lambda request: asked.append(request.url) if re.search("/queue/join|/pulse/", request.url) else None
+    )
 
     def quiet(seconds=5):
         before = len(asked)

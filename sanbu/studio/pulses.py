@@ -1,0 +1,86 @@
+"""Looking for changes: while a tab is open, the browser asks whether there are any, and only then updates components.
+
+The question is a plain request, answered with a few characters. An event of the UI library for each look would cost
+the browser 100 ms of its core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from fastapi.responses import PlainTextResponse, Response
+
+PATH = "/pulse/{number}"
+OPEN = """(name) => {
+  const pulse = window.sanbuPulse ??= {seen: {}, asked: {}};
+  pulse.open = name;
+  const look = async (number) => {
+    const button = document.getElementById(`pulse-${number}`);
+    pulse.asked[number] = performance.now();
+    const answer = await fetch(`pulse/${number}`), text = await answer.text();
+    if (!answer.ok || !button || pulse.seen[number] === text) return;
+    const early = !(number in pulse.seen);  // what fills the tab when the page opens may be on its way
+    pulse.seen[number] = early ? "" : text;
+    if (!early) button.click();
+  };
+  pulse.timer ??= setInterval(() => {
+    const due = ([number, seconds]) => performance.now() - (pulse.asked[number] ?? -1e9) > 1000 * seconds;
+    const stop = () => clearInterval(pulse.timer);  // the server is gone; the library reloads the page when it is back
+    if (!document.hidden) for (const [number] of (OWNERS[pulse.open] ?? []).filter(due)) look(number).catch(stop);
+  }, 250);
+}"""
+SELECTED = "() => { (OPEN)(window.sanbuTab = NAME); return []; }"
+RESTORED = """() => {
+  const names = NAMES, name = window.sanbuTab ?? new URLSearchParams(location.search).get("tab");
+  (OPEN)(names.includes(name) ? name : names[0]);
+  return [];
+}"""
+
+
+class Pulses:
+    """What the tabs of a page look at. Each look is the same for all pages."""
+
+    def __init__(self) -> None:
+        self.looks: list[Callable[[], Any]] = []
+        self.owners: dict[str, list[tuple[int, float]]] = {}
+        self.made: list[tuple[gr.Button, float]] = []
+
+    def changed(self, seconds: float, look: Callable[[], Any]) -> Any:
+        """A trigger for the tab that is being made: `look`, every so many seconds, says something else than before.
+
+        It comes once after the tab is first opened, too.
+        """
+        button = gr.Button(visible="hidden", elem_id=f"pulse-{len(self.looks)}")
+        self.looks.append(look)
+        self.made.append((button, seconds))
+        return button.click
+
+    def connect(self, tabs: gr.Tabs, restored: Any) -> None:
+        """Look at what the open tab shows. restored: the event that opened the tab in the address."""
+        own = [tab for tab in tabs.children if isinstance(tab, gr.Tab)]
+        for number, (button, seconds) in enumerate(self.made):
+            self.owners.setdefault(tab_of(button), []).append((number, seconds))
+        opened = OPEN.replace("OWNERS", json.dumps(self.owners))
+        names = json.dumps([tab.id for tab in own])
+        restored.success(None, None, None, js=RESTORED.replace("NAMES", names).replace("OPEN", opened))
+        for tab in own:
+            tab.select(None, None, None, js=SELECTED.replace("NAME", json.dumps(tab.id)).replace("OPEN", opened))
+
+    async def answer(self, number: int) -> Response:
+        """What a look says, as a few characters: equal as long as nothing has changed."""
+        if not 0 <= number < len(self.looks):
+            return Response(status_code=404)
+        found = await asyncio.to_thread(self.looks[number])
+        return PlainTextResponse(hashlib.sha256(repr(found).encode()).hexdigest()[:16])
+
+
+def tab_of(block: Any) -> str:
+    """The name of the tab that holds a block."""
+    while not isinstance(block, gr.Tab):
+        block = block.parent
+    return str(block.id)
