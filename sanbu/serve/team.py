@@ -198,6 +198,8 @@ def team_of(processes: int, arguments: Sequence[str]) -> Iterator[Team]:
         torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", size))))
         with join(Layout(tensor=size), find_device("auto").type) as world:
             team = Team(world)
+            for name in ("RANK", "WORLD_SIZE"):  # a process that the server starts does not belong to the team
+                del os.environ[name]
             signal.signal(signal.SIGTERM, leave)  # after a signal the server gives it to whoever had it before
             ended: BaseException | None = None
             try:

@@ -11,17 +11,18 @@ if (/^zh\\b/i.test(navigator.language)) Object.defineProperty(navigator, "langua
 
 # The library's loading indicator leaves its animation-frame loop running after it is removed: 60 callbacks per second
 # that draw nothing, for as long as the page is open, 8 % of a core. So after half a second without input and without a
-# change of the page, callbacks run once per second; the next input or change runs them at once.
+# change of the page, callbacks wait a second, then two, up to ten; the next input or change runs them at once.
 QUIET_FRAMES = """
 (() => {
   const next = requestAnimationFrame.bind(window), cancel = cancelAnimationFrame.bind(window), waiting = new Map();
-  let last = performance.now(), number = 0;
+  let last = performance.now(), number = 0, pause = 1000;
   const run = () => {
     const calls = [...waiting.values()];
     waiting.clear();
     calls.forEach((call) => next(call));
   };
-  const wake = () => { last = performance.now(); run(); };
+  const wake = () => { last = performance.now(); pause = 1000; run(); };
+  const rest = () => setTimeout(() => { run(); pause = Math.min(2 * pause, 10_000); rest(); }, pause);
   window.requestAnimationFrame = (call) => {
     if (performance.now() - last < 500) return next(call);
     waiting.set(--number, call);
@@ -31,7 +32,7 @@ QUIET_FRAMES = """
   new MutationObserver(wake).observe(document, {attributes: true, characterData: true, childList: true, subtree: true});
   for (const type of ["pointermove", "pointerdown", "keydown", "wheel", "scroll", "resize", "focus", "play"])
     addEventListener(type, wake, {capture: true, passive: true});
-  setInterval(run, 1000);
+  rest();
 })();"""
 HEAD = b"<head>"
 SCRIPTS = f"<script>{CHINESE}{QUIET_FRAMES}\n</script>".encode()

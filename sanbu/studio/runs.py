@@ -81,7 +81,13 @@ def runs_tab(root: Path, blocks: gr.Blocks, pulses: Pulses) -> None:
         )
         parents = gr.Textbox(label=say("parents"), interactive=False, elem_id="parents")
     pictures = gr.Gallery(
-        label=say("over"), height=300, columns=6, object_fit="contain", format="png", elem_id="run-pictures"
+        label=say("over"),
+        height=300,
+        columns=6,
+        object_fit="contain",
+        format="png",
+        elem_id="run-pictures",
+        buttons=["download", "fullscreen"],
     )
     texts = gr.Textbox(label=say("over"), lines=6, max_lines=20, interactive=False, elem_id="run-texts")
     ranks = gr.Dataframe(label=say("ranks"), interactive=False, visible=False, elem_id="ranks")

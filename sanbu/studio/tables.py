@@ -168,7 +168,14 @@ def table_view(open_run: Callable[[str | None], Run | None], name: gr.Dropdown) 
             button = gr.Button(say("draw"), elem_id="table-draw")
         note = gr.Markdown(visible=False, elem_id="table-note")
         pictures = [
-            gr.Image(label=say(word), visible=False, interactive=False, format="png", elem_id=f"table-{word}")
+            gr.Image(
+                label=say(word),
+                visible=False,
+                interactive=False,
+                format="png",
+                elem_id=f"table-{word}",
+                buttons=["download", "fullscreen"],
+            )
             for word in ("laws", "associations")
         ]
         rows = gr.Dataframe(label=say("rows"), visible=False, interactive=False, elem_id="table-rows")
