@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Literal
 
 from sanbu.config import SanbuError
@@ -73,8 +74,9 @@ class Jobs:
     def work(self) -> Generator[None]:
         """Do the jobs, in their order, and yield twice per second. Closing it stops the processes; they save first.
 
-        Raises SanbuError for the first job that fails.
+        Raises SanbuError for the first job that fails. A new folder in which nothing was made is removed again.
         """
+        new = not self.log.parent.exists()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         try:
             while self.unfinished():
@@ -89,6 +91,8 @@ class Jobs:
             raise
         finally:
             self.stop()
+            if new and all(path == self.log and not path.stat().st_size for path in self.log.parent.iterdir()):
+                rmtree(self.log.parent)
 
     def unfinished(self) -> list[Job]:
         """Jobs that are not done."""

@@ -227,3 +227,22 @@ def test_what_was_done_before_does_not_count_as_fast(tmp_path):
         [Job(name, print, (), tmp_path / name, seconds) for name, seconds in (("a", 30), ("b", 10))], 1, tmp_path
     )
     assert jobs.done() == 30
+
+
+def refuse():
+    raise SanbuError("data.path: given 'x'")
+
+
+def note(place):
+    place.write_text("x")
+
+
+def test_a_folder_in_which_nothing_was_made_is_removed(tmp_path):
+    refused = Job("bad", refuse, (), tmp_path / "new" / "bad", 1)
+    with pytest.raises(SanbuError, match="bad: data.path"):
+        list(Jobs([refused], 1, tmp_path / "new" / "jobs.log").work())
+    assert not (tmp_path / "new").exists()
+    good = Job("good", note, (tmp_path / "new" / "good",), tmp_path / "new" / "good", 1)
+    with pytest.raises(SanbuError):
+        list(Jobs([good, refused], 1, tmp_path / "new" / "jobs.log").work())
+    assert good.made.exists()
