@@ -18,7 +18,7 @@ from sanbu.layers.average import Following
 from sanbu.machine import Machine, local
 from sanbu.models.model import ModelConfig
 from sanbu.noise import Noise, key
-from sanbu.objectives.objective import Round, Turn, losses, report
+from sanbu.objectives.objective import Round, Turn, losses, over_all, report
 from sanbu.optimizers.search import Metrics, NotFinite, Problem, Search
 from sanbu.parallel.divide import Divided
 from sanbu.parallel.rows import drawing, over_parts, over_rows, shared_drawing, table
@@ -93,7 +93,8 @@ class Training:
 
     def _round(self, batch: Batch, purpose: str, first: int = 0) -> Round:
         """What the objective may use at this step. first: the row of the round with which the batch begins."""
-        drawn, over = shared_drawing(self.divided, self.rollout, self.models), partial(over_rows, self.world)
+        drawn = shared_drawing(self.divided, self.rollout, self.models)
+        over = partial(over_rows, self.world) if self.objective.couples else over_all
         return Round(self.models, batch, self.noise(purpose, first_row=first), drawn, self.data.codec.read, over)
 
     def _begin_round(self, batch: Batch, turn: int = 0) -> None:
@@ -130,7 +131,7 @@ class Training:
     def _know(self) -> Batch:
         """Tables of what the objective calls fixed, by row, where that is cheaper than computing it at every step.
 
-        The first epoch has every row once. All parts are equally large, so that they take as many calls of the models.
+        The first epoch has every row once. All parts are equally large, so each takes the same number of calls.
         """
         fixed, rows = self.objective.fixed, self.data.rows
         if fixed is None or self.recipe.schedule.steps * self.rows <= rows:

@@ -32,7 +32,7 @@ def main() -> None:
     except TyperException as error:
         status = fail(error.format_message())
     except SanbuError as error:
-        status = fail(str(error))
+        status = fail(str(error)) if getattr(error, "speaks", True) else 2
     except OSError as error:
         status = fail(f"{error.filename or 'a file'}: {error.strerror or error}")
     except (KeyboardInterrupt, Abort):

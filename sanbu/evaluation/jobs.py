@@ -122,7 +122,8 @@ class Jobs:
         with contextlib.closing(receiver), contextlib.suppress(EOFError):
             raise SanbuError(f"{name}: {receiver.recv()}")
         if process.exitcode:
-            raise SanbuError(f"{name} ended with code {process.exitcode}; see {self.log}")
+            said = f"; see {self.log}" if self.log.stat().st_size else ""
+            raise SanbuError(f"{name} ended with exit code {process.exitcode}{said}")
         if not job.made.exists():
             raise SanbuError(f"{name} was interrupted; run the same command again to continue")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sanbu.objectives.objective import Over, one_by_one
+from sanbu.objectives.objective import Over, over_all
 from sanbu.space import IGNORED, Batch, Models
 
 
@@ -28,7 +28,7 @@ def logprobs(model: nn.Module, tokens_NT: Tensor, targets_NT: Tensor) -> Tensor:
 
 
 def by_length(
-    function: Callable[[Tensor, int], Tensor], length_N: Tensor, size: int = 32, over: Over = one_by_one
+    function: Callable[[Tensor, int], Tensor], length_N: Tensor, size: int = 32, over: Over = over_all
 ) -> Tensor:
     """function(rows, width) of all rows, in pieces of about `size` rows of similar length, to compute less padding.
 

@@ -49,8 +49,8 @@ def cannot_draw(condition: Batch, seeds: Tensor) -> Draft:
 Over = Callable[[Callable[[Tensor], Batch], Sequence[Tensor]], Batch]
 
 
-def one_by_one(work: Callable[[Tensor], Batch], parts: Sequence[Tensor]) -> Batch:
-    """The default of `Round.over`."""
+def over_all(work: Callable[[Tensor], Batch], parts: Sequence[Tensor]) -> Batch:
+    """The rows of work(rows) of all parts, in order: the default of `Round.over`."""
     found = [work(rows) for rows in parts]
     return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
@@ -61,8 +61,9 @@ class Round:
 
     batch: rows of data; in `turns`, what `experience` returned. noise: random numbers of this round.
     draw(condition, seeds) -> the last Draft of the recipe's strategy. read(ids) -> one sample as text or array.
-    over(work, parts) -> the rows of work(part) of all parts: values of frozen models, which processes may divide among
-    them. learning: False while held-out rows are evaluated; then no state may change, and one turn is enough.
+    over(work, parts) -> the rows of work(part) of all parts, in order. The parts are row numbers of a rollout that all
+    processes have and divide; work calls frozen models. learning: False while held-out rows are evaluated; then no
+    state may change, and one turn is enough.
     """
 
     models: Models
@@ -70,7 +71,7 @@ class Round:
     noise: Noise
     draw: Callable[[Batch, Tensor], Draft] = cannot_draw
     read: Callable[[Tensor], Any] = Tensor.tolist
-    over: Over = one_by_one
+    over: Over = over_all
     learning: bool = True
 
 
@@ -87,7 +88,7 @@ class Loss:
     def cpu(self) -> Loss:
         """The same in CPU memory, without gradients."""
         sums = {name: value.detach().cpu() for name, value in self.sums.items()}
-        return Loss(sums, {name: (above.cpu(), below.cpu()) for name, (above, below) in self.metrics.items()})
+        return Loss(sums, {name: (above.detach().cpu(), below.cpu()) for name, (above, below) in self.metrics.items()})
 
 
 LossFunction = Callable[[Models, Batch], Loss]

@@ -70,7 +70,7 @@ class Problem:
     scope: entered around each forward pass (precision). seed(micro): called before each micro-batch (dropout).
     round: the number of the round, which sets the learning rate; a round may have many turns.
     ranks: what other processes have a part in; the batch of the turn has the rows of this one.
-    idle: further micro-batches that count nothing, so that all processes make as many passes.
+    idle: further micro-batches that count nothing, so that all processes make the same number of passes.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Problem:
         """The loss of the turn, a scalar, with other functions in place of the named models."""
         models = {**self.models, **(replace or {})}
         found: Sums = {}
-        for micro, (loss, batch) in enumerate(self.passes()):
+        for micro, (loss, batch) in enumerate(self.micro_batches()):
             self.seed(micro)
             with self.scope():
                 add(found, self.terms(loss(models, batch).sums))
@@ -123,10 +123,10 @@ class Problem:
         starts = range(0, row_count(self.turn.batch), size)
         return [{name: tensor[start : start + size] for name, tensor in self.turn.batch.items()} for start in starts]
 
-    def passes(self) -> list[tuple[LossFunction, Batch]]:
+    def micro_batches(self) -> list[tuple[LossFunction, Batch]]:
         """The losses and the micro-batches of this process, the idle ones last."""
         loss = self.turn.loss
-        return [(loss, part) for part in self.parts()] + [(partial(nothing, loss), part) for part in self.idle]
+        return [(loss, part) for part in self.parts()] + [(partial(counting_nothing, loss), part) for part in self.idle]
 
     def terms(self, sums: Sums) -> Sums:
         """The terms of the loss: sums over rows, each by its denominator."""
@@ -151,7 +151,7 @@ def one_after_another(
     """The gradient of the micro-batches, one after another. around(last): entered around each backward pass."""
     totals: Sums = {}
     pairs: Pairs = {}
-    passes = problem.passes()
+    passes = problem.micro_batches()
     for micro, (loss, batch) in enumerate(passes):
         problem.seed(micro)
         with around(micro == len(passes) - 1) if around else contextlib.nullcontext():
@@ -164,7 +164,7 @@ def one_after_another(
     return totals, pairs
 
 
-def nothing(loss: LossFunction, models: Models, batch: Batch) -> Loss:
+def counting_nothing(loss: LossFunction, models: Models, batch: Batch) -> Loss:
     """A loss that counts nothing: the same passes, with zero as their result and gradient."""
     found = loss(models, batch)
     metrics = {name: (0 * above.detach(), 0 * below) for name, (above, below) in found.metrics.items()}

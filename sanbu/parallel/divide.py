@@ -150,7 +150,7 @@ class Divided:
             give_back(modules)
 
     def keep_gathered(self, models: Mapping[str, Any]) -> AbstractContextManager[None]:
-        """Inside, weights that a pass gathers stay gathered, so that ranks may make unequally many passes."""
+        """Inside, weights that a pass gathers stay gathered, so that ranks may make different numbers of passes."""
         if modules := self._sharded(models):
             from sanbu.parallel.shards import keep_gathered
 

@@ -6,12 +6,13 @@ on which machine it is, and notes there that a call of its failed. Those that ha
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import time
 from dataclasses import dataclass
 
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import Store, _get_default_store
 
 from sanbu.config import SanbuError
 
@@ -32,6 +33,12 @@ class Lost(SanbuError):
 def lost_contact(error: BaseException) -> bool:
     """Whether an error says that another rank is gone, or does not answer."""
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+
+
+def note_failure(rank: int) -> None:
+    """Note in the store of the job that a call of this rank failed, before `join` does."""
+    with contextlib.suppress(RuntimeError):
+        _get_default_store().set(f"failed-{rank}", "")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Rows that the data ranks divide among them; each rank gets all results, in the order of one process.
 
-Weights that are divided too (ZeRO-2 and 3) are gathered by calls that all ranks make together. So all ranks make as
-many calls of a model; where rows decide how many calls there are, as in drawing, what was gathered is kept to the end.
+Weights that are divided too (ZeRO-2 and 3) are gathered by calls that all ranks make together. So all ranks make the
+same number of calls. Where the number depends on the rows, as in drawing, what was gathered is kept to the end.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def table(batch: Batch) -> Batch:
 
 
 def over_parts(world: World, work: Callable[[A], B], parts: Sequence[A], alike: int) -> list[B]:
-    """work(part) of all parts. The first `alike` parts take as many calls of the models each; every rank does the rest.
+    """work(part) of all parts. The first `alike` parts take the same number of calls each; every rank does the rest.
 
     Results go through pickle between the processes of this job.
     """

@@ -59,7 +59,7 @@ def give_back(modules: Iterable[nn.Module]) -> None:
 
 @contextmanager
 def keep_gathered(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside, what a first pass gathers stays, so that ranks may make unequally many passes."""
+    """Inside, what a first pass gathers stays gathered, so that ranks may make different numbers of passes."""
     parts = [part for part in divided_parts(modules) if part.gives_back]
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)

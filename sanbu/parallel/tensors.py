@@ -108,15 +108,21 @@ def cut_matrices(decoder: Decoder, rank: int, ranks: int) -> None:
     for path, word in plan_of(decoder, sequence=False).items():
         linear: Any = decoder.get_submodule(path)
         if word == "rows":
-            for tensor in filter(torch.is_tensor, (linear.weight, linear.bias)):
-                tensor.data = tensor.data.chunk(ranks, 0)[rank].clone()
+            keep_part([linear.weight, linear.bias, getattr(linear, "lora_up", None)], 0, rank, ranks)
             linear.out_features //= ranks
         elif word == "columns":
-            linear.weight.data = linear.weight.data.chunk(ranks, 1)[rank].clone()
+            keep_part([linear.weight, getattr(linear, "lora_down", None)], 1, rank, ranks)
             linear.in_features //= ranks
             if linear.bias is not None and rank:
                 linear.bias.data = torch.zeros_like(linear.bias)
     column_major(decoder)
+
+
+def keep_part(tensors: Sequence[Tensor | None], axis: int, rank: int, ranks: int) -> None:
+    """Keep one rank's part of these tensors, in place."""
+    for tensor in tensors:
+        if tensor is not None:
+            tensor.data = tensor.data.chunk(ranks, axis)[rank].clone()
 
 
 def check_widths(decoder: Decoder, ranks: int) -> None:

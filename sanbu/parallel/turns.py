@@ -36,7 +36,10 @@ def ranks_of(divided: Divided) -> Ranks:
 
 @dataclass(frozen=True)
 class Part:
-    """What a rank computes of a turn. idle: micro-batches that count nothing, so that all ranks make as many passes."""
+    """What a rank computes of a turn.
+
+    idle: micro-batches that count nothing, so that all ranks make the same number of passes.
+    """
 
     turn: Turn
     idle: tuple[Batch, ...] = ()

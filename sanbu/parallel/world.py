@@ -208,7 +208,7 @@ class World:
     # -- rows ---------------------------------------------------------------------------------------------------------
 
     def mine(self, batch: Batch) -> Batch:
-        """The rows of a batch that this rank computes; the first ranks have one more where they cannot be equal."""
+        """The rows of a batch that this rank computes; if they cannot be divided equally, the first have one more."""
         ranks, rank, rows = self.degrees.data, self.place.data, row_count(batch)
         start, end = (number * (rows // ranks) + min(number, rows % ranks) for number in (rank, rank + 1))
         return {name: tensor[start:end] for name, tensor in batch.items()}

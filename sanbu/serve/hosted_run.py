@@ -18,6 +18,7 @@ from sanbu.codecs.text import TokenCodec
 from sanbu.codecs.tokenizer import encode
 from sanbu.config import SanbuError, dump
 from sanbu.files import read_json
+from sanbu.machine import find_device
 from sanbu.memory.check import FLOAT, check_weights, headers
 from sanbu.memory.cost import cost
 from sanbu.memory.limits import room
@@ -80,13 +81,17 @@ class HostedRun:
         """
         run = Run.open(folder)
         check_cache(run, limits.get("blocks", 0))
-        if team is not None:
-            team.cut(run.model, str(folder))
-        run = run.to("auto")
+        divided = team is not None and team.divided
+        if team is not None and divided:
+            team.cut(run)
+            run.device = find_device("auto")  # without its parents, which this strategy does not call
+            run.model.to(run.device)
+        else:
+            run = run.to("auto")
         convert(run.model, weights)
         made = cls(name, run, single_lane, **limits)
-        made.weights, made.divided = weights, team is not None and not team.world.alone
-        if team is not None and made.engine is not None:
+        made.weights, made.divided = weights, divided
+        if team is not None and divided and made.engine is not None:
             team.join(made.engine.model, made.engine.cache)
         return made
 

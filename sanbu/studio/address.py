@@ -16,10 +16,13 @@ LONGEST = 2_000  # characters of a text in an address
 WRITE = """(...values) => {
   const address = new URL(window.location.href);
   NAMES.forEach((name, place) => {
-    const first = FIRST[name], same = (one, other) => JSON.stringify([one].flat()) === JSON.stringify([other].flat());
+    const text = (value) => JSON.stringify([value ?? ""].flat());
     address.searchParams.delete(name);
-    for (const value of same(values[place], first) ? [] : [values[place]].flat())
-      if (value !== null && value !== undefined && value !== "") address.searchParams.append(name, value);
+    if (text(values[place]) === text(FIRST[name])) return;
+    const chosen = [values[place]].flat(), kept = name in FIRST && !chosen.length ? [""] : chosen;
+    for (const value of kept)
+      if (value !== null && value !== undefined && (value !== "" || name in FIRST))
+        address.searchParams.append(name, value);
   });
   if (address.href !== window.location.href) window.history.replaceState(window.history.state, "", address);
   return [];
@@ -37,9 +40,10 @@ def keep(filled: Any, choices: Mapping[str, Any]) -> None:
 
 
 def keep_widgets(opened: Any, choices: Mapping[str, Any]) -> None:
-    """Give widgets the values in the address after an event, and write those that are not the first ones into it.
+    """Give widgets the values in the address after an event, and write values that differ from the defaults into it.
 
-    opened: the event after which they may be filled. choices: widgets by their names in the address.
+    opened: the event after which they may be filled; until then the address stays as it was given. choices: widgets by
+    their names in the address.
     """
     parts, first = list(choices.values()), {name: part.value for name, part in choices.items()}
 
@@ -47,9 +51,13 @@ def keep_widgets(opened: Any, choices: Mapping[str, Any]) -> None:
         found = [value_in(part, every(request, name)) for name, part in choices.items()]
         return found if len(found) > 1 else found[0]
 
-    opened.then(read, None, parts, show_progress="hidden")
+    key = json.dumps("/".join(choices))  # of these widgets, among those whose values have been read
+    filled = opened.then(read, None, parts, show_progress="hidden")
+    begin, write = f"(window.sanbuRead ??= {{}})[{key}] = true", writer(list(choices), first)
+    filled.then(None, parts, None, js=f"(...values) => {{ {begin}; return ({write})(...values); }}")
     for name, part in choices.items():
-        part.change(None, part, None, js=writer([name], first))
+        script = f"(value) => window.sanbuRead?.[{key}] ? ({writer([name], first)})(value) : []"
+        part.change(None, part, None, js=script)
 
 
 def value_in(part: Any, given: list[str]) -> Any:
@@ -68,6 +76,8 @@ def value_in(part: Any, given: list[str]) -> Any:
         return given[0] == "true"
     if isinstance(part, gr.Textbox):
         return given[0][:LONGEST]
+    if isinstance(part, gr.CheckboxGroup) and given == [""]:
+        return []
     known = {value for _, value in part.choices}
     listed = [value for value in given if value in known] or gr.skip()
     return listed if isinstance(part, gr.CheckboxGroup) or not isinstance(listed, list) else listed[0]

@@ -21,8 +21,13 @@ QUIET_FRAMES = """
     waiting.clear();
     calls.forEach((call) => next(call));
   };
-  const wake = () => { last = performance.now(); pause = 1000; run(); };
-  const rest = () => setTimeout(() => { run(); pause = Math.min(2 * pause, 10_000); rest(); }, pause);
+  let timer = 0;
+  const rest = () => timer = setTimeout(() => { run(); pause = Math.min(2 * pause, 10_000); rest(); }, pause);
+  const wake = () => {
+    last = performance.now();
+    if (pause > 1000) { clearTimeout(timer); pause = 1000; rest(); }
+    run();
+  };
   window.requestAnimationFrame = (call) => {
     if (performance.now() - last < 500) return next(call);
     waiting.set(--number, call);

@@ -9,20 +9,31 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 from fastapi.responses import PlainTextResponse, Response
 
+FRESH = 0.5  # seconds in which the pages share an answer
 PATH = "/pulse/{number}"
 OPEN = """(name) => {
-  const pulse = window.sanbuPulse ??= {seen: {}, asked: {}};
+  const pulse = window.sanbuPulse ??= {seen: {}, asked: {}, lost: false};
   pulse.open = name;
   const look = async (number) => {
     const button = document.getElementById(`pulse-${number}`);
-    pulse.asked[number] = performance.now();
-    const answer = await fetch(`pulse/${number}`), text = await answer.text();
+    let answer, text;
+    pulse.asked[number] = Infinity;
+    try {
+      answer = await fetch(`pulse/${number}`);
+      text = await answer.text();
+      pulse.lost = false;
+    } catch {  // the library says that the server is gone, and reloads the page later, once an event of its own fails
+      if (!pulse.lost) button?.click();
+      pulse.lost = true;
+      return;
+    } finally { pulse.asked[number] = performance.now(); }
     if (!answer.ok || !button || pulse.seen[number] === text) return;
     const early = !(number in pulse.seen);  // what fills the tab when the page opens may be on its way
     pulse.seen[number] = early ? "" : text;
@@ -30,8 +41,7 @@ OPEN = """(name) => {
   };
   pulse.timer ??= setInterval(() => {
     const due = ([number, seconds]) => performance.now() - (pulse.asked[number] ?? -1e9) > 1000 * seconds;
-    const stop = () => clearInterval(pulse.timer);  // the server is gone; the library reloads the page when it is back
-    if (!document.hidden) for (const [number] of (OWNERS[pulse.open] ?? []).filter(due)) look(number).catch(stop);
+    if (!document.hidden) (OWNERS[pulse.open] ?? []).filter(due).forEach(([number]) => look(number));
   }, 250);
 }"""
 SELECTED = "() => { (OPEN)(window.sanbuTab = NAME); return []; }"
@@ -49,14 +59,17 @@ class Pulses:
         self.looks: list[Callable[[], Any]] = []
         self.owners: dict[str, list[tuple[int, float]]] = {}
         self.made: list[tuple[gr.Button, float]] = []
+        self.said: dict[int, tuple[float, str]] = {}  # the last answer of each look, and when it was found
+        self.locks: list[asyncio.Lock] = []
 
     def changed(self, seconds: float, look: Callable[[], Any]) -> Any:
         """A trigger for the tab that is being made: `look`, every so many seconds, says something else than before.
 
-        It comes once after the tab is first opened, too.
+        It also fires once after the tab is first opened.
         """
         button = gr.Button(visible="hidden", elem_id=f"pulse-{len(self.looks)}")
         self.looks.append(look)
+        self.locks.append(asyncio.Lock())
         self.made.append((button, seconds))
         return button.click
 
@@ -75,8 +88,13 @@ class Pulses:
         """What a look says, as a few characters: equal as long as nothing has changed."""
         if not 0 <= number < len(self.looks):
             return Response(status_code=404)
-        found = await asyncio.to_thread(self.looks[number])
-        return PlainTextResponse(hashlib.sha256(repr(found).encode()).hexdigest()[:16])
+        async with self.locks[number]:
+            since, text = self.said.get(number, (-FRESH, ""))
+            if time.monotonic() - since > FRESH:
+                found = await asyncio.to_thread(self.looks[number])
+                text = hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+                self.said[number] = time.monotonic(), text
+        return PlainTextResponse(text)
 
 
 def tab_of(block: Any) -> str:

@@ -65,7 +65,7 @@ class Shown:
 
 
 def runs_tab(root: Path, blocks: gr.Blocks, pulses: Pulses) -> None:
-    """The tab of all runs below a folder; refreshed every two seconds."""
+    """The tab of all runs below a folder; it looks for changes every two seconds."""
     with gr.Row():
         name = gr.Dropdown([], label=say("model"), elem_id="run")
         figure = gr.Dropdown(["loss"], value="loss", label=say("figure"), elem_id="figure")

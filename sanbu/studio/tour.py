@@ -25,7 +25,7 @@ UNITS = {" min": " 分", " h": " 小时", " s": " 秒"}
 
 
 def tour_tab(jobs: Jobs, parts: Parts, root: Path, pulses: Pulses) -> None:
-    """The tour, refreshed every two seconds. parts: what a person sees of the jobs. root: folder of the runs."""
+    """The tour; it looks for changes every two seconds. parts: what a person sees of the jobs. root: of the runs."""
     gr.Markdown(say("tour_about"))
     table = gr.HTML(elem_id="tour")
     with gr.Row():

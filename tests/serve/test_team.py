@@ -7,11 +7,15 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
 import torch
+import torch.distributed as dist
 
+from sanbu.config import SanbuError
+from sanbu.models.tokens.lora import LoRA
 from sanbu.parallel.layout import Layout
 from sanbu.parallel.world import join
 from sanbu.serve.engine import Engine
@@ -30,13 +34,17 @@ def answers(engine):
     return [(one.tokens, [event.logprob for event in one.events]) for one in heard]
 
 
+def run_of(model):
+    return SimpleNamespace(model=model, folder="a run", codec=SimpleNamespace(medium="text"))
+
+
 def served(config, weights="full"):
     """The answers of an engine, and bytes of the matrices and of the cache in this process."""
     with join(Layout(tensor=2), "cpu") as world:
         team, model = Team(world), built(config).requires_grad_(False)
         if weights != "full":
             model = model.float()
-        team.together(lambda: team.cut(model, "a run"))
+        team.together(lambda: team.cut(run_of(model)))
         convert(model, weights) if weights != "full" else None
         engine = Engine(model, SPACE.end)
         team.join(model, engine.cache)
@@ -50,7 +58,7 @@ def served(config, weights="full"):
         return (found, embedding.tolist()), held
 
 
-@pytest.mark.parametrize("config", MODELS, ids=lambda config: config.kind)
+@pytest.mark.parametrize("config", [*MODELS, LoRA(base=MODELS[2], rank=2)], ids=lambda config: config.kind)
 def test_two_processes_give_the_tokens_of_one(config):
     model = built(config)
     expected = answers(Engine(model, SPACE.end))
@@ -62,7 +70,7 @@ def test_two_processes_give_the_tokens_of_one(config):
     whole = sum(p.nbytes for p in model.blocks.parameters())
     cache = sum(layer.keys.nbytes for layer in PagedCache(model, 512, 16))
     for _, (matrices, keys) in result:
-        assert matrices < 0.6 * whole and keys == cache // 2
+        assert matrices < 0.75 * whole and keys == cache // 2
 
 
 def test_eight_bit_matrices_are_divided_before_they_are_converted():
@@ -74,7 +82,7 @@ def refused(config):
     with join(Layout(tensor=2), "cpu") as world:
         team = Team(world)
         try:
-            team.together(lambda: team.cut(built(config), "a run"))
+            team.together(lambda: team.cut(run_of(built(config))))
         except BaseException as error:
             return type(error).__name__, str(error)
 
@@ -83,6 +91,44 @@ def test_heads_that_cannot_be_divided_are_one_line():
     first, second = run_processes(2, refused, MODELS[2].model_copy(update={"key_heads": 1}))
     assert first[0] == "SanbuError" and "--tensor: given 2, but blocks.0 has 1 heads of keys" in first[1]
     assert second == ("SystemExit", "2")
+
+
+def failed(config, where):
+    """What the first process raises when one of them fails within a pass, and the signals that it sends itself."""
+    signals = []
+    try:
+        with join(Layout(tensor=2, timeout=5), "cpu") as world:
+            team, model = Team(world), built(config).requires_grad_(False)
+            team.together(lambda: team.cut(run_of(model)))
+            os.kill = lambda *given: signals.append(given)
+            engine = Engine(model, SPACE.end)
+            team.join(model, engine.cache)
+            if world.rank == where:
+                model.blocks["1"].register_forward_pre_hook(broken)
+            if not team.leads:
+                team.follow()
+                return None
+            heard = Heard(engine, **asked(0, temperature=0.0))
+            for _ in range(3):
+                try:
+                    engine.step()
+                except (RuntimeError, SanbuError):
+                    engine.fail()
+            assert not heard.events, "a token of sums that do not belong together"
+            team.end()
+    except BaseException as error:
+        dist.barrier = lambda: None  # of `run_processes`, which nobody else reaches
+        return type(error).__name__, len(signals)
+
+
+def broken(*_):
+    raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_a_pass_that_fails_in_one_process_ends_the_server(where):
+    first, _ = run_processes(2, failed, MODELS[0], where)
+    assert first is not None and first[1] == 1, first
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -109,12 +155,15 @@ class Command:
                     return self
             except httpx.TransportError:
                 time.sleep(0.1)
+        self.process.kill()
         raise AssertionError(self.process.communicate()[0])
+
+    def children(self):
+        return subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True).stdout.split()
 
     def other(self):
         """The process that helps."""
-        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True).stdout.split()
-        return int(found[0])
+        return int(self.children()[0])
 
     def answer(self, **more):
         asked = {"model": "talk", "prompt": "Hello", "max_tokens": 24, "seed": 7, "logit_bias": {"0": -100}}
@@ -139,11 +188,20 @@ def test_the_command_serves_in_two_processes(runs, client):
 
 def test_a_helper_that_is_killed_ends_the_server_with_one_line(runs):
     command = Command(runs[0], "--tensor", 2).wait()
-    os.kill(command.other(), signal.SIGKILL)
-    command.answer()
+    os.kill(command.other(), signal.SIGKILL)  # nothing is asked: it is noticed all the same
     said = command.process.communicate(timeout=60)[0]
     assert command.process.returncode == 2
     assert re.search(rf"^sanbu: rank 1 on {socket.gethostname()} ended without a word", said, re.M), said
+
+
+def test_a_helper_that_is_killed_before_it_serves_is_one_line(runs):
+    command = Command(runs[0], "--tensor", 2)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not command.children():
+        time.sleep(0.02)
+    os.kill(command.other(), signal.SIGKILL)
+    said = command.process.communicate(timeout=60)[0]
+    assert command.process.returncode == 2 and "process 1 ended with exit code -9" in said, said
 
 
 def test_a_run_that_cannot_be_divided_is_one_line(runs):

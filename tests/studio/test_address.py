@@ -54,3 +54,16 @@ def test_choices_of_chat_and_image_survive_in_a_link(visiting, how):  # noqa: F8
     third = visiting("/?tab=chat&temperature=0.25&tokens=9&who=bytes&seed=ten", **how)
     wait(lambda: value(third, "#heat") == "0.25" and third.locator("#most input[type=number]").input_value() == "9")
     assert third.locator("#who input:checked").count() == 1 and third.locator("#seed input").input_value() == "0"
+
+
+@pytest.mark.slow
+def test_a_link_wins_over_what_the_browser_remembers(visiting):  # noqa: F811
+    page = visiting("/?tab=chat")
+    page.fill("#heat textarea, #heat input", "0.9")
+    page.keyboard.press("Tab")
+    wait(lambda: "temperature=0.9" in address(page))
+    page.goto(address(page).partition("?")[0] + "?tab=chat&temperature=0.25")
+    wait(lambda: value(page, "#heat") == "0.25" and "temperature=0.25" in address(page))
+    page.fill("#heat textarea, #heat input", "")
+    page.keyboard.press("Tab")
+    wait(lambda: "temperature" not in address(page))
