@@ -163,10 +163,11 @@ def test_what_a_pulse_says_changes_with_the_runs(studio):
     folder.mkdir()
     (folder / "recipe.json").write_text("{}")
     try:
-        assert sum(one != other for one, other in zip(before, said(), strict=True)) == 1  # the tab Runs
+        wait(lambda: sum(one != other for one, other in zip(before, said(), strict=True)) == 1)  # the tab Runs
     finally:
         shutil.rmtree(folder)
-    assert said() == before and httpx.get(f"{studio.url}/pulse/99").status_code == 404
+    wait(lambda: said() == before)
+    assert httpx.get(f"{studio.url}/pulse/99").status_code == 404
 
 
 @pytest.mark.slow
