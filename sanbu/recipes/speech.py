@@ -61,9 +61,9 @@ def flow_speech(size: str = "nano", path: str = "spoken", vocoder: str = "", jud
 
 def tacotron2(size: str = "nano", path: str = "spoken", vocoder: str = "", judge: str = "") -> Recipe:
     """Tacotron 2: frame by frame, with attention over the symbols (Shen and others, 2018)."""
-    small = Tacotron2(width=128, recurrent=192, prenet=64, attention=64, postnet=96, reduction=3)
+    small = Tacotron2(width=128, recurrent=192, prenet=64, attention=64, postnet=96, reduction=5)
     model, nano = pick({"nano": small, "paper": Tacotron2()}, size), size == "nano"
-    steps, batch = (1500, 16) if nano else (150_000, 64)
+    steps, batch = (4000, 16) if nano else (150_000, 64)
     return acoustic("tacotron2", path, model, ReadingAloud(), 2e-3 if nano else 1e-3, steps, batch, vocoder, judge)
 
 
