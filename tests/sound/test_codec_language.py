@@ -313,7 +313,7 @@ def test_trains_on_codes_that_are_computed_once(run, folder, codec, tmp_path, mo
     monkeypatch.setattr(SoundCodec, "encode", lambda self, mel: encoded.append(len(mel)) or plain(self, mel))
     made = talking(folder, codec, steps=20).change(evaluate_every=0, sample_every=0)
     whole = sanbu.train(made, tmp_path / "whole", watchers=[])
-    assert sum(encoded) == made.data.build().rows
+    assert sum(encoded) == 4 * -(-made.data.build().rows // 4)  # the last part has as many rows as the others
     parts = sanbu.train(made.change(steps=2, micro_batch=1), tmp_path / "parts", watchers=[])
     assert parts.metrics()[0]["loss"] == pytest.approx(whole.metrics()[0]["loss"], rel=1e-5)
 
