@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sanbu.parallel.divide import Divided
 from sanbu.parallel.world import World
-from sanbu.space import Batch, Draft, Models
+from sanbu.space import Batch, Draft, Models, row_count
 from sanbu.strategies.strategy import Strategy, draw
 
 A = TypeVar("A")
@@ -23,11 +23,11 @@ Draw = Callable[[Batch, Tensor], Draft]
 
 
 def over_rows(world: World, work: Callable[[A], Batch], parts: Sequence[A]) -> Batch:
-    """The rows of work(part) of all parts. A rank that has fewer parts than another does the last one again."""
+    """The rows of work(part) of all parts. A rank with fewer parts than another computes the last one again."""
     ranks, made = world.degrees.data, []
     for number in range(world.place.data, len(parts) + -len(parts) % ranks, ranks):
         found = work(parts[min(number, len(parts) - 1)])
-        rows = len(next(iter(found.values()))) if number < len(parts) else 0
+        rows = row_count(found) if number < len(parts) else 0
         made.append({"part": torch.full((rows,), number)} | {name: found[name][:rows] for name in sorted(found)})
     whole = {name: world.gather_rows(torch.cat([each[name] for each in made])) for name in made[0]}
     order = whole.pop("part").argsort(stable=True)
@@ -55,7 +55,7 @@ def over_parts(world: World, work: Callable[[A], B], parts: Sequence[A], alike: 
 
 
 def drawing(divided: Divided, strategy: Strategy, models: Models) -> Draw:
-    """A function that draws rows. Each rank gives its own number of rows."""
+    """A function that draws rows; ranks may draw different numbers of them."""
 
     def own(condition: Batch, seeds: Tensor) -> Draft:
         with divided.keep_gathered(models):

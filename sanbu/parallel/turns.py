@@ -46,7 +46,7 @@ class Part:
 
     def micro_batches(self, size: int) -> int:
         """The number of micro-batches of up to so many rows, the same on all ranks."""
-        return -(-row_count(self.turn.batch) // size) + len(self.idle)
+        return math.ceil(row_count(self.turn.batch) / size) + len(self.idle)
 
 
 def own_part(world: World, turn: Turn, size: int) -> Part:

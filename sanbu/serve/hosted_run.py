@@ -84,7 +84,7 @@ class HostedRun:
         divided = team is not None and team.divided
         if team is not None and divided:
             team.cut(run)
-            run.device = find_device("auto")  # without its parents, which this strategy does not call
+            run.device = find_device("auto")  # its parents are not loaded: autoregressive sampling does not call them
             run.model.to(run.device)
         else:
             run = run.to("auto")

@@ -57,7 +57,6 @@ class Pulses:
 
     def __init__(self) -> None:
         self.looks: list[Callable[[], Any]] = []
-        self.owners: dict[str, list[tuple[int, float]]] = {}
         self.made: list[tuple[gr.Button, float]] = []
         self.said: dict[int, tuple[float, str]] = {}  # the last answer of each look, and when it was found
         self.locks: list[asyncio.Lock] = []
@@ -76,9 +75,10 @@ class Pulses:
     def connect(self, tabs: gr.Tabs, restored: Any) -> None:
         """Look at what the open tab shows. restored: the event that opened the tab in the address."""
         own = [tab for tab in tabs.children if isinstance(tab, gr.Tab)]
+        owners: dict[str, list[tuple[int, float]]] = {}
         for number, (button, seconds) in enumerate(self.made):
-            self.owners.setdefault(tab_of(button), []).append((number, seconds))
-        opened = OPEN.replace("OWNERS", json.dumps(self.owners))
+            owners.setdefault(tab_of(button), []).append((number, seconds))
+        opened = OPEN.replace("OWNERS", json.dumps(owners))
         names = json.dumps([tab.id for tab in own])
         restored.success(None, None, None, js=RESTORED.replace("NAMES", names).replace("OPEN", opened))
         for tab in own:
