@@ -24,6 +24,7 @@ def about() -> None:
 def check(
     path: Annotated[str, typer.Argument(metavar="PATH", help="LJSpeech folder, folder of x.wav with x.txt, .parquet")],
     rate: Annotated[int, typer.Option("--rate", min=1, help="samples per second of the model")] = 22050,
+    language: Annotated[str, typer.Option("--language", help="of the texts, as espeak-ng names it")] = "en-us",
     as_json: Json = False,
 ) -> None:
     """Read a corpus of speech and say what is wrong with it. Exit code 2 if
@@ -35,11 +36,11 @@ def check(
 
     \b
     sanbu data check LJSpeech-1.1/
-    sanbu data check recordings/ --rate 16000
+    sanbu data check recordings/ --rate 16000 --language de
     """
     from sanbu.data.speech_check import check as check_speech
 
-    found = check_speech(path, rate)
+    found = check_speech(path, rate, language)
     rates = ", ".join(f"{each} Hz" for each in found.rates)
     size = f"{found.utterances:,} utterances, {found.seconds / 60:,.1f} minutes"
     lines = [f"{size}, voices: {found.voices}, {rates or 'no rate'}"]

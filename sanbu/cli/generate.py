@@ -82,6 +82,10 @@ def generate(
     if found.codec.medium == "table":
         show_rows(found, asked, n, seed, changes, out, as_json)
         return
+    if found.codec.medium == "sound" and out is not None:
+        from sanbu.codecs.audio import is_sound
+
+        is_sound(out)  # another suffix is refused before anything is drawn
     if found.codec.medium != "text" or out is not None:
         written = found.save(out or run / "generated", asked, n, seed, overrides=changes)
         report({"run": str(run), **written}, as_json, str(written.get("grid", written["folder"])))

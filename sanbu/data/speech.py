@@ -20,11 +20,11 @@ from torch import Tensor
 from sanbu.codecs.audio import at_peak, read_wave
 from sanbu.codecs.codec import Codec
 from sanbu.codecs.speech.espeak import Espeak
+from sanbu.codecs.speech.languages import ENGLISH, spoken_text, written_letters
 from sanbu.codecs.speech.speech_codec import SpeechCodec
 from sanbu.codecs.speech.symbols import SYMBOLS, ids_of
 from sanbu.codecs.speech.transcripts import TranscriptCodec
-from sanbu.codecs.speech.written import normalise
-from sanbu.config import Auto, SanbuError, nearest
+from sanbu.config import Auto, SanbuError, added, nearest
 from sanbu.data.builtin import spoken
 from sanbu.data.cache import cache_folder
 from sanbu.data.chance import chance_of_name
@@ -52,6 +52,7 @@ class SpeechConfig(DataConfig):
     units: Literal["auto", "phonemes", "letters"] = Field(
         "auto", description="what a text becomes; phonemes need the extra `speech`; auto: phonemes for spoken"
     )
+    language: str = added(ENGLISH, description="of the texts, as espeak-ng names it: en-us, de, fr, pt-br ...")
     voices: Annotated[tuple[str, ...], Field(min_length=1)] | Auto = Field(
         "auto", description="names of the voices; auto: those of the data"
     )
@@ -103,10 +104,10 @@ class Speech(SpeechConfig):
     kind: Literal["speech"] = "speech"
 
     def known_codec(self, known: list[int]) -> Codec:
-        return SpeechCodec(self.mel, self.symbols, self.names, known)
+        return SpeechCodec(self.mel, self.symbols, self.names, known, self.language)
 
     def codec(self, folder: Path) -> Codec:
-        return SpeechCodec.load(folder, self.mel, self.symbols, self.names)
+        return SpeechCodec.load(folder, self.mel, self.symbols, self.names, self.language)
 
 
 class Transcripts(SpeechConfig):
@@ -188,8 +189,12 @@ class SpeechRows:
         return self.together(self.held[start : start + size])
 
     def text(self, row: int) -> str:
-        """The normalised text of an utterance."""
+        """The text of an utterance as it is spoken."""
         return str(self.about[row]["text"])
+
+    def letters(self, row: int) -> str:
+        """The text of an utterance as a recogniser writes it: with a to z."""
+        return written_letters(self.text(row), self.config.language)
 
     def wave(self, row: int) -> np.ndarray:
         """The sound of an utterance, as it was read."""
@@ -240,7 +245,7 @@ def frame_counts(about: dict[str, Any]) -> list[int]:
 
 def fingerprint(config: SpeechConfig, found: tuple[Utterance, ...]) -> str:
     """The name of the cache folder: a hash of the sounds, the texts and everything that decides the rows."""
-    made_with = [RULES, config.mel.model_dump(), config.symbols, config.longest]
+    made_with = [RULES, config.mel.model_dump(), config.symbols, config.language, config.longest]
     digest = hashlib.sha256(json.dumps(made_with).encode())
     for each in found:
         content = each.sound if isinstance(each.sound, bytes) else each.sound.read_bytes()
@@ -252,11 +257,11 @@ def fingerprint(config: SpeechConfig, found: tuple[Utterance, ...]) -> str:
 def store(config: SpeechConfig, found: tuple[Utterance, ...], folder: Path) -> None:
     """Read every utterance into mels.npy [frames, mels], pitches.npy [frames] and rows.json."""
     rows, mels, pitches = [], [], []
-    espeak = Espeak() if config.symbols == "phonemes" and not all(each.ends for each in found) else None
+    espeak = Espeak(config.language) if config.symbols == "phonemes" and not all(each.ends for each in found) else None
     with progress_rows("reading speech", len(found)) as progress:
         for each in found:
-            text = normalise(each.text)
-            symbols = each.symbols if config.symbols == "phonemes" else text
+            text = spoken_text(each.text, config.language)
+            symbols = each.symbols if config.symbols == "phonemes" else written_letters(text, config.language)
             if espeak is not None and text:
                 symbols = espeak.phonemes(text)
             progress(1)

@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from sanbu.codecs.audio import AudioError, read_native
-from sanbu.codecs.speech.written import normalise
+from sanbu.codecs.speech.languages import ENGLISH, spoken_text
 from sanbu.data.builtin import spoken
 from sanbu.data.speech_files import Utterance, utterances
 from sanbu.progress import progress_rows
@@ -41,7 +41,7 @@ class Checked:
     rates: list[int]
 
 
-def check(path: str, rate: int) -> Checked:
+def check(path: str, rate: int, language: str = ENGLISH) -> Checked:
     """Read every utterance of a corpus. rate: that a model will use, Hz. Raises SanbuError if there is none."""
     found = utterances(path, spoken.SENTENCES, 0, spoken.VOICES)
     problems: list[Problem] = []
@@ -57,7 +57,7 @@ def check(path: str, rate: int) -> Checked:
             seconds += len(wave) / own
             rates.add(own)
             problems += of_sound(each, wave, own, rate)
-            problems += chain(of_text(each, len(wave) / own), of_times(each, len(wave)))
+            problems += chain(of_text(each, len(wave) / own, language), of_times(each, len(wave)))
     return Checked(problems, len(found), seconds, len({each.voice for each in found}), sorted(rates))
 
 
@@ -81,9 +81,9 @@ def of_sound(each: Utterance, wave: np.ndarray, own: int, rate: int) -> Iterator
             yield Problem(each.name, "long pause", f"{pause:.1f} s at the {where}; trim it")
 
 
-def of_text(each: Utterance, seconds: float) -> Iterator[Problem]:
+def of_text(each: Utterance, seconds: float, language: str) -> Iterator[Problem]:
     """A text that cannot be spoken, or that does not match the length of its sound."""
-    letters = sum(symbol.isalpha() for symbol in normalise(each.text))
+    letters = sum(symbol.isalpha() for symbol in spoken_text(each.text, language))
     if not letters:
         yield Problem(each.name, "no text", f"{each.text[:30]!r} has nothing that can be spoken")
         return

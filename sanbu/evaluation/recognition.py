@@ -45,7 +45,7 @@ def row_of(run: Run, most: int) -> dict[str, Any]:
     for start in range(0, len(chosen), AT_ONCE):
         read += transcribed(run, rows, start, len(chosen))
     spent = time.process_time() - began
-    true = [rows.text(row) for row in chosen]
+    true = [rows.letters(row) for row in chosen]
     frames = sum(rows.about[row]["frames"] for row in chosen)
     seconds = rows.mel.samples(frames) / rows.mel.rate
     size = sum(each.numel() for each in run.model.parameters())

@@ -150,7 +150,7 @@ def judged(judge: Run | None, rows: SpeechRows, chosen: Sequence[int], waves: Se
     """Character error rates and lost words by a recogniser; None without one."""
     if judge is None:
         return dict.fromkeys(("cer", "cer_ceiling", "cer_floor", "skipped", "repeated"))
-    texts = [spoken_letters(rows.text(row)) for row in chosen]
+    texts = [spoken_letters(rows.letters(row)) for row in chosen]
     read = [spoken_letters(judge.generate(wave)) for wave in waves]
     true = [spoken_letters(judge.generate(rows.wave(row))) for row in chosen]
     others = [*texts[1:], texts[0]]

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sanbu.codecs.speech.languages import ENGLISH
 from sanbu.config import ConfigError
 from sanbu.data.sources import built_in
 from sanbu.evaluation.rank import rank
@@ -57,15 +58,19 @@ def assistant(
     )
 
 
-def tts(size: str = "nano", path: str = "spoken") -> Sequence[Stage]:
-    """The speech pipeline: vocoder, recogniser, voice; path=FOLDER (your recordings with their texts)."""
+def tts(size: str = "nano", path: str = "spoken", language: str = ENGLISH) -> Sequence[Stage]:
+    """The speech pipeline: vocoder, recogniser, voice; path=FOLDER (your recordings with their texts).
+
+    language: of the texts, as espeak-ng names it: en-us, de, fr, pt-br ...
+    """
+    spoken = f"data.language={language}"
 
     def voice(folder: Path) -> Recipe:
-        return speech.fastspeech2(size, path, *(str(folder / name) for name in TTS_PARENTS))
+        return speech.fastspeech2(size, path, *(str(folder / name) for name in TTS_PARENTS)).change(spoken)
 
     return (
         Stage("vocoder", lambda folder: vocoders.vocoder(size, path), stands=False),
-        Stage("recogniser", lambda folder: speech.recogniser(size, path), stands=False),
+        Stage("recogniser", lambda folder: speech.recogniser(size, path).change(spoken), stands=False),
         Stage("voice", voice, recipe_name="fastspeech2"),
     )
 

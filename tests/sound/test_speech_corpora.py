@@ -71,6 +71,20 @@ def test_layouts_hold_the_same(folder, ljspeech, tmp_path):
     assert found[tmp_path / "x.parquet"].voices == ("x", "y")
 
 
+def test_a_corpus_of_another_language(folder):
+    pytest.importorskip("num2words")
+    (folder / "bob" / "0.txt").write_text("Schöne Grüße, 2 Stück.")
+    config = Speech(path=str(folder), mel=MEL, language="de")
+    rows = config.build()
+    row = next(number for number, about in enumerate(rows.about) if about["name"] == "bob/0")
+    assert rows.text(row) == "schöne grüße, zwei stück." and rows.letters(row) == "schoene gruesse, zwei stueck."
+    assert rows.about[row]["ids"] == ids_of("schoene gruesse, zwei stueck.")
+    assert rows.codec.condition("Grüße")["ids"][0, 0].tolist() == ids_of("gruesse")
+    assert "language" not in Speech(path=str(folder), mel=MEL).model_dump()  # as runs of before have it
+    done = CliRunner().invoke(app, ["data", "check", str(folder), "--language", "ru"])
+    assert "num2words" not in done.output and done.exit_code in (0, 2)
+
+
 def test_a_voice_is_held_out_whole(folder):
     rows = Speech(path=str(folder), mel=MEL, held_out=("ada",)).build()
     assert {rows.about[row]["voice"] for row in rows.held} == {"ada"}

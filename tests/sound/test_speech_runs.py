@@ -221,7 +221,7 @@ def test_the_contest_of_speech(corpus, tmp_path, monkeypatch):
             Waves(path=str(corpus), mel=MEL, segment=8, validation=0.5), *TRAINED["spectral"], Vocoding()
         ),
     }
-    monkeypatch.setattr(contest, "recipe", lambda name, path: given[name].change(*contest.QUIET))
+    monkeypatch.setattr(contest, "recipe", lambda name, path, language: given[name].change(*contest.QUIET))
     monkeypatch.setattr(measured, "CHUNK", 4)
     line = [
         "compare",

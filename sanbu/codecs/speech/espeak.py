@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from sanbu.codecs.speech import espeak_program
+from sanbu.codecs.speech.languages import ENGLISH
 from sanbu.codecs.speech.symbols import INLINE, MARKS, PHONEMES
 from sanbu.config import SanbuError
 
-VOICE = "en-us"  # that a text is turned into phonemes with
 ENDING = ",.:;?!"  # marks that end a clause
 EDGES = ENDING + " -"  # what espeak drops at the ends of a text
 READ_AHEAD = 4  # characters
+SWITCH = re.compile(r"\([a-z-]+\)")  # espeak-ng's note that a word is of another language
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,12 @@ class Spoken:
 class Espeak:
     """A running espeak-ng. Close it, or use it in a `with`; several threads may share it.
 
-    If the process ends, the request that it was given fails, and the next one starts another process.
+    language: the one that `phonemes` reads. If the process ends, the request that it was given fails, and the next one
+    starts another process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, language: str = ENGLISH) -> None:
+        self.language = language
         self.process = start()
         self.turn = threading.Lock()
 
@@ -66,13 +70,13 @@ class Espeak:
 
     def symbols(self, text: str) -> str:
         """The symbols of a text without inline phonemes, with its spaces and marks at the ends."""
-        if not any(symbol.isalpha() for symbol in text):
+        if not any(symbol.isalnum() for symbol in text):
             return text
         body = text.strip(EDGES)
         before, _, after = text.partition(body)
-        clauses = self.ask({"voice": VOICE, "text": body})["clauses"]
+        clauses = self.ask({"voice": self.language, "text": body})["clauses"]
         parts = [phonemes + mark_at(body, place) for phonemes, place in clauses[:-1]]
-        return before + " ".join([*parts, clauses[-1][0]]) + after
+        return before + SWITCH.sub("", " ".join([*parts, clauses[-1][0]])) + after
 
     def ask(self, request: dict[str, str]) -> dict[str, Any]:
         """The answer to a request. Raises SanbuError, in one line."""

@@ -15,6 +15,7 @@ from sanbu.codecs.audio import is_sound
 from sanbu.codecs.codec import Written
 from sanbu.codecs.speech.cutting import parts_of
 from sanbu.codecs.speech.espeak import Espeak
+from sanbu.codecs.speech.languages import ENGLISH, written_letters
 from sanbu.codecs.speech.sound_picture import draw_sound
 from sanbu.codecs.speech.symbols import SYMBOLS, ids_of
 from sanbu.codecs.waves import WaveCodec
@@ -28,18 +29,21 @@ EXAMPLE = "Three steps make a model."  # spoken where no prompt is given
 
 
 class SpeechCodec:
-    """units: "phonemes" or "letters". voices: their names. known: ids of the symbols that occurred in training."""
+    """units: "phonemes" or "letters" of a language. voices: their names. known: ids of symbols seen in training."""
 
     medium, unit = "sound", "frames"
 
-    def __init__(self, mel: Mel, units: str, voices: Sequence[str], known: Iterable[int]) -> None:
+    def __init__(
+        self, mel: Mel, units: str, voices: Sequence[str], known: Iterable[int], language: str = ENGLISH
+    ) -> None:
         self.mel, self.waves = mel, WaveCodec(mel)
-        self.units, self.voices, self.known = units, tuple(voices), frozenset(known)
+        self.units, self.language = units, language
+        self.voices, self.known = tuple(voices), frozenset(known)
 
     @classmethod
-    def load(cls, folder: Path, mel: Mel, units: str, voices: Sequence[str]) -> SpeechCodec:
+    def load(cls, folder: Path, mel: Mel, units: str, voices: Sequence[str], language: str = ENGLISH) -> SpeechCodec:
         """The codec that was saved in a run folder."""
-        return cls(mel, units, voices, read_json(folder / FILE)["known"])
+        return cls(mel, units, voices, read_json(folder / FILE)["known"], language)
 
     def save(self, folder: Path) -> None:
         write_json(folder / FILE, {"known": sorted(self.known)})
@@ -47,7 +51,7 @@ class SpeechCodec:
     @cached_property
     def espeak(self) -> Espeak:
         """The process that turns texts into phonemes, started when it is first needed."""
-        return Espeak()
+        return Espeak(self.language)
 
     def request(self, prompt: str | None, label: str | None) -> dict[str, str | None]:
         return {"text": prompt, "voice": label}
@@ -73,9 +77,11 @@ class SpeechCodec:
 
     def sentences(self, text: str) -> list[list[int]]:
         """The ids of the symbols of each sentence. Symbols that the run never saw are left out."""
-        parts = parts_of(text)
+        parts = parts_of(text, language=self.language)
         if self.units == "phonemes":
             parts = [f"[[{self.espeak.phonemes(part)}]]" for part in parts]
+        else:
+            parts = [written_letters(part, self.language) for part in parts]
         found = [[symbol for symbol in ids_of(part) if symbol in self.known] for part in parts]
         kept = [ids for ids in found if any(SYMBOLS[symbol][-1].isalpha() for symbol in ids)]
         if not kept:

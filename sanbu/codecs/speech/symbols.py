@@ -6,7 +6,7 @@ import re
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MARKS = " '!,-.:;?"
-PHONEMES = "abdefhijklmnoprstuvwxzæçðøŋœɐɑɒɔɕəɚɛɜɝɟɡɣɪɫɬɯɲɹɾʁʃʉʊʋʌʎʏʒʔʰʲθβχᵻˈˌː"
+PHONEMES = "abdefhijklmnoprstuvwxzæçðøŋœɐɑɒɔɕəɚɛɜɝɟɡɣɪɫɬɯɲɹɾʁʃʉʊʋʌʎʏʒʔʰʲθβχᵻˈˌːycq\u0303\u032912345"
 PADDING = "_"
 SYMBOLS = (PADDING, *MARKS, *LETTERS, *("/" + symbol for symbol in PHONEMES))  # a phoneme differs from its letter
 IDS = {symbol: number for number, symbol in enumerate(SYMBOLS)}

@@ -183,11 +183,16 @@ def normalise(text: str, tables: Tables | None = None) -> str:
 
     The result has the letters a to z, the marks of `symbols.MARKS`, and phonemes inside [[...]].
     """
-    tables = tables or Tables()
+    known = tables or Tables()
+    return joined_parts(text, lambda part: written_part(part, known))
+
+
+def joined_parts(text: str, rewrite: Callable[[str], str]) -> str:
+    """The text with what stands outside [[...]] rewritten, without needless spaces; empty if it has no letter."""
     parts: list[str] = []
     for number, part in enumerate(INLINE.split(text)):
         phonemes = phonemes_of(part) if number % 2 else ""
-        parts.append((f"[[{phonemes}]]" if phonemes else "") if number % 2 else written_part(part, tables))
+        parts.append((f"[[{phonemes}]]" if phonemes else "") if number % 2 else rewrite(part))
     joined = re.sub(r"\s+", " ", "".join(parts))
     joined = re.sub(r"\s+(?=[,.!?;:])", "", joined).strip()
     return joined if any(symbol.isalpha() for symbol in joined) else ""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sanbu.codecs.speech.languages import ENGLISH
 from sanbu.config import ConfigError, nearest
 from sanbu.evaluation import vocoders as copies
 from sanbu.evaluation.contest import Contestant, place_of, train_contestants
@@ -53,11 +54,14 @@ NOTES = (
 
 
 def compete(entry: Entry) -> Figures:
-    """Train every model, then measure every pair. Settings: path=CORPUS, models=A,B (acoustic models and vocoders)."""
-    given = entry.values("speech", path="CORPUS", models="A,B")
+    """Train every model, then measure every pair. Settings: path=CORPUS, models=A,B (acoustic models and vocoders),
+    language=de (of the texts).
+    """
+    given = entry.values("speech", path="CORPUS", models="A,B", language="de")
     path, seconds = given.get("path", "spoken"), entry.seconds or SECONDS
+    language = given.get("language", ENGLISH)
     names = chosen(given.get("models", ""))
-    contestants = [Contestant(name, recipe(name, path)) for name in [JUDGE, *names]]
+    contestants = [Contestant(name, recipe(name, path, language)) for name in [JUDGE, *names]]
     runs = {each.name: run for each, _, run in train_contestants(contestants, entry.folder, seconds, 1)}
     rows = measured(runs, entry.folder)
     title = f"{Path(path).name}: {seconds:g} CPU seconds each"
@@ -78,10 +82,11 @@ def chosen(models: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def recipe(name: str, path: str) -> Recipe:
-    """The recipe of a model."""
+def recipe(name: str, path: str, language: str = ENGLISH) -> Recipe:
+    """The recipe of a model. language: of the texts; a vocoder has none."""
     make: Any = speech.recogniser if name == JUDGE else {**ACOUSTIC, **VOCODERS}[name]
-    return make("nano", path).change(*QUIET)
+    own = () if name in VOCODERS else (f"data.language={language}",)
+    return make("nano", path).change(*QUIET, *own)
 
 
 def measured(runs: Mapping[str, Run], folder: Path) -> list[dict[str, Any]]:
