@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, model_hash, standing
 from sanbu.codecs.codec import Codec, Follower, evenly, read_by, stops_of
-from sanbu.config import ConfigError, contents, load, module_of, nearest
+from sanbu.config import ConfigError, contents, load, module_of, nearest, nearest_file
 from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors, written_before
 from sanbu.machine import find_device, ready_to_draw
 from sanbu.memory.check import check_weights, headers
@@ -63,7 +63,7 @@ class Run:
         folder = standing(Path(folder))
         path = folder / "recipe.json"
         if not is_run(folder):
-            raise RunError(f"{folder} is not a run: it has no recipe.json")
+            raise RunError(f"{folder} is not a run: it has no recipe.json{nearest_file(folder)}")
         about = read_object(path, "format", "recipe")
         if about["format"] not in FORMATS:
             other, mine = about.get("sanbu", "unknown"), f"this is version {version('sanbu')}"

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanbu import recipes
-from sanbu.config import ConfigError, dump, load, override
+from sanbu.config import ConfigError, dump, load, nearest_file, override
 from sanbu.models.tokens.llama import Llama
 from sanbu.recipe import Recipe, auto_learning_rate, walk
+from sanbu.run import Run, RunError
 
 GPT2 = recipes.gpt2()
 
@@ -114,3 +115,13 @@ def test_unknown_recipe_and_size():
         recipes.make("gtp2", [])
     with pytest.raises(ConfigError, match="size: given '124', allowed: nano, 124m.*did you mean '124m'"):
         recipes.make("gpt2", ["size=124"])
+
+
+def test_the_nearest_file_stands_beside_the_one_that_is_missing(tmp_path):
+    for name in ("voice", "vocoder", ".voicf"):
+        (tmp_path / name).mkdir()
+    assert nearest_file(tmp_path / "voic") == f"; did you mean {str(tmp_path / 'voice')!r}?"
+    assert nearest_file(str(tmp_path / "quite different")) == nearest_file(tmp_path / "none" / "voice") == ""
+    assert nearest_file("spokn", ["spoken"]) == "; did you mean 'spoken'?"
+    with pytest.raises(RunError, match="is not a run: it has no recipe.json; did you mean '.*voice'?"):
+        Run.open(tmp_path / "voic")

@@ -10,7 +10,7 @@ import numpy as np
 
 from sanbu.codecs.music.midi import SUFFIXES, from_bytes, is_midi
 from sanbu.codecs.music.note_tokens import VOCABULARY, encode
-from sanbu.config import SanbuError, nearest
+from sanbu.config import SanbuError, nearest_file
 from sanbu.data.builtin import compositions
 from sanbu.data.cache import cache_folder
 from sanbu.data.sources import built_in
@@ -43,9 +43,8 @@ def midi_files(path: str) -> list[Path]:
     """The MIDI files of a path, in order. Raises SanbuError if there are none."""
     place = Path(path)
     if not place.exists():
-        siblings = [str(other) for other in place.parent.iterdir()] if place.parent.is_dir() else []
         allowed = f"allowed: {compositions.NAME}, a folder of MIDI files, one file"
-        raise SanbuError(f"data.path: {path!r} does not exist; {allowed}{nearest(path, siblings)}")
+        raise SanbuError(f"data.path: {path!r} does not exist; {allowed}{nearest_file(path, [compositions.NAME])}")
     found = sorted(filter(is_midi, place.rglob("*"))) if place.is_dir() else [place]
     if not found:
         raise SanbuError(f"data.path: {path!r} has no MIDI files; allowed: {', '.join(SUFFIXES)}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sanbu.codecs.audio import HIGHEST, READABLE, AudioError, read_wave
-from sanbu.config import SanbuError
+from sanbu.config import SanbuError, nearest_file
 from sanbu.data.builtin import compositions, played, spoken
 from sanbu.data.cache import cache_folder
 from sanbu.data.reading import arrow_table
@@ -54,9 +54,9 @@ def sounds(path: str) -> list[Path | tuple[str, bytes]]:
     if built_in(path, compositions.NAME):
         return list(played.played())
     if not place.exists():
-        raise SanbuError(
-            f"data.path: {path!r} does not exist; give spoken, music, a folder of sound files, a file, or .parquet"
-        )
+        allowed = "give spoken, music, a folder of sound files, a file, or .parquet"
+        near = nearest_file(path, [spoken.NAME, compositions.NAME])
+        raise SanbuError(f"data.path: {path!r} does not exist; {allowed}{near}")
     if place.suffix.lower() == ".parquet":
         return list(records(place))
     found = sorted(place.rglob("*")) if place.is_dir() else [place]

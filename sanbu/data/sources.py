@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sanbu.config import nearest
+from sanbu.config import nearest_file
 from sanbu.data.reading import SourceError, decode_text, encodable, kind_of_file, read_unzipped, readable
 from sanbu.data.record_files import has_records, rows_of, text_in, tidy, without_notes
 from sanbu.files import fingerprint as hash_files
@@ -90,8 +90,7 @@ def files(path: str) -> list[Path]:
     if place.is_file():
         return [place]
     if not place.is_dir():
-        siblings = [str(other) for other in place.parent.iterdir()] if place.parent.is_dir() else []
-        raise SourceError(f"data.path: there is no file or folder {path!r}{nearest(path, siblings)}")
+        raise SourceError(f"data.path: there is no file or folder {path!r}{nearest_file(path)}")
     found, _ = walk(place)
     if not found:
         raise SourceError(f"data.path: the folder {path!r} has no file; hidden files are ignored")

@@ -20,7 +20,7 @@ from torch import Tensor
 from sanbu.codecs.audio import at_peak, read_wave
 from sanbu.codecs.codec import Codec
 from sanbu.codecs.speech.espeak import Espeak
-from sanbu.codecs.speech.languages import ENGLISH, spoken_text, written_letters
+from sanbu.codecs.speech.languages import ENGLISH, check_language, spoken_text, written_letters
 from sanbu.codecs.speech.speech_codec import SpeechCodec
 from sanbu.codecs.speech.symbols import SYMBOLS, ids_of
 from sanbu.codecs.speech.transcripts import TranscriptCodec
@@ -133,6 +133,7 @@ class SpeechRows:
 
     def __init__(self, config: SpeechConfig) -> None:
         self.config, self.mel, self.voices = config, config.mel, config.names
+        check_language(config.language)
         for voice in config.held_out:
             if voice not in self.voices:
                 known = f"allowed: {', '.join(self.voices)}{nearest(voice, self.voices)}"

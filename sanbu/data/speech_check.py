@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from sanbu.codecs.audio import AudioError, read_native
-from sanbu.codecs.speech.languages import ENGLISH, spoken_text
+from sanbu.codecs.speech.languages import ENGLISH, check_language, spoken_text
 from sanbu.data.builtin import spoken
 from sanbu.data.speech_files import Utterance, utterances
 from sanbu.progress import progress_rows
@@ -43,6 +43,7 @@ class Checked:
 
 def check(path: str, rate: int, language: str = ENGLISH) -> Checked:
     """Read every utterance of a corpus. rate: that a model will use, Hz. Raises SanbuError if there is none."""
+    check_language(language)
     found = utterances(path, spoken.SENTENCES, 0, spoken.VOICES)
     problems: list[Problem] = []
     seconds, rates = 0.0, set()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sanbu.codecs.audio import READABLE
-from sanbu.config import SanbuError
+from sanbu.config import SanbuError, nearest_file
 from sanbu.data.builtin import spoken
 from sanbu.data.reading import arrow_table, decode_text, read_file
 from sanbu.data.sources import built_in
@@ -50,7 +50,8 @@ def utterances(path: str, sentences: int, skip: int, voices: tuple[str, ...]) ->
         return tuple(spoken_ones(sentences, skip, voices))
     place = Path(path)
     if not place.exists():
-        raise SanbuError(f"data.path: {path!r} does not exist; give spoken, a folder of sound and text, or .parquet")
+        allowed = "give spoken, a folder of sound and text, or .parquet"
+        raise SanbuError(f"data.path: {path!r} does not exist; {allowed}{nearest_file(path, [spoken.NAME])}")
     if place.suffix.lower() == ".parquet":
         found = records(place)
     elif (place / "metadata.csv").exists():

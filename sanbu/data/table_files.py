@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sanbu.codecs.columns import number_of
-from sanbu.config import SanbuError, nearest
+from sanbu.config import SanbuError, nearest, nearest_file
 from sanbu.data.reading import SourceError, arrow_table, decode_text, kind_of_file, read_unzipped, readable
 from sanbu.data.record_files import rows_of
 
@@ -66,9 +66,8 @@ def read_frame(path: str) -> Frame:
         return read_again(path, 0, 0)
     place = Path(path)
     if not place.is_file():
-        siblings = [str(other) for other in place.parent.iterdir()] if place.parent.is_dir() else []
         known = f"; tables without a file: {', '.join(SETS)}"
-        raise SourceError(f"data.path: there is no file {path!r}{nearest(path, [*siblings, *SETS])}{known}")
+        raise SourceError(f"data.path: there is no file {path!r}{nearest_file(path, SETS)}{known}")
     about = place.stat()
     return read_again(path, about.st_mtime_ns, about.st_size)
 

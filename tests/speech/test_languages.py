@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanbu.codecs.speech.cutting import parts_of
-from sanbu.codecs.speech.languages import spoken_text, written_letters
+from sanbu.codecs.speech.languages import check_language, spoken_text, written_letters
 from sanbu.codecs.speech.symbols import IDS, LETTERS, MARKS, PHONEMES, ids_of
 from sanbu.codecs.speech.written import normalise
+from sanbu.config import SanbuError
 
 CASES = [
     ("de", "Schöne Grüße!", "schöne grüße!", "schoene gruesse!"),
@@ -78,3 +79,10 @@ def test_a_word_of_another_language_is_read_without_the_name_of_that_language():
 
     with Espeak("de") as espeak:
         assert espeak.phonemes("im download") == "ɪm dˈaʊnləʊd"
+
+
+def test_a_language_that_is_unknown_is_one_line():
+    pytest.importorskip("espeakng_loader")
+    check_language("de"), check_language("en-us"), check_language("pt-br")
+    with pytest.raises(SanbuError, match="language: given 'ger', allowed: the languages of espeak-ng"):
+        check_language("ger")

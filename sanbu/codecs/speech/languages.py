@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 
 from sanbu.codecs.speech.symbols import LETTERS, MARKS
 from sanbu.codecs.speech.tables import Tables
 from sanbu.codecs.speech.written import QUOTES, joined_parts, normalise, plain_letters
+from sanbu.config import SanbuError, nearest
 
 ENGLISH = "en-us"
 LATIN = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "oe", "ð": "d", "þ": "th", "ł": "l",
@@ -39,6 +42,16 @@ def latin_letters(text: str) -> str:
     """The letters a to z and the marks of a text without inline phonemes."""
     changed = plain_letters("".join(LATIN.get(symbol, symbol) for symbol in text))
     return "".join(symbol if symbol in LETTERS or symbol in MARKS else " " for symbol in changed)
+
+
+def check_language(language: str) -> None:
+    """Raise SanbuError for a language that espeak-ng does not know, where it is installed."""
+    found = find_spec("espeakng_loader")
+    place = Path(found.origin).parent / "espeak-ng-data" / "lang" if found and found.origin else None
+    known = sorted(file.name.lower() for file in place.glob("*/*")) if place else []
+    if known and language not in known:
+        some = "the languages of espeak-ng, such as en-us, de, fr, pt-br"
+        raise SanbuError(f"language: given {language!r}, allowed: {some}{nearest(language, known)}")
 
 
 def is_english(language: str) -> bool:
