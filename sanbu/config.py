@@ -13,7 +13,6 @@ import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
@@ -127,19 +126,6 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` when something allowed is close to what was given, else nothing."""
     match = difflib.get_close_matches(given, [str(name) for name in allowed], n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""
-
-
-def nearest_file(given: str | Path, names: Iterable[str] = ()) -> str:
-    """`nearest` among names, or else among what stands beside a path that does not exist; hidden files do not count."""
-    if found := nearest(str(given), names):
-        return found
-    place = Path(given)
-    try:
-        beside = sorted(each.name for each in place.parent.iterdir() if not each.name.startswith("."))
-    except OSError:
-        return ""
-    match = difflib.get_close_matches(place.name, beside, n=1, cutoff=0.6)
-    return f"; did you mean {str(place.with_name(match[0]))!r}?" if match else ""
 
 
 C = TypeVar("C", bound=Config)

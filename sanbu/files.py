@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sanbu.config import SanbuError
+from sanbu.config import SanbuError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,6 +25,19 @@ EXPORTED, NOTHING = re.compile(r"\d{4,}\.(png|txt)|grid\.png|refinement\.gif"), 
 
 class FileError(SanbuError):
     """A file that cannot be read or written."""
+
+
+def nearest_file(given: str | Path, names: Iterable[str] = ()) -> str:
+    """`nearest` among names, or else among what stands beside a path that does not exist; hidden files do not count."""
+    if found := nearest(str(given), names):
+        return found
+    place = Path(given)
+    try:
+        beside = sorted(each.name for each in place.parent.iterdir() if not each.name.startswith("."))
+    except OSError:
+        return ""
+    match = difflib.get_close_matches(place.name, beside, n=1, cutoff=0.6)
+    return f"; did you mean {str(place.with_name(match[0]))!r}?" if match else ""
 
 
 def cache_root() -> Path:

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 from sanbu.checkpoints import FORMAT, FORMATS, RunError, Writer, intact, is_run, model_hash, standing
 from sanbu.codecs.codec import Codec, Follower, evenly, read_by, stops_of
-from sanbu.config import ConfigError, contents, load, module_of, nearest, nearest_file
-from sanbu.files import check_seal, file_hash, load_weights, read_object, read_tensors, written_before
+from sanbu.config import ConfigError, contents, load, module_of, nearest
+from sanbu.files import check_seal, file_hash, load_weights, nearest_file, read_object, read_tensors, written_before
 from sanbu.machine import find_device, ready_to_draw
 from sanbu.memory.check import check_weights, headers
 from sanbu.parallel.sharing import by_first, over_ranks, sharers

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanbu import recipes
-from sanbu.config import ConfigError, dump, load, nearest_file, override
+from sanbu.config import ConfigError, dump, load, override
+from sanbu.files import nearest_file
 from sanbu.models.tokens.llama import Llama
 from sanbu.recipe import Recipe, auto_learning_rate, walk
 from sanbu.run import Run, RunError

@@ -10,11 +10,11 @@ import numpy as np
 
 from sanbu.codecs.music.midi import SUFFIXES, from_bytes, is_midi
 from sanbu.codecs.music.note_tokens import VOCABULARY, encode
-from sanbu.config import SanbuError, nearest_file
+from sanbu.config import SanbuError
 from sanbu.data.builtin import compositions
 from sanbu.data.cache import cache_folder
 from sanbu.data.sources import built_in
-from sanbu.files import read_json, write_json
+from sanbu.files import nearest_file, read_json, write_json
 from sanbu.progress import progress_rows
 
 RULES = 1  # the version of how a source becomes tokens

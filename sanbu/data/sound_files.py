@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from sanbu.codecs.audio import HIGHEST, READABLE, AudioError, read_wave
-from sanbu.config import SanbuError, nearest_file
+from sanbu.config import SanbuError
 from sanbu.data.builtin import compositions, played, spoken
 from sanbu.data.cache import cache_folder
 from sanbu.data.reading import arrow_table
 from sanbu.data.sources import built_in
-from sanbu.files import read_json, write_json
+from sanbu.files import nearest_file, read_json, write_json
 from sanbu.progress import progress_rows
 
 RULES = 1  # the version of how files become samples; another one reads the data anew

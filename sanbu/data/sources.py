@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sanbu.config import nearest_file
 from sanbu.data.reading import SourceError, decode_text, encodable, kind_of_file, read_unzipped, readable
 from sanbu.data.record_files import has_records, rows_of, text_in, tidy, without_notes
 from sanbu.files import fingerprint as hash_files
+from sanbu.files import nearest_file
 
 ONCE_TEXT = (".json", ".jsonlines", ".jl", ".csv", ".tsv")  # read as plain text by earlier versions: other caches
 BUILT_IN = "builtin:"  # the name of what ships with Sanbu, whatever files there are

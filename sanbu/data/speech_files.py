@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from sanbu.codecs.audio import READABLE
-from sanbu.config import SanbuError, nearest_file
+from sanbu.config import SanbuError
 from sanbu.data.builtin import spoken
 from sanbu.data.reading import arrow_table, decode_text, read_file
 from sanbu.data.sources import built_in
-from sanbu.files import read_json
+from sanbu.files import nearest_file, read_json
 
 TEXTS = (
     "text",

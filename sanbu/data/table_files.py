@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from sanbu.codecs.columns import number_of
-from sanbu.config import SanbuError, nearest, nearest_file
+from sanbu.config import SanbuError, nearest
 from sanbu.data.reading import SourceError, arrow_table, decode_text, kind_of_file, read_unzipped, readable
 from sanbu.data.record_files import rows_of
+from sanbu.files import nearest_file
 
 DELIMITERS = ",;\t|"
 SETS = {  # scikit-learn's own: the function that loads it, and its target
