@@ -282,7 +282,9 @@ def store(config: SpeechConfig, found: tuple[Utterance, ...], folder: Path) -> N
     if espeak is not None:
         espeak.close()
     if not rows:
-        raise SanbuError(f"data.path: {config.path!r} has no utterance that can be used; see: sanbu data check")
+        script = isinstance(config, Speech) and config.symbols == "letters" and any(each.text for each in found)
+        hint = "; a text in another script than Latin needs data.units=phonemes" if script else ""
+        raise SanbuError(f"data.path: {config.path!r} has no utterance that can be used; see: sanbu data check{hint}")
     np.save(folder / "mels.npy", np.concatenate(mels))
     np.save(folder / "pitches.npy", np.concatenate(pitches))
     write_json(folder / "rows.json", rows)

@@ -85,6 +85,17 @@ def test_a_corpus_of_another_language(folder):
     assert "num2words" not in done.output and done.exit_code in (0, 2)
 
 
+def test_another_script_needs_phonemes(folder):
+    for file in folder.rglob("*.txt"):
+        file.write_text("Привет, мир")
+    with pytest.raises(SanbuError, match="no utterance that can be used.*needs data.units=phonemes"):
+        Speech(path=str(folder), mel=MEL, language="ru").build()
+    pytest.importorskip("espeakng_loader")
+    rows = Speech(path=str(folder), mel=MEL, language="ru", units="phonemes").build()
+    assert rows.rows + rows.held_out_rows == 5 and rows.text(0) == "привет, мир"
+    assert rows.about[0]["ids"] == ids_of("[[prʲivʲˈet, mʲˈir]]")
+
+
 def test_a_voice_is_held_out_whole(folder):
     rows = Speech(path=str(folder), mel=MEL, held_out=("ada",)).build()
     assert {rows.about[row]["voice"] for row in rows.held} == {"ada"}
