@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.serve.conftest import runs  # noqa: F401 - a fixture
-from tests.studio.test_page import ask, said, slowly, wait
+from tests.studio.test_page import ask, said, slowly, unheard, wait
 
 pytestmark = pytest.mark.slow  # in a browser; what stands behind the tab is tested in the default run
 
@@ -200,17 +200,15 @@ def test_why_an_answer_ended_and_its_speed(chat):
 
 
 def test_clear_ends_the_answers_and_what_is_asked_after_it_is_answered(chat, studio, monkeypatch):
-    page, held = chat(), []
+    page = chat()
     tokens(page, 5)
     asked(page, "zeroth")
     slowly(monkeypatch, studio, "bytes")
     tokens(page, 400)
-    page.route("**/queue/join*", lambda route: held.append(route))
-    ask(page, "first")
-    wait(lambda: (page.wait_for_timeout(50), held)[1])
-    page.click("#clear")  # before the server has heard of the question
-    held.pop().continue_()
-    page.unroute("**/queue/join*")
+    with unheard(page) as events:
+        ask(page, "first")
+        wait(lambda: (page.wait_for_timeout(50), events)[1])
+        page.click("#clear")
     wait(lambda: page.input_value("#kept textarea") == "{}" and page.locator("#send").is_visible())
     wait(lambda: not said(page, "bytes") and not said(page, "talk"))
     ask(page, "second")
