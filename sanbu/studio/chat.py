@@ -247,7 +247,7 @@ class ChatTab:
     def give_send(self, request: gr.Request) -> list[Any]:
         """Send in place of Stop, unless another event's answers are being written."""
         done = str(request.session_hash) not in self.running
-        return [gr.Button(visible=True), gr.Button(visible=False)] if done else [gr.skip()] * 2
+        return self.buttons(busy=False) if done else [gr.skip()] * 2
 
     def clear_one(self, request: gr.Request, name: str, kept: str, system: str) -> list[Any]:
         """The page without the conversation of one run, unless something is being answered."""
@@ -291,13 +291,19 @@ class ChatTab:
         return self.say(alert(translate(word, language_of(request))))
 
     def show_text(self, kept: Kept, names: Sequence[str], store: bool) -> list[Any]:
-        """Only the conversations that are being written. store: the browser keeps them too."""
+        """Only the conversations that are being written. store: the browser keeps them too.
+
+        What `show` hides and shows is repeated: the library changes an update in place by the next one, so that of two
+        that arrive together the first would lose what the second does not have.
+        """
         texts = [shown_messages(kept[name]) if name in names else gr.skip() for name in self.names]
-        updates: list[Any] = [gr.skip()] * len(self.everything)
-        updates[1] = write_kept(kept) if store else gr.skip()
-        first = len(updates) - 3 * len(texts)
-        updates[first : first + len(texts)] = texts
-        return updates
+        stored = write_kept(kept) if store else gr.skip()
+        single = [gr.skip(), stored, gr.skip(), *self.buttons(busy=True), gr.Row(visible=False), gr.skip()]
+        return [*single, *texts, *[gr.skip() for _ in texts], *[gr.Row(visible=False) for _ in texts]]
+
+    def buttons(self, busy: bool) -> list[Any]:
+        """Send and Stop."""
+        return [gr.Button(visible=not busy), gr.Button(visible=busy)]
 
     def show(
         self,
@@ -312,7 +318,7 @@ class ChatTab:
         boxes = [self.box(name, turns, language) for name, turns in found.items()]
         notes = [self.note(turns, language, errors.get(name)) for name, turns in found.items()]
         paged = [not busy and several_versions(turns) for turns in found.values()]
-        buttons = [gr.Button(visible=False), gr.Button(visible=True)] if busy else [gr.skip()] * 2
+        buttons = self.buttons(busy) if busy else [gr.skip()] * 2  # Send comes back later, by `give_send`
         examples = gr.Row(visible=not any(found.values()))
         single = ["", write_kept(kept), "", *buttons, examples, self.link(kept, system, language)]
         pagers = [gr.Row(visible=several) for several in paged]

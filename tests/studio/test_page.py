@@ -122,6 +122,26 @@ def test_stop_really_stops(opened, studio, monkeypatch):
     assert len("".join(said(page, "bytes"))) < 100
 
 
+def test_an_update_of_a_text_takes_nothing_back_from_the_one_before(studio):
+    """The library changes an update in place by the next one, which may come before the first is shown."""
+    import gradio
+
+    from sanbu.studio.chat import ChatTab
+    from sanbu.studio.conversation import Turn
+
+    with gradio.Blocks():
+        tab = ChatTab(studio.service)
+    kept = {name: [Turn(question="a")] for name in tab.names}
+    first, then = tab.show(kept, "en", "", busy=True), tab.show_text(kept, tab.names, False)
+    pairs = [(one, other) for one, other in zip(first, then, strict=True) if isinstance(one, gradio.blocks.Block)]
+    assert sum("visible" in one.constructor_args for one, _ in pairs) >= 3
+    for one, other in pairs:
+        if isinstance(other, gradio.blocks.Block):
+            assert one.constructor_args.keys() <= other.constructor_args.keys()
+        else:
+            assert isinstance(other, list), "hidden or shown, and then taken back"
+
+
 def test_who_leaves_is_not_answered_any_more(opened, studio, monkeypatch):
     engine = slowly(monkeypatch, studio, "bytes")
     page = opened()
