@@ -25,6 +25,11 @@ from sanbu.serve.weights.convert import convert
 from tests.parallel.processes import run_processes
 from tests.serve.test_engine import MODELS, SPACE, Heard, asked, built, finish
 
+QUICK = ("gpt2", "gemma2", "lora")  # the others in the slow run
+KINDS = [
+    pytest.param(config, id=config.kind, marks=() if config.kind in QUICK else pytest.mark.slow)
+    for config in (*MODELS, LoRA(base=MODELS[2], rank=2))
+]
 RULES = [{"temperature": 0.0}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.8}]
 
 
@@ -58,7 +63,7 @@ def served(config, weights="full"):
         return (found, embedding.tolist()), held
 
 
-@pytest.mark.parametrize("config", [*MODELS, LoRA(base=MODELS[2], rank=2)], ids=lambda config: config.kind)
+@pytest.mark.parametrize("config", KINDS)
 def test_two_processes_give_the_tokens_of_one(config):
     model = built(config)
     expected = answers(Engine(model, SPACE.end))
