@@ -191,6 +191,7 @@ def test_the_command_serves_in_two_processes(runs, client):
     assert not os.path.exists(f"/proc/{other}")
 
 
+@pytest.mark.slow
 def test_a_helper_that_is_killed_ends_the_server_with_one_line(runs):
     command = Command(runs[0], "--tensor", 2).wait()
     os.kill(command.other(), signal.SIGKILL)  # nothing is asked: it is noticed all the same
@@ -209,6 +210,7 @@ def test_a_helper_that_is_killed_before_it_serves_is_one_line(runs):
     assert command.process.returncode == 2 and "process 1 ended with exit code -9" in said, said
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_divided_is_one_line(runs):
     command = Command(runs[-1], "--tensor", 2)
     said = command.process.communicate(timeout=120)[0]

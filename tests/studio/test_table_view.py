@@ -116,6 +116,7 @@ def test_a_run_of_a_table_shows_columns_associations_and_rows(opened):
     wait(lambda: table.is_visible() and table.inner_text() != first and "x" in table.inner_text().split(), 20)
 
 
+@pytest.mark.slow
 def test_what_is_drawn_for_one_run_is_not_shown_after_another_was_chosen(opened, monkeypatch):
     begun, go_on, view = threading.Event(), threading.Event(), tables.view
     monkeypatch.setattr(tables, "view", lambda *given: (begun.set(), go_on.wait(100), view(*given))[2])
