@@ -52,14 +52,11 @@ def image_tab(blocks: gr.Blocks, service: Service) -> None:
     ) -> AsyncIterator[list[Any]]:
         made: list[np.ndarray] = []
         asked = label if labelled(service, name) else ""
-        source = drafts(service, name, asked, int(count), int(seed or 0), language_of(request))
-        async with aclosing(source):
-            with work.begin(request) as wanted:
-                async for picture, text in source:
-                    if not wanted():
-                        break
-                    made += [picture] if picture is not None else []
-                    yield [picture, text, gr.skip(), gr.skip()]
+        drawn = drafts(service, name, asked, int(count), int(seed or 0), language_of(request))
+        async with aclosing(work.while_wanted(request, drawn)) as wanted:
+            async for picture, text in wanted:
+                made += [picture] if picture is not None else []
+                yield [picture, text, gr.skip(), gr.skip()]
         number, last = len(made), made[-1] if made else gr.skip()
         yield [last, gr.skip(), made, gr.Slider(1, max(2, number), number, visible=number > 1)]
 

@@ -6,10 +6,13 @@ handlers of the same click are done; then it cancels what was started after the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import TypeVar
 
 import gradio as gr
+
+Item = TypeVar("Item")
 
 
 class PageWork:
@@ -28,6 +31,15 @@ class PageWork:
         finally:
             if self.newest.get(page) is mine:
                 del self.newest[page]
+
+    async def while_wanted(self, request: gr.Request, source: AsyncGenerator[Item]) -> AsyncGenerator[Item]:
+        """What new work of a page yields, until it is not wanted any more; then the source is closed."""
+        async with aclosing(source):
+            with self.begin(request) as wanted:
+                async for item in source:
+                    if not wanted():
+                        break
+                    yield item
 
     def stop(self, request: gr.Request) -> None:
         """The work of a page is not wanted any more."""
