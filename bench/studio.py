@@ -3,7 +3,8 @@
 python -m bench.studio [--rounds N] [--run DIR] [--json]
 
 load_seconds, load_mb: a second visit, from navigation until one can type; what came over the wire, not from the cache.
-server_idle, browser_idle: percent of one core over 30 s with the page open and nothing asked, by tab.
+server_idle, browser_idle: percent of one core over 30 s with the page open and nothing asked, by tab; from 45 s after
+the tab was opened, since V8 once collects what opening left behind, half a minute later and for 0.2 s of a core.
 words_ms: from Enter to the first words of the answer on the page, less the time to the first piece over HTTP.
 Two tiny runs that chat and draw; figures are medians over rounds. Needs playwright and chromium.
 """
@@ -25,7 +26,7 @@ import httpx
 
 from bench.clients import free_port, running
 
-IDLE = 30.0  # seconds
+SETTLING, IDLE = 45.0, 30.0  # seconds
 WORDS = """() => new Promise((found) => {
   const before = document.querySelectorAll("#said-talk [data-testid=bot] .message-content").length;
   let begun = 0;
@@ -112,7 +113,7 @@ def first_words(page: Any, url: str, seed: int) -> float:
 
 def idle(page: Any, processes: dict[str, list[int]]) -> dict[str, float]:
     """Percent of one core that each side uses."""
-    page.wait_for_timeout(5000)
+    page.wait_for_timeout(1000 * SETTLING)
     before = {name: processor_seconds(each) for name, each in processes.items()}
     page.wait_for_timeout(1000 * IDLE)
     return {name: 100 * (processor_seconds(each) - before[name]) / IDLE for name, each in processes.items()}

@@ -128,7 +128,7 @@ class ChatTab:
     # -- events -------------------------------------------------------------------------------------------------------
 
     def connect_sending(self) -> None:
-        """Sending, stopping, clearing. A message leaves the box in the browser, at once, and comes back if refused."""
+        """Sending and stopping. A message leaves the box in the browser, at once, and comes back if refused."""
         asking = []
         taken = [self.words, self.asked, self.who]
         for trigger in (self.send.click, self.words.submit):
@@ -137,24 +137,25 @@ class ChatTab:
             script = scripts.example(f"example-{number}")
             asking.append(button.click(None, [self.asked, self.who], self.asked, js=script, **HIDDEN))
         inputs = [self.asked, self.kept, *self.options]
-        events = [self._answer_event(each.then, self.send_message, inputs) for each in asking]
-        events.append(self._answer_event(self.again.click, self.regenerate, inputs[1:]))
+        for each in asking:
+            self._answer_event(each.then, self.send_message, inputs)
+        self._answer_event(self.again.click, self.regenerate, inputs[1:])
         for name, box in zip(self.names, self.boxes, strict=True):
-            events.append(self._answer_event(box.edit, self.edit_handler(name), inputs[1:]))
+            self._answer_event(box.edit, self.edit_handler(name), inputs[1:])
         self.stop.click(self.stop_answers, None, None, queue=False, js=scripts.FOCUS, **HIDDEN)
-        self.clear.click(self.clear_all, None, self.everything, cancels=events, queue=False, **HIDDEN)
 
-    def _answer_event(self, trigger: Any, handler: Any, inputs: Sequence[Any]) -> Any:
-        """An event in which runs answer; after one that fails, Send comes back."""
+    def _answer_event(self, trigger: Any, handler: Any, inputs: Sequence[Any]) -> None:
+        """An event in which runs answer. Send comes back after its end: until then the library drops a second one."""
         event = trigger(handler, inputs, self.everything, concurrency_limit=8, **HIDDEN)
-        event.failure(None, None, [self.send, self.stop], js=scripts.TIDY, **HIDDEN)
         event.then(None, [self.words, self.asked], [self.words, self.asked], js=scripts.GIVE_BACK, **HIDDEN)
-        return event
+        event.then(self.give_send, None, [self.send, self.stop], queue=False, **HIDDEN)
 
     def connect_rest(self) -> None:
-        """The system prompt is part of what is exported. The library's own button clears the conversation of a run."""
+        """Clearing, all runs or by the library's own button one. The system prompt is part of what is exported."""
         system = self.options[1]
         system.change(self.export_link, [self.kept, system], self.export, **HIDDEN)
+        emptied = self.clear.click(None, None, [self.kept, self.told], js=scripts.CLEAR, **HIDDEN)
+        emptied.then(self.restore, [self.kept, system], self.everything, **HIDDEN)
         for name, box in zip(self.names, self.boxes, strict=True):
             cleared = box.clear(None, self.kept, self.kept, js=scripts.forget(name), **HIDDEN)
             cleared.then(self.clear_one, [gr.State(name), self.kept, system], self.everything, **HIDDEN)
@@ -238,14 +239,15 @@ class ChatTab:
             del self.running[session]
         yield self.show(found, language, how.system, answering.errors)
 
-    def stop_answers(self, request: gr.Request) -> None:
-        """End the answers of this page."""
+    async def stop_answers(self, request: gr.Request) -> None:
+        """End the answers of this page. In the event loop: a queue of asyncio must not be filled by another thread."""
         if str(request.session_hash) in self.running:
             self.running[str(request.session_hash)].stop()
 
-    def clear_all(self, request: gr.Request) -> list[Any]:
-        """An empty page."""
-        return self.show({}, language_of(request), "")
+    def give_send(self, request: gr.Request) -> list[Any]:
+        """Send in place of Stop, unless another event's answers are being written."""
+        done = str(request.session_hash) not in self.running
+        return self.buttons(busy=False) if done else [gr.skip()] * 2
 
     def clear_one(self, request: gr.Request, name: str, kept: str, system: str) -> list[Any]:
         """The page without the conversation of one run, unless something is being answered."""
@@ -253,15 +255,15 @@ class ChatTab:
         if running is None:
             found.pop(name, None)
         updates = self.show(found if running is None else running.kept, language_of(request), system)
-        updates[:5] = [gr.skip()] * 5  # a question may be on its way already
+        updates[:3] = [gr.skip()] * 3  # a question may be on its way already
         return updates
 
     def restore(self, request: gr.Request, kept: str, system: str) -> list[Any]:
-        """The page with the conversations that the browser stored, unless a person has asked something meanwhile."""
+        """The page with the conversations that the browser has, unless a person has asked something meanwhile."""
         if str(request.session_hash) in self.running:
             return [gr.skip()] * len(self.everything)
         updates = self.show(read_kept(kept), language_of(request), system)
-        updates[0] = updates[2] = updates[3] = updates[4] = gr.skip()  # as above
+        updates[0] = updates[2] = gr.skip()  # as above
         return updates
 
     def page(self, request: gr.Request, name: str, step: int, kept: str) -> list[Any]:
@@ -289,13 +291,19 @@ class ChatTab:
         return self.say(alert(translate(word, language_of(request))))
 
     def show_text(self, kept: Kept, names: Sequence[str], store: bool) -> list[Any]:
-        """Only the conversations that are being written. store: the browser keeps them too."""
+        """Only the conversations that are being written. store: the browser keeps them too.
+
+        What `show` hides and shows is repeated: the library changes an update in place by the next one, so that of two
+        that arrive together the first would lose what the second does not have.
+        """
         texts = [shown_messages(kept[name]) if name in names else gr.skip() for name in self.names]
-        updates: list[Any] = [gr.skip()] * len(self.everything)
-        updates[1] = write_kept(kept) if store else gr.skip()
-        first = len(updates) - 3 * len(texts)
-        updates[first : first + len(texts)] = texts
-        return updates
+        stored = write_kept(kept) if store else gr.skip()
+        single = [gr.skip(), stored, gr.skip(), *self.buttons(busy=True), gr.Row(visible=False), gr.skip()]
+        return [*single, *texts, *[gr.skip() for _ in texts], *[gr.Row(visible=False) for _ in texts]]
+
+    def buttons(self, busy: bool) -> list[Any]:
+        """Send and Stop."""
+        return [gr.Button(visible=not busy), gr.Button(visible=busy)]
 
     def show(
         self,
@@ -310,7 +318,7 @@ class ChatTab:
         boxes = [self.box(name, turns, language) for name, turns in found.items()]
         notes = [self.note(turns, language, errors.get(name)) for name, turns in found.items()]
         paged = [not busy and several_versions(turns) for turns in found.values()]
-        buttons = [gr.Button(visible=not busy), gr.Button(visible=busy)]
+        buttons = self.buttons(busy) if busy else [gr.skip()] * 2  # Send comes back later, by `give_send`
         examples = gr.Row(visible=not any(found.values()))
         single = ["", write_kept(kept), "", *buttons, examples, self.link(kept, system, language)]
         pagers = [gr.Row(visible=several) for several in paged]

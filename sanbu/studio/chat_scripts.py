@@ -33,9 +33,17 @@ def forget(name: str) -> str:
     }}"""
 
 
-FOCUS = "() => { document.querySelector('#words textarea').focus(); return []; }"
+# Clear ends the answers first: what they still send would fill the page again.
+CLEAR = """async () => {
+  const asked = document.querySelector("#asked textarea"), stop = () => document.getElementById("stop");
+  const ends = async (going) => { while (going()) await new Promise((later) => setTimeout(later, 20)); };
+  await ends(() => asked.value);
+  stop()?.click();
+  await ends(stop);
+  return ["{}", ""];
+}"""
 
-TIDY = '() => [true, false].map((visible) => ({__type__: "update", visible}))'
+FOCUS = "() => { document.querySelector('#words textarea').focus(); return []; }"
 
 # A tab has its own conversations (session); a new tab begins with the newest ones of any tab (local).
 SAVE = """(...stored) => {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sanbu.serve.schemas import ImageBody
 from sanbu.serve.service import Service
 from sanbu.studio.address import keep_widgets
 from sanbu.studio.error_texts import error_text
+from sanbu.studio.page_work import PageWork
 from sanbu.studio.pulses import Pulses
 from sanbu.studio.translations import Language, language_of, say, translate
 
@@ -35,7 +37,7 @@ def image_tab(blocks: gr.Blocks, service: Service) -> None:
     keep_widgets(blocks.load(None), {"image": name, "label": label, "count": count, "image_seed": seed})
     with gr.Row():
         draw = gr.Button(say("draw"), variant="primary", elem_id="draw")
-        stop = gr.Button(say("stop"))
+        stop = gr.Button(say("stop"), elem_id="stop-drawing")
     unlabelled = gr.Markdown(say("unlabelled"), elem_id="image-unlabelled", visible=not first)
     state = gr.Textbox(label=say("progress"), elem_id="image-state", interactive=False)
     shown = gr.Image(
@@ -43,22 +45,23 @@ def image_tab(blocks: gr.Blocks, service: Service) -> None:
     )
 
     draft = gr.Slider(1, 2, 1, step=1, label=say("draft"), elem_id="draft", visible=False)
-    kept = gr.State([])
+    kept, work = gr.State([]), PageWork()
 
     async def draw_drafts(
         request: gr.Request, name: str, label: str, count: float, seed: float
     ) -> AsyncIterator[list[Any]]:
         made: list[np.ndarray] = []
-        if name in names:
-            asked = label if labelled(service, name) else ""
-            async for picture, text in drafts(service, name, asked, int(count), int(seed or 0), language_of(request)):
+        asked = label if labelled(service, name) else ""
+        drawn = drafts(service, name, asked, int(count), int(seed or 0), language_of(request))
+        async with aclosing(work.while_wanted(request, drawn)) as wanted:
+            async for picture, text in wanted:
                 made += [picture] if picture is not None else []
                 yield [picture, text, gr.skip(), gr.skip()]
         number, last = len(made), made[-1] if made else gr.skip()
         yield [last, gr.skip(), made, gr.Slider(1, max(2, number), number, visible=number > 1)]
 
-    event = draw.click(draw_drafts, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=4)
-    stop.click(None, cancels=[event])
+    draw.click(draw_drafts, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=4)
+    stop.click(work.stop, None, None, queue=False)
     name.change(lambda name: label_parts(service, name), name, [label, unlabelled], show_progress="hidden")
     draft.input(
         lambda made, number: made[int(number) - 1] if made else None, [kept, draft], shown, show_progress="hidden"
@@ -158,7 +161,7 @@ def rounded(value: Any) -> Any:
 
 async def drafts(
     service: Service, name: str, label: str, count: int, seed: int, language: Language = "en"
-) -> AsyncIterator[tuple[np.ndarray | None, str]]:
+) -> AsyncGenerator[tuple[np.ndarray | None, str]]:
     """An image grid per draft, with the number of steps and the time. Closing it cancels the sampling."""
     begun, steps, source = time.perf_counter(), 0, None
     try:

@@ -20,7 +20,8 @@ from sanbu.evaluation.tables.measure import rows_of, table_of
 from sanbu.machine import fitting_threads
 from sanbu.run import Run
 from sanbu.studio.messages import told
-from sanbu.studio.translations import language_of, say, translate
+from sanbu.studio.page_work import PageWork
+from sanbu.studio.translations import Language, language_of, say, translate
 
 ROWS, SHOWN, PANELS, PAIRS, BARS = 1000, 20, 12, 30, 12
 REAL, DRAWN = "real", "generated"
@@ -160,6 +161,18 @@ def nothing(error: str = "") -> list[Any]:
     return [gr.Markdown(error, visible=bool(error)), *[gr.Image(None, visible=False)] * 2, gr.Dataframe(visible=False)]
 
 
+def drawn_view(run: Run | None, name: str | None, seed: int, language: Language) -> list[Any]:
+    """The note, the pictures and the rows of a run."""
+    if run is None:
+        return nothing(translate("gone_table", language).format(name=name))
+    try:
+        found = view(run, seed)
+    except SanbuError as error:
+        return nothing(told(error, language))
+    made = [gr.Image(picture(found), visible=True) for picture in (draw_laws, draw_associations)]
+    return [gr.Markdown(visible=False), *made, gr.Dataframe(cells_of(found), visible=True)]
+
+
 def table_view(open_run: Callable[[str | None], Run | None], name: gr.Dropdown) -> None:
     """The section of a run of a table below its curves; hidden for other runs."""
     with gr.Column(visible=False, elem_id="table-view") as section:
@@ -179,21 +192,16 @@ def table_view(open_run: Callable[[str | None], Run | None], name: gr.Dropdown) 
             for word in ("laws", "associations")
         ]
         rows = gr.Dataframe(label=say("rows"), visible=False, interactive=False, elem_id="table-rows")
-    shown = [note, *pictures, rows]
+    shown, work = [note, *pictures, rows], PageWork()
 
-    def select(name: str | None) -> list[Any]:
+    def select(name: str | None, request: gr.Request) -> list[Any]:
+        work.stop(request)  # rows of one run never appear under another
         return [gr.Column(visible=is_table(open_run(name))), *nothing()]
 
     def draw(name: str | None, seed: float | None, request: gr.Request) -> list[Any]:
-        run, language = open_run(name), language_of(request)
-        if run is None:
-            return nothing(translate("gone_table", language).format(name=name))
-        try:
-            found = view(run, int(seed or 0))
-        except SanbuError as error:
-            return nothing(told(error, language))
-        made = [gr.Image(picture(found), visible=True) for picture in (draw_laws, draw_associations)]
-        return [gr.Markdown(visible=False), *made, gr.Dataframe(cells_of(found), visible=True)]
+        with work.begin(request) as wanted:
+            drawn = drawn_view(open_run(name), name, int(seed or 0), language_of(request))
+            return drawn if wanted() else [gr.skip()] * len(shown)
 
-    drawing = button.click(draw, [name, seed], shown)
-    name.change(select, name, [section, *shown], cancels=[drawing])  # rows of one run never appear under another
+    button.click(draw, [name, seed], shown)
+    name.change(select, name, [section, *shown])

@@ -25,6 +25,11 @@ from sanbu.serve.weights.convert import convert
 from tests.parallel.processes import run_processes
 from tests.serve.test_engine import MODELS, SPACE, Heard, asked, built, finish
 
+QUICK = ("gpt2", "gemma2", "lora")  # the others in the slow run
+KINDS = [
+    pytest.param(config, id=config.kind, marks=() if config.kind in QUICK else pytest.mark.slow)
+    for config in (*MODELS, LoRA(base=MODELS[2], rank=2))
+]
 RULES = [{"temperature": 0.0}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.8}]
 
 
@@ -58,7 +63,7 @@ def served(config, weights="full"):
         return (found, embedding.tolist()), held
 
 
-@pytest.mark.parametrize("config", [*MODELS, LoRA(base=MODELS[2], rank=2)], ids=lambda config: config.kind)
+@pytest.mark.parametrize("config", KINDS)
 def test_two_processes_give_the_tokens_of_one(config):
     model = built(config)
     expected = answers(Engine(model, SPACE.end))
@@ -186,6 +191,7 @@ def test_the_command_serves_in_two_processes(runs, client):
     assert not os.path.exists(f"/proc/{other}")
 
 
+@pytest.mark.slow
 def test_a_helper_that_is_killed_ends_the_server_with_one_line(runs):
     command = Command(runs[0], "--tensor", 2).wait()
     os.kill(command.other(), signal.SIGKILL)  # nothing is asked: it is noticed all the same
@@ -204,6 +210,7 @@ def test_a_helper_that_is_killed_before_it_serves_is_one_line(runs):
     assert command.process.returncode == 2 and "process 1 ended with exit code -9" in said, said
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_divided_is_one_line(runs):
     command = Command(runs[-1], "--tensor", 2)
     said = command.process.communicate(timeout=120)[0]

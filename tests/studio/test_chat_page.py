@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.serve.conftest import runs  # noqa: F401 - a fixture
-from tests.studio.test_page import ask, said, slowly, wait
+from tests.studio.test_page import ask, said, slowly, unheard, wait
 
 pytestmark = pytest.mark.slow  # in a browser; what stands behind the tab is tested in the default run
 
@@ -197,6 +197,32 @@ def test_why_an_answer_ended_and_its_speed(chat):
     tokens(page, 7)
     asked(page, "What is 3?")
     wait(lambda: re.fullmatch(r"cut off at Max tokens · 7 tokens, \d+ tokens per second", note(page, "bytes").strip()))
+
+
+def test_clear_ends_the_answers_and_what_is_asked_after_it_is_answered(chat, studio, monkeypatch):
+    page = chat()
+    tokens(page, 5)
+    asked(page, "zeroth")
+    slowly(monkeypatch, studio, "bytes")
+    tokens(page, 400)
+    with unheard(page) as events:
+        ask(page, "first")
+        wait(lambda: (page.wait_for_timeout(50), events)[1])
+        page.click("#clear")
+    wait(lambda: page.input_value("#kept textarea") == "{}" and page.locator("#send").is_visible())
+    wait(lambda: not said(page, "bytes") and not said(page, "talk"))
+    ask(page, "second")
+    wait(lambda: "".join(said(page, "bytes")))
+    page.click("#clear")
+    wait(lambda: not said(page, "bytes") and page.locator("#send").is_visible())
+    monkeypatch.undo()
+    tokens(page, 5)
+    asked(page, "third")
+    page.click("#clear")
+    ask(page, "fourth")
+    wait(lambda: "fourth" in page.inner_text("#said-bytes") and "".join(said(page, "bytes")))
+    finished(page)
+    assert len(said(page, "bytes")) == 1 and "third" not in page.inner_text("#said-bytes")
 
 
 def test_the_librarys_own_button_clears_one_run(chat):

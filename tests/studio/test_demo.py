@@ -70,6 +70,8 @@ def test_the_demo_is_open_before_training_and_survives_a_reload_and_a_kill(demo,
     ask(page, "What is 1 + 2?")
     wait(lambda: "ppo is not ready: waiting" in page.inner_text("#note-ppo"))
     page.reload()
+    page.wait_for_selector("#words", timeout=30_000)  # the tab in the address
+    go(page, "Tour")
     page.wait_for_selector("#tour td")
     wait(lambda: rows(page)["base"] == "ready: try it in Chat", 120)
     go(page, "Chat")

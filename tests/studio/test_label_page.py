@@ -39,7 +39,7 @@ def order(page):
     return page.input_value(ORDER)
 
 
-@pytest.mark.parametrize("size", [{}, PHONE], ids=["1280", "390"])
+@pytest.mark.parametrize("size", [{}, pytest.param(PHONE, marks=pytest.mark.slow)], ids=["1280", "390"])
 def test_ranking_by_clicks_with_undo_and_counter(opened, file, size):
     page = opened(**size)
     answered(page)

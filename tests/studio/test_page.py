@@ -1,8 +1,10 @@
 """Common uses of the page, in a real browser."""
 
+import contextlib
 import json
 import re
 import shutil
+import threading
 import time
 
 import httpx
@@ -53,6 +55,26 @@ def slowly(monkeypatch, studio, name, seconds=0.4):
     return engine
 
 
+@contextlib.contextmanager
+def halted(monkeypatch, worker, steps):
+    """An engine, or the lane of jobs, does so many steps and waits: nothing ends before the block does."""
+    allowed, step = threading.Semaphore(steps), worker.step
+    monkeypatch.setattr(worker, "step", lambda: (allowed.acquire(), step())[1])
+    try:
+        yield
+    finally:
+        allowed.release(1_000_000)
+
+
+@contextlib.contextmanager
+def unheard(page):
+    """The server hears of the events of a page when the block ends. Gives those that wait."""
+    held = []
+    page.route("**/queue/join*", lambda route: held.append(route))
+    yield held
+    page.unroute("**/queue/join*")  # they go on
+
+
 def test_two_runs_answer_side_by_side_each_in_its_own_words(opened, client):
     page = opened()
     ask(page, "What is 7?")
@@ -87,16 +109,37 @@ def test_what_was_said_before_counts_or_not(opened, studio, client):
 
 
 def test_stop_really_stops(opened, studio, monkeypatch):
-    engine = slowly(monkeypatch, studio, "bytes")
+    engine = studio.service.runs["bytes"].engine
     page = opened()
     page.locator("#most input[type=number]").fill("100")
-    ask(page, "a")
-    wait(lambda: "".join(said(page, "bytes")))
     before = engine.counts["finished_cancelled"]
-    page.click("#stop")
-    wait(lambda: engine.counts["finished_cancelled"] == before + 1)
-    wait(lambda: not engine.busy())
+    with halted(monkeypatch, engine, 5):
+        ask(page, "a")
+        wait(lambda: "".join(said(page, "bytes")))
+        page.click("#stop")
+        page.wait_for_selector("#send")
+    wait(lambda: engine.counts["finished_cancelled"] == before + 1 and not engine.busy())
     assert len("".join(said(page, "bytes"))) < 100
+
+
+def test_an_update_of_a_text_takes_nothing_back_from_the_one_before(studio):
+    """The library changes an update in place by the next one, which may come before the first is shown."""
+    import gradio
+
+    from sanbu.studio.chat import ChatTab
+    from sanbu.studio.conversation import Turn
+
+    with gradio.Blocks():
+        tab = ChatTab(studio.service)
+    kept = {name: [Turn(question="a")] for name in tab.names}
+    first, then = tab.show(kept, "en", "", busy=True), tab.show_text(kept, tab.names, False)
+    pairs = [(one, other) for one, other in zip(first, then, strict=True) if isinstance(one, gradio.blocks.Block)]
+    assert sum("visible" in one.constructor_args for one, _ in pairs) >= 3
+    for one, other in pairs:
+        if isinstance(other, gradio.blocks.Block):
+            assert one.constructor_args.keys() <= other.constructor_args.keys()
+        else:
+            assert isinstance(other, list), "hidden or shown, and then taken back"
 
 
 def test_who_leaves_is_not_answered_any_more(opened, studio, monkeypatch):
@@ -149,6 +192,24 @@ def test_pictures_come_to_be_and_every_draft_can_be_seen(opened):
     page.locator("#draft input[type=number]").fill("1")
     page.keyboard.press("Tab")
     wait(lambda: page.get_attribute("#image-shown img", "src") != last)
+
+
+def test_a_drawing_is_stopped(opened, studio, monkeypatch):
+    page = opened()
+    lane = studio.service.single_lane
+    before = lane.counts["finished_cancelled"]
+    go(page, "Image")
+    with halted(monkeypatch, lane, 2):
+        with unheard(page) as events:
+            page.click("#draw")
+            wait(lambda: (page.wait_for_timeout(50), events)[1])
+            page.click("#stop-drawing")  # there is nothing to stop yet
+        wait(lambda: page.input_value("#image-state textarea, #image-state input").startswith("2 steps"))
+        with page.expect_response("**/gradio_api/run/**"):
+            page.click("#stop-drawing")
+    wait(lambda: lane.counts["finished_cancelled"] == before + 1)
+    assert page.input_value("#image-state textarea, #image-state input").startswith("2 steps")
+    wait(lambda: page.locator("#draft input[type=number]").is_visible())  # the drafts so far can be seen
 
 
 def test_what_a_pulse_says_changes_with_the_runs(studio):

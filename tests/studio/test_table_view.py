@@ -1,6 +1,7 @@
 """The view of a run of a table: figures against closed forms, and the page in a real browser."""
 
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -113,6 +114,25 @@ def test_a_run_of_a_table_shows_columns_associations_and_rows(opened):
     page.fill("#table-seed input", "4")
     page.click("#table-draw")
     wait(lambda: table.is_visible() and table.inner_text() != first and "x" in table.inner_text().split(), 20)
+
+
+@pytest.mark.slow
+def test_what_is_drawn_for_one_run_is_not_shown_after_another_was_chosen(opened, monkeypatch):
+    begun, go_on, view = threading.Event(), threading.Event(), tables.view
+    monkeypatch.setattr(tables, "view", lambda *given: (begun.set(), go_on.wait(100), view(*given))[2])
+    page = opened()
+    go(page, "Runs")
+    select(page, "rows")
+    page.click("#table-draw")
+    assert begun.wait(100)
+    page.click("#run input")
+    page.wait_for_timeout(2000)
+    page.get_by_role("option", name="words").click()
+    wait(lambda: not page.is_visible("#table-draw"))
+    select(page, "rows")
+    go_on.set()
+    page.wait_for_timeout(1500)
+    assert not page.is_visible("#table-laws") and not page.is_visible("#table-rows")
 
 
 def test_a_table_that_is_gone_is_one_line(opened, studio, monkeypatch):
