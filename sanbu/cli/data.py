@@ -24,7 +24,7 @@ def about() -> None:
 def check(
     path: Annotated[str, typer.Argument(metavar="PATH", help="LJSpeech folder, folder of x.wav with x.txt, .parquet")],
     rate: Annotated[int, typer.Option("--rate", min=1, help="samples per second of the model")] = 22050,
-    language: Annotated[str, typer.Option("--language", help="of the texts, as espeak-ng names it")] = "en-us",
+    language: Annotated[str, typer.Option("--language", help="language of the texts, a name of espeak-ng")] = "en-us",
     as_json: Json = False,
 ) -> None:
     """Read a corpus of speech and say what is wrong with it. Exit code 2 if

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from sanbu.codecs.audio import at_peak, read_wave
 from sanbu.codecs.codec import Codec
-from sanbu.codecs.speech.espeak import Espeak
-from sanbu.codecs.speech.languages import ENGLISH, check_language, spoken_text, written_letters
+from sanbu.codecs.speech.espeak import Espeak, check_language
+from sanbu.codecs.speech.languages import ENGLISH, is_english, spoken_text, written_letters
 from sanbu.codecs.speech.speech_codec import SpeechCodec
 from sanbu.codecs.speech.symbols import SYMBOLS, ids_of
 from sanbu.codecs.speech.transcripts import TranscriptCodec
@@ -52,7 +52,7 @@ class SpeechConfig(DataConfig):
     units: Literal["auto", "phonemes", "letters"] = Field(
         "auto", description="what a text becomes; phonemes need the extra `speech`; auto: phonemes for spoken"
     )
-    language: str = added(ENGLISH, description="of the texts, as espeak-ng names it: en-us, de, fr, pt-br ...")
+    language: str = added(ENGLISH, description="language of the texts, a name of espeak-ng: en-us, de, fr, pt-br ...")
     voices: Annotated[tuple[str, ...], Field(min_length=1)] | Auto = Field(
         "auto", description="names of the voices; auto: those of the data"
     )
@@ -133,7 +133,7 @@ class SpeechRows:
 
     def __init__(self, config: SpeechConfig) -> None:
         self.config, self.mel, self.voices = config, config.mel, config.names
-        check_language(config.language)
+        check_spoken(config.path, config.language)
         for voice in config.held_out:
             if voice not in self.voices:
                 known = f"allowed: {', '.join(self.voices)}{nearest(voice, self.voices)}"
@@ -282,12 +282,25 @@ def store(config: SpeechConfig, found: tuple[Utterance, ...], folder: Path) -> N
     if espeak is not None:
         espeak.close()
     if not rows:
-        script = isinstance(config, Speech) and config.symbols == "letters" and any(each.text for each in found)
+        script = config.symbols == "letters" and any(in_another_script(each.text, config.language) for each in found)
         hint = "; a text in another script than Latin needs data.units=phonemes" if script else ""
         raise SanbuError(f"data.path: {config.path!r} has no utterance that can be used; see: sanbu data check{hint}")
     np.save(folder / "mels.npy", np.concatenate(mels))
     np.save(folder / "pitches.npy", np.concatenate(pitches))
     write_json(folder / "rows.json", rows)
+
+
+def check_spoken(path: str, language: str) -> None:
+    """Raise SanbuError for a language that is unknown, or another one than that of the built-in sentences."""
+    check_language(language)
+    if built_in(path, spoken.NAME) and not is_english(language):
+        raise SanbuError(f"data.language: given {language!r}, but {spoken.NAME} is English; give data.path with texts")
+
+
+def in_another_script(text: str, language: str) -> bool:
+    """Whether a text has letters, but none that can be written with a to z."""
+    said = spoken_text(text, language)
+    return bool(said) and not written_letters(said, language)
 
 
 def written(symbols: str, units: str) -> str:

@@ -9,7 +9,8 @@ from itertools import chain
 import numpy as np
 
 from sanbu.codecs.audio import AudioError, read_native
-from sanbu.codecs.speech.languages import ENGLISH, check_language, spoken_text
+from sanbu.codecs.speech.espeak import check_language
+from sanbu.codecs.speech.languages import ENGLISH, spoken_text, written_letters
 from sanbu.data.builtin import spoken
 from sanbu.data.speech_files import Utterance, utterances
 from sanbu.progress import progress_rows
@@ -84,7 +85,10 @@ def of_sound(each: Utterance, wave: np.ndarray, own: int, rate: int) -> Iterator
 
 def of_text(each: Utterance, seconds: float, language: str) -> Iterator[Problem]:
     """A text that cannot be spoken, or that does not match the length of its sound."""
-    letters = sum(symbol.isalpha() for symbol in spoken_text(each.text, language))
+    said = spoken_text(each.text, language)
+    letters = sum(symbol.isalpha() for symbol in said)
+    if letters and not written_letters(said, language):
+        yield Problem(each.name, "another script", f"{each.text[:30]!r} needs data.units=phonemes")
     if not letters:
         yield Problem(each.name, "no text", f"{each.text[:30]!r} has nothing that can be spoken")
         return

@@ -9,6 +9,7 @@ from pathlib import Path
 from sanbu.codecs.speech.languages import ENGLISH
 from sanbu.config import ConfigError
 from sanbu.data.sources import built_in
+from sanbu.data.speech import check_spoken
 from sanbu.evaluation.rank import rank
 from sanbu.recipe import Recipe
 from sanbu.recipes import alignment as recipes
@@ -63,6 +64,7 @@ def tts(size: str = "nano", path: str = "spoken", language: str = ENGLISH) -> Se
 
     language: of the texts, as espeak-ng names it: en-us, de, fr, pt-br ...
     """
+    check_spoken(path, language)
     spoken = f"data.language={language}"
 
     def voice(folder: Path) -> Recipe:

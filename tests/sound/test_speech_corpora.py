@@ -82,12 +82,25 @@ def test_a_corpus_of_another_language(folder):
     assert rows.codec.condition("Grüße", 1)["ids"][0, 0].tolist() == ids_of("gruesse")
     assert "language" not in Speech(path=str(folder), mel=MEL).model_dump()  # as runs of before have it
     done = CliRunner().invoke(app, ["data", "check", str(folder), "--language", "ru"])
-    assert "num2words" not in done.output and done.exit_code in (0, 2)
+    assert "another script" not in done.output
+
+
+@pytest.mark.parametrize("line", [["train", "tts"], ["compare", "speech"], ["train", "recogniser"]])
+def test_a_wrong_language_is_refused_before_anything_is_trained(line, folder, tmp_path):
+    pytest.importorskip("espeakng_loader")
+    run = tmp_path / "run"
+    name = "data.language" if "recogniser" in line else "language"
+    for language, path, said in (("xx", folder, "names of espeak-ng"), ("de", "spoken", "spoken is English")):
+        done = CliRunner().invoke(app, [*line, f"path={path}", f"{name}={language}", "--run", str(run)])
+        assert isinstance(done.exception, SanbuError) and said in str(done.exception), done.exception
+        assert not run.exists() or not list(run.rglob("model.safetensors"))
 
 
 def test_another_script_needs_phonemes(folder):
     for file in folder.rglob("*.txt"):
         file.write_text("Привет, мир")
+    done = CliRunner().invoke(app, ["data", "check", str(folder), "--language", "ru"])
+    assert "another script: 5" in done.output and done.exit_code == 2
     with pytest.raises(SanbuError, match="no utterance that can be used.*needs data.units=phonemes"):
         Speech(path=str(folder), mel=MEL, language="ru").build()
     pytest.importorskip("espeakng_loader")

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanbu.codecs.speech.cutting import parts_of
-from sanbu.codecs.speech.languages import check_language, spoken_text, written_letters
+from sanbu.codecs.speech.espeak import check_language
+from sanbu.codecs.speech.languages import spoken_text, written_letters
 from sanbu.codecs.speech.symbols import IDS, LETTERS, MARKS, PHONEMES, ids_of
 from sanbu.codecs.speech.written import normalise
 from sanbu.config import SanbuError
@@ -18,6 +19,15 @@ CASES = [
     ("es", "¿Qué? 3 años", "qué? tres años", "que? tres anos"),
     ("de", "Ein [[ˈkapʊt]] Wort", "ein [[ˈkapʊt]] wort", "ein [[ˈkapʊt]] wort"),
     ("de", "...", "", ""),
+    ("de", "3,14 und 2.5", "drei komma eins vier und zwei komma fünf", "drei komma eins vier und zwei komma fuenf"),
+    ("de", "1.000.000 oder 100 000", "eine million oder einhunderttausend", "eine million oder einhunderttausend"),
+    ("de", "um 14:30, 0049", "um vierzehn dreißig, null null vier neun", "um vierzehn dreissig, null null vier neun"),
+    ("de", "1990er", "neunzehnhundertneunziger", "neunzehnhundertneunziger"),
+    ("de", "2020", "zweitausendzwanzig", "zweitausendzwanzig"),
+    ("sv", "1984", "etttusen niohundraåttiofyra", "etttusen niohundraattiofyra"),
+    ("nb", "25", "tjuefem", "tjuefem"),
+    ("xx", "25", "25", ""),
+    ("cmn", "你好。世界！", "你好.世界!", ""),
 ]
 
 
@@ -43,6 +53,10 @@ def test_any_text_can_be_read(text, language):
     outside = letters.split("[[")[0]
     assert set(outside) <= set(LETTERS + MARKS)
     ids_of(letters)
+
+
+def test_a_long_number_is_read_digit_by_digit():
+    assert spoken_text("a" + "9" * 5000, "xx") == "a " + " ".join("9" * 5000)
 
 
 def test_a_number_stays_in_digits_in_a_language_without_words_for_it():
@@ -83,6 +97,7 @@ def test_a_word_of_another_language_is_read_without_the_name_of_that_language():
 
 def test_a_language_that_is_unknown_is_one_line():
     pytest.importorskip("espeakng_loader")
-    check_language("de"), check_language("en-us"), check_language("pt-br")
-    with pytest.raises(SanbuError, match="language: given 'ger', allowed: the languages of espeak-ng"):
+    for language in ("de", "en-us", "pt-br"):
+        check_language(language)
+    with pytest.raises(SanbuError, match="data.language: given 'ger', allowed: names of espeak-ng"):
         check_language("ger")

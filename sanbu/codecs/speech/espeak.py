@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
 from sanbu.codecs.speech import espeak_program
 from sanbu.codecs.speech.languages import ENGLISH
 from sanbu.codecs.speech.symbols import INLINE, MARKS, PHONEMES
-from sanbu.config import SanbuError
+from sanbu.config import SanbuError, nearest
 
 ENDING = ",.:;?!"  # marks that end a clause
 EDGES = ENDING + " -"  # what espeak drops at the ends of a text
@@ -32,6 +33,17 @@ class Spoken:
     symbols: str
     ends: list[int]
     samples: int
+
+
+def check_language(language: str) -> None:
+    """Raise SanbuError for a language that espeak-ng does not know, where it is installed."""
+    found = find_spec("espeakng_loader")
+    place = Path(found.origin).parent / "espeak-ng-data" / "lang" if found and found.origin else None
+    known = sorted(file.name.lower() for file in place.glob("*/*")) if place else []
+    if known and language not in known:
+        near = nearest(language.lower(), known) if len(language) > 3 else ""
+        some = "names of espeak-ng, such as en-us, de, fr, pt-br"
+        raise SanbuError(f"data.language: given {language!r}, allowed: {some}{near}")
 
 
 class Espeak:

@@ -9,18 +9,21 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
+from functools import lru_cache
 
 from sanbu.codecs.speech.symbols import LETTERS, MARKS
 from sanbu.codecs.speech.tables import Tables
 from sanbu.codecs.speech.written import QUOTES, joined_parts, normalise, plain_letters
-from sanbu.config import SanbuError, nearest
 
 ENGLISH = "en-us"
 LATIN = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "oe", "ð": "d", "þ": "th", "ł": "l",
          "đ": "d", "ı": "i"}  # fmt: skip
-YEARS = range(1100, 2100)  # numbers of four digits that are read as years
+OTHER_MARKS = str.maketrans("。、，？！；：،؟؛।", ".,,?!;:,?;.")
+NUMBER = re.compile(r"\d{1,3}(?:([.,\u00a0\u202f ])\d{3}(?!\d))(?:\1\d{3}(?!\d))*|\d+[.,]\d+(?![.,]?\d)|\d+")
+CLOCK = re.compile(r"(?<=\d):(?=\d)")
+YEARS, YEAR_LANGUAGES = range(1100, 2000), ("da", "de", "nb", "nl")  # numbers that are read as years, and where
+LONGEST_NUMBER = 15  # digits; of a longer one each is read
+OTHER_NAMES = {"nb": "no"}  # of languages, by num2words
 
 
 def spoken_text(text: str, language: str = ENGLISH, tables: Tables | None = None) -> str:
@@ -44,26 +47,17 @@ def latin_letters(text: str) -> str:
     return "".join(symbol if symbol in LETTERS or symbol in MARKS else " " for symbol in changed)
 
 
-def check_language(language: str) -> None:
-    """Raise SanbuError for a language that espeak-ng does not know, where it is installed."""
-    found = find_spec("espeakng_loader")
-    place = Path(found.origin).parent / "espeak-ng-data" / "lang" if found and found.origin else None
-    known = sorted(file.name.lower() for file in place.glob("*/*")) if place else []
-    if known and language not in known:
-        some = "the languages of espeak-ng, such as en-us, de, fr, pt-br"
-        raise SanbuError(f"language: given {language!r}, allowed: {some}{nearest(language, known)}")
-
-
 def is_english(language: str) -> bool:
     """Whether a language is English of any country."""
-    return language.split("-")[0] == "en"
+    return language.lower().split("-")[0] == "en"
 
 
 def words(text: str, language: str) -> str:
     """The letters and marks of a text, with its numbers as words."""
-    text = unicodedata.normalize("NFKC", text.translate(QUOTES)).translate(QUOTES)
+    text = unicodedata.normalize("NFKC", text.translate(QUOTES).translate(OTHER_MARKS)).translate(QUOTES)
+    text = re.sub(r"\d", lambda found: str(unicodedata.digit(found[0])), text)
     say = number_reader(language)
-    text = re.sub(r"\d+", lambda found: f" {say(int(found[0]))} ", text).lower()
+    text = NUMBER.sub(lambda found: " " + spoken_number(found[0], found[1], say), CLOCK.sub(" ", text)).lower()
     return "".join(symbol if symbol.isalnum() or combines(symbol) or symbol in MARKS else " " for symbol in text)
 
 
@@ -72,20 +66,30 @@ def combines(symbol: str) -> bool:
     return unicodedata.category(symbol).startswith("M")
 
 
-def number_reader(language: str) -> Callable[[int], str]:
+def spoken_number(written: str, separator: str | None, say: Callable[[str], str]) -> str:
+    """A number in words. separator: between its groups of three digits. Digits after a zero are read one by one."""
+    whole = written.replace(separator, "") if separator else written
+    if len(whole) > LONGEST_NUMBER or (whole.isdecimal() and whole[0] == "0"):
+        return " ".join(say(digit) if digit.isdecimal() else "," for digit in whole)
+    return say(whole.replace(",", "."))
+
+
+@lru_cache(maxsize=32)
+def number_reader(language: str) -> Callable[[str], str]:
     """What says a number in a language; digits where num2words is missing or does not know the language."""
     try:
         from num2words import num2words
-
-        name = language.replace("-", "_")
-        num2words(1, lang=name)
-    except (ImportError, NotImplementedError):
+    except ImportError:
         return str
+    name = OTHER_NAMES.get(language, language).replace("-", "_")
 
-    def say(number: int) -> str:
-        try:
-            return str(num2words(number, lang=name, to="year" if number in YEARS else "cardinal"))
-        except (NotImplementedError, OverflowError, ValueError, AttributeError):
-            return str(number)
+    def say(number: str) -> str:
+        year = number.isdecimal() and int(number) in YEARS and language in YEAR_LANGUAGES
+        for kind in ("year", "cardinal") if year else ("cardinal",):
+            try:
+                return str(num2words(number, lang=name, to=kind))
+            except Exception:  # what a converter raises is its own affair
+                continue
+        return number
 
     return say

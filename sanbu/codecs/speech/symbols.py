@@ -6,7 +6,11 @@ import re
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MARKS = " '!,-.:;?"
-PHONEMES = "abdefhijklmnoprstuvwxzæçðøŋœɐɑɒɔɕəɚɛɜɝɟɡɣɪɫɬɯɲɹɾʁʃʉʊʋʌʎʏʒʔʰʲθβχᵻˈˌːycq\u0303\u032912345"
+PHONEMES = (
+    "abdefhijklmnoprstuvwxzæçðøŋœɐɑɒɔɕəɚɛɜɝɟɡɣɪɫɬɯɲɹɾʁʃʉʊʋʌʎʏʒʔʰʲθβχᵻˈˌː"
+    "ycqäħɓɖɗɘɞɤɥɦɧɨɭɮɰɱɳɴɵɶɸɺɻɽʀʂʄʈʍʐʑʕʙʝʟʷ123456789"
+    "\u0303\u0329\u030a\u031d\u031e\u0325\u032a\u032f"  # marks on the symbol before: nasal, syllabic, voiceless ...
+)
 PADDING = "_"
 SYMBOLS = (PADDING, *MARKS, *LETTERS, *("/" + symbol for symbol in PHONEMES))  # a phoneme differs from its letter
 IDS = {symbol: number for number, symbol in enumerate(SYMBOLS)}

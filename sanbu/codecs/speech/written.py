@@ -188,11 +188,11 @@ def normalise(text: str, tables: Tables | None = None) -> str:
 
 
 def joined_parts(text: str, rewrite: Callable[[str], str]) -> str:
-    """The text with what stands outside [[...]] rewritten, without needless spaces; empty if it has no letter."""
+    """The text with what stands outside [[...]] rewritten, without needless spaces; empty without letter or digit."""
     parts: list[str] = []
     for number, part in enumerate(INLINE.split(text)):
         phonemes = phonemes_of(part) if number % 2 else ""
         parts.append((f"[[{phonemes}]]" if phonemes else "") if number % 2 else rewrite(part))
     joined = re.sub(r"\s+", " ", "".join(parts))
     joined = re.sub(r"\s+(?=[,.!?;:])", "", joined).strip()
-    return joined if any(symbol.isalpha() for symbol in joined) else ""
+    return joined if any(symbol.isalnum() for symbol in joined) else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from sanbu.codecs.speech.languages import ENGLISH
 from sanbu.config import ConfigError, nearest
+from sanbu.data.speech import check_spoken
 from sanbu.evaluation import vocoders as copies
 from sanbu.evaluation.contest import Contestant, place_of, train_contestants
 from sanbu.evaluation.figures import Entry, Figures, Shown
@@ -60,6 +61,7 @@ def compete(entry: Entry) -> Figures:
     given = entry.values("speech", path="CORPUS", models="A,B", language="de")
     path, seconds = given.get("path", "spoken"), entry.seconds or SECONDS
     language = given.get("language", ENGLISH)
+    check_spoken(path, language)
     names = chosen(given.get("models", ""))
     contestants = [Contestant(name, recipe(name, path, language)) for name in [JUDGE, *names]]
     runs = {each.name: run for each, _, run in train_contestants(contestants, entry.folder, seconds, 1)}
@@ -82,7 +84,7 @@ def chosen(models: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def recipe(name: str, path: str, language: str = ENGLISH) -> Recipe:
+def recipe(name: str, path: str, language: str) -> Recipe:
     """The recipe of a model. language: of the texts; a vocoder has none."""
     make: Any = speech.recogniser if name == JUDGE else {**ACOUSTIC, **VOCODERS}[name]
     own = () if name in VOCODERS else (f"data.language={language}",)
