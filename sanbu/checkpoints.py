@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 Read = Callable[[Path, dict[str, Any]], Mapping[str, Any]]
 
 FORMAT = 2  # of recipe.json and of checkpoints
-PIPELINE = "pipeline.json"  # in the folder of a pipeline: the stages that may stand for it, in order
+PIPELINE = "pipeline.json"  # in the folder of a pipeline: the stages that may stand for it, in order; what was given
 FORMATS = (1, 2)  # that can be read; format 1 has no hashes
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sanbu import training
-from sanbu.checkpoints import Writer
+from sanbu.checkpoints import PIPELINE, Writer
 from sanbu.config import ConfigError, SanbuError, override
 from sanbu.display.health import diagnose, overoptimisation, panel
 from sanbu.files import read_tensors
@@ -91,6 +91,27 @@ def test_a_pipeline_whose_first_stage_is_refused_leaves_no_folder(tmp_path):
     with pytest.raises(ConfigError, match="no such data"):
         train_stages([Stage("one", refuse)], tmp_path / "old", [])
     assert (tmp_path / "old" / "pipeline.json").exists()
+
+
+def test_a_pipeline_goes_on_with_what_it_was_started_with(tmp_path):
+    folder, given = tmp_path / "run", ["path=mine/", "voice.schedule.steps=5", "language=de"]
+    assert pipelines.continued("tts", given, folder) == given  # a new folder
+    folder.mkdir()
+    (folder / PIPELINE).write_text(json.dumps({"stages": ["voice"], "given": given}))
+    assert pipelines.continued("tts", [], folder) == given
+    assert pipelines.continued("tts", ["path=mine/", "size=nano"], folder) == [*given, "size=nano"]
+    assert "voice.schedule.steps=9" in pipelines.continued("tts", ["voice.schedule.steps=9"], folder)
+    for other in ("path=yours/", "size=paper"):
+        with pytest.raises(ConfigError, match=f"{other}: given, but .*run was started with another"):
+            pipelines.continued("tts", [other], folder)
+    (folder / PIPELINE).write_text(json.dumps({"stages": ["voice"]}))  # as it was written before
+    assert pipelines.continued("tts", ["path=yours/"], folder) == ["path=yours/"]
+
+
+def test_what_was_given_is_kept_in_the_folder(pipeline):
+    stages, rest = begun(pipeline)
+    train_stages(stages, pipeline, rest, [], ["path=x"])
+    assert json.loads((pipeline / PIPELINE).read_text())["given"] == ["path=x"]
 
 
 def test_a_pipeline_goes_on_where_it_stopped(pipeline):

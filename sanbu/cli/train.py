@@ -291,8 +291,9 @@ def train_pipeline(name: str, overrides: Sequence[str], folder: Path | None) -> 
     from sanbu.recipes.stages import train_stages
 
     folder = folder or Path("runs") / name
-    stages, rest = pipelines.make(name, list(overrides))
-    runs = train_stages(stages, folder, rest)
+    given = pipelines.continued(name, overrides, folder)
+    stages, rest = pipelines.make(name, given)
+    runs = train_stages(stages, folder, rest, given=given)
     for run in runs.values():
         draw_curves(run)
     if not all(run.finished() for run in runs.values()):

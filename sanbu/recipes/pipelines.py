@@ -6,11 +6,13 @@ import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sanbu.checkpoints import PIPELINE
 from sanbu.codecs.speech.languages import ENGLISH
 from sanbu.config import ConfigError
 from sanbu.data.sources import built_in
 from sanbu.data.speech import check_spoken
 from sanbu.evaluation.rank import rank
+from sanbu.files import read_object
 from sanbu.recipe import Recipe
 from sanbu.recipes import alignment as recipes
 from sanbu.recipes import arguments, speech, vocoders
@@ -92,6 +94,21 @@ def music(size: str = "nano", path: str = "music") -> Sequence[Stage]:
         Stage("vocoder", vocoder, stands=False),
         Stage("performer", performer),
     )
+
+
+def continued(name: str, assignments: Sequence[str], folder: Path) -> list[str]:
+    """Assignments together with those that a folder was started with. Raises ConfigError for another argument."""
+    path = folder / PIPELINE
+    kept = read_object(path).get("given") if path.is_file() else None
+    if kept is None:
+        return list(assignments)
+    before, now = (dict(text.partition("=")[::2] for text in texts) for texts in (kept, assignments))
+    parameters = inspect.signature(globals()[name]).parameters
+    for key in now.keys() & parameters.keys():
+        if now[key] != before.get(key, parameters[key].default):
+            known = "leave it out, or train into another folder: --run FOLDER"
+            raise ConfigError(f"{key}={now[key]}: given, but {folder} was started with another {key}; {known}")
+    return [f"{key}={value}" for key, value in {**before, **now}.items()]
 
 
 def make(name: str, assignments: Sequence[str]) -> tuple[Sequence[Stage], list[str]]:

@@ -34,16 +34,23 @@ class Stage:
 
 
 def train_stages(
-    stages: Sequence[Stage], folder: Path, overrides: Sequence[str], watchers: Sequence[Watcher] | None = None
+    stages: Sequence[Stage],
+    folder: Path,
+    overrides: Sequence[str],
+    watchers: Sequence[Watcher] | None = None,
+    given: Sequence[str] = (),
 ) -> dict[str, Run]:
     """Train every stage that is not done yet. Overrides name their stage: sft.schedule.steps=100.
 
-    A stage that was started continues from its checkpoint, bit for bit, with its own recipe.
+    A stage that was started continues from its checkpoint, bit for bit, with its own recipe. given: the arguments and
+    overrides of the pipeline, kept for the stages that are trained when it is continued (`pipelines.continued`).
     """
     chosen = split_overrides(stages, overrides)
     runs: dict[str, Run] = {}
     with made(folder):
-        write_json(folder / PIPELINE, {"stages": [stage.name for stage in stages if stage.stands]})
+        write_json(
+            folder / PIPELINE, {"stages": [stage.name for stage in stages if stage.stands], "given": list(given)}
+        )
         for number, stage in enumerate(stages, 1):
             if watchers is None and not (folder / stage.name / "finished.json").exists():
                 error_stream().print(f"stage {number} of {len(stages)}: {stage.name}")
