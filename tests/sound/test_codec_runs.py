@@ -208,7 +208,7 @@ def test_recipes_build_and_are_counted(size):
 def test_the_judge_reads_copies_of_its_own_sentences():
     """A judge that hears only what is loud: true sound is read without error, silent copies not at all."""
     texts = ["one two", "three four"]
-    rows = SimpleNamespace(held=[0, 1], wave=lambda row: speech_like(0.3, 8000, row), text=lambda row: texts[row])
+    rows = SimpleNamespace(held=[0, 1], wave=lambda row: speech_like(0.3, 8000, row), letters=lambda row: texts[row])
 
     def listen(wave):
         found = [row for row in rows.held if len(wave) == len(rows.wave(row)) and np.allclose(wave, rows.wave(row))]
