@@ -142,7 +142,7 @@ class ChatTab:
         self._answer_event(self.again.click, self.regenerate, inputs[1:])
         for name, box in zip(self.names, self.boxes, strict=True):
             self._answer_event(box.edit, self.edit_handler(name), inputs[1:])
-        self.stop.click(self.stop_answers, None, None, queue=False, js=scripts.FOCUS, **HIDDEN)
+        self.stop.click(self.stop_answers, None, None, queue=False, js=scripts.FOCUS, trigger_mode="multiple", **HIDDEN)
 
     def _answer_event(self, trigger: Any, handler: Any, inputs: Sequence[Any]) -> None:
         """An event in which runs answer. Send comes back after its end: until then the library drops a second one."""

@@ -61,7 +61,7 @@ def image_tab(blocks: gr.Blocks, service: Service) -> None:
         yield [last, gr.skip(), made, gr.Slider(1, max(2, number), number, visible=number > 1)]
 
     draw.click(draw_drafts, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=4)
-    stop.click(work.stop, None, None, queue=False)
+    stop.click(work.stop, None, None, queue=False, trigger_mode="multiple")
     name.change(lambda name: label_parts(service, name), name, [label, unlabelled], show_progress="hidden")
     draft.input(
         lambda made, number: made[int(number) - 1] if made else None, [kept, draft], shown, show_progress="hidden"

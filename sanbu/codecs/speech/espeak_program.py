@@ -19,6 +19,7 @@ from typing import Any
 
 RETRIEVE, UTF8 = 1, 1  # espeak_AUDIO_OUTPUT, espeakCHARS
 IPA, PHONEMES_AS_IPA = 2, 3  # of espeak_TextToPhonemes, and espeakINITIALIZE_PHONEME_EVENTS with _IPA
+SEED = 1  # of the noise in breath
 WORD, END, PHONEME = 1, 5, 7  # espeak_EVENT_TYPE
 
 
@@ -92,7 +93,8 @@ class Voice:
         return found
 
     def speak(self, text: str, file: str) -> dict[str, Any]:
-        """Speak into a file."""
+        """Speak into a file. Breath is random: its seed, which the library takes from the clock, is set anew."""
+        self.library.espeak_ng_SetRandSeed(ctypes.c_long(SEED))
         self.parts.clear()
         self.events.clear()
         content = text.encode()

@@ -19,7 +19,7 @@ VOICES = ("en-us", "en-us+f3", "en-us+m3", "en-us+f2", "en-us+m7", "en-us+m1")
 SENTENCES = 480
 SENTENCE = re.compile(r"(?<![\w.`(])[A-Z][a-z]+(?:,? [a-z]+){6,16}\.(?=\s)")
 TIMES = "times.json"  # for each file of a folder: voice, text, symbols, and the sample where each symbol ends
-RULES = 3  # the version of how lines become files
+RULES = 4  # the version of how lines become files
 
 
 def spoken(sentences: int = SENTENCES) -> list[Path]:
