@@ -28,10 +28,15 @@ class FileError(SanbuError):
 
 
 def nearest_file(given: str | Path, names: Iterable[str] = ()) -> str:
-    """`nearest` among names, or else among what stands beside a path that does not exist; hidden files do not count."""
+    """`nearest` among names, or else among what stands beside a path; hidden files do not count.
+
+    Empty for a path that exists.
+    """
+    place = Path(given)
+    if place.exists():
+        return ""
     if found := nearest(str(given), names):
         return found
-    place = Path(given)
     try:
         beside = sorted(each.name for each in place.parent.iterdir() if not each.name.startswith("."))
     except OSError:

@@ -123,6 +123,7 @@ def test_the_nearest_file_stands_beside_the_one_that_is_missing(tmp_path):
         (tmp_path / name).mkdir()
     assert nearest_file(tmp_path / "voic") == f"; did you mean {str(tmp_path / 'voice')!r}?"
     assert nearest_file(str(tmp_path / "quite different")) == nearest_file(tmp_path / "none" / "voice") == ""
+    assert nearest_file(tmp_path / "voice") == ""  # it is there
     assert nearest_file("spokn", ["spoken"]) == "; did you mean 'spoken'?"
     with pytest.raises(RunError, match="is not a run: it has no recipe.json; did you mean '.*voice'?"):
         Run.open(tmp_path / "voic")

@@ -82,7 +82,7 @@ def generate(
     if found.codec.medium == "table":
         show_rows(found, asked, n, seed, changes, out, as_json)
         return
-    if found.codec.medium == "sound" and out is not None:
+    if found.codec.medium in ("sound", "music") and out is not None:
         from sanbu.codecs.audio import is_sound
 
         is_sound(out)  # another suffix is refused before anything is drawn

@@ -20,7 +20,7 @@ from sanbu.config import SanbuError, nearest
 ENDING = ",.:;?!"  # marks that end a clause
 EDGES = ENDING + " -"  # what espeak drops at the ends of a text
 READ_AHEAD = 4  # characters
-SWITCH = re.compile(r"\([a-z-]+\)")  # espeak-ng's note that a word is of another language
+SWITCH = re.compile(r"\([a-z-]+\)")  # how espeak-ng marks a word of another language: (en)dˈaʊnləʊd(de)
 
 
 @dataclass(frozen=True)

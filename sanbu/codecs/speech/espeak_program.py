@@ -19,7 +19,7 @@ from typing import Any
 
 RETRIEVE, UTF8 = 1, 1  # espeak_AUDIO_OUTPUT, espeakCHARS
 IPA, PHONEMES_AS_IPA = 2, 3  # of espeak_TextToPhonemes, and espeakINITIALIZE_PHONEME_EVENTS with _IPA
-SEED = 1  # of the noise in breath
+SEED = 1  # of the noise of breathy voices
 WORD, END, PHONEME = 1, 5, 7  # espeak_EVENT_TYPE
 
 
@@ -93,7 +93,7 @@ class Voice:
         return found
 
     def speak(self, text: str, file: str) -> dict[str, Any]:
-        """Speak into a file. Breath is random: its seed, which the library takes from the clock, is set anew."""
+        """Speak into a file. Breathy voices have noise, whose seed the library would take from the clock."""
         self.library.espeak_ng_SetRandSeed(ctypes.c_long(SEED))
         self.parts.clear()
         self.events.clear()

@@ -67,7 +67,7 @@ def combines(symbol: str) -> bool:
 
 
 def spoken_number(written: str, separator: str | None, say: Callable[[str], str]) -> str:
-    """A number in words. separator: between its groups of three digits. Digits after a zero are read one by one."""
+    """A number in words; one that begins with 0 is read digit by digit. separator: between groups of three digits."""
     whole = written.replace(separator, "") if separator else written
     if len(whole) > LONGEST_NUMBER or (whole.isdecimal() and whole[0] == "0"):
         return " ".join(say(digit) if digit.isdecimal() else "," for digit in whole)
@@ -88,7 +88,7 @@ def number_reader(language: str) -> Callable[[str], str]:
         for kind in ("year", "cardinal") if year else ("cardinal",):
             try:
                 return str(num2words(number, lang=name, to=kind))
-            except Exception:  # what a converter raises is its own affair
+            except Exception:  # converters raise many kinds of error for what they cannot say
                 continue
         return number
 

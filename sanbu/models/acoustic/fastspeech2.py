@@ -183,7 +183,7 @@ class PredictedModel(nn.Module):
         h_BSD, inside_BS = self.hear(ids_BS, voice_B), ids_BS > 0
         log_durations, pitch, energy = (each(h_BSD, inside_BS) for each in (self.durations, self.pitch, self.energy))
         durations_BS = whole_durations(log_durations.expm1() * inside_BS, control.rate)
-        durations_BS[:, 0] += (durations_BS.sum(1) == 0) & inside_BS[:, 0]  # a text has a frame at least
+        durations_BS[:, 0] += (durations_BS.sum(1) == 0) & inside_BS[:, 0]  # a text has at least one frame
         contour_BT = contour_of(pitch, durations_BS) + math.log2(control.pitch)
         mel = self.decode(h_BSD, durations_BS, contour_BT, energy * inside_BS) + math.log(control.energy)
         frames_B = durations_BS.sum(1)

@@ -100,7 +100,7 @@ class BoostedColumns(nn.Module):
     def fit(self, batch: Batch) -> None:
         """Margins first, then every column given those before it."""
         cells_BC = batch["cells"].cpu()
-        self.cpu()  # trees and sorted numbers are made there
+        self.cpu()  # it is fitted there; the search moves it back
         self.margins.fit(cells_BC)
         for column in self.order:
             weight_BS = weights(self.columns[column], column, self.margins, cells_BC[:, column], self.config.bins)

@@ -54,7 +54,7 @@ class GaussianCopula(nn.Module):
     def fit(self, batch: Batch) -> None:
         """Margins and shares, then the correlation of scores."""
         cells_BC = batch["cells"].cpu()
-        self.cpu()  # the margins are sorted there
+        self.cpu()  # it is fitted there; the search moves it back
         self.margins.fit(cells_BC)
         for place, column in enumerate(self.columns):
             names, cell_B = len(column.names), cells_BC[:, place]

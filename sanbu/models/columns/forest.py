@@ -59,7 +59,7 @@ class ForestColumns(nn.Module):
     def fit(self, batch: Batch) -> None:
         """Margins first, then every column given those before it."""
         cells_BC = batch["cells"].cpu()
-        self.cpu()  # trees and sorted numbers are made there
+        self.cpu()  # it is fitted there; the search moves it back
         self.margins.fit(cells_BC)
         for number, place in enumerate(self.order):
             before = self.order[:number]
