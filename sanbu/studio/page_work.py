@@ -6,7 +6,8 @@ handlers of the same click are done; then it cancels what was started after the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
@@ -16,15 +17,23 @@ Item = TypeVar("Item")
 
 
 class PageWork:
-    """The newest work of each page."""
+    """The newest work of each page, as what is to be called when the page does not want it any more."""
 
     def __init__(self) -> None:
-        self.newest: dict[str, object] = {}
+        self.newest: dict[str, Callable[[], None]] = {}
 
     @contextmanager
-    def begin(self, request: gr.Request) -> Iterator[Callable[[], bool]]:
-        """New work of a page. Gives a function that says whether it is still wanted."""
-        page, mine = str(request.session_hash), object()
+    def begin(self, request: gr.Request, ended: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
+        """New work of a page, in place of what it does now. Gives a function that says whether it is still wanted.
+
+        ended: called when it is not, from any thread.
+        """
+
+        def mine() -> None:
+            ended()
+
+        self.stop(request)
+        page = str(request.session_hash)
         self.newest[page] = mine
         try:
             yield lambda: self.newest.get(page) is mine
@@ -33,14 +42,26 @@ class PageWork:
                 del self.newest[page]
 
     async def while_wanted(self, request: gr.Request, source: AsyncGenerator[Item]) -> AsyncGenerator[Item]:
-        """What new work of a page yields, until it is not wanted any more; then the source is closed."""
+        """What new work of a page yields, until it is not wanted any more; then the source is cancelled at once."""
+        loop, unwanted = asyncio.get_running_loop(), asyncio.Event()
         async with aclosing(source):
-            with self.begin(request) as wanted:
-                async for item in source:
-                    if not wanted():
-                        break
+            with self.begin(request, lambda: loop.call_soon_threadsafe(unwanted.set)):
+                while (item := await unless(unwanted, anext(source, None))) is not None:
                     yield item
 
     def stop(self, request: gr.Request) -> None:
         """The work of a page is not wanted any more."""
-        self.newest.pop(str(request.session_hash), None)
+        if ended := self.newest.pop(str(request.session_hash), None):
+            ended()
+
+
+async def unless(event: asyncio.Event, what: Awaitable[Item]) -> Item | None:
+    """The result of `what`, which is cancelled when the event is set before it; then None."""
+    tasks = asyncio.ensure_future(what), asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return None if event.is_set() else tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -203,10 +203,11 @@ def test_a_drawing_is_stopped(opened, studio, monkeypatch):
         with unheard(page) as events:
             page.click("#draw")
             wait(lambda: (page.wait_for_timeout(50), events)[1])
-            page.click("#stop-drawing")  # there is nothing to stop yet
+            with page.expect_response("**/gradio_api/run/**"):
+                page.click("#stop-drawing")  # there is nothing to stop yet
         wait(lambda: page.input_value("#image-state textarea, #image-state input").startswith("2 steps"))
-        with page.expect_response("**/gradio_api/run/**"):
-            page.click("#stop-drawing")
+        page.click("#stop-drawing")
+        wait(lambda: lane.jobs[0].cancelled)  # in the middle of a step
     wait(lambda: lane.counts["finished_cancelled"] == before + 1)
     assert page.input_value("#image-state textarea, #image-state input").startswith("2 steps")
     wait(lambda: page.locator("#draft input[type=number]").is_visible())  # the drafts so far can be seen
