@@ -145,8 +145,11 @@ class ChatTab:
         self.stop.click(self.stop_answers, None, None, queue=False, js=scripts.FOCUS, trigger_mode="multiple", **HIDDEN)
 
     def _answer_event(self, trigger: Any, handler: Any, inputs: Sequence[Any]) -> None:
-        """An event in which runs answer. Send comes back after its end: until then the library drops a second one."""
-        event = trigger(handler, inputs, self.everything, concurrency_limit=8, **HIDDEN)
+        """An event in which runs answer. Send comes back after its end: until then the library drops a second one.
+
+        The library sets no limit: the engine has a queue of its own, where Stop finds the answers.
+        """
+        event = trigger(handler, inputs, self.everything, concurrency_limit=None, **HIDDEN)
         event.then(None, [self.words, self.asked], [self.words, self.asked], js=scripts.GIVE_BACK, **HIDDEN)
         event.then(self.give_send, None, [self.send, self.stop], queue=False, **HIDDEN)
 

@@ -60,7 +60,8 @@ def image_tab(blocks: gr.Blocks, service: Service) -> None:
         number, last = len(made), made[-1] if made else gr.skip()
         yield [last, gr.skip(), made, gr.Slider(1, max(2, number), number, visible=number > 1)]
 
-    draw.click(draw_drafts, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=4)
+    # no limit: what is drawn has a queue of its own, where Stop finds it
+    draw.click(draw_drafts, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=None)
     stop.click(work.stop, None, None, queue=False, trigger_mode="multiple")
     name.change(lambda name: label_parts(service, name), name, [label, unlabelled], show_progress="hidden")
     draft.input(

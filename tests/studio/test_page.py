@@ -143,13 +143,15 @@ def test_an_update_of_a_text_takes_nothing_back_from_the_one_before(studio):
 
 
 def test_who_leaves_is_not_answered_any_more(opened, studio, monkeypatch):
-    engine = slowly(monkeypatch, studio, "bytes")
+    engine = studio.service.runs["bytes"].engine
     page = opened()
     page.locator("#most input[type=number]").fill("100")
-    ask(page, "a")
-    wait(lambda: "".join(said(page, "bytes")))
     before = engine.counts["finished_cancelled"]
-    page.close()
+    with halted(monkeypatch, engine, 5):
+        ask(page, "a")
+        wait(lambda: "".join(said(page, "bytes")))
+        page.close()
+        wait(lambda: any(request.cancelled for request in engine.running))
     wait(lambda: engine.counts["finished_cancelled"] == before + 1)
 
 
@@ -211,6 +213,22 @@ def test_a_drawing_is_stopped(opened, studio, monkeypatch):
     wait(lambda: lane.counts["finished_cancelled"] == before + 1)
     assert page.input_value("#image-state textarea, #image-state input").startswith("2 steps")
     wait(lambda: page.locator("#draft input[type=number]").is_visible())  # the drafts so far can be seen
+
+
+@pytest.mark.slow
+def test_a_drawing_that_waits_for_others_can_be_stopped(opened, studio, monkeypatch):
+    lane = studio.service.single_lane
+    before = lane.counts["finished_cancelled"]
+    pages = [opened() for _ in range(9)]
+    with halted(monkeypatch, lane, 0):
+        for number, page in enumerate(pages):
+            go(page, "Image")
+            page.click("#draw")
+            wait(lambda number=number: len(lane.jobs) > number)
+        pages[-1].click("#stop-drawing")
+        wait(lambda: lane.jobs[-1].cancelled)
+        assert not any(job.cancelled for job in list(lane.jobs)[:-1])
+    wait(lambda: lane.counts["finished_cancelled"] == before + 1)
 
 
 def test_what_a_pulse_says_changes_with_the_runs(studio):
