@@ -49,14 +49,19 @@ def expand(hidden_BSD: Tensor, durations_BS: Tensor, frames: int | None = None) 
 
     frames: T, at least the largest sum of durations; None: that sum.
     """
-    ends_BS = durations_BS.cumsum(1)
-    longest = int(ends_BS[:, -1].max()) if frames is None else frames
+    total_B = durations_BS.sum(1)
+    longest = int(total_B.max()) if frames is None else frames
     t_T = torch.arange(longest, device=durations_BS.device)
-    symbol_BT = torch.searchsorted(ends_BS, t_T.expand(len(ends_BS), -1).contiguous(), right=True)
-    inside_BT = t_T < ends_BS[:, -1:]
-    index_BT = symbol_BT.clamp(max=durations_BS.shape[1] - 1)
+    index_BT = symbols_at(durations_BS, t_T)
     chosen_BTD = hidden_BSD.gather(1, index_BT[..., None].expand(-1, -1, hidden_BSD.shape[2]))
-    return torch.where(inside_BT[..., None], chosen_BTD, 0.0)
+    return torch.where((t_T < total_B[:, None])[..., None], chosen_BTD, 0.0)
+
+
+def symbols_at(durations_BS: Tensor, t_T: Tensor) -> Tensor:
+    """The symbol [B, T] that is spoken at each of some frames, [T] or [B, T]; beyond a row's end the last of all."""
+    ends_BS = durations_BS.cumsum(1)
+    found_BT = torch.searchsorted(ends_BS, t_T.expand(len(ends_BS), -1).contiguous(), right=True)
+    return found_BT.clamp(max=durations_BS.shape[1] - 1)
 
 
 def whole_durations(real_BS: Tensor, rate: float = 1.0) -> Tensor:

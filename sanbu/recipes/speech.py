@@ -64,7 +64,7 @@ def tacotron2(size: str = "nano", path: str = "spoken", vocoder: str = "", judge
     small = Tacotron2(width=128, recurrent=192, prenet=64, attention=64, postnet=96, reduction=5)
     model, nano = pick({"nano": small, "paper": Tacotron2()}, size), size == "nano"
     steps, batch = (4000, 16) if nano else (150_000, 64)
-    return acoustic("tacotron2", path, model, ReadingAloud(), 2e-3 if nano else 1e-3, steps, batch, vocoder, judge)
+    return acoustic("tacotron2", path, model, ReadingAloud(), 4e-3 if nano else 1e-3, steps, batch, vocoder, judge)
 
 
 def tuned_vocoder(size: str = "nano", voice: str = "", vocoder: str = "") -> Recipe:

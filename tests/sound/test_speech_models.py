@@ -295,10 +295,15 @@ def test_attention_that_lingers_at_the_last_sign_ends_a_row():
     assert spoken.frames.tolist() == [15] and spoken.finished.all()
 
 
-def test_reading_aloud_by_hand():
+@pytest.mark.parametrize("timed", [True, False])
+def test_reading_aloud_by_hand(timed):
+    """The middle frames of steps of 3 are 1, 4, 7 and 10; beyond a row's end its last frame counts."""
     model, batch = built(TALKER).eval(), rows()
+    spoken = [[0, 1, 4, 4], [0, 0, 2], [0, 0, 0]]
+    if not timed:
+        del batch["durations"]
     torch.manual_seed(3)
-    loss = ReadingAloud(guide=2.0, sigma=0.3, stop_weight=5.0).loss({"model": model}, batch)
+    loss = ReadingAloud(guide=2.0, reach=0.7, sigma=0.3, stop_weight=5.0).loss({"model": model}, batch)
     torch.manual_seed(3)
     made = model(batch["ids"], batch["voice"], batch["mel"], batch["frames"])
     total = 0.0
@@ -311,7 +316,8 @@ def test_reading_aloud_by_hand():
             open_ = float(made.gate[row, t].sigmoid())
             total += 3 * (-5 * math.log(open_) if t == steps - 1 else -math.log(1 - open_))
             for s in range(symbols):
-                far = 1 - math.exp(-((t / steps - s / symbols) ** 2) / (2 * 0.3**2))
+                apart = (spoken[row][t] - s) / 0.7 if timed else (t / steps - s / symbols) / 0.3
+                far = 1 - math.exp(-(apart**2) / 2)
                 total += 2.0 * 3 * float(made.alignment[row, t, s]) * far
     assert float(loss.sums["frames"]) == pytest.approx(total, rel=1e-4)
 

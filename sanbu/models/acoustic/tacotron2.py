@@ -5,7 +5,8 @@ a_t = softmax(e_t);   c_t = sum_s a_ts h_s;   y_t, stop_t = W LSTM(q_t, c_t), c_
 
 (Shen and others, "Natural TTS synthesis by conditioning WaveNet on mel spectrogram predictions", 2018.) `reduction`
 frames are drawn per step (Wang and others, "Tacotron", 2017). Norms are over channels, where the paper normalises over
-the batch, so that rows do not meet. The prenet drops half of its units while drawing too, by the seed of the row.
+the batch, so that rows do not meet. The encoder's LSTM is added to its input and normed, where the paper has neither:
+attention is found in fewer steps. The prenet drops half of its units while drawing too, by the seed of the row.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ STOP = 0.5  # probability of the gate that ends a row
 LONGEST_SYMBOL = 40  # frames per symbol, on average, after which a row is stopped
 LEAST = 1e-6  # weight, of which a logarithm is taken
 LINGER = 12  # frames that the attention may stay at the last symbol
+VOICE = 0.1  # standard deviation of the vectors of voices at the start, beside hidden states of 1
 
 
 class Taught(NamedTuple):
@@ -147,8 +149,10 @@ class Tacotron2Model(nn.Module):
         width, mels = config.width, space.mel.mels
         self.symbols = nn.Embedding(space.vocabulary, width)
         self.voices = nn.Embedding(max(1, space.classes), width)
+        nn.init.normal_(self.voices.weight, std=VOICE)
         self.convolutions = Convolutions([width] * 4, 5, config.dropout, "relu")
         self.forwards, self.backwards = (nn.LSTM(width, width // 2, batch_first=True) for _ in range(2))
+        self.norm = nn.LayerNorm(width)
         self.prenet = nn.ModuleList(nn.Linear(w, config.prenet) for w in (mels, config.prenet))
         self.first = nn.LSTMCell(config.prenet + width, config.recurrent)
         self.attention = Attention(config.recurrent, width, config.attention)
@@ -163,7 +167,7 @@ class Tacotron2Model(nn.Module):
         inside_BS = ids_BS > 0
         x_BSD = self.convolutions(self.symbols(ids_BS).transpose(1, 2), inside_BS).transpose(1, 2)
         back_BSD = reversed_rows(self.backwards(reversed_rows(x_BSD, inside_BS))[0], inside_BS)
-        h_BSD = torch.cat((self.forwards(x_BSD)[0], back_BSD), 2)
+        h_BSD = self.norm(x_BSD + torch.cat((self.forwards(x_BSD)[0], back_BSD), 2))
         return (h_BSD + self.voices(voice_B)[:, None]) * inside_BS[..., None]
 
     def start(self, h_BSD: Tensor) -> Walk:
