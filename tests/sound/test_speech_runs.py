@@ -94,7 +94,8 @@ def test_a_voice_is_saved_reloaded_and_speaks(runs, tmp_path):
         assert whole.dtype == np.float32 and whole.ndim == 1 and len(whole) and np.isfinite(whole).all()
         np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
         both = run.generate(["Yes.", {"text": "One step.", "voice": "bob"}])
-        np.testing.assert_allclose(run.generate({"text": "One step.", "voice": 1}), both[1], atol=1e-5)
+        alone = run.generate({"text": "One step.", "voice": 1}, seed=1)  # the seed of the second row
+        np.testing.assert_allclose(alone, both[1], atol=1e-5)
         assert list((runs / name / "samples").glob("*.wav"))
 
 
