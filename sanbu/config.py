@@ -294,7 +294,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 def parse_value(text: str, annotation: Any = None) -> Any:
     """JSON if it reads as JSON and the field is more than text; ``none`` is null; otherwise the text itself.
 
-    ``True``, ``False`` and ``None`` are what they are in Python.
+    ``True``, ``False`` and ``None`` are what they are in Python. A list of words needs no quotes: [ada,bob].
     """
     parts, word = _alternatives(annotation), text.lower()
     if word in ("none", "null") and type(None) in parts:
@@ -306,7 +306,8 @@ def parse_value(text: str, annotation: Any = None) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return text
+        bare = re.fullmatch(r'\[([^\[\]{}"]+)\]', text)
+        return [each.strip() for each in bare[1].split(",")] if bare else text
 
 
 def one_line(error: ValidationError, cls: type[BaseModel]) -> str:

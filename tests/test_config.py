@@ -45,6 +45,15 @@ def test_one_line(assignment, line):
     assert "\n" not in str(error.value)
 
 
+def test_a_list_of_words_needs_no_quotes():
+    data = recipes.recogniser()
+    assert override(data, ["data.held_out=[ada, bob]"]).data.held_out == ("ada", "bob")
+    assert override(data, ['data.held_out=["ada"]']).data.held_out == ("ada",)
+    with pytest.raises(ConfigError, match='given "a", but input should be a valid number'):
+        override(GPT2, ["optimizer.rest.betas=[a,b]"])
+    assert override(data, ["data.path=[ada,bob]"]).data.path == "[ada,bob]"
+
+
 def test_switching_a_kind_takes_its_defaults_and_then_fields_whatever_the_order():
     changed = override(
         GPT2, ["model.width=64", "model=llama", "model.heads=2", "model.context=128", "data.context=128"]

@@ -134,11 +134,11 @@ class SpeechRows:
     def __init__(self, config: SpeechConfig) -> None:
         self.config, self.mel, self.voices = config, config.mel, config.names
         check_spoken(config.path, config.language)
+        found = utterances(config.path, config.sentences, config.skip, self.voices)
         for voice in config.held_out:
             if voice not in self.voices:
                 known = f"allowed: {', '.join(self.voices)}{nearest(voice, self.voices)}"
                 raise SanbuError(f"data.held_out: given {voice!r}, {known}")
-        found = utterances(config.path, config.sentences, config.skip, self.voices)
         self.utterances = {each.name: each for each in found}
         self.fingerprint = fingerprint(config, found)
         folder = cache_folder(self.fingerprint, lambda place: store(config, found, place))

@@ -3,7 +3,7 @@
 spoken       espeak-ng's voices, with the exact times of phonemes
 LJSpeech     metadata.csv with lines id|text|normalised text, and wavs/id.wav
 a folder     x.wav (or .flac, .mp3 ...) beside x.txt; the folder of a file is its voice
-.parquet     columns `audio` (encoded), a text, and perhaps a voice
+.parquet     columns `audio` (encoded), a text, and perhaps a voice; a folder of such files is read whole
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def utterances(path: str, sentences: int, skip: int, voices: tuple[str, ...]) ->
     if not place.exists():
         allowed = "give spoken, a folder of sound and text, or .parquet"
         raise SanbuError(f"data.path: {path!r} does not exist; {allowed}{nearest_file(path, [spoken.NAME])}")
-    if place.suffix.lower() == ".parquet":
-        found = records(place)
+    if tables := tables_of(place):
+        base = place if place.is_dir() else place.parent
+        found = [each for file in tables for each in records(file, str(file.relative_to(base)))]
     elif (place / "metadata.csv").exists():
         found = listed(place)
     else:
@@ -109,22 +110,31 @@ def pairs(folder: Path) -> list[tuple[Path, Path, str]]:
     return [each for each in named if each[1].exists()]
 
 
-def records(file: Path) -> list[Utterance]:
-    """The records of a Parquet file."""
+def tables_of(place: Path) -> list[Path]:
+    """The Parquet files that a path is or, without sound files, holds."""
+    if place.suffix.lower() == ".parquet" and place.is_file():
+        return [place]
+    if (place / "metadata.csv").exists() or pairs(place):
+        return []
+    return sorted(path for path in place.rglob("*.parquet") if path.is_file())
+
+
+def records(file: Path, name: str) -> list[Utterance]:
+    """The records of a Parquet file, named by its name and their numbers."""
     table = arrow_table(file)
     names = table.column_names
-    text = next((name for name in TEXTS if name in names), None)
+    text = next((each for each in TEXTS if each in names), None)
     if "audio" not in names or text is None:
         raise SanbuError(
             f"{file} needs a column 'audio' and one of {', '.join(TEXTS)}; its columns: {', '.join(names)}"
         )
-    voice = next((name for name in VOICES if name in names), None)
-    sounds, texts = (table.column(name).to_pylist() for name in ("audio", text))
+    voice = next((each for each in VOICES if each in names), None)
+    sounds, texts = (table.column(each).to_pylist() for each in ("audio", text))
     voices: list[Any] = table.column(voice).to_pylist() if voice else [ONE_VOICE] * len(texts)
     found = []
     for number, (sound, words, who) in enumerate(zip(sounds, texts, voices, strict=True)):
         content = sound["bytes"] if isinstance(sound, dict) else sound
-        found.append(Utterance(f"{file.name}[{number}]", content or b"", str(words), str(who)))
+        found.append(Utterance(f"{name}[{number}]", content or b"", str(words), str(who)))
     return found
 
 
@@ -133,11 +143,15 @@ def voices_of(path: str) -> tuple[str, ...]:
     if built_in(path, spoken.NAME):
         return spoken.VOICES
     place = Path(path)
-    if place.suffix.lower() == ".parquet" and place.exists():
-        table = arrow_table(place)
-        column = next((name for name in VOICES if name in table.column_names), None)
-        names = table.column(column).unique().to_pylist() if column else [ONE_VOICE]
-        return tuple(sorted(map(str, names)))
+    if tables := tables_of(place):
+        return tuple(sorted({str(name) for file in tables for name in voices_in(file)}))
     if (place / "metadata.csv").exists():
         return (ONE_VOICE,)
     return tuple(sorted({voice for _, _, voice in pairs(place)})) or (ONE_VOICE,)
+
+
+def voices_in(file: Path) -> list[Any]:
+    """The names of the voices of a Parquet file."""
+    table = arrow_table(file)
+    column = next((name for name in VOICES if name in table.column_names), None)
+    return table.column(column).unique().to_pylist() if column else [ONE_VOICE]

@@ -47,6 +47,7 @@ KINDS = {
     "performing-flow": "performing",
     # letters of sound
     "ctc": "ctc",
+    "ctc-choice": "ctc_choice",
     # the cells of a table
     "columns": "columns",
     # labels and preferences

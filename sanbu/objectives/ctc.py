@@ -14,12 +14,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from sanbu.layers.ctc import BLANK
 from sanbu.models.acoustic.acoustic import CENTRE
 from sanbu.noise import Noise
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round
 from sanbu.space import Batch, Models
-
-BLANK = 0
 
 
 class Ctc(ObjectiveConfig):

@@ -15,6 +15,7 @@ KINDS = {
     "perform": "perform",
     "in-stages": "in_stages",
     "transcribe": "transcribe",
+    "choose-text": "choose_text",
 }
 
 FUNCTIONS = {  # samplers and filters that need no recipe: sanbu.strategies.sample_heun(denoise, noise, times)

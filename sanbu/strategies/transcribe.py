@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from sanbu.config import SanbuError
+from sanbu.layers.ctc import BLANK
 from sanbu.space import Batch, Draft, Models, Space
 from sanbu.strategies.strategy import Strategy, StrategyConfig
-
-BLANK = 0
 
 
 class Transcribe(StrategyConfig):
@@ -35,15 +34,20 @@ class TranscribeState:
     done: Tensor
 
 
+def begin(condition: Batch, seeds: Tensor) -> TranscribeState:
+    """The state before a sound is read. Raises SanbuError without a sound."""
+    if "mel" not in condition:
+        raise SanbuError("a recogniser reads a sound, and none is given")
+    nothing = torch.zeros(len(seeds), 0, dtype=torch.long, device=seeds.device)
+    return TranscribeState(condition["mel"], condition["frames"], nothing, torch.zeros_like(seeds).bool())
+
+
 class TranscribeStrategy:
     """One pass through the model."""
 
     def begin(self, condition: Batch, seeds: Tensor) -> TranscribeState:
         """From mel [B, mels, T] and frames [B]. Seeds are not used. Raises SanbuError without a sound."""
-        if "mel" not in condition:
-            raise SanbuError("the strategy 'transcribe' reads a sound, and none is given")
-        nothing = torch.zeros(len(seeds), 0, dtype=torch.long, device=seeds.device)
-        return TranscribeState(condition["mel"], condition["frames"], nothing, torch.zeros_like(seeds).bool())
+        return begin(condition, seeds)
 
     def advance(self, models: Models, state: TranscribeState) -> TranscribeState:
         """Read the whole sound: the only step."""

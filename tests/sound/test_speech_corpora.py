@@ -60,7 +60,12 @@ def test_layouts_hold_the_same(folder, ljspeech, tmp_path):
     files = [ljspeech / "wavs" / f"LJ{number}.wav" for number in range(len(TEXTS))]
     table = {"audio": [file.read_bytes() for file in files], "text": TEXTS, "speaker": ["x", "y", "x", "y", "x"]}
     parquet.write_table(pyarrow.table(table), tmp_path / "x.parquet")
-    found = {path: Speech(path=str(path), mel=MEL).build() for path in (folder, ljspeech, tmp_path / "x.parquet")}
+    for part, rows in (("train", slice(0, 3)), ("test", slice(3, 5))):
+        (tmp_path / "parts" / part).mkdir(parents=True)
+        some = pyarrow.table({name: column[rows] for name, column in table.items()})
+        parquet.write_table(some, tmp_path / "parts" / part / "0.parquet")
+    places = (folder, ljspeech, tmp_path / "x.parquet", tmp_path / "parts")
+    found = {path: Speech(path=str(path), mel=MEL).build() for path in places}
     for path, rows in found.items():
         assert sorted(row["text"] for row in rows.about) == sorted(
             ["one small step.", "two more steps!", "three steps, and done.", "it is five o'clock.", "yes."]
@@ -68,7 +73,7 @@ def test_layouts_hold_the_same(folder, ljspeech, tmp_path):
         assert rows.rows + rows.held_out_rows == 5 and not rows.timed
         assert sum(row["frames"] for row in rows.about) == len(rows.mels) == len(rows.pitches), path
     assert voices_of(str(folder)) == ("ada", "bob") and voices_of(str(ljspeech)) == ("default",)
-    assert found[tmp_path / "x.parquet"].voices == ("x", "y")
+    assert found[tmp_path / "x.parquet"].voices == found[tmp_path / "parts"].voices == ("x", "y")
 
 
 def test_a_corpus_of_another_language(folder):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from sanbu.codecs.speech.symbols import ids_of
 from sanbu.config import SanbuError
 from sanbu.evaluation.edit_distance import edit_distance, error_rate, spoken_letters
 from sanbu.evaluation.warping import cepstra, distances, warp
+from sanbu.layers.ctc import log_likelihoods
 from sanbu.layers.frame_convolutions import FrameConvolutions
 from sanbu.layers.frame_transformer import FrameTransformer
 from sanbu.layers.spectrogram import Mel, mel_bands
@@ -21,14 +23,16 @@ from sanbu.models.recognisers.ctc import CtcRecogniser
 from sanbu.models.vocoders.istft_head import IstftHead
 from sanbu.noise import Noise
 from sanbu.objectives.ctc import Ctc, ctc_loss, hide, resample, stretched
+from sanbu.objectives.ctc_choice import CtcChoice
 from sanbu.objectives.objective import Round
 from sanbu.objectives.reading_aloud import ReadingAloud
 from sanbu.objectives.speaking import Speaking, mean_of_symbols
 from sanbu.objectives.speaking_flow import SpeakingFlow
 from sanbu.space import Space
+from sanbu.strategies.choose_text import ChooseText
 from sanbu.strategies.in_stages import InStages
 from sanbu.strategies.speak import Speak
-from sanbu.strategies.strategy import generate
+from sanbu.strategies.strategy import generate, last
 from sanbu.strategies.transcribe import Transcribe, best_path
 from sanbu.testing import check_config, check_objective, check_strategy
 
@@ -403,6 +407,7 @@ def test_objectives_keep_their_contract():
     ears = {**rows(), "symbols": torch.tensor([3, 2, 1])}
     ears["ids"] = ears["ids"] * (torch.arange(5) < ears["symbols"][:, None])
     check_objective(Ctc(bands=0, frames=0, stretch=0), built(EARS), ears)
+    check_objective(CtcChoice(of=Ctc(bands=0, frames=0, stretch=0)), built(EARS), ears)
 
 
 def test_ctc_equals_all_paths():
@@ -422,6 +427,51 @@ def test_ctc_equals_all_paths():
                 found += math.exp(sum(float(logprobs[row, t, symbol]) for t, symbol in enumerate(path)))
         total -= math.log(found)
     assert float(ctc_loss({"model": model}, batch).sums["letters"]) == pytest.approx(total, rel=1e-4)
+
+
+def test_the_texts_of_a_sound_have_probabilities_that_sum_to_one():
+    """Every text of two letters that four steps can hold; one that needs more is impossible."""
+    torch.manual_seed(0)
+    logprobs = torch.randn(2, 4, 3).log_softmax(2)
+    texts = [each for size in range(5) for each in itertools.product((1, 2), repeat=size)]
+    padded = torch.tensor([[*text, *[0] * (4 - len(text))] for text in texts])
+    found = log_likelihoods(logprobs, torch.tensor([4, 3]), padded)
+    torch.testing.assert_close(found.exp().sum(1), torch.ones(2))
+    needs = torch.tensor([len(text) + sum(a == b for a, b in itertools.pairwise(text)) for text in texts])
+    assert torch.equal(found.isfinite(), needs <= torch.tensor([[4], [3]]))
+
+
+def test_a_choice_of_texts_by_hand():
+    """The softmax over the two texts of the batch; a sound that is too short for its text teaches nothing."""
+    model, batch = built(EARS).eval(), rows()
+    batch["symbols"] = torch.tensor([2, 2, 5])
+    batch["ids"] = torch.tensor([[3, 1, 0, 0, 0], [3, 1, 0, 0, 0], [5, 4, 5, 4, 5]])
+    batch["frames"] = torch.tensor([10, 9, 7])
+    found = CtcChoice(spelling=0.5).loss({"model": model}, batch)
+    steps = model.steps(batch["frames"])
+    likely = log_likelihoods(model(batch["mel"], batch["frames"]), steps, batch["ids"][1:]).detach()
+    assert likely[2].tolist() == [pytest.approx(float(likely[2, 0])), -math.inf] and likely[:2].isfinite().all()
+    wanted = -sum(math.log(math.exp(a) / (math.exp(a) + math.exp(b))) for a, b in likely[:2].tolist())
+    assert float(found.sums["rows"]) == pytest.approx(wanted, rel=1e-4)
+    assert float(found.sums["letters"]) == pytest.approx(-0.5 * float(likely[:2, 0].sum()), rel=1e-5)
+    sum(found.sums.values()).backward()
+    assert all(each.grad.isfinite().all() for each in model.parameters())
+
+
+def test_the_likeliest_of_the_texts_is_chosen():
+    model, strategy = built(EARS).eval(), ChooseText(texts=("bad", "Egg", "a cab"))
+    condition = {name: rows()[name] for name in ("mel", "frames")}
+    check_strategy(strategy, {"model": model}, SPACE, condition)
+    drawn = last(generate(strategy.build(SPACE), {"model": model}, condition, torch.arange(3))).sample
+    texts = torch.tensor([[*ids_of(text), *[0] * (5 - len(text))] for text in ("bad", "egg", "a cab")])
+    likely = log_likelihoods(model(condition["mel"], condition["frames"]), model.steps(condition["frames"]), texts)
+    assert torch.equal(drawn, texts[likely.argmax(1)])
+
+
+@pytest.mark.parametrize(("texts", "said"), [((), "given none"), (("yes", "größe"), "given 'größe'"), ((" ",), "' '")])
+def test_texts_that_cannot_be_read_are_refused(texts, said):
+    with pytest.raises(ValueError, match=said):
+        ChooseText(texts=texts).check(SPACE)
 
 
 def test_hidden_strips_are_narrow_and_a_function_of_the_row():
