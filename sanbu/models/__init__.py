@@ -66,6 +66,7 @@ KINDS = {
     "flow-performer": "acoustic.performer",
     # recognisers: the letters of a mel spectrogram
     "ctc-recogniser": "recognisers.ctc",
+    "ctc-pictures": "recognisers.ctc_pictures",
     # vocoders: the wave of a mel spectrogram
     "istft-head": "vocoders.istft_head",
     "magnitude-head": "vocoders.magnitude_head",

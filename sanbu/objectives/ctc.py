@@ -2,7 +2,8 @@
 
 p(text) = sum over paths of frames that give the text, once repeated letters are joined and blanks are left out.
 While learning, parts of the mel are hidden (SpecAugment; Park and others, 2019), and its bands are stretched, as by a
-vocal tract of another length (Jaitly and Hinton, 2013), and its frames, as by another rate.
+vocal tract of another length (Jaitly and Hinton, 2013), and its frames, as by another rate. Bands are raised and
+lowered along a random curve, as by another microphone, and noise of a random level and tilt is added.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from sanbu.noise import Noise
 from sanbu.objectives.objective import Loss, Objective, ObjectiveConfig, Round
 from sanbu.space import Batch, Models
 
+KNOTS = 5  # of the curve over the bands
+
 
 class Ctc(ObjectiveConfig):
     """-log p(text | sound), per letter."""
@@ -29,12 +32,15 @@ class Ctc(ObjectiveConfig):
     bands: int = Field(12, ge=0, description="mel bands that are hidden at most, twice per row; 0: none")
     frames: int = Field(16, ge=0, description="frames that are hidden at most, twice per row; 0: none")
     stretch: float = Field(0.1, ge=0, lt=0.5, description="bands and frames are stretched by at most this fraction")
+    colour: float = Field(0.0, ge=0, description="deviation of the random curve over the bands, nepers; 0: none")
+    noise: float = Field(0.0, ge=0, le=1, description="share of rows to which noise is added")
 
     def build(self) -> Objective:
         def experience(round: Round) -> Batch:
             if not round.learning:
                 return round.batch
             mel, frames = stretched(round.batch["mel"], round.batch["frames"], self.stretch, round.noise)
+            mel = noisy(coloured(mel, self.colour, round.noise), self.noise, round.noise)
             return {**round.batch, "mel": hide(mel, self.bands, self.frames, round.noise), "frames": frames}
 
         return Objective(ctc_loss, count, experience=experience, alone=True)
@@ -66,6 +72,27 @@ def hide(mel_BMT: Tensor, bands: int, frames: int, noise: Noise) -> Tensor:
         strip = (place >= start[:, None]) & (place < (start + width)[:, None])
         mel_BMT.masked_fill_(strip[:, :, None] if axis == 1 else strip[:, None, :], CENTRE)
     return mel_BMT
+
+
+def coloured(mel_BMT: Tensor, deviation: float, noise: Noise) -> Tensor:
+    """The mels with a curve per row added to the bands: straight between KNOTS normal values."""
+    if not deviation:
+        return mel_BMT
+    knots_B1K = deviation * noise.normal(len(mel_BMT), 1, KNOTS)
+    curve_B1M = F.interpolate(knots_B1K, size=mel_BMT.shape[1], mode="linear", align_corners=True)
+    return mel_BMT + curve_B1M.transpose(1, 2)
+
+
+def noisy(mel_BMT: Tensor, share: float, noise: Noise) -> Tensor:
+    """A share of the mels with noise: powers of an exponential law, 3 to 7 nepers below the row's peak, tilted."""
+    if not share:
+        return mel_BMT
+    B, M, T = mel_BMT.shape
+    chosen_B, level_B, tilt_B = (noise.uniform(B) for _ in range(3))
+    slope_BM = (2 * tilt_B - 1)[:, None] * torch.linspace(-1, 1, M, device=mel_BMT.device)
+    power_BMT = -noise.uniform(B, M, T).clamp(min=1e-6).log()
+    floor_BMT = (mel_BMT.amax((1, 2)) - 3 - 4 * level_B)[:, None, None] + slope_BM[..., None] + power_BMT.log() / 2
+    return torch.where((chosen_B < share)[:, None, None], torch.logaddexp(mel_BMT, floor_BMT), mel_BMT)
 
 
 def stretched(mel_BMT: Tensor, frames_B: Tensor, most: float, noise: Noise) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ class CtcChoice(ObjectiveConfig):
 
     families: ClassVar[tuple[str, ...]] = Ctc.families
     kind: Literal["ctc-choice"] = "ctc-choice"
-    of: Ctc = Field(Ctc(stretch=0.2), description="what is hidden and stretched while learning")
+    of: Ctc = Field(Ctc(stretch=0.2, colour=1.0, noise=0.7), description="how sounds are changed while learning")
     spelling: float = Field(0.1, ge=0, description="weight of CTC, per letter")
 
     def build(self) -> Objective:

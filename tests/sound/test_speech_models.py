@@ -20,9 +20,10 @@ from sanbu.models.acoustic.fastspeech2 import ConvolutionalSpeech, FastSpeech2
 from sanbu.models.acoustic.flow_speech import FlowSpeech
 from sanbu.models.acoustic.tacotron2 import Tacotron2
 from sanbu.models.recognisers.ctc import CtcRecogniser
+from sanbu.models.recognisers.ctc_pictures import CtcPictures
 from sanbu.models.vocoders.istft_head import IstftHead
 from sanbu.noise import Noise
-from sanbu.objectives.ctc import Ctc, ctc_loss, hide, resample, stretched
+from sanbu.objectives.ctc import Ctc, coloured, ctc_loss, hide, noisy, resample, stretched
 from sanbu.objectives.ctc_choice import CtcChoice
 from sanbu.objectives.objective import Round
 from sanbu.objectives.reading_aloud import ReadingAloud
@@ -43,6 +44,7 @@ ACOUSTIC = {
     "convolutions": ConvolutionalSpeech(width=16, encoder=1, decoder=2, kernel=3, predictor=8, dropout=0.0),
 }
 EARS = CtcRecogniser(width=16, convolutions=2, kernel=3, transformer=1, heads=2, dropout=0.0)
+PICTURES = CtcPictures(width=16, channels=4, convolutions=1, kernel=3, transformer=1, heads=2, dropout=0.0)
 
 
 def built(config, seed=0):
@@ -490,6 +492,35 @@ def test_a_line_that_is_stretched_is_a_line():
     torch.testing.assert_close(found[1, :, 2], (torch.arange(10.0) * 2).clamp(max=9))
 
 
+def test_a_curve_over_the_bands_is_the_same_in_all_frames():
+    mel = torch.randn(256, 16, 50)
+    curve = coloured(mel, 0.5, Noise("x")) - mel
+    torch.testing.assert_close(curve, curve[..., :1].expand_as(curve), atol=1e-5, rtol=0)
+    knots = curve[:, [0, 15], 0]
+    assert knots.mean() == pytest.approx(0, abs=0.09) and knots.std() == pytest.approx(0.5, rel=0.13)  # 4 deviations
+    torch.testing.assert_close(curve[:, 1:3, 0].diff(), curve[:, 2:4, 0].diff(), atol=1e-5, rtol=0)  # straight
+    torch.testing.assert_close(coloured(mel[32:], 0.5, Noise("x", first_row=32)), curve[32:] + mel[32:])
+    assert coloured(mel, 0.0, Noise("x")) is mel
+
+
+def test_noise_fills_what_is_silent_and_leaves_what_is_loud():
+    mel = torch.full((400, 16, 50), -11.5)
+    mel[:, :, :10] = 2.0
+    heard = noisy(mel, 0.7, Noise("x"))
+    changed = (heard != mel).flatten(1).any(1)
+    assert changed.float().mean() == pytest.approx(0.7, abs=0.1)  # 4 deviations
+    quiet = heard[changed, :, 10:].mean((1, 2))
+    assert quiet.min() > 2 - 7 - 0.5 and quiet.max() < 2 - 3 and (heard[:, :, :10] - 2).max() < 0.7
+    assert torch.equal(noisy(mel[32:], 0.7, Noise("x", first_row=32)), heard[32:])
+    assert noisy(mel, 0.0, Noise("x")) is mel
+
+
+def test_every_weight_of_a_recogniser_of_pictures_gets_a_gradient():
+    model, batch = built(PICTURES), rows()
+    model(batch["mel"], batch["frames"]).square().sum().backward()
+    assert all(each.grad is not None and each.grad.abs().sum() > 0 for each in model.parameters())
+
+
 def test_stretching_keeps_what_a_row_is():
     """Frames follow the factor, rows do not depend on their neighbours, and no row outgrows its batch."""
     mel, frames = torch.randn(64, 16, 40), torch.full((64,), 30)
@@ -511,8 +542,9 @@ def test_mels_are_hidden_while_learning_alone():
     assert torch.equal(objective.experience(held_out)["mel"], batch["mel"])
 
 
-def test_the_recogniser_sees_a_row_alone_as_in_a_batch():
-    model, batch = built(EARS).eval(), rows()
+@pytest.mark.parametrize("ears", [EARS, PICTURES])
+def test_the_recogniser_sees_a_row_alone_as_in_a_batch(ears):
+    model, batch = built(ears).eval(), rows()
     whole = model(batch["mel"], batch["frames"])
     for row in range(3):
         frames = batch["frames"][row : row + 1]

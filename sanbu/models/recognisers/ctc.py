@@ -20,11 +20,10 @@ from sanbu.models.acoustic.acoustic import CENTRE, FRAMES, SPREAD, AcousticConfi
 from sanbu.space import Space
 
 
-class CtcRecogniser(AcousticConfig):
-    """Letters of speech: convolutions, then attention."""
+class CtcConfig(AcousticConfig):
+    """What recognisers of letters share: blocks over frames."""
 
     family: ClassVar[str] = "recogniser"
-    kind: Literal["ctc-recogniser"] = "ctc-recogniser"
     width: int = Field(160, ge=4, description="channels")
     convolutions: int = Field(5, ge=1, description="convolutional blocks")
     kernel: int = Field(9, ge=1, description="frames that a depthwise convolution sees; odd")
@@ -45,18 +44,37 @@ class CtcRecogniser(AcousticConfig):
         with torch.device("meta"):
             return torch.zeros(1, space.mel.mels, FRAMES), torch.full((1,), FRAMES)
 
+
+class CtcRecogniser(CtcConfig):
+    """Letters of speech: convolutions, then attention."""
+
+    kind: Literal["ctc-recogniser"] = "ctc-recogniser"
+
     def build(self, space: Space) -> nn.Module:
-        return CtcModel(self, space)
+        return CtcModel(BandsAtOnce(space.mel.mels, self.width), self, space)
+
+
+class BandsAtOnce(nn.Module):
+    """Every second frame [B, ceil(T / 2), D] of a scaled mel [B, mels, T], by one convolution over all bands."""
+
+    def __init__(self, bands: int, width: int) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv1d(bands, width, 5, stride=2, padding=2), nn.LayerNorm(width)
+
+    def forward(self, x_BMT: Tensor, real_BT: Tensor) -> Tensor:
+        return self.norm(self.convolution(x_BMT).transpose(1, 2))
 
 
 class CtcModel(nn.Module):
-    """log p(letter or blank) [B, ceil(T / 2), V] of mel [B, mels, T] with `frames` [B]; id 0 is the blank."""
+    """log p(letter or blank) [B, ceil(T / 2), V] of mel [B, mels, T] with `frames` [B]; id 0 is the blank.
 
-    def __init__(self, config: CtcRecogniser, space: Space) -> None:
+    front: makes every second frame [B, ceil(T / 2), D] of a scaled mel, zero beyond a row, and the mask [B, T] of rows.
+    """
+
+    def __init__(self, front: nn.Module, config: CtcConfig, space: Space) -> None:
         super().__init__()
         width = config.width
-        self.first = nn.Conv1d(space.mel.mels, width, 5, stride=2, padding=2)
-        self.first_norm = nn.LayerNorm(width)
+        self.front = front
         self.convolutions = FrameConvolutions(config.convolutions, width, config.kernel, 3 * width, config.dropout)
         self.transformer = FrameTransformer(config.transformer, width, config.heads, 2 * width, (3, 1), config.dropout)
         self.out = nn.Linear(width, space.vocabulary)
@@ -68,8 +86,7 @@ class CtcModel(nn.Module):
 
     def forward(self, mel_BMT: Tensor, frames_B: Tensor) -> Tensor:
         real_BT = inside(frames_B, mel_BMT.shape[2])
-        x_BMT = ((mel_BMT - CENTRE) / SPREAD) * real_BT[:, None]
-        x_BTD = self.first_norm(self.first(x_BMT).transpose(1, 2))
+        x_BTD = self.front(((mel_BMT - CENTRE) / SPREAD) * real_BT[:, None], real_BT)
         inside_BT = inside(self.steps(frames_B), x_BTD.shape[1])
         x_BTD = self.transformer(self.convolutions(x_BTD, inside_BT), inside_BT)
         return self.out(x_BTD).log_softmax(2)
