@@ -1,4 +1,4 @@
-"""A server under requests that cost it much, wrong ones, and connections without one: a part of bench.service.
+"""A server under expensive requests, malformed ones and idle connections: a part of bench.service.
 
 heavy: each body of `bodies` alone, then eight at once, while the health check is asked every 10 ms. The figures are the
 slowest health check in seconds and the growth of the server's memory in MiB. idle: the slowest health check beside
@@ -185,7 +185,7 @@ WRONG: list[Callable[[random.Random], Any]] = [
 
 
 def changed(model: str, draws: random.Random) -> Asked:
-    """A valid request with one to three fields, at any depth, replaced by something else; or bytes cut off."""
+    """A valid request with up to three fields, at any depth, replaced by something else; or its bytes cut off."""
     path = draws.choice([CHAT, COMPLETIONS, "/v1/responses", "/v1/embeddings"])
     body: Any = {
         "model": model, "max_tokens": 2, "temperature": 1, "top_p": 0.9, "stream": False, "stop": ["a"], "seed": 3,

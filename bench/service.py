@@ -4,7 +4,7 @@ python -m bench.service [--part NAME] [--rounds N] [--run DIR] [--json]
 
 clients: tokens per second over HTTP with 1, 8 and 32 clients, compared with transformers serve and the server of
 llama-cpp-python (see bench.clients). load: 200 clients for two minutes. overhead: milliseconds per token outside the
-engine's steps. abuse: requests that cost much, fuzzed ones, and idle connections (see bench.abuse).
+engine's steps. abuse: expensive and malformed requests, idle connections (see bench.abuse).
 continuous, prefix: a GPT-2 shape with random weights (6 layers, width 256, context 1,024), one thread. continuous: 64
 requests of different lengths, 16 at a time; the baseline is static batches of 16, each as long as its longest request.
 prefix: seconds to the first token after 512 shared tokens, with and without a prefix cache hit.

@@ -74,3 +74,8 @@ def decode_text(file: Path | str, content: bytes) -> str:
 def encodable(text: str) -> str:
     """The text with characters that UTF-8 cannot encode replaced."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def parquet_below(folder: Path) -> list[Path]:
+    """The Parquet files in a folder and the folders below it, sorted."""
+    return sorted(path for path in folder.rglob("*.parquet") if path.is_file())

@@ -1,4 +1,4 @@
-"""Sources of sound: the built-in clips, a folder, one file, or a Parquet file with a column of encoded audio."""
+"""Sources of sound: the built-in clips, a folder, one file, or Parquet files with a column of encoded audio."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sanbu.codecs.audio import HIGHEST, READABLE, AudioError, read_wave
 from sanbu.config import SanbuError
 from sanbu.data.builtin import compositions, played, spoken
 from sanbu.data.cache import cache_folder
-from sanbu.data.reading import arrow_table
+from sanbu.data.reading import arrow_table, parquet_below
 from sanbu.data.sources import built_in
 from sanbu.files import nearest_file, read_json, write_json
 from sanbu.progress import progress_rows
@@ -61,7 +61,9 @@ def sounds(path: str) -> list[Path | tuple[str, bytes]]:
         return list(records(place))
     found = sorted(place.rglob("*")) if place.is_dir() else [place]
     sounding = filter(is_readable, found)
-    kept: list[Path | tuple[str, bytes]] = list(sounding)
+    kept: list[Path | tuple[str, bytes]] = list(sounding) or [
+        each for file in parquet_below(place) for each in records(file)
+    ]
     if not kept:
         raise SanbuError(f"data.path: {path!r} has no sound files; allowed: {', '.join(READABLE)}")
     return kept

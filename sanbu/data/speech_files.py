@@ -16,7 +16,7 @@ from typing import Any
 from sanbu.codecs.audio import READABLE
 from sanbu.config import SanbuError
 from sanbu.data.builtin import spoken
-from sanbu.data.reading import arrow_table, decode_text, read_file
+from sanbu.data.reading import arrow_table, decode_text, parquet_below, read_file
 from sanbu.data.sources import built_in
 from sanbu.files import nearest_file, read_json
 
@@ -111,12 +111,12 @@ def pairs(folder: Path) -> list[tuple[Path, Path, str]]:
 
 
 def tables_of(place: Path) -> list[Path]:
-    """The Parquet files that a path is or, without sound files, holds."""
+    """The Parquet file that a path names, or those in a folder that holds no sound files with texts."""
     if place.suffix.lower() == ".parquet" and place.is_file():
         return [place]
     if (place / "metadata.csv").exists() or pairs(place):
         return []
-    return sorted(path for path in place.rglob("*.parquet") if path.is_file())
+    return parquet_below(place)
 
 
 def records(file: Path, name: str) -> list[Utterance]:

@@ -147,7 +147,7 @@ class ChatTab:
     def _answer_event(self, trigger: Any, handler: Any, inputs: Sequence[Any]) -> None:
         """An event in which runs answer. Send comes back after its end: until then the library drops a second one.
 
-        The library sets no limit: the engine has a queue of its own, where Stop finds the answers.
+        No limit: requests wait in the engine's queue instead, where Stop can cancel them.
         """
         event = trigger(handler, inputs, self.everything, concurrency_limit=None, **HIDDEN)
         event.then(None, [self.words, self.asked], [self.words, self.asked], js=scripts.GIVE_BACK, **HIDDEN)

@@ -59,7 +59,7 @@ def image_tab(blocks: gr.Blocks, service: Service) -> None:
         number, last = len(made), made[-1] if made else gr.skip()
         yield [last, gr.skip(), made, gr.Slider(1, max(2, number), number, visible=number > 1)]
 
-    # no limit here: the lane of jobs has a queue of its own, where Stop finds them
+    # no limit: jobs wait in the queue of the lane instead, where Stop can cancel them
     draw.click(draw_drafts, [name, label, count, seed], [shown, state, kept, draft], concurrency_limit=None)
     stop.click(work.stop, None, None, queue=False, trigger_mode="multiple")
     name.change(lambda name: label_parts(service, name), name, [label, unlabelled], show_progress="hidden")

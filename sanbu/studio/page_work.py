@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 class PageWork:
-    """The newest work of each page, as what is to be called when the page does not want it any more."""
+    """The newest work of each page, kept as the callback that ends it."""
 
     def __init__(self) -> None:
         self.newest: dict[str, Callable[[], None]] = {}
@@ -26,7 +26,7 @@ class PageWork:
     def begin(self, request: gr.Request, ended: Callable[[], object] = lambda: None) -> Iterator[Callable[[], bool]]:
         """New work of a page, in place of what it does now. Gives a function that says whether it is still wanted.
 
-        ended: called when it is not, from any thread.
+        ended: called once it is stopped or replaced, from any thread.
         """
 
         def mine() -> None:

@@ -12,6 +12,7 @@ from sanbu.codecs.audio import write_wave
 from sanbu.codecs.speech.espeak import Espeak, spoken_of
 from sanbu.codecs.speech.symbols import SYMBOLS, ids_of
 from sanbu.config import SanbuError
+from sanbu.data.sound_files import sounds
 from sanbu.data.speech import Speech, Transcripts, filled_up, frame_counts
 from sanbu.data.speech_check import of_times
 from sanbu.data.speech_files import Utterance, voices_of
@@ -73,6 +74,7 @@ def test_layouts_hold_the_same(folder, ljspeech, tmp_path):
         assert rows.rows + rows.held_out_rows == 5 and not rows.timed
         assert sum(row["frames"] for row in rows.about) == len(rows.mels) == len(rows.pitches), path
     assert voices_of(str(folder)) == ("ada", "bob") and voices_of(str(ljspeech)) == ("default",)
+    assert len(sounds(str(tmp_path / "parts"))) == 5  # a vocoder is trained on the same path
     assert found[tmp_path / "x.parquet"].voices == found[tmp_path / "parts"].voices == ("x", "y")
 
 

@@ -5,8 +5,8 @@ a_t = softmax(e_t);   c_t = sum_s a_ts h_s;   y_t, stop_t = W LSTM(q_t, c_t), c_
 
 (Shen and others, "Natural TTS synthesis by conditioning WaveNet on mel spectrogram predictions", 2018.) `reduction`
 frames are drawn per step (Wang and others, "Tacotron", 2017). Norms are over channels, where the paper normalises over
-the batch, so that rows do not meet. The encoder's LSTM is added to its input and normed, where the paper has neither:
-attention is found in fewer steps. The prenet drops half of its units while drawing too, by the seed of the row.
+the batch, so that rows do not meet. The encoder's LSTM has a residual connection and a layer norm, which the paper has
+not: attention is learned in fewer steps. The prenet drops half of its units while drawing too, by the seed of the row.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ class BandsAtOnce(nn.Module):
 class CtcModel(nn.Module):
     """log p(letter or blank) [B, ceil(T / 2), V] of mel [B, mels, T] with `frames` [B]; id 0 is the blank.
 
-    front: makes every second frame [B, ceil(T / 2), D] of a scaled mel, zero beyond a row, and the mask [B, T] of rows.
+    front: maps a scaled mel [B, mels, T], zero beyond a row, and the mask [B, T] of its real frames to every second
+    frame [B, ceil(T / 2), D].
     """
 
     def __init__(self, front: nn.Module, config: CtcConfig, space: Space) -> None:
